@@ -1,0 +1,3 @@
+[
+  inputs: ["*.exs", "{lib,mix,test,bench,examples}/**/*.{ex,exs}"]
+]

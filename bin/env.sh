@@ -1,0 +1,38 @@
+# Sourced by the other commands in bin/: one PATH and one locale for all of them.
+
+# Where rustup, uv and pip put programs for one user.
+for dir in "$HOME/.cargo/bin" "$HOME/.local/bin"; do
+  case ":$PATH:" in
+    *":$dir:"*) ;;
+    *) [ -d "$dir" ] && PATH="$dir:$PATH" ;;
+  esac
+done
+export PATH
+
+# The Erlang VM reads file names and source as Latin-1 unless the locale says UTF-8.
+case "${LC_ALL:-${LC_CTYPE:-${LANG:-}}}" in
+  *UTF-8* | *utf8* | *UTF8*) ;;
+  *) export LC_ALL=C.UTF-8 ;;
+esac
+
+# version_of PROGRAM...: the first dotted number that `PROGRAM... --version` prints, or nothing.
+version_of() {
+  "$@" --version 2>/dev/null | grep -Eo '[0-9]+(\.[0-9]+)+' | head -n 1
+}
+
+# at_least HAVE WANT: whether the dotted version HAVE is WANT or newer.
+at_least() {
+  [ -n "$1" ] && [ "$(printf '%s\n%s\n' "$2" "$1" | sort -V | head -n 1)" = "$2" ]
+}
+
+# The newest Python 3 that Snex can use, as an absolute path. Version managers such as pyenv put
+# shims on PATH that work only inside some folders, so each candidate is asked where it really lives.
+find_python() {
+  local name path
+  for name in python3 python python3.14 python3.13 python3.12 python3.11 python3.10; do
+    command -v "$name" >/dev/null 2>&1 || continue
+    path=$("$name" -c 'import sys; print(sys.executable if sys.version_info >= (3, 10) else "")' 2>/dev/null)
+    [ -n "$path" ] && printf '%s\n' "$path" && return 0
+  done
+  return 1
+}

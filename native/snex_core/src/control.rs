@@ -1,0 +1,264 @@
+//! The socket between the VM and a warden.
+//!
+//! A Unix stream socket that the warden gets as its standard input. Messages are a `u32` length (little-endian) and a
+//! [postcard](https://docs.rs/postcard) value. The first message towards the warden carries the descriptors for Python's
+//! ends of the pipes (`SCM_RIGHTS`). The socket is the lifeline too: its end of file, however it comes about, tells the
+//! warden that the VM is gone, and tells the VM that the warden is.
+
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+/// Grace between SIGTERM and SIGKILL when there is no VM to ask for another.
+pub const ORPHAN_GRACE: Duration = Duration::from_millis(500);
+
+/// The longest message: room for any environment that an `exec` takes.
+const MAX_MESSAGE: usize = 64 * 1024 * 1024;
+
+/// The most descriptors that one message carries.
+const MAX_DESCRIPTORS: usize = 4;
+
+/// What to run, and how. Strings are bytes: paths and variables need not be UTF-8.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spec {
+    /// The program, an absolute path.
+    pub program: Vec<u8>,
+    /// Its arguments, without the program.
+    pub args: Vec<Vec<u8>>,
+    /// The whole environment: nothing is inherited.
+    pub env: Vec<(Vec<u8>, Vec<u8>)>,
+    /// The working directory; the VM's when `None`.
+    pub cwd: Option<Vec<u8>>,
+    /// For each descriptor that comes with the message, the number that it has in the program.
+    pub descriptors: Vec<RawFd>,
+}
+
+/// From the VM.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToWarden {
+    /// Start the program; the first message, and only that.
+    Start(Spec),
+    /// End the tree: SIGTERM, grace, SIGKILL. A second one with a shorter grace hurries.
+    Stop {
+        /// Grace in milliseconds.
+        grace_ms: u64,
+    },
+}
+
+/// From the warden, in this order: `Started` or `Failed`; `Exited`; `Gone`; end of file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FromWarden {
+    /// The program runs.
+    Started {
+        /// Its process id, which is also that of its session and group.
+        pid: i32,
+    },
+    /// The program could not be started. The warden ends.
+    Failed {
+        /// What failed, for a person.
+        reason: String,
+    },
+    /// The program ended; the rest of its tree is being ended.
+    Exited(Exit),
+    /// Nothing of the tree is left, everything is reaped. The warden ends.
+    Gone,
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Exit {
+    /// It exited with this status.
+    Status(i32),
+    /// This signal ended it.
+    Signal(i32),
+}
+
+impl Exit {
+    /// The exit status as a shell reports it: 128 and the signal's number for a signal.
+    ///
+    /// ```
+    /// use snex_core::control::Exit;
+    /// assert_eq!(Exit::Signal(9).shell_status(), 137);
+    /// ```
+    pub fn shell_status(self) -> i32 {
+        match self {
+            Exit::Status(status) => status,
+            Exit::Signal(signal) => 128 + signal,
+        }
+    }
+
+    /// The signal's name, such as `"SIGKILL"`, when one ended the process.
+    pub fn signal_name(self) -> Option<&'static str> {
+        match self {
+            Exit::Status(_) => None,
+            Exit::Signal(number) => Some(
+                nix::sys::signal::Signal::try_from(number)
+                    .map_or("a real-time signal", nix::sys::signal::Signal::as_str),
+            ),
+        }
+    }
+}
+
+/// A message as it travels, length and all.
+///
+/// # Errors
+/// When postcard cannot write it, which for our own messages does not happen.
+pub fn encode(message: &impl Serialize) -> io::Result<Vec<u8>> {
+    let body = postcard::to_stdvec(message).map_err(io::Error::other)?;
+    let mut bytes = (body.len() as u32).to_le_bytes().to_vec();
+    bytes.extend_from_slice(&body);
+    Ok(bytes)
+}
+
+/// Sends a message. Blocks while the socket is full.
+///
+/// # Errors
+/// Those of the socket.
+pub fn send(socket: &UnixStream, message: &impl Serialize) -> io::Result<()> {
+    let mut writer = socket;
+    writer.write_all(&encode(message)?)
+}
+
+/// Sends a message that carries descriptors. The receiver gets copies; the caller still owns its own.
+///
+/// # Errors
+/// Those of the socket.
+pub fn send_with(
+    socket: &UnixStream,
+    message: &impl Serialize,
+    descriptors: &[BorrowedFd<'_>],
+) -> io::Result<()> {
+    let bytes = encode(message)?;
+    let raw: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
+    let rights = [ControlMessage::ScmRights(&raw)];
+    let sent = sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(&bytes)], &rights, MsgFlags::empty(), None)?;
+    let mut writer = socket;
+    writer.write_all(bytes.get(sent..).unwrap_or_default())
+}
+
+/// Receives a message. Blocks until it is whole; `None` at end of file before its first byte.
+///
+/// # Errors
+/// Those of the socket, and `InvalidData` for a message that is not a `T`.
+pub fn receive<T: DeserializeOwned>(mut socket: &UnixStream) -> io::Result<Option<T>> {
+    let mut length = [0; 4];
+    match socket.read(&mut length)? {
+        0 => return Ok(None),
+        read => socket.read_exact(length.get_mut(read..).unwrap_or_default())?,
+    }
+    receive_body(socket, length).map(Some)
+}
+
+/// Receives the first message with its descriptors, which the caller owns from here on.
+///
+/// # Errors
+/// As [`receive`]; end of file is an error too.
+pub fn receive_with<T: DeserializeOwned>(socket: &UnixStream) -> io::Result<(T, Vec<OwnedFd>)> {
+    let mut length = [0; 4];
+    let mut space = nix::cmsg_space!([RawFd; MAX_DESCRIPTORS]);
+    let mut slices = [IoSliceMut::new(&mut length)];
+    let message = recvmsg::<()>(socket.as_raw_fd(), &mut slices, Some(&mut space), MsgFlags::MSG_WAITALL)?;
+    let read = message.bytes;
+    let mut descriptors = Vec::new();
+    for control in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(raw) = control {
+            // SAFETY: the kernel has just installed these descriptors for this message; nobody else knows them.
+            descriptors.extend(raw.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
+        }
+    }
+    if read < length.len() {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok((receive_body(socket, length)?, descriptors))
+}
+
+fn receive_body<T: DeserializeOwned>(mut socket: &UnixStream, length: [u8; 4]) -> io::Result<T> {
+    let mut body = vec![0; body_length(length)?];
+    socket.read_exact(&mut body)?;
+    decode(&body)
+}
+
+/// The length of a message's body from its first four bytes.
+///
+/// # Errors
+/// `InvalidData` for one that no message has.
+pub fn body_length(bytes: [u8; 4]) -> io::Result<usize> {
+    let length = u32::from_le_bytes(bytes) as usize;
+    if length > MAX_MESSAGE {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "message too long"));
+    }
+    Ok(length)
+}
+
+/// A message from its body.
+///
+/// # Errors
+/// `InvalidData` when it is not a `T`.
+pub fn decode<T: DeserializeOwned>(body: &[u8]) -> io::Result<T> {
+    postcard::from_bytes(body).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+
+    fn spec() -> Spec {
+        Spec {
+            program: b"/bin/\xff".to_vec(),
+            args: vec![b"-m".to_vec(), b"snex".to_vec()],
+            env: vec![(b"KEY".to_vec(), vec![b'v'; 500_000])],
+            cwd: None,
+            descriptors: vec![3],
+        }
+    }
+
+    #[test]
+    fn a_message_carries_descriptors_and_a_large_environment() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let (mut reader, writer) = io::pipe().unwrap();
+        let sender = std::thread::spawn(move || {
+            send_with(&ours, &ToWarden::Start(spec()), &[writer.as_fd()]).unwrap();
+        });
+        let (message, descriptors) = receive_with::<ToWarden>(&theirs).unwrap();
+        sender.join().unwrap();
+        assert_eq!(message, ToWarden::Start(spec()));
+        let [writer] = <[OwnedFd; 1]>::try_from(descriptors).unwrap();
+        std::fs::File::from(writer).write_all(b"through").unwrap();
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "through");
+    }
+
+    #[test]
+    fn messages_arrive_in_order_until_end_of_file() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let messages =
+            [FromWarden::Started { pid: 7 }, FromWarden::Exited(Exit::Signal(15)), FromWarden::Gone];
+        for message in &messages {
+            send(&ours, message).unwrap();
+        }
+        drop(ours);
+        for message in messages {
+            assert_eq!(receive(&theirs).unwrap(), Some(message));
+        }
+        assert_eq!(receive::<FromWarden>(&theirs).unwrap(), None);
+    }
+
+    #[test]
+    fn a_lying_length_is_refused_without_taking_memory() {
+        let (mut ours, theirs) = UnixStream::pair().unwrap();
+        ours.write_all(&u32::MAX.to_le_bytes()).unwrap();
+        assert_eq!(receive::<ToWarden>(&theirs).unwrap_err().kind(), io::ErrorKind::InvalidData);
+    }
+
+    #[test]
+    fn a_signal_is_reported_by_name_and_as_a_shell_would() {
+        assert_eq!(Exit::Signal(11).signal_name(), Some("SIGSEGV"));
+        assert_eq!(Exit::Signal(11).shell_status(), 139);
+        assert_eq!(Exit::Status(3).signal_name(), None);
+    }
+}

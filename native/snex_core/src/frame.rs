@@ -1,0 +1,254 @@
+//! Frames: what travels between the VM and Python. `docs/protocol.md` is the specification.
+
+use thiserror::Error;
+
+/// Version of the protocol that this side speaks, as `HELLO` states it.
+pub const PROTOCOL: u32 = 1;
+
+/// Bytes in a frame's header.
+pub const HEADER_LEN: usize = 20;
+
+const MAGIC: [u8; 2] = *b"SX";
+
+/// Flag: the body starts with a table of buffers that follow the pickle.
+pub const BUFFERS: u8 = 1;
+
+/// What a frame is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
+    /// The VM's first frame: versions and settings.
+    Hello = 0x01,
+    /// Run code in an environment.
+    Eval = 0x02,
+    /// Make an environment.
+    MakeEnv = 0x03,
+    /// Forget environments.
+    DropEnvs = 0x04,
+    /// Cancel the work of one request.
+    Cancel = 0x05,
+    /// The value that a function called by Python returned.
+    CallResult = 0x06,
+    /// How a function called by Python failed.
+    CallError = 0x07,
+    /// Python's first frame: it speaks our protocol.
+    Ready = 0x81,
+    /// Python's first frame: it does not.
+    Refused = 0x82,
+    /// The value of a request.
+    Result = 0x83,
+    /// How a request failed.
+    Error = 0x84,
+    /// Python calls a function and waits for what it returns.
+    Call = 0x85,
+    /// Python calls a function and does not wait.
+    Cast = 0x86,
+    /// Python sends a message and waits until it is sent.
+    Send = 0x87,
+}
+
+impl Kind {
+    /// The kind of a byte that came from Python, if it is one that Python may send.
+    fn from_python(byte: u8) -> Option<Kind> {
+        [Kind::Ready, Kind::Refused, Kind::Result, Kind::Error, Kind::Call, Kind::Cast, Kind::Send]
+            .into_iter()
+            .find(|kind| *kind as u8 == byte)
+    }
+}
+
+/// A frame's header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Header {
+    /// What the frame is.
+    pub kind: Kind,
+    /// The request or call that it belongs to; 0 where there is none.
+    pub id: u64,
+    /// Bytes in the body. Python's word: memory is only taken as data arrives.
+    pub length: u64,
+}
+
+/// Bytes that are not a frame which Python may send.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum FrameError {
+    /// Something other than Snex wrote to the descriptor.
+    #[error("expected a frame, got {}", quote(.0))]
+    Garbage(Vec<u8>),
+    /// A kind that this side does not know.
+    #[error("frame of unknown kind {0:#04x}")]
+    UnknownKind(u8),
+    /// A flag that this side does not know.
+    #[error("frame of kind {kind:#04x} with unknown flags {flags:#04x}")]
+    UnknownFlags {
+        /// The frame's kind.
+        kind: u8,
+        /// The frame's flags.
+        flags: u8,
+    },
+    /// The stream ended inside a frame.
+    #[error("the stream ended inside a frame, after {got} of {expected} bytes")]
+    CutShort {
+        /// Bytes that arrived.
+        got: u64,
+        /// Bytes that the frame should have.
+        expected: u64,
+    },
+}
+
+/// Bytes as a person can read them: `"text\n"` where printable, `\xNN` elsewhere, cut after 64.
+fn quote(bytes: &[u8]) -> String {
+    let shown = bytes.get(..64).unwrap_or(bytes).escape_ascii();
+    let ellipsis = if bytes.len() > 64 { "..." } else { "" };
+    format!("\"{shown}\"{ellipsis}")
+}
+
+/// Writes the header of a frame towards Python over the first [`HEADER_LEN`] bytes of `out`.
+///
+/// # Panics
+/// When `out` is shorter than a header.
+pub fn write_header(out: &mut [u8], kind: Kind, flags: u8, id: u64, length: u64) {
+    out[..2].copy_from_slice(&MAGIC);
+    out[2] = kind as u8;
+    out[3] = flags;
+    out[4..12].copy_from_slice(&id.to_le_bytes());
+    out[12..20].copy_from_slice(&length.to_le_bytes());
+}
+
+/// Reads the header of a frame from Python at the start of `bytes`; `None` while there are fewer bytes than a header has.
+///
+/// ```
+/// use snex_core::frame::{self, Kind};
+/// let mut bytes = [0; frame::HEADER_LEN];
+/// frame::write_header(&mut bytes, Kind::Result, 0, 7, 42);
+/// let header = frame::read_header(&bytes).unwrap().unwrap();
+/// assert_eq!((header.kind, header.id, header.length), (Kind::Result, 7, 42));
+/// ```
+///
+/// # Errors
+/// [`FrameError`] as soon as the bytes cannot become a frame; garbage is recognised by its first byte.
+pub fn read_header(bytes: &[u8]) -> Result<Option<Header>, FrameError> {
+    let seen = bytes.len().min(MAGIC.len());
+    if bytes[..seen] != MAGIC[..seen] {
+        return Err(FrameError::Garbage(bytes.to_vec()));
+    }
+    let Some(header) = bytes.first_chunk::<HEADER_LEN>() else {
+        return Ok(None);
+    };
+    let [_, _, kind, flags, rest @ ..] = header;
+    let (id, length) = rest.split_at(8);
+    let number = |bytes: &[u8]| bytes.iter().rev().fold(0, |n, byte| n << 8 | u64::from(*byte));
+    if *flags != 0 {
+        return Err(FrameError::UnknownFlags { kind: *kind, flags: *flags });
+    }
+    match Kind::from_python(*kind) {
+        Some(kind) => Ok(Some(Header { kind, id: number(id), length: number(length) })),
+        None => Err(FrameError::UnknownKind(*kind)),
+    }
+}
+
+/// One piece of a frame on its way to Python: bytes that the frame owns, or a large binary that stays where it is.
+#[derive(Debug)]
+pub enum Segment<B> {
+    /// The frame's own bytes.
+    Owned(Vec<u8>),
+    /// Somebody else's bytes, kept alive by `B`.
+    Shared(B),
+}
+
+impl<B: AsRef<[u8]>> AsRef<[u8]> for Segment<B> {
+    fn as_ref(&self) -> &[u8] {
+        match self {
+            Segment::Owned(bytes) => bytes,
+            Segment::Shared(bytes) => bytes.as_ref(),
+        }
+    }
+}
+
+/// A whole frame towards Python, ready to be written segment after segment.
+#[derive(Debug)]
+pub struct Frame<B> {
+    /// The pieces, in order.
+    pub segments: Vec<Segment<B>>,
+}
+
+impl<B: AsRef<[u8]>> Frame<B> {
+    /// A frame whose body is `body`, without buffers.
+    pub fn new(kind: Kind, id: u64, body: &[u8]) -> Self {
+        let mut bytes = vec![0; HEADER_LEN];
+        bytes.extend_from_slice(body);
+        Self::from_reserved(kind, id, bytes)
+    }
+
+    /// A frame without buffers from bytes whose first [`HEADER_LEN`] are reserved for the header: no copy of the body.
+    pub fn from_reserved(kind: Kind, id: u64, mut bytes: Vec<u8>) -> Self {
+        let length = (bytes.len() - HEADER_LEN) as u64;
+        write_header(&mut bytes, kind, 0, id, length);
+        Frame { segments: vec![Segment::Owned(bytes)] }
+    }
+
+    /// Bytes in the frame, header and all.
+    pub fn len(&self) -> usize {
+        self.segments.iter().map(|segment| segment.as_ref().len()).sum()
+    }
+
+    /// Whether there is nothing to write; never so for a frame made here.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn header_bytes(kind: u8, flags: u8, id: u64, length: u64) -> Vec<u8> {
+        let mut bytes = vec![0; HEADER_LEN];
+        write_header(&mut bytes, Kind::Result, flags, id, length);
+        bytes[2] = kind;
+        bytes
+    }
+
+    #[test]
+    fn garbage_is_recognised_by_its_first_byte_and_quoted() {
+        let error = read_header(b"Traceback (most\n").unwrap_err();
+        assert_eq!(error.to_string(), r#"expected a frame, got "Traceback (most\n""#);
+        assert!(read_header(b"T").is_err());
+        assert_eq!(read_header(b"S"), Ok(None));
+    }
+
+    #[test]
+    fn an_unknown_kind_is_refused_by_name() {
+        let error = read_header(&header_bytes(0x7f, 0, 1, 0)).unwrap_err();
+        assert_eq!(error.to_string(), "frame of unknown kind 0x7f");
+    }
+
+    #[test]
+    fn a_kind_that_only_the_vm_sends_is_refused() {
+        assert_eq!(read_header(&header_bytes(Kind::Eval as u8, 0, 1, 0)), Err(FrameError::UnknownKind(2)));
+    }
+
+    #[test]
+    fn an_unknown_flag_is_refused() {
+        let error = read_header(&header_bytes(0x83, 0x80, 1, 0)).unwrap_err();
+        assert_eq!(error.to_string(), "frame of kind 0x83 with unknown flags 0x80");
+    }
+
+    #[test]
+    fn long_garbage_is_cut() {
+        let error = read_header(&[b'x'; 1000]).unwrap_err();
+        assert_eq!(error.to_string().len(), r#"expected a frame, got """#.len() + 64 + 3);
+    }
+
+    proptest! {
+        #[test]
+        fn a_header_survives_the_trip(id: u64, length: u64) {
+            let header = read_header(&header_bytes(0x85, 0, id, length)).unwrap().unwrap();
+            prop_assert_eq!(header, Header { kind: Kind::Call, id, length });
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(bytes: Vec<u8>) {
+            let _ = read_header(&bytes);
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! The first frame of each side: `HELLO` as a pickle that serde writes, `READY` and `REFUSED` as ETF that `eetf` reads.
+
+use crate::frame::{Frame, Kind, PROTOCOL};
+use eetf::{Map, Term};
+use serde::Serialize;
+use thiserror::Error;
+
+/// What the VM tells Python first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Hello {
+    /// [`PROTOCOL`]
+    pub protocol: u32,
+    /// Snex's version.
+    pub version: String,
+    /// Whether Python's loop runs ready callbacks before it polls again.
+    pub eager: bool,
+    /// Low and high mark, in bytes, of what waits in Python to be written.
+    pub buffer_limits: (u64, u64),
+    /// How a `MapSet` is laid out: ETF before the map of members, and after each member.
+    pub map_set: (Blob, Blob),
+}
+
+/// Bytes that serde writes as bytes, not as a list of numbers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Blob(pub Vec<u8>);
+
+impl Serialize for Blob {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(&self.0)
+    }
+}
+
+/// A control structure as a frame towards Python.
+///
+/// # Errors
+/// When serde cannot write it, which for our own structures does not happen.
+pub fn control_frame<B: AsRef<[u8]>>(
+    kind: Kind,
+    value: &impl Serialize,
+) -> Result<Frame<B>, serde_pickle::Error> {
+    let body = serde_pickle::to_vec(value, serde_pickle::SerOptions::new())?;
+    Ok(Frame::new(kind, 0, &body))
+}
+
+/// What Python says of itself in `READY`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ready {
+    /// Python's version, such as `3.13.0`.
+    pub python: String,
+    /// `CPython` or `PyPy`.
+    pub implementation: String,
+    /// Path of the running executable.
+    pub executable: String,
+    /// Version of the `snex` package.
+    pub version: String,
+    /// Which encoder is active: `pure` or `native`.
+    pub encoder: String,
+}
+
+/// Why there is no conversation.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum HandshakeError {
+    /// Python does not speak this protocol.
+    #[error(
+        "Snex {ours} speaks protocol {PROTOCOL}, but Python's package snex {theirs} refused it: {reason}"
+    )]
+    Refused {
+        /// Snex's version.
+        ours: String,
+        /// The Python package's version.
+        theirs: String,
+        /// What Python says.
+        reason: String,
+    },
+    /// Python accepted, in a protocol that this side does not speak.
+    #[error("Snex {ours} speaks protocol {PROTOCOL}, Python's package snex {theirs} speaks {protocol}")]
+    Mismatch {
+        /// Snex's version.
+        ours: String,
+        /// The Python package's version.
+        theirs: String,
+        /// Python's protocol.
+        protocol: String,
+    },
+    /// The frame's body is not what the protocol says.
+    #[error("the first frame from Python cannot be read: {0}")]
+    Unreadable(String),
+}
+
+/// Reads the body of a `READY` frame. `ours` is Snex's version, for the error.
+///
+/// # Errors
+/// [`HandshakeError`]
+pub fn read_ready(body: &[u8], ours: &str) -> Result<Ready, HandshakeError> {
+    let map = read_map(body)?;
+    let ready = Ready {
+        python: text(&map, "python")?,
+        implementation: text(&map, "implementation")?,
+        executable: text(&map, "executable")?,
+        version: text(&map, "version")?,
+        encoder: text(&map, "encoder")?,
+    };
+    match map.get(&key("protocol")) {
+        Some(Term::FixInteger(number)) if u32::try_from(number.value) == Ok(PROTOCOL) => Ok(ready),
+        other => Err(HandshakeError::Mismatch {
+            ours: ours.to_string(),
+            theirs: ready.version,
+            protocol: other.map_or("none".to_string(), ToString::to_string),
+        }),
+    }
+}
+
+/// Reads the body of a `REFUSED` frame into the error that it means.
+pub fn read_refused(body: &[u8], ours: &str) -> HandshakeError {
+    let read = || {
+        let map = read_map(body)?;
+        Ok((text(&map, "version")?, text(&map, "reason")?))
+    };
+    match read() {
+        Ok((theirs, reason)) => HandshakeError::Refused { ours: ours.to_string(), theirs, reason },
+        Err(error) => error,
+    }
+}
+
+type Fields = std::collections::HashMap<Term, Term>;
+
+fn read_map(body: &[u8]) -> Result<Fields, HandshakeError> {
+    match Term::decode(body) {
+        Ok(Term::Map(Map { map })) => Ok(map),
+        Ok(other) => Err(HandshakeError::Unreadable(format!("expected a map, got {other}"))),
+        Err(error) => Err(HandshakeError::Unreadable(error.to_string())),
+    }
+}
+
+fn key(name: &str) -> Term {
+    Term::Binary(eetf::Binary::from(name.as_bytes()))
+}
+
+fn text(map: &Fields, name: &str) -> Result<String, HandshakeError> {
+    match map.get(&key(name)) {
+        Some(Term::Binary(binary)) => Ok(String::from_utf8_lossy(&binary.bytes).into_owned()),
+        _ => Err(HandshakeError::Unreadable(format!("no text {name:?} in it"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use eetf::FixInteger;
+
+    fn body(protocol: i32) -> Vec<u8> {
+        let mut map: Fields = ["python", "implementation", "executable", "version", "encoder"]
+            .map(|name| (key(name), key(name)))
+            .into();
+        map.insert(key("protocol"), Term::from(FixInteger::from(protocol)));
+        let mut bytes = Vec::new();
+        Term::from(Map { map }).encode(&mut bytes).unwrap();
+        bytes
+    }
+
+    #[test]
+    fn a_ready_frame_is_read() {
+        let ready = read_ready(&body(1), "0.1.0").unwrap();
+        assert_eq!((ready.python.as_str(), ready.encoder.as_str()), ("python", "encoder"));
+    }
+
+    #[test]
+    fn a_mismatch_names_both_sides() {
+        let error = read_ready(&body(2), "0.1.0").unwrap_err().to_string();
+        assert_eq!(error, "Snex 0.1.0 speaks protocol 1, Python's package snex version speaks 2");
+    }
+
+    #[test]
+    fn a_body_that_is_no_term_is_an_error() {
+        assert!(matches!(read_ready(b"\x83", "0.1.0"), Err(HandshakeError::Unreadable(_))));
+        assert!(matches!(read_ready(b"\x83a\x01", "0.1.0"), Err(HandshakeError::Unreadable(_))));
+        assert!(matches!(read_refused(b"", "0.1.0"), HandshakeError::Unreadable(_)));
+    }
+
+    #[test]
+    fn hello_is_a_dict_with_bytes() {
+        let hello = Hello {
+            protocol: PROTOCOL,
+            version: "0.1.0".into(),
+            eager: true,
+            buffer_limits: (1, 2),
+            map_set: (Blob(vec![1]), Blob(vec![2])),
+        };
+        let frame: Frame<Vec<u8>> = control_frame(Kind::Hello, &hello).unwrap();
+        let pickle = &frame.segments[0].as_ref()[crate::frame::HEADER_LEN..];
+        let value = serde_pickle::value_from_slice(pickle, serde_pickle::DeOptions::new()).unwrap();
+        let text = value.to_string();
+        assert!(text.contains("'protocol': 1") && text.contains(r"(b'\x01', b'\x02')"), "{text}");
+    }
+}

@@ -1,0 +1,16 @@
+//! The engine of Snex without the Erlang VM: frames, Pickle 5, the life of a Python process tree.
+//!
+//! The warden uses [`control`] alone. The VM's side adds the `worker` feature: [`worker`] starts a warden and a Python
+//! and moves frames between them and a [`worker::Sink`]. Nothing here knows about Rustler, so everything here is tested
+//! by plain `cargo test`.
+
+pub mod control;
+pub mod frame;
+pub mod pickle;
+
+#[cfg(feature = "worker")]
+pub mod handshake;
+#[cfg(feature = "worker")]
+pub mod outbox;
+#[cfg(feature = "worker")]
+pub mod worker;

@@ -1,0 +1,274 @@
+//! Frames on their way to Python: written at once while the pipe takes them, queued behind a high-water mark otherwise.
+//!
+//! Whoever submits a frame writes it itself if nothing is queued, so a small request costs one system call and no
+//! hand-over. What the pipe does not take is queued, and the worker's writer task, the only one that waits for the pipe,
+//! writes it later. While the queue is above the high-water mark, requests wait before their frames are even made
+//! ([`Outbox::wait_if_full`]); their numbers are handed back when the queue is below the low-water mark.
+//!
+//! Ownership: the outbox and the writer task share the write end of the pipe. [`Outbox::close`] drops the outbox's share
+//! and what is queued; the writer task drops its own when it finds the outbox closed, and Python reads end of file.
+
+use crate::frame::{Frame, Segment};
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+/// The most bytes that one system call is asked to take, so that none holds a scheduler for long.
+const MAX_WRITE: usize = 256 * 1024;
+
+/// The most pieces that one system call is asked to take.
+const MAX_SLICES: usize = 16;
+
+/// What became of a frame.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Submitted {
+    /// The pipe took it whole.
+    Written,
+    /// Some of it waits: the writer task has to be woken.
+    Queued,
+    /// The pipe is closed: Python is gone or going.
+    Closed,
+}
+
+/// The queue of one pipe towards Python, and those who wait for room in it.
+#[derive(Debug)]
+pub struct Outbox<B> {
+    pipe: Option<Arc<OwnedFd>>,
+    queue: VecDeque<Segment<B>>,
+    /// Bytes of the queue's first segment that are written already.
+    written: usize,
+    /// Bytes in the queue that are not written.
+    queued: usize,
+    low: usize,
+    high: usize,
+    /// Numbers of requests that wait for room.
+    waiting: Vec<u64>,
+}
+
+impl<B: AsRef<[u8]>> Outbox<B> {
+    /// An outbox for a non-blocking `pipe`, with water marks in bytes.
+    pub fn new(pipe: Arc<OwnedFd>, low: usize, high: usize) -> Self {
+        Outbox {
+            pipe: Some(pipe),
+            queue: VecDeque::new(),
+            written: 0,
+            queued: 0,
+            low,
+            high,
+            waiting: Vec::new(),
+        }
+    }
+
+    /// Whether nothing can be written any more.
+    pub fn is_closed(&self) -> bool {
+        self.pipe.is_none()
+    }
+
+    /// Whether a frame should wait rather than be made. If so, [`Outbox::flush`] or [`Outbox::close`] hands `request` back
+    /// when it should be tried again.
+    pub fn wait_if_full(&mut self, request: u64) -> bool {
+        let full = self.is_full();
+        if full {
+            self.waiting.push(request);
+        }
+        full
+    }
+
+    /// Whether the queue is above its high-water mark.
+    pub fn is_full(&self) -> bool {
+        self.queued > self.high
+    }
+
+    /// Whether there is nothing left to write.
+    pub fn is_empty(&self) -> bool {
+        self.queued == 0
+    }
+
+    /// Bytes that wait.
+    pub fn queued(&self) -> usize {
+        self.queued
+    }
+
+    /// Takes a frame: never blocks, and takes it also when full.
+    pub fn submit(&mut self, frame: Frame<B>) -> Submitted {
+        if self.pipe.is_none() {
+            return Submitted::Closed;
+        }
+        let idle = self.queue.is_empty();
+        self.queued += frame.len();
+        self.queue.extend(frame.segments);
+        if idle && self.write().is_err() {
+            // Broken: the reader and the warden are about to tell why. Nothing can be written any more.
+            self.forget();
+            return Submitted::Closed;
+        }
+        if self.queue.is_empty() { Submitted::Written } else { Submitted::Queued }
+    }
+
+    /// Writes what the pipe takes now, and hands back those who waited, if there is room again.
+    ///
+    /// # Errors
+    /// Those of the pipe; it is not usable any more.
+    pub fn flush(&mut self) -> io::Result<Vec<u64>> {
+        self.write()?;
+        Ok(if self.queued <= self.low { std::mem::take(&mut self.waiting) } else { Vec::new() })
+    }
+
+    /// Closes the pipe and forgets the queue; hands back those who waited.
+    pub fn close(&mut self) -> Vec<u64> {
+        self.forget();
+        std::mem::take(&mut self.waiting)
+    }
+
+    fn forget(&mut self) {
+        self.pipe = None;
+        self.queue.clear();
+        self.queued = 0;
+    }
+
+    /// One system call's worth of the queue.
+    fn write(&mut self) -> io::Result<()> {
+        let Some(pipe) = &self.pipe else { return Err(io::ErrorKind::BrokenPipe.into()) };
+        let wrote = write_some(pipe.as_fd(), &self.queue, self.written)?;
+        self.queued -= wrote;
+        self.written += wrote;
+        while let Some(first) = self.queue.front() {
+            let length = first.as_ref().len();
+            if self.written < length {
+                break;
+            }
+            self.written -= length;
+            self.queue.pop_front();
+        }
+        Ok(())
+    }
+}
+
+/// Writes the start of `queue`, from byte `skip` of its first segment on. Returns how much the pipe took, also 0.
+fn write_some<B: AsRef<[u8]>>(
+    pipe: BorrowedFd<'_>,
+    queue: &VecDeque<Segment<B>>,
+    skip: usize,
+) -> io::Result<usize> {
+    let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+    let mut count = 0;
+    let mut room = MAX_WRITE;
+    let mut skip = skip;
+    for (slot, segment) in slices.iter_mut().zip(queue) {
+        let bytes = segment.as_ref().get(skip..).unwrap_or_default();
+        let bytes = bytes.get(..room).unwrap_or(bytes);
+        *slot = IoSlice::new(bytes);
+        count += 1;
+        room -= bytes.len();
+        skip = 0;
+        if room == 0 {
+            break;
+        }
+    }
+    match nix::sys::uio::writev(pipe, &slices[..count]) {
+        Ok(wrote) => Ok(wrote),
+        Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EINTR) => Ok(0),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::Kind;
+    use proptest::prelude::*;
+    use std::io::Read;
+
+    fn pipe() -> (std::fs::File, Arc<OwnedFd>) {
+        let (reader, writer) = nix::unistd::pipe().unwrap();
+        nix::fcntl::fcntl(&writer, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK)).unwrap();
+        (reader.into(), Arc::new(writer))
+    }
+
+    fn frame(bodies: &[Vec<u8>]) -> Frame<Vec<u8>> {
+        let mut frame = Frame::new(Kind::Eval, 1, b"head");
+        frame.segments.extend(bodies.iter().cloned().map(Segment::Shared));
+        frame
+    }
+
+    fn bytes(frame: &Frame<Vec<u8>>) -> Vec<u8> {
+        frame.segments.iter().flat_map(|segment| segment.as_ref().to_vec()).collect()
+    }
+
+    #[test]
+    fn a_small_frame_is_written_by_the_one_who_submits_it() {
+        let (mut reader, writer) = pipe();
+        let mut outbox = Outbox::new(writer, 10, 20);
+        assert_eq!(outbox.submit(frame(&[vec![1, 2]])), Submitted::Written);
+        drop(outbox);
+        let mut read = Vec::new();
+        reader.read_to_end(&mut read).unwrap();
+        assert_eq!(read, bytes(&frame(&[vec![1, 2]])));
+    }
+
+    #[test]
+    fn a_full_outbox_hands_its_waiters_back_below_the_low_mark() {
+        let (mut reader, writer) = pipe();
+        let mut outbox = Outbox::new(writer, 1000, 100_000);
+        assert_eq!(outbox.submit(frame(&[vec![0; 500_000]])), Submitted::Queued);
+        assert!(outbox.wait_if_full(7));
+        let mut handed_back = Vec::new();
+        while handed_back.is_empty() {
+            assert!(!outbox.is_empty());
+            reader.read_exact(&mut [0; 4096]).unwrap();
+            handed_back = outbox.flush().unwrap();
+        }
+        assert!(outbox.queued() <= 1000);
+        assert_eq!(handed_back, [7]);
+        assert!(!outbox.wait_if_full(8));
+    }
+
+    #[test]
+    fn a_reader_that_is_gone_closes_the_outbox() {
+        let (reader, writer) = pipe();
+        drop(reader);
+        let mut outbox = Outbox::new(writer, 10, 20);
+        assert_eq!(outbox.submit(frame(&[])), Submitted::Closed);
+        assert_eq!(outbox.submit(frame(&[])), Submitted::Closed);
+    }
+
+    #[test]
+    fn closing_hands_back_those_who_wait() {
+        let (_reader, writer) = pipe();
+        let mut outbox = Outbox::new(writer, 1000, 100_000);
+        outbox.submit(frame(&[vec![0; 500_000]]));
+        assert!(outbox.wait_if_full(7));
+        assert_eq!(outbox.close(), [7]);
+        assert_eq!(outbox.submit(frame(&[])), Submitted::Closed);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+        #[test]
+        fn every_byte_arrives_once_and_in_order(
+            frames in prop::collection::vec(prop::collection::vec(0usize..200_000, 0..20), 1..6)
+        ) {
+            let (mut reader, writer) = pipe();
+            let mut outbox = Outbox::new(writer, 10, 20);
+            let frames: Vec<_> = frames
+                .iter()
+                .map(|sizes| sizes.iter().map(|size| vec![*size as u8; *size]).collect::<Vec<_>>())
+                .collect();
+            let expected: Vec<u8> = frames.iter().flat_map(|bodies| bytes(&frame(bodies))).collect();
+            for bodies in &frames {
+                outbox.submit(frame(bodies));
+            }
+            let collector = std::thread::spawn(move || {
+                let mut read = Vec::new();
+                reader.read_to_end(&mut read).unwrap();
+                read
+            });
+            while !outbox.is_empty() {
+                outbox.flush().unwrap();
+            }
+            drop(outbox);
+            prop_assert!(collector.join().unwrap() == expected);
+        }
+    }
+}

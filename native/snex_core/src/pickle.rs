@@ -1,0 +1,404 @@
+//! A writer of Pickle protocol 5, the part of it that Snex needs.
+//!
+//! Opcodes and their arguments are those of CPython's `Lib/pickletools.py`; out-of-band buffers are PEP 574. The writer
+//! is a thin layer of opcodes: whoever walks a value calls it in the order in which Python's stack machine wants them.
+//! Containers are written as *begin*, items, *end*; between two items of a long list or map the walker calls
+//! [`Pickle::list_item`] or [`Pickle::dict_item`] so that Python's stack stays short.
+//!
+//! ```
+//! use snex_core::pickle::Pickle;
+//! let mut pickle = Pickle::<Vec<u8>>::new();
+//! pickle.tuple_begin(2);
+//! pickle.int(1);
+//! pickle.str("two");
+//! pickle.tuple_end(2);
+//! let bytes = pickle.into_bytes();
+//! let value: (i64, String) = serde_pickle::from_slice(&bytes, Default::default()).unwrap();
+//! assert_eq!(value, (1, "two".to_string()));
+//! ```
+
+use crate::frame::{self, Frame, HEADER_LEN, Kind, Segment};
+
+/// Binaries from this size on travel as buffers of their own, never copied into the pickle.
+pub const BUFFER_THRESHOLD: usize = 64 * 1024;
+
+/// Items that Python's stack may hold before they are added to their container, as in CPython's own pickler.
+const BATCH: usize = 1000;
+
+/// The Python type that a binary becomes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum BinaryAs {
+    /// `bytes`
+    Bytes = 0,
+    /// `str`
+    Str = 1,
+    /// `bytearray`
+    Bytearray = 2,
+    /// a read-only `memoryview`
+    Memoryview = 3,
+}
+
+/// Names a Python object that a pickle refers to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Global {
+    /// `snex._terms.Atom`
+    Atom,
+    /// `snex._terms.DistinctAtom`
+    DistinctAtom,
+    /// `snex._terms.Term`
+    Term,
+    /// `snex._terms.decode_text`
+    DecodeText,
+    /// `builtins.memoryview`
+    Memoryview,
+}
+
+const GLOBALS: [(&str, &str); 5] = [
+    ("snex._terms", "Atom"),
+    ("snex._terms", "DistinctAtom"),
+    ("snex._terms", "Term"),
+    ("snex._terms", "decode_text"),
+    ("builtins", "memoryview"),
+];
+
+/// A place in Python's memo, from which an object can be taken again.
+pub type MemoIndex = u32;
+
+/// A state of the writer that [`Pickle::rewind`] can return to.
+#[derive(Debug, Clone, Copy)]
+pub struct Checkpoint {
+    len: usize,
+    buffers: usize,
+    memo: MemoIndex,
+}
+
+impl Checkpoint {
+    /// Objects memoised from here on are forgotten by a rewind to this checkpoint.
+    pub fn memo(&self) -> MemoIndex {
+        self.memo
+    }
+}
+
+/// A pickle under construction, with the large binaries that it leaves outside.
+#[derive(Debug)]
+pub struct Pickle<B> {
+    /// Starts with room for a frame's header, so that a small frame is one piece of memory.
+    out: Vec<u8>,
+    buffers: Vec<(BinaryAs, B)>,
+    memo: MemoIndex,
+    globals: [Option<MemoIndex>; GLOBALS.len()],
+}
+
+impl<B: AsRef<[u8]>> Default for Pickle<B> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<B: AsRef<[u8]>> Pickle<B> {
+    /// An empty pickle.
+    pub fn new() -> Self {
+        let mut out = Vec::with_capacity(256);
+        out.resize(HEADER_LEN, 0);
+        out.extend_from_slice(b"\x80\x05");
+        Pickle { out, buffers: Vec::new(), memo: 0, globals: [None; GLOBALS.len()] }
+    }
+
+    /// Bytes written so far, without the buffers.
+    pub fn len(&self) -> usize {
+        self.out.len() - HEADER_LEN
+    }
+
+    /// Never: a pickle starts with its protocol.
+    pub fn is_empty(&self) -> bool {
+        false
+    }
+
+    /// The whole pickle as bytes, for a value without out-of-band buffers.
+    pub fn into_bytes(mut self) -> Vec<u8> {
+        self.out.push(b'.');
+        self.out.split_off(HEADER_LEN)
+    }
+
+    /// The whole pickle as the body of a frame.
+    pub fn into_frame(mut self, kind: Kind, id: u64) -> Frame<B> {
+        self.out.push(b'.');
+        if self.buffers.is_empty() {
+            return Frame::from_reserved(kind, id, self.out);
+        }
+        let mut head = vec![0; HEADER_LEN];
+        head.extend_from_slice(&(self.buffers.len() as u32).to_le_bytes());
+        let mut length = self.out.len() - HEADER_LEN;
+        for (binary_as, buffer) in &self.buffers {
+            head.push(*binary_as as u8);
+            head.extend_from_slice(&(buffer.as_ref().len() as u64).to_le_bytes());
+            length += buffer.as_ref().len();
+        }
+        length += head.len() - HEADER_LEN;
+        frame::write_header(&mut head, kind, frame::BUFFERS, id, length as u64);
+        let pickle = self.out.split_off(HEADER_LEN);
+        let mut segments = vec![Segment::Owned(head), Segment::Owned(pickle)];
+        segments.extend(self.buffers.into_iter().map(|(_, buffer)| Segment::Shared(buffer)));
+        Frame { segments }
+    }
+
+    /// The present state, for [`Pickle::rewind`].
+    pub fn checkpoint(&self) -> Checkpoint {
+        Checkpoint { len: self.out.len(), buffers: self.buffers.len(), memo: self.memo }
+    }
+
+    /// Forgets everything written since `checkpoint`. The caller forgets the memo indexes that it got since then.
+    pub fn rewind(&mut self, checkpoint: Checkpoint) {
+        self.out.truncate(checkpoint.len);
+        self.buffers.truncate(checkpoint.buffers);
+        self.memo = checkpoint.memo;
+        for index in &mut self.globals {
+            *index = index.filter(|index| *index < checkpoint.memo);
+        }
+    }
+
+    // ---- Scalars ---------------------------------------------------------------------------
+
+    /// `None`
+    pub fn none(&mut self) {
+        self.out.push(b'N');
+    }
+
+    /// `True` or `False`
+    pub fn bool(&mut self, value: bool) {
+        self.out.push(if value { 0x88 } else { 0x89 });
+    }
+
+    /// An `int` of up to 64 bits.
+    pub fn int(&mut self, value: i64) {
+        if let Ok(byte) = u8::try_from(value) {
+            self.out.extend_from_slice(&[b'K', byte]);
+        } else if let Ok(short) = u16::try_from(value) {
+            self.push_with(b'M', &short.to_le_bytes());
+        } else if let Ok(int) = i32::try_from(value) {
+            self.push_with(b'J', &int.to_le_bytes());
+        } else {
+            self.long(value < 0, &value.unsigned_abs().to_le_bytes());
+        }
+    }
+
+    /// An `int` of any size, from its sign and its magnitude, least significant byte first.
+    pub fn long(&mut self, negative: bool, magnitude: &[u8]) {
+        // Pickle wants two's complement with a sign bit: negate where negative, add a byte where the top bit lies.
+        let used = magnitude.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+        let magnitude = &magnitude[..used];
+        let length = used + 1;
+        if let Ok(length) = u8::try_from(length) {
+            self.out.extend_from_slice(&[0x8a, length]);
+        } else {
+            self.push_with(0x8b, &(length as u32).to_le_bytes());
+        }
+        let mut carry = negative;
+        for byte in magnitude.iter().chain(&[0]) {
+            let (byte, overflow) =
+                if negative { (!byte).overflowing_add(u8::from(carry)) } else { (*byte, false) };
+            self.out.push(byte);
+            carry = overflow;
+        }
+    }
+
+    /// A `float`, every bit pattern of it.
+    pub fn float(&mut self, value: f64) {
+        self.push_with(b'G', &value.to_be_bytes());
+    }
+
+    /// A `str`.
+    pub fn str(&mut self, value: &str) {
+        self.sized(value.as_bytes(), [0x8c, b'X', 0x8d]);
+    }
+
+    /// Bytes as the Python object that `binary_as` names. A `str` of bytes that are not UTF-8 makes the load of this
+    /// pickle raise `UnicodeDecodeError`, which names the position: the error of the one request.
+    pub fn binary(&mut self, value: &[u8], binary_as: BinaryAs) {
+        match binary_as {
+            BinaryAs::Bytes => self.bytes(value),
+            BinaryAs::Str => match std::str::from_utf8(value) {
+                Ok(text) => self.str(text),
+                Err(_) => self.call(Global::DecodeText, |pickle| pickle.bytes(value)),
+            },
+            BinaryAs::Bytearray => {
+                self.push_with(0x96, &(value.len() as u64).to_le_bytes());
+                self.out.extend_from_slice(value);
+            }
+            BinaryAs::Memoryview => self.call(Global::Memoryview, |pickle| pickle.bytes(value)),
+        }
+    }
+
+    /// Bytes that travel beside the pickle; see [`BUFFER_THRESHOLD`].
+    pub fn buffer(&mut self, value: B, binary_as: BinaryAs) {
+        self.buffers.push((binary_as, value));
+        self.out.push(0x97);
+    }
+
+    fn bytes(&mut self, value: &[u8]) {
+        self.sized(value, [b'C', b'B', 0x8e]);
+    }
+
+    /// Writes one of three opcodes, for a length of one, four or eight bytes.
+    fn sized(&mut self, value: &[u8], [short, medium, long]: [u8; 3]) {
+        if let Ok(length) = u8::try_from(value.len()) {
+            self.out.extend_from_slice(&[short, length]);
+        } else if let Ok(length) = u32::try_from(value.len()) {
+            self.push_with(medium, &length.to_le_bytes());
+        } else {
+            self.push_with(long, &(value.len() as u64).to_le_bytes());
+        }
+        self.out.extend_from_slice(value);
+    }
+
+    fn push_with(&mut self, opcode: u8, argument: &[u8]) {
+        self.out.push(opcode);
+        self.out.extend_from_slice(argument);
+    }
+
+    // ---- Containers ------------------------------------------------------------------------
+
+    /// Marks the start of members for [`Pickle::frozenset_end`].
+    pub fn frozenset_begin(&mut self) {
+        self.out.push(b'(');
+    }
+
+    /// An empty `list`, and the start of its items.
+    pub fn list_begin(&mut self) {
+        self.out.extend_from_slice(b"](");
+    }
+
+    /// Before item number `index` of a list, from 0.
+    pub fn list_item(&mut self, index: usize) {
+        if index != 0 && index.is_multiple_of(BATCH) {
+            self.out.extend_from_slice(b"e(");
+        }
+    }
+
+    /// The end of a list's items.
+    pub fn list_end(&mut self) {
+        self.out.push(b'e');
+    }
+
+    /// An empty `dict`, and the start of its keys and values.
+    pub fn dict_begin(&mut self) {
+        self.out.extend_from_slice(b"}(");
+    }
+
+    /// Before pair number `index` of a dict, from 0.
+    pub fn dict_item(&mut self, index: usize) {
+        if index != 0 && index.is_multiple_of(BATCH / 2) {
+            self.out.extend_from_slice(b"u(");
+        }
+    }
+
+    /// The end of a dict's keys and values.
+    pub fn dict_end(&mut self) {
+        self.out.push(b'u');
+    }
+
+    /// An empty `set`, and the start of its members.
+    pub fn set_begin(&mut self) {
+        self.out.extend_from_slice(b"\x8f(");
+    }
+
+    /// Before member number `index` of a set, from 0.
+    pub fn set_item(&mut self, index: usize) {
+        if index != 0 && index.is_multiple_of(BATCH) {
+            self.out.extend_from_slice(b"\x90(");
+        }
+    }
+
+    /// The end of a set's members.
+    pub fn set_end(&mut self) {
+        self.out.push(0x90);
+    }
+
+    /// A `frozenset` of the members since [`Pickle::frozenset_begin`].
+    pub fn frozenset_end(&mut self) {
+        self.out.push(0x91);
+    }
+
+    /// A `tuple` is to come, of `length` items: marks their start where the opcode needs it.
+    pub fn tuple_begin(&mut self, length: usize) {
+        if length > 3 {
+            self.out.push(b'(');
+        }
+    }
+
+    /// A `tuple` of the last `length` items, after [`Pickle::tuple_begin`].
+    pub fn tuple_end(&mut self, length: usize) {
+        self.out.push(match length {
+            0 => b')',
+            1 => 0x85,
+            2 => 0x86,
+            3 => 0x87,
+            _ => b't',
+        });
+    }
+
+    // ---- Objects ---------------------------------------------------------------------------
+
+    /// A Python object by module and qualified name.
+    pub fn global_named(&mut self, module: &str, name: &str) {
+        self.str(module);
+        self.str(name);
+        self.out.push(0x93);
+    }
+
+    /// One of the objects that Snex's own pickles name; looked up by Python once per pickle.
+    pub fn global(&mut self, global: Global) {
+        match self.globals[global as usize] {
+            Some(index) => self.recall(index),
+            None => {
+                let (module, name) = GLOBALS[global as usize];
+                self.global_named(module, name);
+                self.globals[global as usize] = Some(self.memoize());
+            }
+        }
+    }
+
+    /// Calls the object below the argument tuple on Python's stack.
+    fn reduce(&mut self) {
+        self.out.push(b'R');
+    }
+
+    /// The start of the arguments of the object on top of Python's stack, any number of them.
+    pub fn arguments_begin(&mut self) {
+        self.out.push(b'(');
+    }
+
+    /// The end of the arguments: calls the object with them.
+    pub fn arguments_end(&mut self) {
+        self.out.push(b't');
+        self.reduce();
+    }
+
+    /// `global(argument)`
+    pub fn call(&mut self, global: Global, argument: impl FnOnce(&mut Self)) {
+        self.global(global);
+        argument(self);
+        self.tuple_end(1);
+        self.reduce();
+    }
+
+    /// Keeps the object on top of Python's stack for [`Pickle::recall`].
+    pub fn memoize(&mut self) -> MemoIndex {
+        self.out.push(0x94);
+        self.memo += 1;
+        self.memo - 1
+    }
+
+    /// The object that [`Pickle::memoize`] kept.
+    pub fn recall(&mut self, index: MemoIndex) {
+        match u8::try_from(index) {
+            Ok(index) => self.out.extend_from_slice(&[b'h', index]),
+            Err(_) => self.push_with(b'j', &index.to_le_bytes()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

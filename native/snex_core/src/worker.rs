@@ -1,0 +1,200 @@
+//! A worker: one warden, one Python process tree, and the tasks that move bytes between them and a [`Sink`].
+//!
+//! ```text
+//! caller --submit--> outbox ==pipe==> Python ==pipe==> reader task --> Sink::frame
+//!                      |                 |==pipe==> output tasks ----> Sink::output
+//!                 writer task        warden ==socket==> life task ---> Sink::started, Sink::ended
+//! ```
+//!
+//! Ownership: [`Worker`] is shared by whoever submits frames and by the tasks. The life task owns the socket to the warden,
+//! and is the last to end: it waits for the other tasks, so that whatever Python said before it died is delivered first, and
+//! then calls [`Sink::ended`] once. That call comes on every road: Python exits, the warden is killed, somebody stops the
+//! worker, bytes arrive that are no frame. Dropping every `Worker` does not stop Python; [`Worker::stop`] does.
+
+mod launch;
+mod life;
+mod reader;
+mod streams;
+
+use crate::control::{Exit, Spec};
+use crate::frame::{Frame, Header};
+use crate::handshake::{Hello, Ready};
+use crate::outbox::{Outbox, Submitted};
+use std::future::Future;
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, mpsc};
+
+pub use launch::Transport;
+
+/// Where a worker's news goes. Called on the worker's tasks alone, never on the thread of a caller; nothing here may block.
+pub trait Sink: Send + Sync + 'static {
+    /// Where the body of a frame is read to.
+    type Body: Body;
+
+    /// The program runs, as this process.
+    fn started(&self, pid: i32);
+    /// The handshake succeeded. Comes before any frame.
+    fn ready(&self, ready: Ready);
+    /// A frame arrived.
+    fn frame(&self, header: Header, body: Self::Body);
+    /// There is room again, or there never will be: these requests should be tried once more.
+    fn writable(&self, requests: Vec<u64>);
+    /// The tree wrote this. No more is read from the same stream until the future is done.
+    fn output(&self, stream: Stream, chunk: &[u8]) -> impl Future<Output = ()> + Send;
+    /// The tree is gone. Comes once, and last.
+    fn ended(&self, end: End);
+}
+
+/// Memory for the body of a frame.
+pub trait Body: Send {
+    /// Memory of `length` bytes, of any content.
+    fn with_length(length: usize) -> Self;
+    /// Changes the length, keeping the content.
+    fn resize(&mut self, length: usize);
+    /// The memory.
+    fn bytes_mut(&mut self) -> &mut [u8];
+}
+
+impl Body for Vec<u8> {
+    fn with_length(length: usize) -> Self {
+        vec![0; length]
+    }
+
+    fn resize(&mut self, length: usize) {
+        Vec::resize(self, length, 0);
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        self
+    }
+}
+
+/// One of the two streams that programs print to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stream {
+    /// Standard output
+    Stdout,
+    /// Standard error
+    Stderr,
+}
+
+/// How a worker ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct End {
+    /// Why.
+    pub cause: Cause,
+    /// How the program exited, where that is known.
+    pub exit: Option<Exit>,
+    /// The last bytes that the tree wrote to standard error.
+    pub stderr: Vec<u8>,
+}
+
+/// Why a worker ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cause {
+    /// The program could not be started.
+    NotStarted(String),
+    /// The program exited by itself.
+    Exited,
+    /// [`Worker::stop`] was called.
+    Stopped,
+    /// What came over the pipe was not the protocol.
+    Broken(String),
+    /// The warden is gone, and took the program with it.
+    WardenLost,
+}
+
+/// What to start, and how to treat it.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The warden's executable.
+    pub warden: PathBuf,
+    /// The program; its `descriptors` are filled in here.
+    pub spec: Spec,
+    /// Which descriptors the program talks over.
+    pub transport: Transport,
+    /// The first frame.
+    pub hello: Hello,
+    /// Low and high mark of what is queued towards Python, in bytes.
+    pub marks: (usize, usize),
+}
+
+/// What tasks and callers ask of the life task.
+#[derive(Debug)]
+enum Command {
+    Stop(Duration),
+    Broken(String),
+    EndOfFrames(String),
+}
+
+/// A running worker. `B` keeps large binaries alive while they are queued.
+pub struct Worker<B, S: Sink> {
+    outbox: Mutex<Outbox<B>>,
+    queued: Notify,
+    commands: mpsc::UnboundedSender<Command>,
+    pid: AtomicI32,
+    /// Where the news goes.
+    pub sink: S,
+}
+
+impl<B: AsRef<[u8]> + Send + 'static, S: Sink> Worker<B, S> {
+    /// Starts a warden and a program. Blocks for the time of one `posix_spawn`. That the program runs, or does not, is told to
+    /// the sink.
+    ///
+    /// # Errors
+    /// When descriptors cannot be made or the warden cannot be started; the sink is dropped then without a call.
+    pub fn start(runtime: &Handle, settings: Settings, sink: S) -> io::Result<Arc<Self>> {
+        launch::launch(runtime, settings, sink)
+    }
+
+    /// Submits a frame, without blocking. `Closed` when Python is gone or going.
+    pub fn submit(&self, frame: Frame<B>) -> Submitted {
+        let submitted = self.outbox().submit(frame);
+        if submitted == Submitted::Queued {
+            self.queued.notify_one();
+        }
+        submitted
+    }
+
+    /// Whether so much is queued that a frame should not even be made.
+    pub fn is_full(&self) -> bool {
+        self.outbox().is_full()
+    }
+
+    /// As [`Worker::is_full`]; if so, [`Sink::writable`] gets `request` when there is room.
+    pub fn wait_if_full(&self, request: u64) -> bool {
+        self.outbox().wait_if_full(request)
+    }
+
+    /// Ends the tree: end of file towards Python and SIGTERM to all, SIGKILL after `grace`. Returns at once;
+    /// [`Sink::ended`] tells when nothing is left. May be called again, to hurry.
+    pub fn stop(&self, grace: Duration) {
+        // The life task is gone only when the tree is.
+        let _ = self.commands.send(Command::Stop(grace));
+    }
+
+    /// The program's process id, once it runs.
+    pub fn pid(&self) -> Option<i32> {
+        match self.pid.load(Ordering::Acquire) {
+            0 => None,
+            pid => Some(pid),
+        }
+    }
+
+    /// On the worker's tasks only: it calls the sink.
+    fn close(&self) {
+        let waiting = self.outbox().close();
+        self.queued.notify_one();
+        self.sink.writable(waiting);
+    }
+
+    fn outbox(&self) -> MutexGuard<'_, Outbox<B>> {
+        // Nothing panics while holding it; if it did, the outbox would still be consistent enough to be closed.
+        self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,155 @@
+//! From settings to running tasks.
+
+use super::{Command, Settings, Sink, Stream, Worker, life, reader, streams};
+use crate::control::{self, ToWarden};
+use crate::frame::Kind;
+use crate::handshake;
+use crate::outbox::Outbox;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::unistd;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::process::Stdio;
+use std::sync::atomic::AtomicI32;
+use std::sync::{Arc, Mutex};
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, mpsc, watch};
+
+/// The size asked of the system for each pipe with frames. All pipes of one user count towards a limit of the system
+/// (64 MiB on Linux, see pipe(7)), beyond which new pipes get a single page: a megabyte each would exhaust it with 32 workers.
+#[cfg(target_os = "linux")]
+const PIPE_SIZE: i32 = 256 * 1024;
+
+/// The descriptors that frames travel over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// Descriptors 3 and 4; standard output and error are pipes of their own.
+    Pipes,
+    /// Standard input and output, for programs that pass only these on; standard error is a pipe of its own.
+    Stdio,
+}
+
+impl Transport {
+    /// The program's numbers for: frames in, frames out, standard error, and standard output if it is not for frames.
+    fn numbers(self) -> &'static [RawFd] {
+        match self {
+            Transport::Pipes => &[3, 4, 2, 1],
+            Transport::Stdio => &[0, 1, 2],
+        }
+    }
+}
+
+/// A pipe of which we keep one end, non-blocking, and the program gets the other.
+struct Pipe {
+    ours: OwnedFd,
+    theirs: OwnedFd,
+}
+
+impl Pipe {
+    fn to_program() -> io::Result<Self> {
+        let (theirs, ours) = pipe()?;
+        Pipe { ours, theirs }.unblock()
+    }
+
+    fn from_program() -> io::Result<Self> {
+        let (ours, theirs) = pipe()?;
+        Pipe { ours, theirs }.unblock()
+    }
+
+    fn unblock(self) -> io::Result<Self> {
+        fcntl(&self.ours, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+        Ok(self)
+    }
+
+    fn enlarge(self) -> Self {
+        // A system that refuses leaves the pipe as it is, and all works, only slower.
+        #[cfg(target_os = "linux")]
+        let _ = fcntl(&self.ours, FcntlArg::F_SETPIPE_SZ(PIPE_SIZE));
+        self
+    }
+}
+
+fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    #[cfg(target_os = "linux")]
+    return Ok(unistd::pipe2(OFlag::O_CLOEXEC)?);
+    #[cfg(not(target_os = "linux"))]
+    {
+        let (reader, writer) = unistd::pipe()?;
+        for fd in [&reader, &writer] {
+            fcntl(fd, FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC))?;
+        }
+        Ok((reader, writer))
+    }
+}
+
+pub(super) fn launch<B, S>(runtime: &Handle, mut settings: Settings, sink: S) -> io::Result<Arc<Worker<B, S>>>
+where
+    B: AsRef<[u8]> + Send + 'static,
+    S: Sink,
+{
+    let hello = handshake::control_frame(Kind::Hello, &settings.hello).map_err(io::Error::other)?;
+    let version = settings.hello.version.clone();
+    let frames_in = Pipe::to_program()?.enlarge();
+    let frames_out = Pipe::from_program()?.enlarge();
+    let stderr = Pipe::from_program()?;
+    let stdout = match settings.transport {
+        Transport::Pipes => Some(Pipe::from_program()?),
+        Transport::Stdio => None,
+    };
+    let theirs: Vec<BorrowedFd<'_>> = [&frames_in, &frames_out, &stderr]
+        .into_iter()
+        .chain(&stdout)
+        .map(|pipe| pipe.theirs.as_fd())
+        .collect();
+    settings.spec.descriptors = settings.transport.numbers().to_vec();
+    let warden = spawn_warden(&settings)?;
+    control::send_with(&warden, &ToWarden::Start(settings.spec), &theirs)?;
+    warden.set_nonblocking(true)?;
+
+    let _context = runtime.enter();
+    let warden = tokio::net::UnixStream::from_std(warden)?;
+    let pipe = Arc::new(frames_in.ours);
+    let writable = streams::register(Arc::clone(&pipe), tokio::io::Interest::WRITABLE)?;
+    let frames = streams::Source::new(frames_out.ours)?;
+    let stderr = streams::Source::new(stderr.ours)?;
+    let stdout = stdout.map(|pipe| streams::Source::new(pipe.ours)).transpose()?;
+
+    let (commands, orders) = mpsc::unbounded_channel::<Command>();
+    let (gone, is_gone) = watch::channel(false);
+    let (low, high) = settings.marks;
+    let worker = Arc::new(Worker {
+        outbox: Mutex::new(Outbox::new(pipe, low, high)),
+        queued: Notify::new(),
+        commands,
+        pid: AtomicI32::new(0),
+        sink,
+    });
+    worker.submit(hello);
+    let tasks = life::Tasks {
+        writer: Some(runtime.spawn(streams::write(Arc::clone(&worker), writable))),
+        frames: runtime.spawn(reader::read(Arc::clone(&worker), frames, is_gone.clone(), version)),
+        stderr: runtime.spawn(streams::relay(Arc::clone(&worker), Stream::Stderr, stderr, is_gone.clone())),
+        stdout: stdout.map(|source| {
+            runtime.spawn(streams::relay(Arc::clone(&worker), Stream::Stdout, source, is_gone))
+        }),
+    };
+    runtime.spawn(life::live(Arc::clone(&worker), warden, orders, gone, tasks));
+    Ok(worker)
+}
+
+/// Starts a warden, with our socket to it as its standard input. The standard library uses `posix_spawn` as long as nothing
+/// has to run between fork and exec, so the cost does not grow with the memory of this process. Whether the calling thread
+/// lives on does not matter: the warden watches the socket, not its parent.
+fn spawn_warden(settings: &Settings) -> io::Result<UnixStream> {
+    let (ours, theirs) = UnixStream::pair()?;
+    let mut command = std::process::Command::new(&settings.warden);
+    command.stdin(Stdio::from(OwnedFd::from(theirs))).stdout(Stdio::null());
+    command.spawn().map_err(|error| {
+        io::Error::new(
+            error.kind(),
+            format!("cannot start the warden {}: {error}", settings.warden.display()),
+        )
+    })?;
+    Ok(ours)
+}

@@ -1,0 +1,172 @@
+//! The life of a worker: what the warden reports, what others ask for, and the end.
+
+use super::{Cause, Command, End, Sink, Worker};
+use crate::control::{self, Exit, FromWarden, ORPHAN_GRACE, ToWarden};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+/// How long a program may live on after it has closed its end of the pipe: time for an orderly exit, not more.
+const EXIT_TIME: Duration = Duration::from_secs(1);
+
+/// The tasks that write to the program and read from it.
+pub(super) struct Tasks {
+    pub(super) writer: Option<JoinHandle<()>>,
+    pub(super) frames: JoinHandle<()>,
+    pub(super) stderr: JoinHandle<Vec<u8>>,
+    pub(super) stdout: Option<JoinHandle<Vec<u8>>>,
+}
+
+/// What is known so far about the end.
+struct Life {
+    warden: OwnedWriteHalf,
+    /// `None` once it has ended.
+    writer: Option<JoinHandle<()>>,
+    cause: Option<Cause>,
+    exit: Option<Exit>,
+    /// When a program that closed its pipe is stopped, and what it did.
+    deadline: Option<(Instant, String)>,
+}
+
+/// Runs until the tree is gone, and tells the sink.
+pub(super) async fn live<B, S>(
+    worker: Arc<Worker<B, S>>,
+    warden: UnixStream,
+    mut orders: mpsc::UnboundedReceiver<Command>,
+    gone: watch::Sender<bool>,
+    tasks: Tasks,
+) where
+    B: AsRef<[u8]> + Send + 'static,
+    S: Sink,
+{
+    let (mut reports, warden) = warden.into_split();
+    let mut life = Life { warden, writer: tasks.writer, cause: None, exit: None, deadline: None };
+    // Reports are read by a task of their own: a read that `select!` gives up half-way would lose its bytes.
+    let (report, mut reported) = mpsc::channel(4);
+    let listener = tokio::spawn(async move {
+        while let Ok(Some(message)) = next_report(&mut reports).await {
+            if report.send(message).await.is_err() {
+                break;
+            }
+        }
+    });
+    loop {
+        let deadline = life.deadline.as_ref().map(|(deadline, _)| *deadline);
+        tokio::select! {
+            report = reported.recv() => match report {
+                Some(FromWarden::Started { pid }) => {
+                    worker.pid.store(pid, Ordering::Release);
+                    worker.sink.started(pid);
+                }
+                Some(FromWarden::Failed { reason }) => {
+                    life.cause.get_or_insert(Cause::NotStarted(reason));
+                    break;
+                }
+                Some(FromWarden::Exited(exit)) => {
+                    life.exit = Some(exit);
+                    life.cause.get_or_insert(Cause::Exited);
+                    life.close(&worker).await;
+                }
+                Some(FromWarden::Gone) => break,
+                None => {
+                    lost(&worker);
+                    life.cause.get_or_insert(Cause::WardenLost);
+                    break;
+                }
+            },
+            // The worker holds a sender, so orders never end.
+            Some(order) = orders.recv() => life.obey(&worker, order).await,
+            () = tokio::time::sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
+                let reason = life.deadline.take().map_or_else(String::new, |(_, reason)| reason);
+                life.obey(&worker, Command::Broken(reason)).await;
+            }
+        }
+    }
+    listener.abort();
+    life.close(&worker).await;
+    // Nobody writes any more: what the pipes hold is all there will be.
+    let _ = gone.send(true);
+    let _ = tasks.frames.await;
+    let stderr = tasks.stderr.await.unwrap_or_default();
+    if let Some(stdout) = tasks.stdout {
+        let _ = stdout.await;
+    }
+    let cause = life.cause.unwrap_or(Cause::Exited);
+    worker.sink.ended(End { cause, exit: life.exit, stderr });
+}
+
+impl Life {
+    async fn obey<B, S>(&mut self, worker: &Worker<B, S>, order: Command)
+    where
+        B: AsRef<[u8]> + Send + 'static,
+        S: Sink,
+    {
+        match order {
+            Command::Stop(grace) => {
+                self.cause.get_or_insert(Cause::Stopped);
+                self.close(worker).await;
+                self.stop(grace).await;
+            }
+            Command::Broken(reason) => {
+                self.cause.get_or_insert(Cause::Broken(reason));
+                self.close(worker).await;
+                self.stop(ORPHAN_GRACE).await;
+            }
+            Command::EndOfFrames(reason) => {
+                // Most likely the program is exiting, and the warden is about to say how.
+                self.close(worker).await;
+                self.deadline = Some((Instant::now() + EXIT_TIME, reason));
+            }
+        }
+    }
+
+    /// Closes the pipe towards Python. On return Python can read end of file, which tells a SIGTERM that comes after it
+    /// from one that a machine sends to every process at its shutdown.
+    async fn close<B, S>(&mut self, worker: &Worker<B, S>)
+    where
+        B: AsRef<[u8]> + Send + 'static,
+        S: Sink,
+    {
+        worker.close();
+        if let Some(writer) = self.writer.take() {
+            let _ = writer.await;
+        }
+    }
+
+    async fn stop(&mut self, grace: Duration) {
+        let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
+        if let Ok(message) = control::encode(&ToWarden::Stop { grace_ms }) {
+            // A warden that is gone is noticed by the listener.
+            let _ = self.warden.write_all(&message).await;
+        }
+    }
+}
+
+/// Without its warden, Python is killed by the kernel (Linux). Its process group, which bears its id, gets the same here:
+/// there is nobody else left to end Python's own children.
+fn lost<B, S>(worker: &Worker<B, S>)
+where
+    B: AsRef<[u8]> + Send + 'static,
+    S: Sink,
+{
+    if let Some(pid) = worker.pid() {
+        let _ = nix::sys::signal::killpg(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+    }
+}
+
+async fn next_report(warden: &mut OwnedReadHalf) -> io::Result<Option<FromWarden>> {
+    let mut length = [0; 4];
+    if let Err(error) = warden.read_exact(&mut length).await {
+        return if error.kind() == io::ErrorKind::UnexpectedEof { Ok(None) } else { Err(error) };
+    }
+    let mut body = vec![0; control::body_length(length)?];
+    warden.read_exact(&mut body).await?;
+    control::decode(&body).map(Some)
+}

@@ -1,0 +1,146 @@
+//! Bytes in and out of pipes: reading without blocking, the writer task, and the tasks that relay what Python prints.
+
+use super::{Sink, Stream, Worker};
+use nix::errno::Errno;
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::Arc;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::watch;
+
+/// The most bytes of output that are relayed at a time.
+const CHUNK: usize = 32 * 1024;
+
+/// How much of standard error is kept for the report of a crash.
+const TAIL: usize = 4 * 1024;
+
+/// The read end of a pipe.
+pub(super) struct Source {
+    pipe: AsyncFd<OwnedFd>,
+}
+
+impl Source {
+    /// Must be called inside the runtime. `pipe` is non-blocking.
+    pub(super) fn new(pipe: OwnedFd) -> io::Result<Self> {
+        Ok(Source { pipe: register(pipe, Interest::READABLE)? })
+    }
+
+    /// Reads into `buffer`; 0 at end of file. Once `gone` says that the whole tree is gone, an empty pipe is at its end too:
+    /// whoever may still hold the other end has left the tree.
+    pub(super) async fn read(
+        &self,
+        buffer: &mut [u8],
+        gone: &mut watch::Receiver<bool>,
+    ) -> io::Result<usize> {
+        loop {
+            let is_gone = *gone.borrow();
+            if is_gone {
+                return match nix::unistd::read(self.pipe.get_ref(), buffer) {
+                    Ok(read) => Ok(read),
+                    Err(Errno::EAGAIN) => Ok(0),
+                    Err(Errno::EINTR) => continue,
+                    Err(error) => Err(error.into()),
+                };
+            }
+            let mut ready = tokio::select! {
+                biased;
+                ready = self.pipe.readable() => ready?,
+                _ = gone.changed() => continue,
+            };
+            match ready.try_io(|pipe| Ok(nix::unistd::read(pipe.get_ref(), buffer)?)) {
+                Ok(Ok(read)) => {
+                    // A short read has emptied the pipe: the next readiness will be news.
+                    if read < buffer.len() && read != 0 {
+                        ready.clear_ready();
+                    }
+                    return Ok(read);
+                }
+                Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(Err(error)) => return Err(error),
+                Err(_would_block) => {}
+            }
+        }
+    }
+}
+
+/// Registers a descriptor with the runtime that this is called in.
+pub(super) fn register<T: AsRawFd + AsFd>(pipe: T, interest: Interest) -> io::Result<AsyncFd<T>> {
+    // SAFETY: `pipe` owns its descriptor or shares it through an `Arc`, never gives it up while it lives, and always names
+    // the same one.
+    Ok(unsafe { AsyncFd::register_with_interest(pipe, interest)? })
+}
+
+/// Writes what is queued whenever the pipe takes more. Ends when the outbox is closed.
+pub(super) async fn write<B, S>(worker: Arc<Worker<B, S>>, pipe: AsyncFd<Arc<OwnedFd>>)
+where
+    B: AsRef<[u8]> + Send + 'static,
+    S: Sink,
+{
+    loop {
+        worker.queued.notified().await;
+        loop {
+            let mut ready = tokio::select! {
+                biased;
+                ready = pipe.writable() => match ready {
+                    Ok(ready) => ready,
+                    Err(_runtime_is_gone) => return,
+                },
+                // More to write, which changes nothing, or the outbox is closed.
+                () = worker.queued.notified() => {
+                    if worker.outbox().is_closed() {
+                        return;
+                    }
+                    continue;
+                }
+            };
+            let (flushed, queued) = {
+                let mut outbox = worker.outbox();
+                if outbox.is_closed() {
+                    return;
+                }
+                let before = outbox.queued();
+                let flushed = outbox.flush();
+                // The pipe takes at least a page when it is writable at all.
+                if outbox.queued() == before {
+                    ready.clear_ready();
+                }
+                (flushed, outbox.queued())
+            };
+            match flushed {
+                Ok(waiting) => worker.sink.writable(waiting),
+                Err(_broken) => return worker.close(),
+            }
+            if queued == 0 {
+                break;
+            }
+        }
+    }
+}
+
+/// Relays one output stream, and returns the last of it.
+pub(super) async fn relay<B, S>(
+    worker: Arc<Worker<B, S>>,
+    stream: Stream,
+    source: Source,
+    mut gone: watch::Receiver<bool>,
+) -> Vec<u8>
+where
+    B: AsRef<[u8]> + Send + 'static,
+    S: Sink,
+{
+    let mut buffer = vec![0; CHUNK];
+    let mut tail = VecDeque::with_capacity(TAIL);
+    while let Ok(read) = source.read(&mut buffer, &mut gone).await {
+        if read == 0 {
+            break;
+        }
+        let chunk = buffer.get(..read).unwrap_or_default();
+        let fresh = chunk.get(read.saturating_sub(TAIL)..).unwrap_or_default();
+        tail.drain(..(tail.len() + fresh.len()).saturating_sub(TAIL));
+        tail.extend(fresh);
+        worker.sink.output(stream, chunk).await;
+    }
+    tail.into()
+}

@@ -1,0 +1,22 @@
+//! The NIFs of `Snex.Native`: thin adapters between Erlang terms and `snex_core`.
+//!
+//! Three names for three things: an *interpreter* is the Erlang process that owns a *worker* (a warden and a Python process
+//! tree, `snex_core::worker`); the *registry* finds the worker of an interpreter's pid. An *environment* is a dictionary
+//! inside Python, known here by its number; its handle only tells when nobody refers to it any more.
+
+mod atoms;
+mod call;
+mod down;
+mod environment;
+mod held;
+mod interpreter;
+mod options;
+mod outcome;
+mod pending;
+mod registry;
+mod request;
+mod runtime;
+mod sink;
+mod walk;
+
+rustler::init!("Elixir.Snex.Native", load = runtime::load);

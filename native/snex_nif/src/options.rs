@@ -1,0 +1,76 @@
+//! Encoding options, as `Snex.Serde` normalises them: `{binary_as, set_as, atom_as}`, each `nil` where it is left out.
+
+use crate::atoms;
+use rustler::{Atom, Decoder, Error, NifResult, Term};
+use snex_core::pickle::{BinaryAs, Global};
+
+/// How values look in Python where the table leaves a choice.
+#[derive(Clone, Copy)]
+pub struct Options {
+    /// What a binary becomes.
+    pub binary_as: BinaryAs,
+    /// Whether a `MapSet` becomes a `frozenset` rather than a `set`.
+    pub frozen: bool,
+    /// What an atom becomes.
+    pub atom_as: Global,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options { binary_as: BinaryAs::Str, frozen: false, atom_as: Global::Atom }
+    }
+}
+
+/// The options of one call: those that it leaves out are the interpreter's.
+#[derive(Clone, Copy)]
+pub struct CallOptions {
+    binary_as: Option<BinaryAs>,
+    frozen: Option<bool>,
+    atom_as: Option<Global>,
+}
+
+impl CallOptions {
+    /// These options, laid over `base`.
+    pub fn over(self, base: Options) -> Options {
+        Options {
+            binary_as: self.binary_as.unwrap_or(base.binary_as),
+            frozen: self.frozen.unwrap_or(base.frozen),
+            atom_as: self.atom_as.unwrap_or(base.atom_as),
+        }
+    }
+}
+
+impl<'a> Decoder<'a> for CallOptions {
+    fn decode(term: Term<'a>) -> NifResult<Self> {
+        let (binary, set, atom): (Atom, Atom, Atom) = term.decode()?;
+        Ok(CallOptions {
+            binary_as: optional(binary, binary_as)?,
+            frozen: optional(set, |set| choose(set, [(atoms::set(), false), (atoms::frozenset(), true)]))?,
+            atom_as: optional(atom, |atom| {
+                choose(atom, [(atoms::atom(), Global::Atom), (atoms::distinct_atom(), Global::DistinctAtom)])
+            })?,
+        })
+    }
+}
+
+/// `None` for `nil`, and an error for an atom that `read` does not know.
+fn optional<T>(atom: Atom, read: impl Fn(Atom) -> Option<T>) -> NifResult<Option<T>> {
+    if atom == atoms::nil() { Ok(None) } else { read(atom).map(Some).ok_or(Error::BadArg) }
+}
+
+/// The Python type that an atom such as `:bytes` names.
+pub fn binary_as(atom: Atom) -> Option<BinaryAs> {
+    choose(
+        atom,
+        [
+            (atoms::str(), BinaryAs::Str),
+            (atoms::bytes(), BinaryAs::Bytes),
+            (atoms::bytearray(), BinaryAs::Bytearray),
+            (atoms::memoryview(), BinaryAs::Memoryview),
+        ],
+    )
+}
+
+fn choose<T: Copy, const N: usize>(atom: Atom, choices: [(Atom, T); N]) -> Option<T> {
+    choices.iter().find(|(name, _)| *name == atom).map(|(_, value)| *value)
+}

@@ -1,0 +1,54 @@
+//! What a NIF that submits a frame answers.
+
+use crate::atoms;
+use crate::down::Down;
+use crate::walk::Stop;
+use rustler::{Encoder, Env, Term};
+
+/// Why a frame was not submitted, or its request's number.
+pub enum Outcome<'a> {
+    /// Submitted, as this request.
+    Request(u64),
+    /// Submitted, and there will be no answer.
+    Submitted,
+    /// There is no interpreter of that pid.
+    NoProcess,
+    /// The interpreter is there but has not started; `GenServer.call` waits for it.
+    Starting,
+    /// The interpreter has gone down, like this.
+    Down(Down),
+    /// Too much is queued; a message for this request will tell when to try again.
+    Full(u64),
+    /// To be tried again on a dirty scheduler.
+    Long,
+    /// A variable's name that is no string.
+    BadKey(Term<'a>),
+    /// A term that cannot be written.
+    BadTerm(Term<'a>),
+}
+
+impl<'a> From<Stop<'a>> for Outcome<'a> {
+    fn from(stop: Stop<'a>) -> Self {
+        match stop {
+            Stop::Long => Outcome::Long,
+            Stop::BadKey(key) => Outcome::BadKey(key),
+            Stop::BadTerm(term) => Outcome::BadTerm(term),
+        }
+    }
+}
+
+impl Encoder for Outcome<'_> {
+    fn encode<'b>(&self, env: Env<'b>) -> Term<'b> {
+        match self {
+            Outcome::Request(id) => (atoms::ok(), id).encode(env),
+            Outcome::Submitted => atoms::ok().encode(env),
+            Outcome::NoProcess => atoms::noproc().encode(env),
+            Outcome::Starting => atoms::starting().encode(env),
+            Outcome::Down(down) => (atoms::down(), down).encode(env),
+            Outcome::Full(id) => (atoms::full(), id).encode(env),
+            Outcome::Long => atoms::long().encode(env),
+            Outcome::BadKey(key) => (atoms::bad_key(), key).encode(env),
+            Outcome::BadTerm(term) => (atoms::error(), term).encode(env),
+        }
+    }
+}

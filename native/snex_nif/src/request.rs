@@ -1,0 +1,239 @@
+//! Requests: a caller's terms become a frame, and the caller is remembered until the answer comes.
+
+use crate::atoms;
+use crate::environment::Environment;
+use crate::held::Held;
+use crate::interpreter::Interpreter;
+use crate::options::CallOptions;
+use crate::outcome::Outcome;
+use crate::pending::Caller;
+use crate::registry;
+use crate::walk::{Scheduler, Stop, Walk};
+use rustler::{Atom, Binary, Encoder, Env, LocalPid, NifMap, ResourceArc, Term};
+use snex_core::frame::{Frame, Kind};
+use snex_core::outbox::Submitted;
+use snex_core::pickle::BinaryAs;
+use std::sync::atomic::Ordering;
+
+/// Code to run, and where.
+#[derive(NifMap)]
+#[rustler(decode)]
+struct Eval<'a> {
+    /// Number of the environment; a copy of the root when there is none.
+    environment: Option<u64>,
+    source: Binary<'a>,
+    file: Option<Binary<'a>>,
+    line: i64,
+    vars: Term<'a>,
+}
+
+/// An environment to make.
+#[derive(NifMap)]
+#[rustler(decode)]
+struct MakeEnv<'a> {
+    /// Environments to copy from: number, mode (0 all, 1 only, 2 except), names.
+    from: Vec<(u64, i64, Vec<Binary<'a>>)>,
+    vars: Term<'a>,
+}
+
+/// Submits code: `{ok, request}` and later a message `{reference, result | error | down, _}` to the caller, or why not.
+#[rustler::nif]
+fn request_eval<'a>(
+    env: Env<'a>,
+    interpreter: LocalPid,
+    reference: Term<'a>,
+    eval: Eval<'a>,
+    options: CallOptions,
+) -> Term<'a> {
+    submit_eval(env, interpreter, reference, &eval, options, Scheduler::Normal).encode(env)
+}
+
+#[rustler::nif(schedule = "DirtyCpu")]
+fn request_eval_dirty<'a>(
+    env: Env<'a>,
+    interpreter: LocalPid,
+    reference: Term<'a>,
+    eval: Eval<'a>,
+    options: CallOptions,
+) -> Term<'a> {
+    submit_eval(env, interpreter, reference, &eval, options, Scheduler::Dirty).encode(env)
+}
+
+/// Submits an environment to make: `{ok, request, number, handle}` and later a message, or why not.
+#[rustler::nif]
+fn request_make_env<'a>(
+    env: Env<'a>,
+    interpreter: LocalPid,
+    reference: Term<'a>,
+    make: MakeEnv<'a>,
+    options: CallOptions,
+) -> Term<'a> {
+    submit_make_env(env, interpreter, reference, &make, options, Scheduler::Normal)
+}
+
+#[rustler::nif(schedule = "DirtyCpu")]
+fn request_make_env_dirty<'a>(
+    env: Env<'a>,
+    interpreter: LocalPid,
+    reference: Term<'a>,
+    make: MakeEnv<'a>,
+    options: CallOptions,
+) -> Term<'a> {
+    submit_make_env(env, interpreter, reference, &make, options, Scheduler::Dirty)
+}
+
+/// The caller gives up: afterwards no message will come that has not come already. With `cancel`, Python gives up too.
+#[rustler::nif]
+fn request_forget(interpreter: LocalPid, id: u64, cancel: bool) -> Atom {
+    if let Some(interpreter) = registry::find(interpreter)
+        && interpreter.worker.sink.pending.remove(id)
+        && cancel
+    {
+        interpreter.worker.submit(Frame::new(Kind::Cancel, id, &[]));
+    }
+    atoms::ok()
+}
+
+fn submit_eval<'a>(
+    env: Env<'a>,
+    interpreter: LocalPid,
+    reference: Term<'a>,
+    eval: &Eval<'a>,
+    options: CallOptions,
+    scheduler: Scheduler,
+) -> Outcome<'a> {
+    let interpreter = match ready(env, interpreter, reference) {
+        Ok(interpreter) => interpreter,
+        Err(outcome) => return outcome,
+    };
+    let walk = Walk::new(options.over(interpreter.worker.sink.encoding), scheduler);
+    submit(env, &interpreter, reference, Kind::Eval, walk, |walk| {
+        walk.pickle.tuple_begin(5);
+        match eval.environment {
+            Some(id) => walk.pickle.int(id as i64),
+            None => walk.pickle.none(),
+        }
+        walk.pickle.binary(eval.source.as_slice(), BinaryAs::Str);
+        match &eval.file {
+            Some(file) => walk.pickle.binary(file.as_slice(), BinaryAs::Str),
+            None => walk.pickle.none(),
+        }
+        walk.pickle.int(eval.line);
+        walk.vars(eval.vars)?;
+        walk.pickle.tuple_end(5);
+        Ok(())
+    })
+}
+
+fn submit_make_env<'a>(
+    env: Env<'a>,
+    interpreter: LocalPid,
+    reference: Term<'a>,
+    make: &MakeEnv<'a>,
+    options: CallOptions,
+    scheduler: Scheduler,
+) -> Term<'a> {
+    let interpreter = match ready(env, interpreter, reference) {
+        Ok(interpreter) => interpreter,
+        Err(outcome) => return outcome.encode(env),
+    };
+    let sink = &interpreter.worker.sink;
+    let walk = Walk::new(options.over(sink.encoding), scheduler);
+    let id = sink.environments.fetch_add(1, Ordering::Relaxed) + 1;
+    let outcome = submit(env, &interpreter, reference, Kind::MakeEnv, walk, |walk| {
+        walk.pickle.tuple_begin(3);
+        walk.pickle.int(id as i64);
+        walk.pickle.list_begin();
+        for (index, (from, mode, names)) in make.from.iter().enumerate() {
+            walk.pickle.list_item(index);
+            walk.pickle.tuple_begin(3);
+            walk.pickle.int(*from as i64);
+            walk.pickle.int(*mode);
+            walk.pickle.list_begin();
+            for (index, name) in names.iter().enumerate() {
+                walk.pickle.list_item(index);
+                walk.pickle.binary(name.as_slice(), BinaryAs::Str);
+            }
+            walk.pickle.list_end();
+            walk.pickle.tuple_end(3);
+        }
+        walk.pickle.list_end();
+        walk.vars(make.vars)?;
+        walk.pickle.tuple_end(3);
+        Ok(())
+    });
+    match outcome {
+        Outcome::Request(request) => {
+            let handle = ResourceArc::new(Environment::new(id, sink.drops.clone()));
+            (atoms::ok(), request, id, handle).encode(env)
+        }
+        outcome => outcome.encode(env),
+    }
+}
+
+/// The interpreter, if a request to it can be made now.
+fn ready<'a>(
+    env: Env<'a>,
+    pid: LocalPid,
+    reference: Term<'a>,
+) -> Result<ResourceArc<Interpreter>, Outcome<'a>> {
+    let interpreter = answerable(env, pid, reference)?;
+    let sink = &interpreter.worker.sink;
+    if !sink.open.load(Ordering::Acquire) && env.pid() != sink.owner {
+        return Err(Outcome::Starting);
+    }
+    Ok(interpreter)
+}
+
+/// The interpreter, if there is room for a frame to it now. Otherwise the calling process is told when there is, before
+/// any term has been walked: those who wait cost no memory.
+pub fn answerable<'a>(
+    env: Env<'a>,
+    pid: LocalPid,
+    reference: Term<'a>,
+) -> Result<ResourceArc<Interpreter>, Outcome<'a>> {
+    let interpreter = registry::find(pid).ok_or(Outcome::NoProcess)?;
+    if interpreter.worker.is_full() {
+        let id = interpreter.worker.sink.next_request();
+        interpreter.worker.sink.pending.insert(id, Caller::new(env, reference)).map_err(Outcome::Down)?;
+        if interpreter.worker.wait_if_full(id) {
+            return Err(Outcome::Full(id));
+        }
+        // Meanwhile there is room: nobody but us knows of this entry, unless the interpreter went down.
+        interpreter.worker.sink.pending.remove(id);
+    }
+    Ok(interpreter)
+}
+
+/// Walks the terms and submits the frame.
+fn submit<'a>(
+    env: Env<'a>,
+    interpreter: &Interpreter,
+    reference: Term<'a>,
+    kind: Kind,
+    mut walk: Walk<'a>,
+    write: impl FnOnce(&mut Walk<'a>) -> Result<(), Stop<'a>>,
+) -> Outcome<'a> {
+    if let Err(stop) = write(&mut walk) {
+        return stop.into();
+    }
+    let sink = &interpreter.worker.sink;
+    let id = sink.next_request();
+    // Before the frame: its answer may come at once.
+    if let Err(down) = sink.pending.insert(id, Caller::new(env, reference)) {
+        return Outcome::Down(down);
+    }
+    let frame: Frame<Held> = walk.pickle.into_frame(kind, id);
+    // A closed pipe means that the end is under way, which will tell the caller how.
+    let _: Submitted = interpreter.worker.submit(frame);
+    Outcome::Request(id)
+}
+
+/// Requests under way, for `info`.
+#[rustler::nif]
+fn request_count(interpreter: LocalPid) -> Result<usize, Atom> {
+    match registry::find(interpreter) {
+        Some(interpreter) => Ok(interpreter.worker.sink.pending.len()),
+        None => Err(atoms::noproc()),
+    }
+}

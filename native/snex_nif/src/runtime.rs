@@ -1,0 +1,32 @@
+//! The tokio runtime that all workers share.
+
+use crate::{environment, interpreter};
+use rustler::{Env, Term};
+use std::sync::OnceLock;
+use tokio::runtime::{Builder, Handle, Runtime};
+
+/// Threads that move bytes. They only wait and copy: two keep up with many interpreters.
+const THREADS: usize = 2;
+
+static RUNTIME: OnceLock<Runtime> = OnceLock::new();
+
+/// Called when the library is loaded; it never is unloaded.
+pub fn load(env: Env<'_>, _info: Term<'_>) -> bool {
+    if env.register::<interpreter::Interpreter>().is_err()
+        || env.register::<environment::Environment>().is_err()
+    {
+        return false;
+    }
+    if RUNTIME.get().is_some() {
+        return true;
+    }
+    match Builder::new_multi_thread().worker_threads(THREADS).thread_name("snex").enable_all().build() {
+        Ok(runtime) => RUNTIME.set(runtime).is_ok(),
+        Err(_) => false,
+    }
+}
+
+/// The runtime; `None` only before the library is loaded.
+pub fn handle() -> Option<&'static Handle> {
+    RUNTIME.get().map(Runtime::handle)
+}

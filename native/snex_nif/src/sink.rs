@@ -1,0 +1,133 @@
+//! News from a worker, sent on as messages.
+
+use crate::atoms;
+use crate::down::{Down, binary};
+use crate::options::Options;
+use crate::pending::Pending;
+use rustler::env::OwnedEnv;
+use rustler::{Atom, Encoder, LocalPid, OwnedBinary};
+use snex_core::frame::{Header, Kind};
+use snex_core::handshake::Ready;
+use snex_core::worker::{Body, End, Sink, Stream};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use tokio::sync::Semaphore;
+use tokio::sync::mpsc::UnboundedSender;
+
+/// What the NIFs and the worker's tasks share about one interpreter.
+pub struct News {
+    /// The interpreter process.
+    pub owner: LocalPid,
+    /// The process that runs what Python calls.
+    pub calls: LocalPid,
+    /// The process that prints what Python prints.
+    pub output: LocalPid,
+    /// How values look in Python where a call does not say.
+    pub encoding: Options,
+    /// Requests under way.
+    pub pending: Pending,
+    /// Whether anyone but the owner may submit requests.
+    pub open: AtomicBool,
+    /// The number of the latest request.
+    pub requests: AtomicU64,
+    /// The number of the latest environment.
+    pub environments: AtomicU64,
+    /// Environments to be forgotten.
+    pub drops: UnboundedSender<u64>,
+    /// Room for chunks of output that the output process has not acknowledged: one for each stream.
+    pub unread: [Semaphore; 2],
+}
+
+/// A reply on its way, in the VM's own memory.
+pub struct Reply(pub OwnedBinary);
+
+impl Body for Reply {
+    fn with_length(length: usize) -> Self {
+        Reply(OwnedBinary::new(length))
+    }
+
+    fn resize(&mut self, length: usize) {
+        self.0.realloc_or_copy(length);
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        self.0.as_mut_slice()
+    }
+}
+
+impl News {
+    /// A number for a request.
+    pub fn next_request(&self) -> u64 {
+        self.requests.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    fn tell(&self, to: &LocalPid, message: impl Encoder) -> bool {
+        OwnedEnv::new().send_and_clear(to, |env| message.encode(env)).is_ok()
+    }
+
+    fn answer(&self, request: u64, tag: Atom, body: OwnedBinary) {
+        self.pending.answer(request, tag, |env| body.release(env).to_term(env));
+    }
+}
+
+impl Sink for News {
+    type Body = Reply;
+
+    fn started(&self, pid: i32) {
+        self.tell(&self.owner, (atoms::snex_started(), pid));
+    }
+
+    fn ready(&self, ready: Ready) {
+        let fields = [
+            ("python", ready.python),
+            ("implementation", ready.implementation),
+            ("executable", ready.executable),
+            ("version", ready.version),
+            ("encoder", ready.encoder),
+        ];
+        self.tell(&self.owner, (atoms::snex_ready(), fields.to_vec()));
+    }
+
+    fn frame(&self, header: Header, Reply(body): Reply) {
+        let call = match header.kind {
+            Kind::Result => return self.answer(header.id, atoms::result(), body),
+            Kind::Error => return self.answer(header.id, atoms::error(), body),
+            Kind::Call => atoms::call(),
+            Kind::Cast => atoms::cast(),
+            Kind::Send => atoms::send(),
+            // The frame parser lets no other kind through but the handshake's, which came before.
+            _ => return,
+        };
+        let _ = OwnedEnv::new().send_and_clear(&self.calls, |env| {
+            (atoms::snex_call(), call, header.id, body.release(env).to_term(env))
+        });
+    }
+
+    fn writable(&self, requests: Vec<u64>) {
+        for request in requests {
+            self.pending.answer(request, atoms::writable(), |env| atoms::ok().encode(env));
+        }
+    }
+
+    async fn output(&self, stream: Stream, chunk: &[u8]) {
+        let (name, unread) = match stream {
+            Stream::Stdout => (atoms::stdout(), &self.unread[0]),
+            Stream::Stderr => (atoms::stderr(), &self.unread[1]),
+        };
+        // Given back by `output_read` when the process has dealt with the chunk.
+        let Ok(permit) = unread.acquire().await else { return };
+        let sent = OwnedEnv::new()
+            .send_and_clear(&self.output, |env| (atoms::snex_output(), name, binary(env, chunk)))
+            .is_ok();
+        if sent {
+            permit.forget();
+        }
+    }
+
+    fn ended(&self, end: End) {
+        // Nobody waits for output any more.
+        self.unread.iter().for_each(Semaphore::close);
+        let down = Down::Ended(end);
+        self.pending.fail_all(down.clone());
+        self.tell(&self.owner, (atoms::snex_ended(), down));
+    }
+}

@@ -1,0 +1,229 @@
+//! Erlang terms to Pickle 5, by walking them once.
+//!
+//! The walk keeps a stack of its own, so depth is limited by memory alone. On a normal scheduler it has a budget: a term
+//! that turns out large stops it with [`Stop::Long`], and the caller starts again on a dirty scheduler.
+
+mod scalar;
+mod structs;
+mod tuple;
+
+use crate::atoms;
+use crate::held::Held;
+use crate::options::Options;
+use rustc_hash::FxHashMap;
+use rustler::sys::ErlNifTerm;
+use rustler::types::map::MapIterator;
+use rustler::{Binary, Term, TermType};
+use snex_core::pickle::{BinaryAs, Checkpoint, Global, MemoIndex, Pickle};
+
+/// Terms that a walk on a normal scheduler may visit: 20 to 50 ns each, so well below a millisecond.
+const BUDGET: usize = 10_000;
+
+/// Bytes that cost as much as visiting a term.
+const BYTES_PER_TERM: usize = 256;
+
+/// Why a walk ended early.
+pub enum Stop<'a> {
+    /// Too long for a normal scheduler.
+    Long,
+    /// This key of the variables is not a string.
+    BadKey(Term<'a>),
+    /// A term that the VM cannot look into, or one of our own structs with fields that it should not have.
+    BadTerm(Term<'a>),
+}
+
+/// Whether a walk may take as long as it wants.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Scheduler {
+    /// A normal one: no.
+    Normal,
+    /// A dirty one: yes.
+    Dirty,
+}
+
+/// A walk under way.
+pub struct Walk<'a> {
+    /// What has been written.
+    pub pickle: Pickle<Held>,
+    options: Options,
+    scheduler: Scheduler,
+    budget: usize,
+    stack: Vec<Container<'a>>,
+    /// Atoms written before, by their term: each is made once per pickle.
+    atoms: FxHashMap<ErlNifTerm, MemoIndex>,
+}
+
+/// A container whose members are being written.
+enum Container<'a> {
+    List { whole: Term<'a>, rest: Term<'a>, index: usize, start: Checkpoint },
+    Tuple { whole: Term<'a>, items: &'a [ErlNifTerm], next: usize },
+    Map { pairs: MapIterator<'a>, value: Option<Term<'a>>, index: usize },
+    Set { members: MapIterator<'a>, index: usize, frozen: bool },
+    Arguments { rest: Term<'a>, whole: Term<'a> },
+}
+
+impl<'a> Walk<'a> {
+    pub fn new(options: Options, scheduler: Scheduler) -> Self {
+        Walk {
+            pickle: Pickle::new(),
+            options,
+            scheduler,
+            budget: BUDGET,
+            stack: Vec::new(),
+            atoms: FxHashMap::default(),
+        }
+    }
+
+    /// Writes a map of variables: its keys are names, and `str` whatever the options say.
+    pub fn vars(&mut self, vars: Term<'a>) -> Result<(), Stop<'a>> {
+        let pairs = MapIterator::new(vars).ok_or(Stop::BadTerm(vars))?;
+        self.pickle.dict_begin();
+        for (index, (key, value)) in pairs.enumerate() {
+            let name = Binary::from_term(key).map_err(|_| Stop::BadKey(key))?;
+            let name = std::str::from_utf8(name.as_slice()).map_err(|_| Stop::BadKey(key))?;
+            self.pickle.dict_item(index);
+            self.pickle.str(name);
+            self.value(value)?;
+        }
+        self.pickle.dict_end();
+        Ok(())
+    }
+
+    /// Writes a value, however deep.
+    pub fn value(&mut self, term: Term<'a>) -> Result<(), Stop<'a>> {
+        self.enter(term)?;
+        while !self.stack.is_empty() {
+            self.step()?;
+        }
+        Ok(())
+    }
+
+    /// Writes a scalar, or starts a container.
+    fn enter(&mut self, term: Term<'a>) -> Result<(), Stop<'a>> {
+        self.spend(1)?;
+        match term.get_type() {
+            TermType::Integer => self.integer(term),
+            TermType::Atom => self.atom(term),
+            TermType::Binary => self.binary(term, self.options.binary_as),
+            TermType::Float => self.float(term),
+            TermType::List => {
+                let start = self.pickle.checkpoint();
+                self.pickle.list_begin();
+                self.stack.push(Container::List { whole: term, rest: term, index: 0, start });
+                Ok(())
+            }
+            TermType::Tuple => {
+                let items = tuple::items(term).ok_or(Stop::BadTerm(term))?;
+                self.pickle.tuple_begin(items.len());
+                self.stack.push(Container::Tuple { whole: term, items, next: 0 });
+                Ok(())
+            }
+            TermType::Map => match term.map_get(atoms::__struct__()) {
+                Ok(module) => self.structure(term, module),
+                Err(_) => self.map(term),
+            },
+            // A function may carry an environment of any size with it.
+            TermType::Fun => {
+                self.spend_all()?;
+                self.opaque(term)
+            }
+            _ => self.opaque(term),
+        }
+    }
+
+    fn map(&mut self, term: Term<'a>) -> Result<(), Stop<'a>> {
+        let pairs = MapIterator::new(term).ok_or(Stop::BadTerm(term))?;
+        self.pickle.dict_begin();
+        self.stack.push(Container::Map { pairs, value: None, index: 0 });
+        Ok(())
+    }
+
+    /// Writes the next member of the innermost container, or ends it.
+    fn step(&mut self) -> Result<(), Stop<'a>> {
+        let Some(container) = self.stack.last_mut() else { return Ok(()) };
+        match container {
+            Container::List { whole, rest, index, start } => match rest.list_get_cell() {
+                Ok((head, tail)) => {
+                    *rest = tail;
+                    self.pickle.list_item(*index);
+                    *index += 1;
+                    return self.enter(head);
+                }
+                Err(_) if rest.is_empty_list() => self.pickle.list_end(),
+                // Improper: Python has nothing like it, so the whole list is opaque.
+                Err(_) => {
+                    let (whole, start) = (*whole, *start);
+                    self.stack.pop();
+                    self.rewind(start);
+                    return self.opaque(whole);
+                }
+            },
+            Container::Tuple { whole, items, next } => match items.get(*next) {
+                Some(item) => {
+                    *next += 1;
+                    let item = tuple::item(*whole, *item);
+                    return self.enter(item);
+                }
+                None => self.pickle.tuple_end(items.len()),
+            },
+            Container::Map { pairs, value, index } => {
+                if let Some(value) = value.take() {
+                    return self.enter(value);
+                }
+                if let Some((key, following)) = pairs.next() {
+                    *value = Some(following);
+                    self.pickle.dict_item(*index);
+                    *index += 1;
+                    return self.enter(key);
+                }
+                self.pickle.dict_end();
+            }
+            Container::Set { members, index, frozen } => {
+                if let Some((member, _)) = members.next() {
+                    if !*frozen {
+                        self.pickle.set_item(*index);
+                    }
+                    *index += 1;
+                    return self.enter(member);
+                }
+                if *frozen { self.pickle.frozenset_end() } else { self.pickle.set_end() }
+            }
+            Container::Arguments { rest, whole } => match rest.list_get_cell() {
+                Ok((head, tail)) => {
+                    *rest = tail;
+                    return self.enter(head);
+                }
+                Err(_) if rest.is_empty_list() => self.pickle.arguments_end(),
+                Err(_) => return Err(Stop::BadTerm(*whole)),
+            },
+        }
+        self.stack.pop();
+        Ok(())
+    }
+
+    /// A term that Python can only give back.
+    fn opaque(&mut self, term: Term<'a>) -> Result<(), Stop<'a>> {
+        let etf = term.to_binary();
+        self.spend(etf.len() / BYTES_PER_TERM)?;
+        self.pickle.call(Global::Term, |pickle| pickle.binary(&etf, BinaryAs::Bytes));
+        Ok(())
+    }
+
+    fn rewind(&mut self, checkpoint: Checkpoint) {
+        self.pickle.rewind(checkpoint);
+        self.atoms.retain(|_, index| *index < checkpoint.memo());
+    }
+
+    fn spend(&mut self, terms: usize) -> Result<(), Stop<'a>> {
+        if self.scheduler == Scheduler::Dirty {
+            return Ok(());
+        }
+        self.budget = self.budget.checked_sub(terms).ok_or(Stop::Long)?;
+        Ok(())
+    }
+
+    /// For work whose size is not known before it is done.
+    fn spend_all(&mut self) -> Result<(), Stop<'a>> {
+        self.spend(usize::MAX)
+    }
+}

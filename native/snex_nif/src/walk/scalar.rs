@@ -1,0 +1,70 @@
+//! Terms without members.
+
+use super::{BYTES_PER_TERM, Stop, Walk};
+use crate::atoms;
+use crate::held::Held;
+use rustler::{Atom, Binary, Term};
+use snex_core::pickle::{BUFFER_THRESHOLD, BinaryAs};
+
+// Tags of the external term format: https://www.erlang.org/doc/apps/erts/erl_ext_dist.html
+const VERSION: u8 = 131;
+const SMALL_BIG: u8 = 110;
+const LARGE_BIG: u8 = 111;
+
+impl<'a> Walk<'a> {
+    pub(super) fn integer(&mut self, term: Term<'a>) -> Result<(), Stop<'a>> {
+        if let Ok(value) = term.decode::<i64>() {
+            self.pickle.int(value);
+            return Ok(());
+        }
+        // The VM shows integers of this size in its external format only.
+        let etf = term.to_binary();
+        self.spend(etf.len() / BYTES_PER_TERM)?;
+        let (negative, magnitude) = match etf.as_slice() {
+            [VERSION, SMALL_BIG, _, sign, magnitude @ ..]
+            | [VERSION, LARGE_BIG, _, _, _, _, sign, magnitude @ ..] => (*sign != 0, magnitude),
+            _ => return Err(Stop::BadTerm(term)),
+        };
+        self.pickle.long(negative, magnitude);
+        Ok(())
+    }
+
+    pub(super) fn float(&mut self, term: Term<'a>) -> Result<(), Stop<'a>> {
+        let value = term.decode::<f64>().map_err(|_| Stop::BadTerm(term))?;
+        self.pickle.float(value);
+        Ok(())
+    }
+
+    pub(super) fn atom(&mut self, term: Term<'a>) -> Result<(), Stop<'a>> {
+        let atom = Atom::from_term(term).map_err(|_| Stop::BadTerm(term))?;
+        if atom == atoms::nil() {
+            self.pickle.none();
+        } else if atom == atoms::true_() {
+            self.pickle.bool(true);
+        } else if atom == atoms::false_() {
+            self.pickle.bool(false);
+        } else if let Some(index) = self.atoms.get(&term.as_c_arg()) {
+            self.pickle.recall(*index);
+        } else {
+            let name = term.atom_to_string().map_err(|_| Stop::BadTerm(term))?;
+            self.pickle.call(self.options.atom_as, |pickle| pickle.str(&name));
+            self.atoms.insert(term.as_c_arg(), self.pickle.memoize());
+        }
+        Ok(())
+    }
+
+    pub(super) fn binary(&mut self, term: Term<'a>, binary_as: BinaryAs) -> Result<(), Stop<'a>> {
+        let Ok(binary) = Binary::from_term(term) else {
+            // Not a whole number of bytes.
+            return self.opaque(term);
+        };
+        if binary.len() >= BUFFER_THRESHOLD {
+            let held = Held::new(term).ok_or(Stop::BadTerm(term))?;
+            self.pickle.buffer(held, binary_as);
+        } else {
+            self.spend(binary.len() / BYTES_PER_TERM)?;
+            self.pickle.binary(binary.as_slice(), binary_as);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,77 @@
+//! Starting Python.
+
+use nix::unistd::{self, Pid};
+use snex_core::control::Spec;
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+
+/// Above every number that a program gives to one of its descriptors at start, so that none is overwritten while they
+/// are put into place.
+const LOWEST_SPARE: RawFd = 64;
+
+/// Starts the program of `spec` as the leader of a new session. `descriptors` become those that the specification names;
+/// the program gets no others but standard ones. They are closed here.
+pub fn spawn(spec: &Spec, descriptors: Vec<OwnedFd>) -> io::Result<Pid> {
+    if descriptors.len() != spec.descriptors.len() {
+        return Err(io::Error::other("descriptors and their numbers differ in count"));
+    }
+    let moves = descriptors
+        .iter()
+        .zip(&spec.descriptors)
+        .map(|(fd, target)| Ok((set_aside(fd)?, *target)))
+        .collect::<io::Result<Vec<_>>>()?;
+    drop(descriptors);
+
+    let mut command = Command::new(OsStr::from_bytes(&spec.program));
+    command
+        .args(spec.args.iter().map(|arg| OsStr::from_bytes(arg)))
+        .env_clear()
+        .envs(spec.env.iter().map(|(key, value)| (OsStr::from_bytes(key), OsStr::from_bytes(value))))
+        .stdin(Stdio::null());
+    if let Some(cwd) = &spec.cwd {
+        command.current_dir(OsStr::from_bytes(cwd));
+    }
+    let warden = unistd::getpid();
+    // SAFETY: the closure only makes system calls, and touches memory that was allocated before the fork.
+    unsafe { command.pre_exec(move || prepare(warden, &moves)) };
+    let child = command.spawn().map_err(|error| {
+        io::Error::new(error.kind(), format!("cannot start {}: {error}", command.get_program().display()))
+    })?;
+    // The handle is dropped: the watch reaps, through waitpid.
+    Ok(Pid::from_raw(child.id() as i32))
+}
+
+fn set_aside(fd: &OwnedFd) -> io::Result<OwnedFd> {
+    let copy = nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(LOWEST_SPARE))?;
+    // SAFETY: fcntl has just made this descriptor, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(copy) })
+}
+
+/// Runs in the child between fork and exec.
+fn prepare(warden: Pid, moves: &[(OwnedFd, RawFd)]) -> io::Result<()> {
+    unistd::setsid()?;
+    for signal in 1..=libc::SIGRTMAX() {
+        // SAFETY: SIG_DFL runs no code. Signals that cannot be set (SIGKILL, SIGSTOP, the C library's own) refuse.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+    nix::sys::signal::SigSet::empty().thread_set_mask()?;
+    for (fd, target) in moves {
+        // SAFETY: dup2 takes plain numbers; the target is Python's from here on, and clear of close-on-exec.
+        if unsafe { libc::dup2(fd.as_raw_fd(), *target) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    #[cfg(target_os = "linux")]
+    {
+        // Python dies with the warden. The signal goes with the thread that forked, and the warden has only one.
+        nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?;
+        if unistd::getppid() != warden {
+            return Err(io::Error::other("the warden died"));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,100 @@
+//! Waiting for the end, and bringing it about.
+
+use crate::tree;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+use snex_core::control::{self, FromWarden, ORPHAN_GRACE, ToWarden};
+use std::io::{self, Read};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+/// How often the tree is searched again once it is being killed: a process may fork in between.
+const SEARCH_INTERVAL: Duration = Duration::from_millis(20);
+
+/// The state of a warden whose program runs.
+pub struct Watch<'a> {
+    socket: &'a UnixStream,
+    children: UnixStream,
+    leader: Pid,
+    leader_runs: bool,
+    vm_is_there: bool,
+    /// When SIGTERM turns into SIGKILL; `None` while nothing is being stopped.
+    deadline: Option<Instant>,
+}
+
+impl<'a> Watch<'a> {
+    /// Watches over `leader`. `children` becomes readable when a child changes state.
+    pub fn new(socket: &'a UnixStream, children: UnixStream, leader: Pid) -> Self {
+        Watch { socket, children, leader, leader_runs: true, vm_is_there: true, deadline: None }
+    }
+
+    /// Returns when nothing of the tree is left.
+    pub fn run(mut self) -> io::Result<()> {
+        loop {
+            let reaped = tree::reap(self.leader);
+            if let Some(exit) = reaped.leader {
+                self.leader_runs = false;
+                self.tell(&FromWarden::Exited(exit));
+                // What Python leaves behind has no reason to stay.
+                self.stop(ORPHAN_GRACE);
+            }
+            if reaped.none_left {
+                self.tell(&FromWarden::Gone);
+                return Ok(());
+            }
+            if self.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                tree::signal(self.leader, Signal::SIGKILL);
+            }
+            self.wait()?;
+        }
+    }
+
+    fn tell(&mut self, message: &FromWarden) {
+        // A VM that is gone needs no telling.
+        let _ = control::send(self.socket, message);
+    }
+
+    fn stop(&mut self, grace: Duration) {
+        let deadline = Instant::now() + grace;
+        self.deadline = Some(self.deadline.map_or(deadline, |earlier| earlier.min(deadline)));
+        tree::signal(self.leader, Signal::SIGTERM);
+    }
+
+    fn wait(&mut self) -> io::Result<()> {
+        let children = PollFd::new(self.children.as_fd(), PollFlags::POLLIN);
+        let socket = PollFd::new(self.socket.as_fd(), PollFlags::POLLIN);
+        let mut descriptors = [children, socket];
+        // The socket of a VM that is gone stays readable for ever.
+        let watched = if self.vm_is_there { &mut descriptors[..] } else { &mut descriptors[..1] };
+        match poll(watched, self.timeout()) {
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let readable = |fd: &PollFd<'_>| fd.any() == Some(true);
+        let (children, socket) = (readable(&descriptors[0]), readable(&descriptors[1]));
+        if children {
+            // Only a wake-up; what happened, waitpid tells.
+            while (&self.children).read(&mut [0; 64]).is_ok_and(|read| read > 0) {}
+        }
+        if socket && self.vm_is_there {
+            match control::receive(self.socket) {
+                Ok(Some(ToWarden::Stop { grace_ms })) => self.stop(Duration::from_millis(grace_ms)),
+                Ok(Some(ToWarden::Start(_)) | None) | Err(_) => {
+                    self.vm_is_there = false;
+                    self.stop(ORPHAN_GRACE);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn timeout(&self) -> PollTimeout {
+        let Some(deadline) = self.deadline else { return PollTimeout::NONE };
+        let left = deadline.saturating_duration_since(Instant::now());
+        let wait = if left.is_zero() { SEARCH_INTERVAL } else { left };
+        // Rounded up: a poll that returned just before the deadline would spin until it.
+        PollTimeout::try_from(wait + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
+    }
+}
