@@ -1,0 +1,153 @@
+defmodule Snex.Error do
+  @moduledoc """
+  What goes wrong between Elixir and Python.
+
+  `:code` says what kind of error it is, `:reason` the detail:
+
+  | code | reason |
+  |---|---|
+  | `:python_runtime_error` | Python raised an exception: its text. `:traceback` and `:exception` are set |
+  | `:env_not_found` | the environment is gone: text that names it |
+  | `:env_key_not_found` | a name to be copied is not in the environment: text that names it |
+  | `:response_timeout` | no answer in time: `nil` |
+  | `:init_script_timeout` | the start and the init script took too long: `nil` |
+  | `:call_failed` | there is nobody to answer, or the interpreter was stopped: why |
+  | `:interpreter_exited` | Python ended by itself: `{:exit_status, status}`, where a signal *n* counts as 128 + *n* |
+  | `:internal_error` | the conversation with Python broke: text that says how |
+
+  `:traceback` is a list of strings, as Python's `traceback.format_exception` gives them. For an interpreter that ended,
+  it holds the last lines that it wrote to standard error.
+
+  `:exception` describes a Python exception: `%{type: "ValueError", module: "builtins", notes: [], cause: nil}`, where
+  `:cause` is a map of the same shape. For an interpreter that a signal ended, it is `%{signal: "SIGSEGV"}`.
+  """
+
+  @type code() ::
+          :python_runtime_error
+          | :internal_error
+          | :env_not_found
+          | :env_key_not_found
+          | :init_script_timeout
+          | :response_timeout
+          | :call_failed
+          | :interpreter_exited
+
+  @type t() :: %__MODULE__{
+          code: code(),
+          reason: term(),
+          traceback: [String.t()] | nil,
+          exception: map() | nil
+        }
+
+  @enforce_keys [:code]
+  defexception [:code, :reason, :traceback, :exception]
+
+  @impl Exception
+  def message(%__MODULE__{} = error) do
+    Enum.join([summary(error) | details(error)], "\n")
+  end
+
+  defp summary(%{code: :python_runtime_error, exception: %{type: type}} = error),
+    do: "#{type}: #{error.reason}"
+
+  defp summary(%{code: :response_timeout}), do: "Python did not answer in time"
+  defp summary(%{code: :init_script_timeout}), do: "Python did not start in time"
+
+  defp summary(%{code: :interpreter_exited, reason: {:exit_status, status}} = error) do
+    case error.exception do
+      %{signal: signal} -> "Python was ended by #{signal} (exit status #{status})"
+      _ -> "Python exited with status #{status}"
+    end
+  end
+
+  defp summary(%{code: :call_failed, reason: :noproc}),
+    do: "there is no such interpreter, or it is gone"
+
+  defp summary(%{reason: reason} = error) when is_binary(reason), do: "#{error.code}: #{reason}"
+  defp summary(error), do: "#{error.code}: #{inspect(error.reason)}"
+
+  defp details(%{traceback: [_ | _] = lines}), do: ["", String.trim_trailing(Enum.join(lines))]
+  defp details(_error), do: []
+
+  @codes %{
+    "python_runtime_error" => :python_runtime_error,
+    "env_not_found" => :env_not_found,
+    "env_key_not_found" => :env_key_not_found
+  }
+
+  @doc false
+  # From the body of an ERROR frame.
+  @spec from_python(binary()) :: t()
+  def from_python(body) do
+    case decode(body) do
+      {:ok, %{"code" => code, "reason" => reason} = map} when is_map_key(@codes, code) ->
+        %__MODULE__{
+          code: Map.fetch!(@codes, code),
+          reason: reason,
+          traceback: map["traceback"],
+          exception: exception(map["exception"])
+        }
+
+      {:ok, other} ->
+        internal("an error from Python cannot be understood: #{inspect(other)}")
+
+      {:error, error} ->
+        error
+    end
+  end
+
+  defp exception(%{"type" => type, "module" => module} = map) do
+    %{type: type, module: module, notes: map["notes"] || [], cause: exception(map["cause"])}
+  end
+
+  defp exception(_none), do: nil
+
+  @doc false
+  # A term from Python, decoded where it is needed: `binary_to_term` yields.
+  @spec decode(binary()) :: {:ok, term()} | {:error, t()}
+  def decode(body) do
+    {:ok, :erlang.binary_to_term(body)}
+  rescue
+    ArgumentError ->
+      {:error, internal("a term from Python cannot be decoded: #{inspect(body, limit: 64)}")}
+  end
+
+  @doc false
+  # From how the native code says that an interpreter went down; see `down.rs`.
+  @spec from_down(term()) :: t()
+  def from_down({:stopped, reason}),
+    do: %__MODULE__{code: :call_failed, reason: :erlang.binary_to_term(reason)}
+
+  def from_down(:owner_gone), do: %__MODULE__{code: :call_failed, reason: :noproc}
+
+  def from_down({:ended, {:not_started, reason}, _status, _signal, _stderr}),
+    do: %__MODULE__{code: :call_failed, reason: reason}
+
+  def from_down({:ended, {:broken, reason}, _status, _signal, stderr}),
+    do: %{internal(reason) | traceback: last_lines(stderr)}
+
+  def from_down({:ended, :warden_lost, _status, _signal, stderr}) do
+    # Without its warden nobody knows how Python ended; the kernel ends it with SIGKILL.
+    from_down({:ended, :exited, 137, "SIGKILL", stderr})
+  end
+
+  def from_down({:ended, _exited_or_stopped, status, signal, stderr}) do
+    %__MODULE__{
+      code: :interpreter_exited,
+      reason: {:exit_status, status},
+      traceback: last_lines(stderr),
+      exception: signal && %{signal: signal}
+    }
+  end
+
+  defp internal(reason), do: %__MODULE__{code: :internal_error, reason: reason}
+
+  @last_lines 20
+
+  defp last_lines(stderr) do
+    stderr
+    |> String.replace_invalid()
+    |> String.split(~r/(?<=\n)/, trim: true)
+    |> Enum.take(-@last_lines)
+  end
+end

@@ -1,0 +1,244 @@
+defmodule Snex.Interpreter do
+  @moduledoc """
+  A Python interpreter in an operating system process of its own, owned by a BEAM process.
+
+      {:ok, interpreter} = Snex.Interpreter.start_link(python: "python3")
+      {:ok, 42} = Snex.pyeval(interpreter, "return 6 * 7")
+
+  In an application, define a module that names its Python and packages, and put it under a supervisor:
+
+      defmodule MyApp.Numpy do
+        use Snex.Interpreter,
+          pyproject_toml: \"""
+          [project]
+          name = "my-app"
+          version = "0.0.0"
+          requires-python = ">=3.10"
+          dependencies = ["numpy>=2"]
+          \"""
+      end
+
+      children = [{MyApp.Numpy, name: MyApp.Numpy, init_script: "import numpy as np"}]
+
+  ## `use Snex.Interpreter`
+
+  Exactly one of the first two is required:
+
+    * `:pyproject_toml` - the text of a `pyproject.toml`
+    * `:project_path` - a folder with a `pyproject.toml`, and a `uv.lock` if there is one
+    * `:uv` - the uv command, `"uv"` by default
+    * `:python_preference` - `:managed` (default), `:system`, `:only_managed` or `:only_system`, as in uv
+    * `:groups`, `:extras` - dependency groups and extras to install
+
+  uv runs when the module is compiled, and not again until something changes. The module gets `start_link/1`,
+  `child_spec/1`, `os_pid/1` and `stop/3`; `start_link/1` and `child_spec/1` can be overridden.
+
+  ## What happens to the process
+
+  The interpreter process owns a *warden*, a small program that starts Python and outlives it. When the interpreter
+  process ends, however it ends, or the whole VM does, the warden ends Python and everything that Python started: SIGTERM
+  first, SIGKILL after a grace. When Python ends by itself, the interpreter process exits with a `Snex.Error` of code
+  `:interpreter_exited`, and its supervisor decides what comes next.
+  """
+
+  use GenServer, shutdown: 6_000
+
+  alias Snex.Error
+  alias Snex.Interpreter.Calls
+  alias Snex.Interpreter.Launch
+  alias Snex.Interpreter.Options
+  alias Snex.Interpreter.Output
+  alias Snex.Native
+
+  @typedoc "An interpreter process: a pid or anything else that names a `GenServer`."
+  @type server() :: GenServer.server()
+
+  @typedoc "Turns a Python and its arguments into what is executed."
+  @type wrap_exec() ::
+          (python :: String.t(), args :: [String.t()] -> {String.t(), [String.t()]})
+          | {module(), atom(), [term()]}
+
+  @typedoc "Code that runs first, optionally with variables."
+  @type init_script() ::
+          String.t()
+          | Snex.Code.t()
+          | {String.t() | Snex.Code.t(), %{optional(String.t()) => term()}}
+
+  @type option() ::
+          {:python, String.t()}
+          | {:wrap_exec, wrap_exec()}
+          | {:cd, Path.t()}
+          | {:environment, %{optional(String.t()) => String.t()}}
+          | {:init_script, init_script()}
+          | {:init_script_timeout, timeout()}
+          | {:sync_start?, boolean()}
+          | {:label, term()}
+          | {:encoding_opts, Snex.Serde.encoding_opts()}
+          | {:port_opts,
+             [
+               :use_stdio
+               | {:busy_limits_port, {pos_integer(), pos_integer()}}
+               | {:parallelism, boolean()}
+             ]}
+          | {:eager_polyfill?, boolean()}
+          | {:stop_timeout, non_neg_integer()}
+          | GenServer.option()
+
+  @doc false
+  defmacro __using__(opts), do: Snex.Interpreter.Definition.define(opts)
+
+  @doc """
+  Starts an interpreter linked to the caller.
+
+  Returns when Python runs and the init script has run, or `{:error, %Snex.Error{}}`.
+
+    * `:python` - path or name of the Python to run; the first of `python`, `python3` that is found by default
+    * `:wrap_exec` - `fun(python, args)` or `{module, function, args}`, returns `{executable, args}` to run instead
+    * `:cd` - working directory
+    * `:environment` - map of environment variables, added to those of the VM. `PYTHONPATH` is extended, not replaced
+    * `:init_script` - code that runs first; the environment that it leaves is what all others start from. A string, a
+      `Snex.Code`, or either with a map of variables: `{code, vars}`
+    * `:init_script_timeout` - for start and init script together, in ms; 60_000 by default
+    * `:sync_start?` - `true` by default; `false` returns at once, and a start that fails makes the process exit
+    * `:label` - label of the process, see `:proc_lib.set_label/1`
+    * `:encoding_opts` - see `t:Snex.Serde.encoding_opts/0`
+    * `:port_opts` - `:use_stdio` talks over standard input and output, for a Python behind `docker run -i` or `ssh`;
+      `busy_limits_port: {low, high}` are the marks, in bytes, between which callers wait for a Python that does not read,
+      `{4 MiB, 8 MiB}` by default; `:parallelism` is accepted and has no effect
+    * `:eager_polyfill?` - `true` by default: Python's loop runs ready callbacks before it polls again
+    * `:stop_timeout` - grace between SIGTERM and SIGKILL in ms, 5_000 by default
+    * any option of `GenServer.start_link/3`, such as `:name`
+
+  Raises `ArgumentError` for an option that it does not know.
+
+      iex> {:ok, interpreter} = Snex.Interpreter.start_link(init_script: {"y = 2 * x", %{"x" => 21}})
+      iex> Snex.pyeval(interpreter, "return y")
+      {:ok, 42}
+  """
+  @spec start_link([option()]) :: GenServer.on_start()
+  def start_link(opts \\ []) do
+    {server_opts, options} = Options.split!(opts)
+    GenServer.start_link(__MODULE__, options, server_opts)
+  end
+
+  @doc """
+  A specification to start an interpreter under a supervisor. Its id is the `:name` given, or this module.
+
+      iex> Snex.Interpreter.child_spec(name: MyApp.Python).id
+      MyApp.Python
+  """
+  @spec child_spec([option()]) :: Supervisor.child_spec()
+  def child_spec(opts) do
+    stop_timeout = Keyword.get(opts, :stop_timeout, Options.default(:stop_timeout))
+
+    %{
+      id: Keyword.get(opts, :name, __MODULE__),
+      start: {__MODULE__, :start_link, [opts]},
+      # Python gets its whole grace before the supervisor loses patience.
+      shutdown: stop_timeout + 1_000
+    }
+  end
+
+  @doc """
+  The process id that Python has in the operating system.
+
+      iex> {:ok, interpreter} = Snex.Interpreter.start_link()
+      iex> {:ok, pid} = Snex.pyeval(interpreter, "import os; return os.getpid()")
+      iex> Snex.Interpreter.os_pid(interpreter) == pid
+      true
+  """
+  @spec os_pid(server()) :: non_neg_integer()
+  def os_pid(interpreter), do: GenServer.call(interpreter, :os_pid)
+
+  @doc """
+  Stops an interpreter. Returns when Python and everything it started is gone.
+
+  Calls under way return `{:error, %Snex.Error{code: :call_failed, reason: reason}}`.
+
+      iex> {:ok, interpreter} = Snex.Interpreter.start_link()
+      iex> Snex.Interpreter.stop(interpreter)
+      :ok
+  """
+  @spec stop(server(), term(), timeout()) :: :ok
+  def stop(interpreter, reason \\ :normal, timeout \\ :infinity),
+    do: GenServer.stop(interpreter, reason, timeout)
+
+  defmodule State do
+    @moduledoc false
+    # `ended` holds how the worker went down, once it has: there is nothing left to stop then.
+    @enforce_keys [:options, :calls, :output]
+    defstruct [:options, :calls, :output, :os_pid, ended: nil]
+  end
+
+  @impl GenServer
+  def init(options) do
+    # So that terminate/2 runs, whoever ends this process: it waits until Python is gone.
+    Process.flag(:trap_exit, true)
+    if options.label, do: :proc_lib.set_label(options.label)
+
+    state = %State{
+      options: options,
+      calls: Calls.start_link(self()),
+      output: Output.start_link(self())
+    }
+
+    if options.sync_start? do
+      case start(state) do
+        {:ok, state} -> {:ok, state}
+        {:error, error} -> {:stop, error}
+      end
+    else
+      {:ok, state, {:continue, :start}}
+    end
+  end
+
+  @impl GenServer
+  def handle_continue(:start, state) do
+    case start(state) do
+      {:ok, state} -> {:noreply, state}
+      {:error, error} -> {:stop, error, %{state | ended: error}}
+    end
+  end
+
+  @impl GenServer
+  def handle_call(:os_pid, _from, state), do: {:reply, state.os_pid, state}
+  # Answered only now, after the start.
+  def handle_call(:await_start, _from, state), do: {:reply, :ok, state}
+
+  @impl GenServer
+  def handle_info({:snex_ended, down}, state) do
+    error = Error.from_down(down)
+    {:stop, error, %{state | ended: error}}
+  end
+
+  def handle_info({:EXIT, _pid, :normal}, state), do: {:noreply, state}
+  def handle_info({:EXIT, _pid, reason}, state), do: {:stop, reason, state}
+  def handle_info(_message, state), do: {:noreply, state}
+
+  @impl GenServer
+  def terminate(reason, %State{ended: nil} = state), do: stop_worker(reason, state)
+  def terminate(_reason, _state), do: :ok
+
+  defp start(state) do
+    case Launch.run(state.options, state.calls, state.output) do
+      {:ok, os_pid} ->
+        Native.interpreter_open()
+        {:ok, %{state | os_pid: os_pid}}
+
+      {:ended, error} ->
+        {:error, error}
+
+      {:error, error} ->
+        stop_worker(error, state)
+        {:error, error}
+    end
+  end
+
+  defp stop_worker(reason, state) do
+    if Native.interpreter_stop(:erlang.term_to_binary(reason), state.options.stop_timeout) == :ok do
+      receive do
+        {:snex_ended, _down} -> :ok
+      end
+    end
+  end
+end

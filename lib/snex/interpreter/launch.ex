@@ -1,0 +1,133 @@
+defmodule Snex.Interpreter.Launch do
+  @moduledoc false
+  # From options to a Python that has run its init script. Runs in the interpreter process.
+
+  alias Snex.Error
+  alias Snex.Native
+  alias Snex.Request
+
+  @version Mix.Project.config()[:version]
+
+  @doc """
+  Starts Python and runs the init script. `{:ended, error}` when there is nothing left to stop, `{:error, error}` when there
+  may be.
+  """
+  @spec run(Snex.Interpreter.Options.t(), pid(), pid()) ::
+          {:ok, os_pid :: pos_integer()} | {:ended, Error.t()} | {:error, Error.t()}
+  def run(options, calls, output) do
+    deadline = Request.deadline(options.init_script_timeout)
+
+    with {:ok, native} <- native_options(options, calls, output),
+         :ok <- start(native),
+         {:ok, os_pid} <- await_python(nil, deadline),
+         :ok <- run_init_script(options.init_script, deadline),
+         do: {:ok, os_pid}
+  end
+
+  defp native_options(options, calls, output) do
+    with {:ok, python} <- find_python(options.python),
+         {:ok, {program, args}} <- command(python, options) do
+      {low, high} = options.port_opts.busy_limits_port
+
+      {:ok,
+       %{
+         warden: Application.app_dir(:snex, "priv/native/snex_warden"),
+         program: program,
+         args: args,
+         env: environment(options.environment),
+         cwd: options.cd,
+         use_stdio: options.port_opts.use_stdio,
+         version: @version,
+         eager: options.eager_polyfill?,
+         low: low,
+         high: high,
+         map_set: map_set(),
+         calls: calls,
+         output: output,
+         encoding: options.encoding_opts
+       }}
+    end
+  end
+
+  defp find_python(nil) do
+    case Enum.find_value(["python", "python3"], &System.find_executable/1) do
+      nil -> failed("neither python nor python3 is on PATH; give the option :python")
+      path -> {:ok, path}
+    end
+  end
+
+  defp find_python(name) do
+    case System.find_executable(name) do
+      nil -> failed("no executable Python at #{inspect(name)}")
+      path -> {:ok, path}
+    end
+  end
+
+  defp command(python, options) do
+    args = ["-m", "snex" | if(options.port_opts.use_stdio, do: ["0", "1"], else: ["3", "4"])]
+
+    {program, args} =
+      case options.wrap_exec do
+        nil -> {python, args}
+        {m, f, a} -> apply(m, f, a ++ [python, args])
+        fun -> fun.(python, args)
+      end
+
+    case System.find_executable(program) do
+      nil -> failed("no executable at #{inspect(program)}, which :wrap_exec returned")
+      path -> {:ok, {path, args}}
+    end
+  end
+
+  # The package comes first: a PYTHONPATH of the user's must not hide it.
+  defp environment(variables) do
+    package = Application.app_dir(:snex, "priv/python")
+
+    System.get_env()
+    |> Map.merge(variables)
+    |> Map.update("PYTHONPATH", package, &"#{package}:#{&1}")
+    |> Map.to_list()
+  end
+
+  # How this Elixir lays out a MapSet, as fragments of ETF around the members; see docs/protocol.md.
+  defp map_set do
+    fields = Map.to_list(MapSet.new([:member]))
+    {[map: %{member: value}], others} = Keyword.split(fields, [:map])
+    pairs = for {name, term} <- others, do: [etf(name), etf(term)]
+    head = [<<116, length(fields)::32>>, pairs, etf(:map)]
+    {IO.iodata_to_binary(head), etf(value)}
+  end
+
+  defp etf(term) do
+    <<131, rest::binary>> = :erlang.term_to_binary(term)
+    rest
+  end
+
+  defp start(native) do
+    with {:error, reason} <- Native.interpreter_start(native), do: failed(reason)
+  end
+
+  defp await_python(os_pid, deadline) do
+    receive do
+      {:snex_started, os_pid} -> await_python(os_pid, deadline)
+      {:snex_ready, _fields} -> {:ok, os_pid}
+      {:snex_ended, down} -> {:ended, Error.from_down(down)}
+    after
+      Request.time_left(deadline) -> {:error, %Error{code: :init_script_timeout}}
+    end
+  end
+
+  defp run_init_script(nil, _deadline), do: :ok
+
+  defp run_init_script({code, vars}, deadline) do
+    request = Snex.Eval.request(0, code, vars)
+
+    case Snex.Eval.run(self(), request, {nil, nil, nil}, deadline) do
+      {:ok, _value} -> :ok
+      {:error, %Error{code: :response_timeout}} -> {:error, %Error{code: :init_script_timeout}}
+      {:error, error} -> {:error, error}
+    end
+  end
+
+  defp failed(reason), do: {:ended, %Error{code: :call_failed, reason: reason}}
+end

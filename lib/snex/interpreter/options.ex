@@ -1,0 +1,135 @@
+defmodule Snex.Interpreter.Options do
+  @moduledoc false
+  # The options of an interpreter, checked and filled in.
+
+  alias Snex.Code
+  alias Snex.Serde
+
+  @server_options [:name, :timeout, :debug, :spawn_opt, :hibernate_after]
+
+  @defaults [
+    python: nil,
+    wrap_exec: nil,
+    cd: nil,
+    environment: %{},
+    init_script: nil,
+    init_script_timeout: 60_000,
+    sync_start?: true,
+    label: nil,
+    encoding_opts: [],
+    port_opts: [],
+    eager_polyfill?: true,
+    stop_timeout: 5_000
+  ]
+
+  @port_defaults [
+    use_stdio: false,
+    busy_limits_port: {4 * 1024 * 1024, 8 * 1024 * 1024},
+    parallelism: false
+  ]
+
+  @type t() :: %{required(atom()) => term()}
+
+  @doc """
+  The default of one option.
+  """
+  @spec default(atom()) :: term()
+  def default(name), do: Keyword.fetch!(@defaults, name)
+
+  @doc """
+  Splits options into those of `GenServer.start_link/3` and those of an interpreter, as a map. Raises `ArgumentError` for one
+  that is neither, or has a value that it cannot have.
+  """
+  @spec split!(keyword()) :: {keyword(), t()}
+  def split!(opts) do
+    if not Keyword.keyword?(opts) do
+      raise ArgumentError, "expected a keyword list of options, got: #{inspect(opts)}"
+    end
+
+    {server_options, own} = Keyword.split(opts, @server_options)
+    known!(own, @defaults, @server_options)
+
+    options =
+      Map.new(Keyword.merge(@defaults, own), fn {name, value} -> {name, check!(name, value)} end)
+
+    {server_options, options}
+  end
+
+  defp known!(options, defaults, others) do
+    known = Keyword.keys(defaults)
+
+    for {name, _value} <- options, name not in known do
+      raise ArgumentError, "unknown option #{inspect(name)}#{suggestion(name, known ++ others)}"
+    end
+  end
+
+  defp suggestion(name, known) do
+    wanted = to_string(name)
+    nearest = Enum.max_by(known, &String.jaro_distance(to_string(&1), wanted))
+
+    if String.jaro_distance(to_string(nearest), wanted) > 0.7,
+      do: ", did you mean #{inspect(nearest)}?",
+      else: "; known are #{inspect(Enum.sort(known))}"
+  end
+
+  defp check!(:python, value) when is_binary(value) or is_nil(value), do: value
+  defp check!(:wrap_exec, value) when is_function(value, 2) or is_nil(value), do: value
+
+  defp check!(:wrap_exec, {m, f, a} = value) when is_atom(m) and is_atom(f) and is_list(a),
+    do: value
+
+  defp check!(:cd, nil), do: nil
+
+  defp check!(:cd, value) when is_binary(value) or is_list(value),
+    do: IO.chardata_to_string(value)
+
+  defp check!(:environment, value) when is_map(value) do
+    for {name, text} <- value, not (is_binary(name) and is_binary(text)) do
+      raise ArgumentError,
+            "expected :environment to map strings to strings, got: #{inspect({name, text})}"
+    end
+
+    value
+  end
+
+  defp check!(:init_script, nil), do: nil
+  defp check!(:init_script, {code, vars}) when is_map(vars), do: {code!(code), vars}
+  defp check!(:init_script, code), do: {code!(code), %{}}
+  defp check!(:init_script_timeout, value) when is_integer(value) and value >= 0, do: value
+  defp check!(:init_script_timeout, :infinity), do: :infinity
+
+  defp check!(name, value) when name in [:sync_start?, :eager_polyfill?] and is_boolean(value),
+    do: value
+
+  defp check!(:label, value), do: value
+  defp check!(:encoding_opts, value), do: Serde.options!(value)
+  defp check!(:port_opts, value) when is_list(value), do: port_options!(value)
+  defp check!(:stop_timeout, value) when is_integer(value) and value >= 0, do: value
+
+  defp check!(name, value) do
+    raise ArgumentError, "option #{inspect(name)} cannot be #{inspect(value)}"
+  end
+
+  defp code!(%Code{} = code), do: code
+  defp code!(source) when is_binary(source), do: %Code{src: source}
+
+  defp code!(other) do
+    raise ArgumentError,
+          "expected :init_script to be a string or a Snex.Code, got: #{inspect(other)}"
+  end
+
+  defp port_options!(value) do
+    options = Enum.map(value, &if(is_atom(&1), do: {&1, true}, else: &1))
+    known!(options, @port_defaults, [])
+    options = Map.new(Keyword.merge(@port_defaults, options))
+
+    case options.busy_limits_port do
+      {low, high} when is_integer(low) and is_integer(high) and 0 <= low and low <= high ->
+        options
+
+      other ->
+        raise ArgumentError,
+              "expected :busy_limits_port to be {low, high} in bytes with low <= high, got: #{inspect(other)}"
+    end
+  end
+end

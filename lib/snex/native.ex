@@ -1,0 +1,81 @@
+defmodule Snex.Native do
+  @moduledoc false
+  # Stubs of the NIFs in native/snex_nif, and nothing else: this module cannot be reloaded while the library is in use.
+
+  @on_load :load
+
+  @nifs [
+    interpreter_start: 1,
+    interpreter_open: 0,
+    interpreter_stop: 2,
+    output_read: 2,
+    environment_keep: 1,
+    environment_destroy: 2,
+    request_eval: 4,
+    request_eval_dirty: 4,
+    request_make_env: 4,
+    request_make_env_dirty: 4,
+    request_forget: 3,
+    request_count: 1,
+    call_result: 5,
+    call_result_dirty: 5,
+    call_error: 5
+  ]
+
+  @spec load() :: :ok | {:error, term()}
+  def load do
+    :code.purge(__MODULE__)
+    path = Application.app_dir(:snex, "priv/native/snex_nif")
+    :erlang.load_nif(String.to_charlist(path), 0)
+  end
+
+  @spec interpreter_start(map()) :: :ok | {:error, String.t()}
+  def interpreter_start(_options), do: not_loaded()
+
+  @spec interpreter_open() :: :ok | :noproc
+  def interpreter_open, do: not_loaded()
+
+  @spec interpreter_stop(binary(), non_neg_integer()) :: :ok | :noproc
+  def interpreter_stop(_reason, _grace), do: not_loaded()
+
+  @spec output_read(pid(), :stdout | :stderr) :: :ok
+  def output_read(_interpreter, _stream), do: not_loaded()
+
+  @spec environment_keep(reference()) :: :ok
+  def environment_keep(_handle), do: not_loaded()
+
+  @spec environment_destroy(pid(), non_neg_integer()) :: :ok
+  def environment_destroy(_interpreter, _id), do: not_loaded()
+
+  @spec request_eval(pid(), reference(), map(), tuple()) :: Snex.Request.outcome()
+  def request_eval(_interpreter, _reference, _eval, _options), do: not_loaded()
+
+  @spec request_eval_dirty(pid(), reference(), map(), tuple()) :: Snex.Request.outcome()
+  def request_eval_dirty(_interpreter, _reference, _eval, _options), do: not_loaded()
+
+  @spec request_make_env(pid(), reference(), map(), tuple()) :: Snex.Request.outcome()
+  def request_make_env(_interpreter, _reference, _make, _options), do: not_loaded()
+
+  @spec request_make_env_dirty(pid(), reference(), map(), tuple()) :: Snex.Request.outcome()
+  def request_make_env_dirty(_interpreter, _reference, _make, _options), do: not_loaded()
+
+  @spec request_forget(pid(), pos_integer(), boolean()) :: :ok
+  def request_forget(_interpreter, _request, _cancel), do: not_loaded()
+
+  @spec request_count(pid()) :: {:ok, non_neg_integer()} | {:error, :noproc}
+  def request_count(_interpreter), do: not_loaded()
+
+  @spec call_result(pid(), reference(), non_neg_integer(), term(), tuple()) ::
+          Snex.Request.outcome()
+  def call_result(_interpreter, _reference, _call, _value, _options), do: not_loaded()
+
+  @spec call_result_dirty(pid(), reference(), non_neg_integer(), term(), tuple()) ::
+          Snex.Request.outcome()
+  def call_result_dirty(_interpreter, _reference, _call, _value, _options), do: not_loaded()
+
+  @spec call_error(pid(), reference(), non_neg_integer(), map(), tuple()) ::
+          Snex.Request.outcome()
+  def call_error(_interpreter, _reference, _call, _failure, _options), do: not_loaded()
+
+  defp not_loaded, do: :erlang.nif_error(:not_loaded)
+end

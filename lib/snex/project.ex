@@ -1,0 +1,257 @@
+defmodule Snex.Project do
+  # The uv project of one interpreter module: its pyproject.toml, uv.lock and virtual environment.
+  #
+  # All of it lives below one root, `_build/$MIX_ENV/snex`:
+  #
+  #     python/                  Pythons that uv downloaded, for all modules of the application
+  #     projects/<Module>/       pyproject.toml, uv.lock, .venv
+  #     projects/<Module>/stamp  what the environment was made from; written last, so that without it,
+  #                              or with another one, the environment is made anew
+  #     projects/<Module>.lock   held while one of several `mix` works on that folder
+  #
+  # The root can be moved, and travels in a release: links inside of it are relative, scripts in the virtual environment
+  # find their Python by their own place, and `python!/1` puts right what Python insists on having absolute.
+  @moduledoc false
+
+  alias Snex.Project.{Lock, Uv, Venv}
+
+  @enforce_keys [:name, :module, :root, :source, :uv, :python_preference, :groups, :extras]
+  defstruct @enforce_keys
+
+  @type source :: {:toml, String.t()} | {:path, Path.t()}
+  @type t :: %__MODULE__{
+          name: String.t(),
+          module: module(),
+          root: Path.t(),
+          source: source(),
+          uv: String.t(),
+          python_preference: nil | :managed | :system | :only_managed | :only_system,
+          groups: nil | [String.t()],
+          extras: [String.t()]
+        }
+
+  # What of a project folder tells uv what to install. A readme or the project's own code does not.
+  @files ~w(pyproject.toml uv.lock uv.toml .python-version)
+
+  # Part of every stamp: a change of how environments are laid out makes all of them anew.
+  @layout 1
+
+  @doc """
+  The project of `module`, from options that `Snex.Interpreter.Definition` has checked. Touches no file.
+  """
+  @spec new(module(), source(), keyword()) :: t()
+  def new(module, source, opts \\ []) do
+    project = %__MODULE__{
+      name: inspect(module),
+      module: module,
+      root: nil,
+      source: source,
+      uv: Keyword.get(opts, :uv, "uv"),
+      python_preference: opts[:python_preference],
+      groups: opts[:groups] && Enum.map(opts[:groups], &to_string/1),
+      extras: Enum.map(Keyword.get(opts, :extras, []), &to_string/1)
+    }
+
+    case opts[:root] do
+      nil -> place(project)
+      root -> %{project | root: root}
+    end
+  end
+
+  # In a Mix project: beside the applications that Mix builds. A script has no folder of its own: those with the same
+  # dependencies share one, or all share the user's cache. There the name says which content it is for.
+  defp place(project) do
+    cond do
+      mix?() and Mix.Project.get() != nil ->
+        %{project | root: Path.join(Mix.Project.build_path(), "snex")}
+
+      mix?() and Mix.install_project_dir() != nil ->
+        root = Path.join([Mix.install_project_dir(), "_build", to_string(Mix.env()), "snex"])
+        name_by_content(%{project | root: root})
+
+      true ->
+        name_by_content(%{project | root: :filename.basedir(:user_cache, "snex")})
+    end
+  end
+
+  defp name_by_content(project) do
+    %{project | name: "#{project.name}-#{project |> stamp() |> binary_part(0, 12)}"}
+  end
+
+  # Mix is there when code is compiled, and may be absent when a compiled system runs.
+  defp mix?, do: Code.ensure_loaded?(Mix.Project) and Process.whereis(Mix.State) != nil
+
+  @doc """
+  The files that the module has to be compiled again for; some may not exist (yet).
+  """
+  @spec resources(t()) :: [Path.t()]
+  def resources(%{source: {:toml, _}}), do: []
+  def resources(%{source: {:path, path}}), do: Enum.map(@files, &Path.join(path, &1))
+
+  @doc """
+  Whether `install/1` has something to do.
+  """
+  @spec stale?(t()) :: boolean()
+  def stale?(project) do
+    File.read(stamp_path(project)) != {:ok, stamp(project)} or not Venv.usable?(venv(project))
+  end
+
+  @doc """
+  Makes the environment, unless it is there already. What uv says is shown as it comes, through the group leader.
+  """
+  @spec install(t()) :: :ok | {:error, String.t()}
+  def install(project) do
+    if stale?(project) do
+      # Another VM may have finished the work while this one waited for the lock.
+      Lock.with_lock(dir(project) <> ".lock", "the Python environment of #{project.name}", fn ->
+        if stale?(project), do: make(project), else: :ok
+      end)
+    else
+      :ok
+    end
+  end
+
+  defp make(project) do
+    with :ok <- Uv.check(project.uv) do
+      stamp = stamp(project)
+      seed(project)
+      File.rm_rf!(venv(project))
+      preference = preference_args(project)
+
+      with :ok <- uv(project, ["lock"] ++ locked_args(project) ++ preference),
+           :ok <- uv(project, ["venv", "--relocatable", venv(project)] ++ preference),
+           :ok <- uv(project, ["sync", "--locked"] ++ sync_args(project) ++ preference) do
+        Venv.make_movable(venv(project), project.root)
+        File.write!(stamp_path(project), stamp)
+      end
+    end
+  end
+
+  # A lock that uv wrote for an inline project stays when the text changes: versions move only as far as they must.
+  defp seed(project) do
+    File.mkdir_p!(dir(project))
+    File.rm_rf!(stamp_path(project))
+
+    case project.source do
+      {:toml, toml} ->
+        File.write!(Path.join(dir(project), "pyproject.toml"), toml)
+
+      {:path, path} ->
+        for file <- @files do
+          copy = Path.join(dir(project), file)
+          File.rm_rf!(copy)
+          if File.exists?(Path.join(path, file)), do: File.cp!(Path.join(path, file), copy)
+        end
+    end
+  end
+
+  # A folder with a lock is only read by uv, and is where paths to other folders in it start from. Without one, uv
+  # would write a lock into the user's source tree: it works on the copy instead.
+  defp workplace(%{source: {:path, path}} = project) do
+    if own_lock?(project), do: path, else: dir(project)
+  end
+
+  defp workplace(project), do: dir(project)
+
+  defp own_lock?(%{source: {:path, path}}), do: File.exists?(Path.join(path, "uv.lock"))
+  defp own_lock?(_project), do: false
+
+  defp locked_args(project), do: if(own_lock?(project), do: ["--locked"], else: [])
+
+  defp sync_args(project) do
+    groups =
+      case project.groups do
+        nil -> []
+        groups -> ["--no-default-groups" | Enum.flat_map(groups, &["--group", &1])]
+      end
+
+    ["--no-install-project" | groups] ++ Enum.flat_map(project.extras, &["--extra", &1])
+  end
+
+  defp preference_args(%{python_preference: nil}), do: []
+
+  defp preference_args(%{python_preference: preference}),
+    do: ["--python-preference", preference |> to_string() |> String.replace("_", "-")]
+
+  defp uv(project, args) do
+    env = %{
+      "UV_PROJECT_ENVIRONMENT" => venv(project),
+      "UV_PYTHON_INSTALL_DIR" => Path.join(project.root, "python"),
+      # Only into this folder: no links to it in the user's folder of programs.
+      "UV_PYTHON_INSTALL_BIN" => "0",
+      # An environment that happens to be active has no say here.
+      "VIRTUAL_ENV" => nil
+    }
+
+    # Several modules may be compiled at once: each line says whose it is.
+    Uv.run(project.uv, args, workplace(project), env, "[#{project.name}] ")
+  end
+
+  @doc """
+  The path of the environment's Python on this machine, now.
+
+  Looks where a release has it, then beside the folder that the module was loaded from (the build folder may have been
+  moved since), then where it was made.
+  """
+  @spec python!(t()) :: Path.t()
+  def python!(project) do
+    venvs =
+      for root <- roots(project), do: Path.join([root, "projects", project.name, ".venv"])
+
+    case Enum.find(venvs, &Venv.usable?/1) do
+      nil ->
+        raise """
+        the Python environment of #{inspect(project.module)} is not there. It was looked for in:
+        #{Enum.map_join(venvs, "\n", &"  #{&1}")}
+        `mix compile` makes it again.\
+        """
+
+      venv ->
+        Venv.settle(venv)
+        Venv.python(venv)
+    end
+  end
+
+  defp roots(project) do
+    release =
+      with root when is_binary(root) <- System.get_env("RELEASE_ROOT"),
+           do: Path.join(root, "snex")
+
+    # <build or release>/lib/<application>/ebin/<Module>.beam; a module that was never a file has no such place.
+    loaded =
+      case :code.which(project.module) do
+        [_ | _] = beam -> beam |> to_string() |> Path.join("../../../../snex") |> Path.expand()
+        _ -> nil
+      end
+
+    Enum.uniq(for root <- [release, loaded, project.root], is_binary(root), do: root)
+  end
+
+  @doc """
+  The folder of the project, below the root.
+  """
+  @spec dir(t()) :: Path.t()
+  def dir(project), do: Path.join([project.root, "projects", project.name])
+
+  @doc """
+  The folder of the virtual environment.
+  """
+  @spec venv(t()) :: Path.t()
+  def venv(project), do: Path.join(dir(project), ".venv")
+
+  defp stamp_path(project), do: Path.join(dir(project), "stamp")
+
+  # Without the machine's state: a new release of a package does not make the environment stale, a changed text does.
+  defp stamp(project) do
+    content =
+      case project.source do
+        {:toml, toml} -> toml
+        {:path, path} -> for file <- @files, do: File.read(Path.join(path, file))
+      end
+
+    {@layout, content, project.python_preference, project.groups, project.extras}
+    |> :erlang.term_to_binary()
+    |> :erlang.md5()
+    |> Base.encode16(case: :lower)
+  end
+end

@@ -1,0 +1,82 @@
+defmodule Snex.Project.Lock do
+  # A lock between operating system processes: a folder that exists while the lock is held.
+  #
+  # Its holder touches it once a second. One that nobody has touched for some seconds was left behind by a VM that is
+  # gone, and is taken away. To ask instead whether a process with some number is alive would be quicker, and wrong
+  # between containers or machines that share the folder.
+  @moduledoc false
+
+  @beat 1_000
+  @poll 200
+  @abandoned_after 5_000
+
+  @doc """
+  Runs `fun` while holding the lock at `path`, and returns its result. Waits without limit for a holder that lives;
+  `what` tells the user what is waited for.
+  """
+  @spec with_lock(Path.t(), String.t(), (-> result)) :: result when result: var
+  def with_lock(path, what, fun) do
+    File.mkdir_p!(Path.dirname(path))
+    acquire(path, what)
+
+    # Tells this holder from one that took the lock away from a VM that was suspended.
+    owner = Path.join(path, unique())
+    File.touch!(owner)
+    # Linked: if this process is killed, the lock is abandoned too.
+    heart = spawn_link(fn -> beat(path) end)
+
+    try do
+      fun.()
+    after
+      Process.unlink(heart)
+      Process.exit(heart, :kill)
+      if File.rm(owner) == :ok, do: File.rmdir(path)
+    end
+  end
+
+  defp beat(path) do
+    Process.sleep(@beat)
+    File.touch(path)
+    beat(path)
+  end
+
+  defp acquire(path, what) do
+    with {:error, :eexist} <- File.mkdir(path) do
+      wait(path, what, touched(path), now(), false)
+    else
+      :ok -> :ok
+      {:error, reason} -> raise File.Error, path: path, reason: reason, action: "make lock"
+    end
+  end
+
+  defp wait(path, what, seen, since, told?) do
+    cond do
+      touched(path) != seen ->
+        # Released, or alive.
+        unless told?, do: IO.puts("Waiting for another process that makes #{what}")
+        Process.sleep(@poll)
+        if File.mkdir(path) == :ok, do: :ok, else: wait(path, what, touched(path), now(), true)
+
+      now() - since > @abandoned_after ->
+        # Of several that wait, one gets it, and at once makes its own.
+        abandoned = "#{path}.#{unique()}"
+        if File.rename(path, abandoned) == :ok, do: File.rm_rf!(abandoned)
+        acquire(path, what)
+
+      true ->
+        Process.sleep(@poll)
+        wait(path, what, seen, since, told?)
+    end
+  end
+
+  # nil when there is none any more.
+  defp touched(path) do
+    case File.stat(path, time: :posix) do
+      {:ok, stat} -> {stat.inode, stat.mtime}
+      {:error, _} -> nil
+    end
+  end
+
+  defp unique, do: "#{System.pid()}-#{:erlang.unique_integer([:positive])}-#{System.os_time()}"
+  defp now, do: System.monotonic_time(:millisecond)
+end

@@ -1,0 +1,97 @@
+defmodule Snex.Project.Uv do
+  # Runs the program uv.
+  @moduledoc false
+
+  @oldest "0.6.8"
+
+  @doc """
+  Whether `uv` (a name or a path) can be run and is new enough; if not, what to install.
+  """
+  @spec check(String.t()) :: :ok | {:error, String.t()}
+  def check(uv) do
+    with path when is_binary(path) <- System.find_executable(uv),
+         {output, 0} <- System.cmd(path, ["--version"], stderr_to_stdout: true),
+         [_, version] <- Regex.run(~r/^uv (\d+\.\d+\.\d+)/m, output) do
+      if Version.compare(version, @oldest) == :lt do
+        {:error, "`#{uv}` is uv #{version}. #{install()}"}
+      else
+        :ok
+      end
+    else
+      nil ->
+        {:error, "there is no program `#{uv}`. #{install()}"}
+
+      {output, status} ->
+        {:error, "`#{uv} --version` ended with status #{status}. #{install()}\n\n#{output}"}
+
+      _ ->
+        {:error, "`#{uv} --version` does not look like uv. #{install()}"}
+    end
+  end
+
+  defp install do
+    "Snex installs Python and its packages with uv #{@oldest} or later, " <>
+      "see https://docs.astral.sh/uv/getting-started/installation/"
+  end
+
+  @doc """
+  Runs uv in `dir`, and shows what it says line by line as it comes, each after `prefix`. On failure the error has all of
+  it once more: where it was shown (a terminal, a log) is not always where the error is read.
+  """
+  @spec run(String.t(), [String.t()], Path.t(), %{String.t() => String.t() | nil}, String.t()) ::
+          :ok | {:error, String.t()}
+  def run(uv, args, dir, env, prefix) do
+    port =
+      Port.open({:spawn_executable, Path.expand(System.find_executable(uv))}, [
+        :binary,
+        :exit_status,
+        :stderr_to_stdout,
+        {:line, 65_536},
+        args: args,
+        cd: dir,
+        env: Enum.map(env, &port_variable/1)
+      ])
+
+    case follow(port, prefix, [], []) do
+      {0, _lines} ->
+        :ok
+
+      {status, lines} ->
+        {:error,
+         """
+         this command ended with status #{status}:
+
+             #{Enum.join([uv | args], " ")}
+
+         in #{dir}, and said:
+
+         #{Enum.map_join(lines, "\n", &"    #{&1}")}
+         """}
+    end
+  end
+
+  # nil: without that variable.
+  defp port_variable({name, nil}), do: {to_charlist(name), false}
+  defp port_variable({name, value}), do: {to_charlist(name), to_charlist(value)}
+
+  defp follow(port, prefix, line, lines) do
+    receive do
+      {^port, {:data, {:noeol, part}}} ->
+        follow(port, prefix, [line, part], lines)
+
+      {^port, {:data, {:eol, part}}} ->
+        follow(port, prefix, [], [show(prefix, [line, part]) | lines])
+
+      {^port, {:exit_status, status}} ->
+        lines = if line == [], do: lines, else: [show(prefix, line) | lines]
+        {status, Enum.reverse(lines)}
+    end
+  end
+
+  defp show(prefix, line) do
+    line = line |> IO.iodata_to_binary() |> String.replace_invalid()
+    # Meant for people in a shell: here nobody needs to activate anything.
+    unless String.starts_with?(line, "Activate with:"), do: IO.puts(prefix <> line)
+    line
+  end
+end

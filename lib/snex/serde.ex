@@ -1,0 +1,162 @@
+defmodule Snex.Serde do
+  @moduledoc """
+  How values travel between Elixir and Python.
+
+  | Elixir | Python | back in Elixir |
+  |---|---|---|
+  | `nil`, `true`, `false` | `None`, `True`, `False` | the same |
+  | atom | `snex.Atom` (a `str`), or `snex.DistinctAtom` | atom |
+  | integer of any size | `int` | integer |
+  | float; `float/1` for those that Elixir cannot write | `float` | float, or `:inf`, `:"-inf"`, `:nan` |
+  | binary; `binary/2` | `str`, `bytes`, `bytearray`, `memoryview` | binary |
+  | list, tuple, map | `list`, `tuple`, `dict` | the same |
+  | `MapSet` | `set`, `frozenset` | `MapSet` |
+  | struct | `dict` with `__struct__` | struct |
+  | pid, reference, port, function, bitstring, improper list; `term/1` | `snex.Term`, opaque | the same term |
+  | `object/3` | an object of that class | |
+
+  In Python, `1`, `1.0` and `True` are the same key of a `dict`, and so are `"name"` and `snex.Atom("name")`: of keys
+  that Elixir tells apart and Python does not, one is left. Lists and maps cannot be keys in Python: `TypeError`.
+
+  Depth is limited by memory alone.
+  """
+
+  defmodule Binary do
+    @moduledoc false
+    @enforce_keys [:data, :as]
+    defstruct [:data, :as]
+  end
+
+  defmodule Float do
+    @moduledoc false
+    @enforce_keys [:value]
+    defstruct [:value]
+  end
+
+  defmodule Term do
+    @moduledoc false
+    @enforce_keys [:term]
+    defstruct [:term]
+  end
+
+  defmodule Object do
+    @moduledoc false
+    @enforce_keys [:module, :class, :args]
+    defstruct [:module, :class, :args]
+  end
+
+  @typedoc "The Python type that a binary becomes."
+  @type binary_as() :: :str | :bytes | :bytearray | :memoryview
+
+  @typedoc """
+  How values look in Python where there is a choice. The first of each is the default.
+
+    * `:binary_as` - `:str`, `:bytes`, `:bytearray`, `:memoryview`
+    * `:set_as` - `:set`, `:frozenset`
+    * `:atom_as` - `:atom`, `:distinct_atom`
+  """
+  @type encoding_opts() :: [
+          {:binary_as, binary_as()}
+          | {:set_as, :set | :frozenset}
+          | {:atom_as, :atom | :distinct_atom}
+        ]
+
+  @opaque wrapped() :: %Binary{} | %Float{} | %Term{} | %Object{}
+
+  @choices [
+    binary_as: [:str, :bytes, :bytearray, :memoryview],
+    set_as: [:set, :frozenset],
+    atom_as: [:atom, :distinct_atom]
+  ]
+
+  @doc """
+  A binary, from iodata, that becomes the Python type that `as` names.
+
+      iex> {:ok, interpreter} = Snex.Interpreter.start_link()
+      iex> Snex.pyeval(interpreter, "return type(x).__name__", %{"x" => Snex.Serde.binary(["a", ?b])})
+      {:ok, "bytes"}
+  """
+  @spec binary(iodata(), binary_as()) :: wrapped()
+  def binary(iodata, as \\ :bytes) do
+    if as not in @choices[:binary_as] do
+      raise ArgumentError, "expected one of #{inspect(@choices[:binary_as])}, got: #{inspect(as)}"
+    end
+
+    %Binary{data: IO.iodata_to_binary(iodata), as: as}
+  end
+
+  @doc """
+  A float, also one that Elixir has no value for: `:inf`, `:"-inf"`, `:nan`.
+
+      iex> {:ok, interpreter} = Snex.Interpreter.start_link()
+      iex> Snex.pyeval(interpreter, "return -x", %{"x" => Snex.Serde.float(:inf)})
+      {:ok, :"-inf"}
+  """
+  @spec float(float() | :inf | :"-inf" | :nan) :: wrapped()
+  def float(value) when is_float(value) or value in [:inf, :"-inf", :nan],
+    do: %Float{value: value}
+
+  def float(other) do
+    raise ArgumentError, "expected a float, :inf, :\"-inf\" or :nan, got: #{inspect(other)}"
+  end
+
+  @doc """
+  Any term, as an opaque `snex.Term`: Python can keep it and give it back.
+
+      iex> {:ok, interpreter} = Snex.Interpreter.start_link()
+      iex> Snex.pyeval(interpreter, "return [x, x]", %{"x" => Snex.Serde.term(%{a: 1})})
+      {:ok, [%{a: 1}, %{a: 1}]}
+  """
+  @spec term(term()) :: wrapped()
+  def term(term), do: %Term{term: term}
+
+  @doc """
+  A Python object: what `module.class(*args)` returns. Arguments are encoded like any value.
+
+      iex> {:ok, interpreter} = Snex.Interpreter.start_link()
+      iex> day = Snex.Serde.object("datetime", "date", [2026, 11, 21])
+      iex> Snex.pyeval(interpreter, "return day.isoformat()", %{"day" => day})
+      {:ok, "2026-11-21"}
+  """
+  @spec object(String.t(), String.t(), [term()]) :: wrapped()
+  def object(module, class, args) when is_binary(module) and is_binary(class) and is_list(args),
+    do: %Object{module: module, class: class, args: args}
+
+  def object(module, class, args) do
+    raise ArgumentError,
+          "expected a module and a class as strings and a list of arguments, got: " <>
+            inspect({module, class, args})
+  end
+
+  @doc false
+  # Options in the form that the native code takes; `nil` for those left out.
+  @spec options!(encoding_opts()) :: tuple()
+  def options!([]), do: {nil, nil, nil}
+
+  def options!(options) when is_list(options) do
+    Enum.each(options, &check!/1)
+    {options[:binary_as], options[:set_as], options[:atom_as]}
+  end
+
+  def options!(other) do
+    raise ArgumentError, "expected :encoding_opts to be a keyword list, got: #{inspect(other)}"
+  end
+
+  defp check!({name, value}) do
+    case List.keyfind(@choices, name, 0) do
+      nil ->
+        raise ArgumentError,
+              "unknown encoding option #{inspect(name)}; known are #{inspect(Keyword.keys(@choices))}"
+
+      {_name, values} ->
+        if value not in values do
+          raise ArgumentError,
+                "expected #{inspect(name)} to be one of #{inspect(values)}, got: #{inspect(value)}"
+        end
+    end
+  end
+
+  defp check!(other) do
+    raise ArgumentError, "expected :encoding_opts to be a keyword list, found: #{inspect(other)}"
+  end
+end
