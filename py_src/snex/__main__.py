@@ -1,0 +1,177 @@
+"""`python -m snex IN OUT`: an interpreter that speaks frames on two descriptors."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import select
+import signal
+import sys
+from typing import TYPE_CHECKING, Any
+
+from . import _frame
+from ._etf import Settings, encode
+from ._version import PROTOCOL, VERSION
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from ._interpreter import Interpreter
+
+_EXIT_USAGE = 64
+_EXIT_GARBAGE = 70
+_EXIT_REFUSED = 76
+# A HELLO is a few hundred bytes.
+_MAX_HELLO = 1024 * 1024
+
+
+class _EndOfInputError(Exception):
+    """The VM has closed the connection before it was made."""
+
+
+def main(argv: list[str]) -> int:
+    """Run an interpreter. Returns the exit status."""
+    try:
+        in_fd, out_fd = (int(argument) for argument in argv[1:])
+    except ValueError:
+        print("usage: python -m snex IN OUT", file=sys.stderr)  # noqa: T201 - a command line
+        return _EXIT_USAGE
+    in_fd, out_fd = _claim(in_fd, out_fd)
+    # What user code looks at to learn how it was started; our arguments would only confuse it.
+    sys.argv[:] = [""]
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)
+    try:
+        hello = _read_hello(in_fd)
+    except _EndOfInputError:
+        return 0
+    except _frame.FrameError as error:
+        print(f"snex: garbage on the input: {error}", file=sys.stderr)  # noqa: T201 - last words
+        return _EXIT_GARBAGE
+    if hello.get("protocol") != PROTOCOL:
+        _write(out_fd, _frame.REFUSED, _refusal(hello))
+        return _EXIT_REFUSED
+    if "map_set" in hello:
+        Settings.set_head, Settings.set_member = map(bytes, hello["map_set"])
+    return _serve(in_fd, out_fd, hello)
+
+
+def _serve(in_fd: int, out_fd: int, hello: dict[str, Any]) -> int:
+    # Asyncio is the larger part of a start; a refusal does without.
+    from ._interpreter import Interpreter  # noqa: PLC0415 - as said
+    from ._loop import new_loop  # noqa: PLC0415 - as said
+
+    import asyncio  # noqa: PLC0415 - as said
+
+    loop = new_loop(eager=bool(hello.get("eager", True)))
+    asyncio.set_event_loop(loop)
+    limits = hello.get("buffer_limits", (4 << 20, 8 << 20))
+    interpreter = Interpreter(loop, in_fd, out_fd, limits)
+    _on_sigterm(interpreter, in_fd)
+    _write(out_fd, _frame.READY, _greeting())
+    os.set_blocking(in_fd, False)
+    os.set_blocking(out_fd, False)
+    return interpreter.run()
+
+
+def _claim(in_fd: int, out_fd: int) -> tuple[int, int]:
+    """Make the descriptors ours alone: out of the way of `print`, and not inherited."""
+    if in_fd <= 2 or out_fd <= 2:  # noqa: PLR2004 - the standard descriptors
+        in_fd, out_fd = os.dup(in_fd), os.dup(out_fd)
+        null = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(null, 0)
+        os.close(null)
+        os.dup2(2, 1)
+    os.set_inheritable(in_fd, False)
+    os.set_inheritable(out_fd, False)
+    return in_fd, out_fd
+
+
+def _on_sigterm(interpreter: Interpreter, in_fd: int) -> None:
+    """End on SIGTERM, but only if the VM is gone.
+
+    Code that blocks the event loop does not see the end of input; the warden's signal, which
+    follows it, gets that code out of the way. A signal that comes while the VM is still there is
+    part of a machine's shutdown, and the VM decides when it is done with us.
+    """
+    pid = os.getpid()
+
+    def handler(number: int, _frame: FrameType | None) -> None:
+        if os.getpid() != pid:
+            # A child, of `multiprocessing` for example, ends as any process does. Not done by a
+            # hook of `fork`: a signal that arrives before the hook would be lost.
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            return
+        if interpreter.ended:
+            return
+        poll = select.poll()
+        poll.register(in_fd, select.POLLIN)
+        if any(events & (select.POLLHUP | select.POLLERR) for _, events in poll.poll(0)):
+            interpreter.end()
+            raise SystemExit(0)
+
+    signal.signal(signal.SIGTERM, handler)
+
+
+def _read_exactly(fd: int, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        piece = os.read(fd, size - len(data))
+        if not piece:
+            raise _EndOfInputError
+        data += piece
+    return data
+
+
+def _read_hello(fd: int) -> dict[str, Any]:
+    # Byte for byte what belongs to it: the frames behind are the reader's.
+    kind, flags, _request, length = _frame.parse_header(_read_exactly(fd, _frame.HEADER_SIZE))
+    if kind != _frame.HELLO or flags or length > _MAX_HELLO:
+        msg = f"expected HELLO, got kind {kind:#04x}, flags {flags:#04x}, {length} bytes"
+        raise _frame.FrameError(msg)
+    try:
+        hello = pickle.loads(_read_exactly(fd, length))  # noqa: S301 - from the VM
+    except _EndOfInputError:
+        raise
+    except Exception as error:
+        msg = f"a HELLO that does not decode: {error!r}"
+        raise _frame.FrameError(msg) from error
+    if not isinstance(hello, dict):
+        msg = f"a HELLO that is no dict: {hello!r}"
+        raise _frame.FrameError(msg)
+    return hello
+
+
+def _greeting() -> dict[str, object]:
+    name = sys.implementation.name
+    return {
+        "protocol": PROTOCOL,
+        "version": VERSION,
+        "python": sys.version.split()[0],
+        "implementation": {"cpython": "CPython", "pypy": "PyPy"}.get(name, name),
+        "executable": sys.executable,
+        "pid": os.getpid(),
+        "encoder": "pure",
+    }
+
+
+def _refusal(hello: dict[str, Any]) -> dict[str, object]:
+    reason = (
+        f"snex {VERSION} for Python speaks protocol {PROTOCOL}, "
+        f"Snex {hello.get('version')} speaks protocol {hello.get('protocol')}"
+    )
+    return {"protocol": PROTOCOL, "version": VERSION, "reason": reason}
+
+
+def _write(fd: int, kind: int, body: object) -> None:
+    """Write one frame, blocking; only before the event loop runs."""
+    data = b"".join(encode(body))
+    data = _frame.encode_header(kind, 0, len(data)) + data
+    while data:
+        data = data[os.write(fd, data) :]
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

@@ -1,0 +1,174 @@
+"""What user code calls to reach Elixir."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from . import _frame
+from ._terms import Atom, DistinctAtom, Term
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from ._options import EncodingOpts
+
+    Name = str | Atom | DistinctAtom | Term
+
+
+class ElixirError(Exception):
+    """An Elixir function that was called has raised, exited or thrown, or could not be called.
+
+    Attributes:
+        kind: `"error"`, `"exit"` or `"throw"`.
+        reason: what was raised, as a `Term` that can be sent back.
+        message: the formatted exception; also what `str` gives.
+        stacktrace: the lines of Elixir's stack trace.
+    """
+
+    __module__ = "snex"
+
+    def __init__(self, kind: str, reason: object, message: str, stacktrace: Iterable[str]) -> None:
+        """Keep the parts; all of them are in `args`, so that the error can be pickled."""
+        self.kind = kind
+        self.reason = reason
+        self.message = message
+        self.stacktrace = list(stacktrace)
+        super().__init__(kind, reason, message, self.stacktrace)
+
+    def __str__(self) -> str:
+        """Return the formatted exception."""
+        return self.message
+
+
+def _name(name: Name) -> object:
+    """Return a name of a module, function or node as an atom, or as the term that it is."""
+    if isinstance(name, (Atom, DistinctAtom, Term)):
+        return name
+    if isinstance(name, str):
+        return Atom(name)
+    msg = f"expected a str, snex.Atom or snex.Term, got {name!r}"
+    raise TypeError(msg)
+
+
+def _request(
+    m: Name,
+    f: Name,
+    args: Iterable[object],
+    node: Name | None,
+    result_encoding_opts: EncodingOpts | Mapping[str, object] | None,
+) -> tuple[object, ...]:
+    if isinstance(args, (str, bytes, dict)):
+        msg = f"expected a list of arguments, got {args!r}"
+        raise TypeError(msg)
+    opts: object = None
+    if result_encoding_opts is not None:
+        from ._options import wire_opts  # noqa: PLC0415 - enum classes that few programs need
+
+        opts = wire_opts(result_encoding_opts)
+    return (None if node is None else _name(node), _name(m), _name(f), list(args), opts)
+
+
+async def send(to: object, data: object) -> None:
+    """Send a message, and return when it has been sent.
+
+    Thread-safe, and usable on any event loop; so are `cast` and `call`.
+
+    Args:
+        to: any destination of `Kernel.send/2`: a pid as a `Term`, a registered name as an `Atom`,
+            or a tuple of a name and a node.
+        data: the message.
+
+    Raises:
+        ElixirError: if there is no such destination.
+        TypeError: if `to` or `data` can't be encoded.
+        RuntimeError: outside of an interpreter.
+
+    Example:
+        `await snex.send(pid, {"progress": 0.5})`
+    """
+    await current().request(_frame.SEND, (to, data))
+
+
+async def cast(m: Name, f: Name, args: Iterable[object], *, node: Name | None = None) -> None:
+    """Call an Elixir function in a new process, without waiting for it.
+
+    Args:
+        m: the module: `"Elixir.Enum"`, or `"erlang"`.
+        f: the function.
+        args: its arguments.
+        node: where to call it; the VM's own node if left out.
+
+    Raises:
+        TypeError: if something can't be encoded.
+        RuntimeError: outside of an interpreter.
+
+    Example:
+        `await snex.cast("Elixir.IO", "puts", ["hello"])`
+    """
+    await current().post(_frame.CAST, _request(m, f, args, node, None))
+
+
+async def call(
+    m: Name,
+    f: Name,
+    args: Iterable[object],
+    *,
+    node: Name | None = None,
+    result_encoding_opts: EncodingOpts | None = None,
+) -> Any:  # noqa: ANN401 - whatever the function returns
+    """Call an Elixir function in a new process and return its result.
+
+    Cancelling the task that waits forgets the call; the function itself runs on.
+
+    Args:
+        m: the module: `"Elixir.Enum"`, or `"erlang"`.
+        f: the function.
+        args: its arguments.
+        node: where to call it; the VM's own node if left out.
+        result_encoding_opts: how the result is encoded, see `EncodingOpts`.
+
+    Raises:
+        ElixirError: if the function raises, exits, throws, does not exist or may not be called.
+        TypeError: if something can't be encoded.
+        RuntimeError: outside of an interpreter, or when the VM is gone.
+
+    Example:
+        `await snex.call("Elixir.Enum", "sum", [[1, 2, 3]])`
+    """
+    request = _request(m, f, args, node, result_encoding_opts)
+    return await current().request(_frame.CALL, request)
+
+
+def send_sync(to: object, data: object) -> None:
+    """Like `send`, for threads that run no event loop. Blocks the thread.
+
+    Raises:
+        RuntimeError: also on the thread of the interpreter's own event loop, which would wait for
+            itself.
+    """
+    current().request_sync("send_sync", _frame.SEND, (to, data))
+
+
+def call_sync(
+    m: Name,
+    f: Name,
+    args: Iterable[object],
+    *,
+    node: Name | None = None,
+    result_encoding_opts: EncodingOpts | None = None,
+) -> Any:  # noqa: ANN401 - whatever the function returns
+    """Like `call`, for threads that run no event loop. Blocks the thread.
+
+    Raises:
+        RuntimeError: also on the thread of the interpreter's own event loop, which would wait for
+            itself.
+    """
+    request = _request(m, f, args, node, result_encoding_opts)
+    return current().request_sync("call_sync", _frame.CALL, request)
+
+
+def current() -> Any:  # noqa: ANN401 - placeholder
+    """Return the client of this process."""
+    from . import _client  # noqa: PLC0415 - it needs asyncio, which `import snex` does not
+
+    return _client.current()

@@ -1,0 +1,110 @@
+"""Environments: the global variables that code runs with.
+
+An environment is a plain `dict`. The VM chooses its id and says when it is no longer needed; code
+that still runs, and functions that it has defined, keep the `dict` itself alive.
+"""
+
+from __future__ import annotations
+
+import builtins
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+ROOT = 0
+
+ALL = 0
+ONLY = 1
+EXCEPT = 2
+
+Env = dict[str, Any]
+
+
+class EnvError(Exception):
+    """A request for something that is not there; `code` is that of the ERROR frame."""
+
+    def __init__(self, code: str, reason: str) -> None:
+        """Keep the code apart from the text."""
+        super().__init__(reason)
+        self.code = code
+
+
+def fresh_env() -> Env:
+    """Return what every environment starts from."""
+    import snex  # noqa: PLC0415 - this module is a part of it
+
+    return {
+        "__name__": "__main__",
+        "__doc__": None,
+        "__package__": None,
+        "__loader__": None,
+        "__spec__": None,
+        "__builtins__": builtins,
+        "snex": snex,
+        "Elixir": snex.Elixir,
+    }
+
+
+class Envs:
+    """The table of environments, on the event loop's thread only."""
+
+    def __init__(self) -> None:
+        """Begin with the root alone."""
+        self._envs: dict[int, Env] = {ROOT: fresh_env()}
+
+    def __len__(self) -> int:
+        """Count the environments, with the root."""
+        return len(self._envs)
+
+    def get(self, env_id: int | None) -> Env:
+        """Return an environment; for `None` a copy of the root that is in no table.
+
+        Raises:
+            EnvError: `env_not_found`.
+        """
+        if env_id is None:
+            return self._envs[ROOT].copy()
+        try:
+            return self._envs[env_id]
+        except KeyError:
+            raise EnvError("env_not_found", f"no environment with id {env_id}") from None
+
+    def make(
+        self,
+        env_id: int,
+        sources: Sequence[tuple[int, int, Sequence[str]]],
+        variables: dict[str, object],
+    ) -> None:
+        """Make an environment: the root's variables, then each source's, then `variables`.
+
+        Args:
+            env_id: what it will be known by.
+            sources: `(env_id, mode, names)` each; later ones win.
+            variables: these win over all.
+
+        Raises:
+            EnvError: `env_not_found`, or `env_key_not_found` for a name of mode `ONLY`.
+        """
+        env = self._envs[ROOT].copy()
+        for source_id, mode, names in sources:
+            source = self.get(source_id)
+            if mode == ONLY:
+                for name in names:
+                    if name not in source:
+                        reason = f"no variable {name!r} in environment {source_id}"
+                        raise EnvError("env_key_not_found", reason)
+                    env[name] = source[name]
+            elif mode == EXCEPT:
+                left_out = set(names)
+                env.update((k, v) for k, v in source.items() if k not in left_out)
+            else:
+                env.update(source)
+        env.update(variables)
+        self._envs[env_id] = env
+
+    def drop(self, env_ids: Sequence[int]) -> None:
+        """Forget environments. Unknown ids are ignored; the root stays."""
+        for env_id in env_ids:
+            if env_id != ROOT:
+                self._envs.pop(env_id, None)

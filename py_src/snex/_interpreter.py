@@ -1,0 +1,194 @@
+"""The interpreter: joins reader, writer, environments, runner and client on one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pickle
+import sys
+from typing import TYPE_CHECKING, Any
+
+from . import _client, _frame
+from ._calls import ElixirError
+from ._client import Client
+from ._envs import Envs
+from ._etf import encode
+from ._reader import FrameReader
+from ._runner import Runner
+from ._writer import FrameWriter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from ._sinks import Sink
+
+    Body = bytes | bytearray
+
+EXIT_GARBAGE = 70
+# How long tasks may take to end, once the VM is gone. The warden waits longer than that.
+_GRACE = 2.0
+
+
+class Interpreter:
+    """Everything of one connection, on the thread of its event loop.
+
+    Order at the end: the reader stops, waiting requests fail, tasks are cancelled and awaited, the
+    loop is closed. The descriptors stay open until the process is gone, so that nothing else can
+    take their numbers.
+    """
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, in_fd: int, out_fd: int, limits: tuple[int, int]
+    ) -> None:
+        """Prepare; both descriptors are non-blocking by now."""
+        self._loop = loop
+        self._pid = os.getpid()
+        low, high = limits
+        self._writer = FrameWriter(out_fd, loop, low, high, self._pressure, self._writer_broken)
+        self._reader = FrameReader(in_fd, loop, self._frame, self._input_ended)
+        self._envs = Envs()
+        self._runner = Runner(loop, self._envs, self._answer)
+        self._client = Client(self._writer)
+        self.status = 0
+        self.ended = False
+
+    def run(self) -> int:
+        """Serve until the VM is gone. Returns the exit status."""
+        _client.use(self._client)
+        self._reader.start()
+        while not self.ended:
+            try:
+                self._loop.run_forever()
+            except (SystemExit, KeyboardInterrupt) as error:
+                # Asyncio lets these two through when a task that an evaluation left behind raises
+                # them. They end that task, not the interpreter.
+                self._leave_if_forked()
+                if not self.ended:
+                    print(f"snex: a task has raised {error!r}", file=sys.stderr)  # noqa: T201
+        self._shut_down()
+        return self.status
+
+    def end(self) -> None:
+        """Begin to end, from the event loop's thread or from a signal handler on it."""
+        if self.ended:
+            return
+        self.ended = True
+        self._runner.ending = True
+        self._loop.stop()
+
+    def _shut_down(self) -> None:
+        self._reader.stop()
+        self._client.close()
+        tasks = asyncio.all_tasks(self._loop)
+        for task in tasks:
+            task.cancel()
+        try:
+            if tasks:
+                self._loop.run_until_complete(asyncio.wait(tasks, timeout=_GRACE))
+            self._loop.run_until_complete(
+                asyncio.wait_for(self._loop.shutdown_asyncgens(), timeout=_GRACE)
+            )
+        except (SystemExit, KeyboardInterrupt, asyncio.TimeoutError):
+            pass
+        self._loop.close()
+
+    def _input_ended(self, error: BaseException | None) -> None:
+        self._leave_if_forked()
+        if error is not None:
+            self.status = EXIT_GARBAGE
+            print(f"snex: garbage on the input: {error}", file=sys.stderr)  # noqa: T201
+        self.end()
+
+    def _writer_broken(self) -> None:
+        self._soon(self.end)
+
+    def _pressure(self, full: bool) -> None:  # noqa: FBT001 - the writer's callback
+        # New work would only add to what waits to be written.
+        self._soon(self._reader.pause if full else self._reader.resume)
+
+    def _soon(self, callback: Callable[[], None]) -> None:
+        try:
+            self._loop.call_soon_threadsafe(callback)
+        except RuntimeError:
+            if not self._loop.is_closed():
+                raise
+
+    def _leave_if_forked(self) -> None:
+        """End a child that user code has forked and let fall through to here.
+
+        It shares the descriptors and the selector with its parent, and must touch neither.
+        """
+        if os.getpid() != self._pid:
+            for stream in (sys.stdout, sys.stderr):
+                stream.flush()
+            os._exit(0)
+
+    def _answer(self, kind: int, request: int, parts: Sequence[bytes | memoryview]) -> None:
+        self._leave_if_forked()
+        self._writer.write(kind, request, parts)
+
+    def _frame(self, kind: int, request: int, body: Body, sinks: Sequence[Sink]) -> None:
+        if kind == _frame.EVAL:
+            try:
+                fields: Any = _load(body, sinks)
+            except BaseException as error:  # noqa: BLE001 - constructors of the user's classes
+                self._runner.fail(request, error)
+                return
+            self._runner.eval(request, fields)
+        elif kind == _frame.CALL_RESULT:
+            # A late answer is not even decoded.
+            if self._client.expects(request):
+                self._settle(request, body, sinks)
+        elif kind == _frame.MAKE_ENV:
+            self._make_env(request, body, sinks)
+        elif kind == _frame.CALL_ERROR:
+            self._settle_error(request, body, sinks)
+        elif kind == _frame.CANCEL:
+            self._runner.cancel(request)
+        elif kind == _frame.DROP_ENVS:
+            self._drop_envs(body, sinks)
+        else:
+            self._input_ended(_frame.FrameError("a second HELLO"))
+
+    def _drop_envs(self, body: Body, sinks: Sequence[Sink]) -> None:
+        try:
+            env_ids: Any = _load(body, sinks)
+            self._envs.drop(env_ids)
+        except Exception as error:  # noqa: BLE001 - there is nobody to be told but the VM itself
+            self._input_ended(_frame.FrameError(f"DROP_ENVS that does not decode: {error!r}"))
+
+    def _settle(self, number: int, body: Body, sinks: Sequence[Sink]) -> None:
+        try:
+            value = _load(body, sinks)
+        except Exception as error:  # noqa: BLE001 - goes to the caller
+            self._client.settle(number, error)
+        except BaseException as error:  # noqa: BLE001 - asyncio would end the loop with these
+            self._client.settle(number, RuntimeError(f"the result raised {error!r}"))
+        else:
+            self._client.settle(number, None, value)
+
+    def _settle_error(self, number: int, body: Body, sinks: Sequence[Sink]) -> None:
+        try:
+            fields: Any = _load(body, sinks)
+            error: Exception = ElixirError(
+                str(fields["kind"]), fields["reason"], fields["message"], fields["stacktrace"]
+            )
+        except Exception as problem:  # noqa: BLE001 - the caller must not wait for ever
+            error = problem
+        self._client.settle(number, error)
+
+    def _make_env(self, request: int, body: Body, sinks: Sequence[Sink]) -> None:
+        try:
+            fields: Any = _load(body, sinks)
+            env_id, sources, variables = fields
+            self._envs.make(env_id, sources, variables or {})
+        except BaseException as error:  # noqa: BLE001 - constructors of the user's classes
+            self._runner.fail(request, error)
+        else:
+            self._answer(_frame.RESULT, request, encode(None))
+
+
+def _load(body: Body, sinks: Sequence[Sink]) -> object:
+    if not sinks:
+        return pickle.loads(body)  # noqa: S301 - from the VM, which could run any code anyway
+    return pickle.loads(body, buffers=[sink.finish() for sink in sinks])  # noqa: S301 - as above

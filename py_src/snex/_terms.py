@@ -1,0 +1,156 @@
+"""Elixir terms that Python has no type for. Pickles from the VM name this module."""
+
+from __future__ import annotations
+
+_LONGEST_ATOM = 255
+
+
+def _checked(name: str) -> str:
+    if not name:
+        msg = "atom is empty"
+        raise ValueError(msg)
+    if len(name) > _LONGEST_ATOM:
+        msg = "atom too long"
+        raise ValueError(msg)
+    return name
+
+
+class Atom(str):
+    """An atom; equal to, and as good a key as, the plain `str` of the same name.
+
+    Args:
+        name: 1 to 255 characters.
+
+    Raises:
+        ValueError: `atom too long`, or `atom is empty`.
+
+    >>> Atom("ok")
+    snex.Atom('ok')
+    >>> {Atom("ok"): 1}["ok"]
+    1
+    """
+
+    __slots__ = ()
+    __module__ = "snex"
+
+    def __new__(cls, name: str) -> Atom:  # noqa: PYI034 - a subclass passes through as well
+        """Check the length."""
+        return str.__new__(cls, _checked(name))
+
+    def __repr__(self) -> str:
+        """Name the type, so that an atom is not mistaken for a `str`."""
+        return f"snex.Atom({str.__repr__(self)})"
+
+    def __getnewargs__(self) -> tuple[str]:
+        """Pickle and copy through the constructor."""
+        return (str.__str__(self),)
+
+
+class DistinctAtom(str):
+    """An atom that equals nothing but a `DistinctAtom` of the same name.
+
+    So that a map may have both `"a"` and `:a` as keys.
+
+    Args:
+        name: 1 to 255 characters.
+
+    Raises:
+        ValueError: `atom too long`, or `atom is empty`.
+
+    >>> DistinctAtom("ok") == "ok"
+    False
+    >>> len({DistinctAtom("ok"): 1, "ok": 2, Atom("yes"): 3})
+    3
+    >>> str(DistinctAtom("ok"))
+    'ok'
+    """
+
+    __slots__ = ()
+    __module__ = "snex"
+
+    def __new__(cls, name: str) -> DistinctAtom:  # noqa: PYI034 - a subclass passes through as well
+        """Check the length."""
+        return str.__new__(cls, _checked(name))
+
+    def __eq__(self, other: object) -> bool:
+        """Only another `DistinctAtom` of the same name is equal."""
+        return isinstance(other, DistinctAtom) and str.__eq__(self, other)
+
+    def __ne__(self, other: object) -> bool:
+        """`str` has a `__ne__` of its own, which would win."""
+        return not self == other
+
+    def __hash__(self) -> int:
+        """Differ from the plain `str`, so that the two rarely meet in one slot of a `dict`."""
+        return hash((DistinctAtom, str.__hash__(self)))
+
+    def __repr__(self) -> str:
+        """Name the type, so that an atom is not mistaken for a `str`."""
+        return f"snex.DistinctAtom({str.__repr__(self)})"
+
+    def __getnewargs__(self) -> tuple[str]:
+        """Pickle and copy through the constructor."""
+        return (str.__str__(self),)
+
+
+_VERSION = 131
+_COMPRESSED = 80
+_NOUNS = {
+    77: "bitstring",
+    88: "pid",
+    89: "port",
+    90: "reference",
+    102: "port",
+    103: "pid",
+    108: "list",
+    112: "function",
+    113: "function",
+    114: "reference",
+    120: "port",
+}
+
+
+class Term(bytes):
+    """Any Elixir term, opaque: a pid, a reference, a function, what `Snex.Serde.term/1` made.
+
+    It can be kept, hashed, compared and sent back; its content is external term format and means
+    nothing to Python.
+
+    Args:
+        etf: a complete term with the leading 131, not compressed.
+
+    Raises:
+        ValueError: for anything else.
+    """
+
+    __slots__ = ()
+    __module__ = "snex"
+
+    def __new__(cls, etf: bytes) -> Term:  # noqa: PYI034 - a subclass passes through as well
+        """Refuse what would break the terms that this one is put into."""
+        self = bytes.__new__(cls, etf)
+        if len(self) < 2 or self[0] != _VERSION or self[1] == _COMPRESSED:  # noqa: PLR2004
+            msg = "not a term in external term format"
+            raise ValueError(msg)
+        return self
+
+    def __repr__(self) -> str:
+        """Say what kind of term it is, where the first byte tells."""
+        return f"<snex.Term {_NOUNS.get(self[1], 'term')} {hash(self) & 0xFFFFFFFF:08x}>"
+
+    def __str__(self) -> str:
+        """Like `repr`: the bytes are nobody's business."""
+        return repr(self)
+
+    def __getnewargs__(self) -> tuple[bytes]:
+        """Pickle and copy through the constructor."""
+        return (bytes(memoryview(self)),)
+
+
+def decode_text(data: bytes) -> str:
+    """Return `data` as text; the VM names this function when it knows that the data is not UTF-8.
+
+    Raises:
+        UnicodeDecodeError: with the position.
+    """
+    return bytes(data).decode("utf-8")

@@ -1,0 +1,171 @@
+"""Exceptions to what the VM is told about them.
+
+Nothing that an exception does may fail here: its `str`, its notes, its chain are user code or the
+result of it.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from ._code import source_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from traceback import TracebackException
+    from types import TracebackType
+
+PYTHON_ERROR = "python_runtime_error"
+# Exceptions in one chain: as long as a person would read. Recursion that fails inside of `except`
+# makes chains of hundreds, each with a traceback of hundreds.
+_MAX_CHAIN = 16
+_OURS = os.path.dirname(__file__) + os.sep
+
+_UNPRINTABLE = "<exception str() failed>"
+
+
+def error_fields(error: BaseException) -> dict[str, object]:
+    """Return the body of an ERROR frame for an exception that user code has raised."""
+    return {
+        "code": PYTHON_ERROR,
+        "reason": _text(_str(error)),
+        "traceback": [_text(line) for line in format_error(error)],
+        "exception": _describe(error, _MAX_CHAIN),
+    }
+
+
+def format_error(error: BaseException) -> list[str]:
+    """Return what `traceback.format_exception` gives, without frames of this package on top.
+
+    Lines of code that was given as a string are shown as well.
+    """
+    try:
+        with _ShortChain(error):
+            return _format(error)
+    except BaseException as problem:  # noqa: BLE001 - anything may come out of a broken exception
+        name = type(error).__name__
+        return [f"{name}: {_str(error)}\n", f"(no traceback: {type(problem).__name__})\n"]
+
+
+def _text(value: str) -> bytes:
+    """Encode for the VM. A lone surrogate in a message must not cost the message."""
+    return value.encode("utf-8", "backslashreplace")
+
+
+def _str(value: object) -> str:
+    try:
+        return str(value)
+    except BaseException:  # noqa: BLE001 - user code
+        return _UNPRINTABLE
+
+
+def _describe(error: BaseException, depth: int) -> dict[str, object]:
+    kind = type(error)
+    cause = _next(error)
+    return {
+        "type": _text(_str(kind.__qualname__)),
+        "module": _text(_str(kind.__module__)),
+        "notes": [_text(_str(note)) for note in _notes(error)],
+        "cause": _describe(cause, depth - 1) if cause is not None and depth else None,
+    }
+
+
+def _notes(error: BaseException) -> list[object]:
+    try:
+        notes = getattr(error, "__notes__", None)
+    except BaseException:  # noqa: BLE001 - user code
+        return []
+    return notes if type(notes) is list else []
+
+
+def _next(error: BaseException) -> BaseException | None:
+    """Return the exception that led to this one, as a traceback would show it."""
+    if error.__cause__ is not None:
+        return error.__cause__
+    return None if error.__suppress_context__ else error.__context__
+
+
+class _ShortChain:
+    """Cuts a chain of exceptions while it is being formatted, and mends it afterwards."""
+
+    def __init__(self, error: BaseException) -> None:
+        last: BaseException | None = error
+        for _ in range(_MAX_CHAIN):
+            last = _next(last) if last is not None else None
+        self._last = last
+
+    def __enter__(self) -> None:
+        if (last := self._last) is not None:
+            self._saved = (last.__cause__, last.__context__, last.__suppress_context__)
+            last.__cause__ = last.__context__ = None
+
+    def __exit__(self, *_: object) -> None:
+        if (last := self._last) is not None:
+            last.__cause__, last.__context__, last.__suppress_context__ = self._saved
+
+
+def _format(error: BaseException) -> list[str]:
+    import linecache  # noqa: PLC0415 - not needed until something fails
+    from traceback import TracebackException  # noqa: PLC0415 - as above
+
+    report = TracebackException(
+        type(error), error, error.__traceback__, lookup_lines=False, compact=True
+    )
+    # `linecache` knows one source per file name, and there are many called `<Snex.Code>`. So each
+    # source gets a name of its own while it is being formatted.
+    names: dict[tuple[str, str, int], str] = {}
+    for part, exception in _pairs(report, error):
+        _adapt(part, exception.__traceback__, names)
+    try:
+        for (_file, source, line), name in names.items():
+            lines = [*["\n"] * (line - 1), *(text + "\n" for text in source.splitlines())]
+            linecache.cache[name] = (len(source), None, lines, name)
+        result = list(report.format())
+    finally:
+        for name in names.values():
+            linecache.cache.pop(name, None)
+    for (file, _source, _line), name in names.items():
+        result = [text.replace(f'File "{name}"', f'File "{file}"') for text in result]
+    return result
+
+
+def _pairs(
+    report: TracebackException, error: BaseException
+) -> Iterator[tuple[TracebackException, BaseException]]:
+    """Pair each part of a report with the exception that it is about."""
+    todo: list[tuple[Any, Any]] = [(report, error)]
+    while todo:
+        part, exception = todo.pop()
+        if part is None or exception is None:
+            continue
+        yield part, exception
+        todo.append((part.__cause__, exception.__cause__))
+        todo.append((part.__context__, exception.__context__))
+        todo.extend(
+            zip(getattr(part, "exceptions", None) or (), getattr(exception, "exceptions", ()))  # noqa: B905
+        )
+
+
+def _adapt(
+    part: TracebackException,
+    traceback: TracebackType | None,
+    names: dict[tuple[str, str, int], str],
+) -> None:
+    """Drop our own frames from the top and give the others the names of their sources."""
+    ours = 0
+    top = True
+    for frame in part.stack:
+        if traceback is None:
+            break
+        code = traceback.tb_frame.f_code
+        traceback = traceback.tb_next
+        if top and code.co_filename.startswith(_OURS):
+            ours += 1
+            continue
+        top = False
+        source = source_of(code)
+        if source is not None:
+            key = (code.co_filename, *source)
+            frame.filename = names.setdefault(key, f"<Snex.Code {len(names)} of {id(names)}>")
+    del part.stack[:ours]

@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from support.vm import VM
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from snex._etf import Encoder
+
+
+@pytest.fixture
+def vm() -> Iterator[VM]:
+    """An interpreter that has said that it is ready."""
+    with VM() as machine:
+        machine.ready()
+        yield machine
+
+
+@pytest.fixture(autouse=True)
+def _custom_encoder() -> Iterator[None]:
+    """Leave no custom encoder behind."""
+    from snex._etf import Settings
+
+    before: Encoder | None = Settings.custom_encoder
+    yield
+    Settings.custom_encoder = before

@@ -1,0 +1,224 @@
+"""The VM's side of the wire, for tests: starts `python -m snex` and speaks frames with it."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import select
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from support.etf import A, decode
+
+PACKAGE = Path(__file__).parents[2]
+HELLO, EVAL, MAKE_ENV, DROP_ENVS, CANCEL, CALL_RESULT, CALL_ERROR = range(1, 8)
+READY, REFUSED, RESULT, ERROR, CALL, CAST, SEND = range(0x81, 0x88)
+BUFFERS = 1
+
+# A test that waits this long for an event has failed.
+PATIENCE = 60.0
+
+SET_HEAD = b"t\0\0\0\x02w\x0a__struct__w\x0dElixir.MapSetw\x03map"
+
+
+class PythonError(Exception):
+    """An ERROR frame; `fields` has text instead of binaries."""
+
+    def __init__(self, fields: dict[str, Any]) -> None:
+        super().__init__(fields["reason"])
+        self.fields = fields
+
+
+def text(value: Any) -> Any:
+    """Turn the binaries of an ERROR frame into text."""
+    if isinstance(value, bytes):
+        return value.decode()
+    if isinstance(value, list):
+        return [text(item) for item in value]
+    if isinstance(value, dict):
+        return {text(k): text(v) for k, v in value.items()}
+    return value
+
+
+def frame(kind: int, request: int, body: bytes = b"", flags: int = 0) -> bytes:
+    return struct.pack("<2sBBQQ", b"SX", kind, flags, request, len(body)) + body
+
+
+def with_buffers(obj: Any, buffers: list[tuple[int, bytes]]) -> bytes:
+    """Return the body of a frame with BUFFERS; `obj` has a `PickleBuffer` in each one's place."""
+    seen: list[Any] = []
+    data = pickle.dumps(obj, 5, buffer_callback=seen.append)
+    assert len(seen) == len(buffers)
+    table = b"".join(struct.pack("<BQ", kind, len(content)) for kind, content in buffers)
+    return struct.pack("<I", len(buffers)) + table + data + b"".join(c for _, c in buffers)
+
+
+def place() -> pickle.PickleBuffer:
+    """Return what stands for a buffer in the object given to `with_buffers`."""
+    return pickle.PickleBuffer(bytearray())
+
+
+class VM:
+    """One interpreter. Use as a context manager; the process is gone afterwards."""
+
+    def __init__(
+        self,
+        *,
+        hello: dict[str, Any] | None = None,
+        stdio: bool = False,
+        greet: bool = True,
+        args: tuple[str, ...] = (),
+    ) -> None:
+        python_in, self.out_fd = os.pipe()
+        self.in_fd, python_out = os.pipe()
+        paths = [str(PACKAGE), os.environ.get("PYTHONPATH", "")]
+        env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+        numbers = ("0", "1") if stdio else (str(python_in), str(python_out))
+        self.process = subprocess.Popen(
+            [sys.executable, *args, "-m", "snex", *numbers],
+            stdin=python_in if stdio else subprocess.DEVNULL,
+            stdout=python_out if stdio else subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            pass_fds=() if stdio else (python_in, python_out),
+            env=env,
+        )
+        os.close(python_in)
+        os.close(python_out)
+        self.next_id = 1
+        self.pending: list[tuple[int, int, bytes]] = []
+        self.data = b""
+        if greet:
+            self.greet(hello or {})
+
+    def __enter__(self) -> VM:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.hang_up()
+        self.process.kill()
+        self.process.wait(PATIENCE)
+        for stream in (self.process.stdout, self.process.stderr):
+            if stream is not None:
+                stream.close()
+        if self.in_fd >= 0:
+            os.close(self.in_fd)
+
+    def greet(self, hello: dict[str, Any]) -> None:
+        fields = {
+            "protocol": 1,
+            "version": "1.0.0",
+            "eager": True,
+            "buffer_limits": (4 << 20, 8 << 20),
+            "map_set": (SET_HEAD, b"j"),
+        }
+        self.send(HELLO, 0, pickle.dumps({**fields, **hello}))
+
+    def ready(self) -> dict[Any, Any]:
+        """Return the fields of READY."""
+        return dict(text(decode(self.expect(READY)[1])))
+
+    def hang_up(self) -> None:
+        """Close the pipe towards Python."""
+        if self.out_fd >= 0:
+            os.close(self.out_fd)
+            self.out_fd = -1
+
+    def send(self, kind: int, request: int, body: bytes = b"", flags: int = 0) -> None:
+        """Write a frame; blocks while the pipe is full, as tests do not."""
+        data = memoryview(frame(kind, request, body, flags))
+        while data:
+            data = data[os.write(self.out_fd, data) :]
+
+    def request(self, kind: int, fields: Any) -> int:
+        number = self.next_id
+        self.next_id += 1
+        self.send(kind, number, pickle.dumps(fields, 5))
+        return number
+
+    def eval(  # noqa: PLR0913, PLR0917 - the fields of the frame
+        self,
+        source: str,
+        env: int | None = 0,
+        variables: dict[str, Any] | None = None,
+        file: str | None = None,
+        line: int = 1,
+    ) -> int:
+        return self.request(EVAL, (env, source, file, line, variables or {}))
+
+    def run(self, source: str, *args: Any, **more: Any) -> Any:
+        """Evaluate and return the result, or raise `PythonError`."""
+        return self.reply(self.eval(source, *args, **more))
+
+    def make_env(self, env: int, sources: list[Any], variables: dict[str, Any]) -> Any:
+        return self.reply(self.request(MAKE_ENV, (env, sources, variables)))
+
+    def reply(self, request: int) -> Any:
+        """Wait for the answer to a request, whatever else comes before."""
+        while True:
+            for entry in self.pending:
+                kind, number, body = entry
+                if number == request and kind in {RESULT, ERROR}:
+                    self.pending.remove(entry)
+                    if kind == RESULT:
+                        return decode(body)
+                    raise PythonError(text(decode(body)))
+            self.pending.append(self.read())
+
+    def expect(self, kind: int) -> tuple[int, bytes]:
+        """Wait for a frame of a kind and return its id and body."""
+        while True:
+            for entry in self.pending:
+                if entry[0] == kind:
+                    self.pending.remove(entry)
+                    return entry[1], entry[2]
+            self.pending.append(self.read())
+
+    def read(self) -> tuple[int, int, bytes]:
+        """Read the next frame."""
+        while len(self.data) < 20:
+            self._more()
+        magic, kind, flags, request, length = struct.unpack_from("<2sBBQQ", self.data)
+        assert (magic, flags) == (b"SX", 0), self.data[:20]
+        chunks = [self.data[20:]]
+        have = len(chunks[0])
+        while have < length:
+            chunks.append(self._chunk())
+            have += len(chunks[-1])
+        data = b"".join(chunks)
+        self.data = data[length:]
+        return kind, request, data[:length]
+
+    def _more(self) -> None:
+        self.data += self._chunk()
+
+    def _chunk(self) -> bytes:
+        ready, _, _ = select.select([self.in_fd], [], [], PATIENCE)
+        assert ready, "nothing arrived"
+        chunk = os.read(self.in_fd, 1 << 20)
+        if not chunk:
+            raise EOFError
+        return chunk
+
+    def wait(self) -> int:
+        """Wait for the process to end and return its status."""
+        return self.process.wait(PATIENCE)
+
+    def errors(self) -> str:
+        """Return all of standard error, once the process has ended."""
+        assert self.process.stderr is not None
+        return self.process.stderr.read().decode()
+
+
+def wait_until(condition: Any) -> None:
+    """Wait for something that has no event of its own, outside of our process."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to pass"
+        time.sleep(0.01)
+
+
+__all__ = ["A", "VM", "PythonError", "decode", "frame", "place", "wait_until", "with_buffers"]

@@ -1,0 +1,260 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import threading
+import tracemalloc
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from support.vm import BUFFERS, CANCEL, EVAL, frame, place, with_buffers
+
+from snex._frame import FrameError
+from snex._interpreter import _load
+from snex._reader import FrameReader
+from snex._sinks import AHEAD, SINKS, BytesSink, Sink
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+class Bench:
+    """A reader on a pipe; everything it says goes to a list."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.out_fd: int
+        self.in_fd, self.out_fd = os.pipe()
+        os.set_blocking(self.in_fd, False)
+        self.frames: list[tuple[int, int, Any]] = []
+        self.ends: list[BaseException | None] = []
+        self.keep: Callable[[Any, Any], Any] = lambda body, sinks: (bytes(body), list(sinks))
+        self.reader = FrameReader(self.in_fd, self.loop, self._frame, self._end)
+        self.reader.start()
+
+    def _frame(self, kind: int, request: int, body: Any, sinks: Any) -> None:
+        self.frames.append((kind, request, self.keep(body, sinks)))
+
+    def _end(self, error: BaseException | None) -> None:
+        self.ends.append(error)
+        self.loop.stop()
+
+    def write(self, *pieces: bytes) -> None:
+        for piece in pieces:
+            view = memoryview(piece)
+            while view:
+                view = view[os.write(self.out_fd, view) :]
+
+    def write_aside(self, *pieces: bytes, close: bool = True) -> threading.Thread:
+        def run() -> None:
+            self.write(*pieces)
+            if close:
+                self.hang_up()
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        return thread
+
+    def hang_up(self) -> None:
+        os.close(self.out_fd)
+        self.out_fd = -1
+
+    def until_end(self) -> None:
+        self.loop.call_later(60, self.loop.stop)
+        self.loop.run_forever()
+        assert self.ends, "no end was seen"
+
+    def close(self) -> None:
+        self.reader.stop()
+        self.loop.close()
+        os.close(self.in_fd)
+        if self.out_fd >= 0:
+            os.close(self.out_fd)
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    b = Bench()
+    yield b
+    b.close()
+
+
+def test_many_frames_in_one_chunk_come_in_order(bench: Bench) -> None:
+    bench.write(b"".join(frame(EVAL, i, b"x" * (i % 5)) for i in range(500)))
+    bench.hang_up()
+    bench.until_end()
+    assert [(n, body) for _, n, (body, _) in bench.frames] == [
+        (i, b"x" * (i % 5)) for i in range(500)
+    ]
+    assert bench.ends == [None]
+
+
+def test_frames_that_come_byte_by_byte_are_whole(bench: Bench) -> None:
+    data = frame(EVAL, 1, b"abc") + frame(CANCEL, 2)
+    fields = with_buffers({"a": place()}, [(0, b"xyz")])
+    data += frame(EVAL, 3, fields, BUFFERS) + frame(CANCEL, 4)
+    bench.keep = lambda body, sinks: _load(body, sinks) if sinks else bytes(body)
+    seen: list[int] = []
+
+    def feed(position: int = 0) -> None:
+        seen.append(len(bench.frames))
+        if position == len(data):
+            bench.hang_up()
+        else:
+            os.write(bench.out_fd, data[position : position + 1])
+            bench.loop.call_soon(feed, position + 1)
+
+    feed()
+    bench.until_end()
+    assert bench.frames == [(EVAL, 1, b"abc"), (CANCEL, 2, b""), (EVAL, 3, {"a": b"xyz"}), (CANCEL, 4, b"")]
+    # None of them has waited for the end.
+    assert seen[-1] >= 3
+
+
+@pytest.mark.parametrize("size", [0, 1, 1000, 65536 - 20, 65536, 100_000, 1_000_000, 3_000_001])
+def test_bodies_of_every_size_arrive(bench: Bench, size: int) -> None:
+    body = os.urandom(size)
+    thread = bench.write_aside(frame(EVAL, 1, body), frame(CANCEL, 2), frame(EVAL, 3, body))
+    bench.until_end()
+    thread.join()
+    assert bench.frames == [(EVAL, 1, (body, [])), (CANCEL, 2, (b"", [])), (EVAL, 3, (body, []))]
+
+
+@pytest.mark.parametrize("size", [0, 1, 20_000, 70_000, 2_000_000])
+@pytest.mark.parametrize("count", [0, 1, 3, 200])
+def test_buffers_of_every_type_and_size_arrive(bench: Bench, size: int, count: int) -> None:
+    if size * count > 10_000_000:
+        size //= 100
+    content = b"a" * size
+    body = with_buffers([place() for _ in range(count)], [(i % 4, content) for i in range(count)])
+    bench.keep = _load
+    thread = bench.write_aside(frame(EVAL, 1, body, BUFFERS), frame(EVAL, 2, body, BUFFERS))
+    bench.until_end()
+    thread.join()
+    assert [n for _, n, _ in bench.frames] == [1, 2]
+    for _, _, value in bench.frames:
+        assert len(value) == count
+        for i, item in enumerate(value):
+            assert type(item) is (bytes, str, bytearray, memoryview)[i % 4]
+            assert item == (content.decode() if i % 4 == 1 else content)
+            if i % 4 == 3:
+                assert item.readonly
+
+
+def test_a_body_that_is_complete_does_not_wait_for_more(bench: Bench) -> None:
+    def stop(*_: Any) -> None:
+        bench.loop.stop()
+
+    bench.keep = stop
+    body = b"x" * 1_000_000
+    for flags, data in ((0, body), (BUFFERS, with_buffers([place()], [(0, body)]))):
+        thread = bench.write_aside(frame(EVAL, 1, data, flags), close=False)
+        bench.loop.run_forever()
+        thread.join()
+    assert len(bench.frames) == 2
+    assert bench.ends == []
+
+
+def test_timers_and_others_get_their_turn_among_many_frames(bench: Bench) -> None:
+    before: list[int] = []
+    bench.write(b"".join(frame(CANCEL, i) for i in range(2000)))
+    bench.loop.call_soon(lambda: bench.loop.call_soon(lambda: bench.loop.call_soon(lambda: before.append(len(bench.frames)))))
+    bench.hang_up()
+    bench.until_end()
+    assert len(bench.frames) == 2000
+    assert before[0] < 2000
+
+
+def test_a_paused_reader_takes_nothing_and_loses_nothing(bench: Bench) -> None:
+    def pause(*_: Any) -> None:
+        bench.reader.pause()
+        bench.loop.stop()
+
+    bench.keep = pause
+    bench.write(b"".join(frame(CANCEL, i) for i in range(100)))
+    bench.hang_up()
+    for i in range(1, 101):
+        bench.loop.run_forever()
+        assert len(bench.frames) == i
+        bench.reader.resume()
+    bench.until_end()
+
+
+def test_a_receiver_that_fails_does_not_keep_the_next_frames(bench: Bench) -> None:
+    def fail(*_: Any) -> None:
+        raise ZeroDivisionError
+
+    bench.keep = fail
+    failures: list[Any] = []
+    bench.loop.set_exception_handler(lambda _, context: failures.append(context))
+    bench.write(b"".join(frame(CANCEL, i) for i in range(10)))
+    count = 0
+
+    def check() -> None:
+        nonlocal count
+        count += 1
+        if len(failures) == 10 or count == 1000:
+            bench.loop.stop()
+        else:
+            bench.loop.call_soon(check)
+
+    check()
+    bench.loop.run_forever()
+    assert len(failures) == 10
+
+
+@pytest.mark.parametrize("garbage", [b"X", b"hello", b"SY" + bytes(30), frame(EVAL, 1, b"", 2), frame(0x99, 1)])
+def test_frames_before_garbage_count_and_none_behind(bench: Bench, garbage: bytes) -> None:
+    bench.write(frame(CANCEL, 1) + garbage)
+    bench.until_end()
+    assert [n for _, n, _ in bench.frames] == [1]
+    assert [type(error) for error in bench.ends] == [FrameError]
+
+
+@pytest.mark.skipif(sys.implementation.name != "cpython", reason="tracemalloc")
+@pytest.mark.parametrize("kind", range(4))
+def test_a_large_buffer_takes_its_own_size_and_no_more(bench: Bench, kind: int) -> None:
+    size = 64 * 1024 * 1024
+    body = with_buffers([place()], [(kind, b"a" * size)])
+    sizes = []
+    bench.keep = lambda body, sinks: sizes.append(len(_load(body, sinks)[0]))  # type: ignore[index, arg-type]
+    piece = frame(EVAL, 1, body, BUFFERS)
+    thread = bench.write_aside(piece)
+    tracemalloc.start()
+    bench.until_end()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    thread.join()
+    assert sizes == [size]
+    # Text is decoded into another object.
+    assert peak < size * (2 if kind == 1 else 1) + 2_000_000
+
+
+@pytest.mark.skipif(sys.implementation.name != "cpython", reason="tracemalloc")
+def test_a_length_is_not_believed(bench: Bench) -> None:
+    lie = 2**50
+    bench.write(frame(EVAL, 1, b"")[:-8] + lie.to_bytes(8, "little") + b"x")
+    bench.hang_up()
+    tracemalloc.start()
+    bench.until_end()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < AHEAD + 2_000_000
+    assert bench.frames == []
+
+
+@pytest.mark.parametrize("kind", range(4))
+def test_sinks_grow_as_data_comes(kind: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("snex._sinks.AHEAD", 1000)
+    content = bytes(i % 100 for i in range(5500))
+    sink = SINKS[kind](len(content))
+    for start in range(0, len(content), 700):
+        sink.put(memoryview(content)[start : start + 700])
+    result = sink.finish()
+    assert result == (content.decode() if kind == 1 else content)
+
+
+def test_empty_sinks_finish() -> None:
+    assert BytesSink(0).finish() == b""
+    assert Sink(0).finish() == b""
