@@ -19,7 +19,7 @@ defmodule Snex.Native do
     request_count: 1,
     call_result: 5,
     call_result_dirty: 5,
-    call_error: 5
+    call_error: 4
   ]
 
   @spec load() :: :ok | {:error, term()}
@@ -73,9 +73,9 @@ defmodule Snex.Native do
           Snex.Request.outcome()
   def call_result_dirty(_interpreter, _reference, _call, _value, _options), do: not_loaded()
 
-  @spec call_error(pid(), reference(), non_neg_integer(), map(), tuple()) ::
+  @spec call_error(pid(), reference(), non_neg_integer(), map()) ::
           Snex.Request.outcome()
-  def call_error(_interpreter, _reference, _call, _failure, _options), do: not_loaded()
+  def call_error(_interpreter, _reference, _call, _failure), do: not_loaded()
 
   defp not_loaded, do: :erlang.nif_error(:not_loaded)
 end

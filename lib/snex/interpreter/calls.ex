@@ -94,7 +94,7 @@ defmodule Snex.Interpreter.Calls do
     }
 
     error = fn reference, _scheduler ->
-      Native.call_error(interpreter, reference, id, failure, {nil, nil, nil})
+      Native.call_error(interpreter, reference, id, failure)
     end
 
     Request.cast(interpreter, error, :infinity)

@@ -36,7 +36,7 @@ pub trait Sink: Send + Sync + 'static {
     /// Where the body of a frame is read to.
     type Body: Body;
 
-    /// The program runs, as this process.
+    /// The program runs, as this process. Comes before anything else but an early end.
     fn started(&self, pid: i32);
     /// The handshake succeeded. Comes before any frame.
     fn ready(&self, ready: Ready);
@@ -130,6 +130,17 @@ enum Command {
     Stop(Duration),
     Broken(String),
     EndOfFrames(String),
+}
+
+/// How far a tree is; the life task says so to those that read from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// The warden has not said that the program runs. Nothing is read: the sink hears of the start first.
+    Starting,
+    /// Bytes may come at any time.
+    Running,
+    /// Nobody is left to write. What the pipes hold is all there will be.
+    Gone,
 }
 
 /// A running worker. `B` keeps large binaries alive while they are queued.

@@ -2,7 +2,7 @@
 
 use crate::options::CallOptions;
 use crate::outcome::Outcome;
-use crate::request;
+use crate::request::Caller;
 use crate::walk::{Scheduler, Stop, Walk};
 use rustler::{Binary, Encoder, Env, LocalPid, NifMap, Term};
 use snex_core::frame::Kind;
@@ -30,10 +30,8 @@ fn call_result<'a>(
     value: Term<'a>,
     options: CallOptions,
 ) -> Term<'a> {
-    submit(env, interpreter, reference, Kind::CallResult, call, options, Scheduler::Normal, |walk| {
-        walk.value(value)
-    })
-    .encode(env)
+    let caller = Caller { env, interpreter, reference, options, scheduler: Scheduler::Normal };
+    submit(&caller, Kind::CallResult, call, |walk| walk.value(value))
 }
 
 #[rustler::nif(schedule = "DirtyCpu")]
@@ -45,66 +43,56 @@ fn call_result_dirty<'a>(
     value: Term<'a>,
     options: CallOptions,
 ) -> Term<'a> {
-    submit(env, interpreter, reference, Kind::CallResult, call, options, Scheduler::Dirty, |walk| {
-        walk.value(value)
-    })
-    .encode(env)
+    let caller = Caller { env, interpreter, reference, options, scheduler: Scheduler::Dirty };
+    submit(&caller, Kind::CallResult, call, |walk| walk.value(value))
 }
 
-/// Submits how a function failed: `ok`, or why not.
-#[rustler::nif]
+/// Submits how a function failed: `ok`, or why not. On a dirty scheduler: a message may be of any length.
+#[rustler::nif(schedule = "DirtyCpu")]
 fn call_error<'a>(
     env: Env<'a>,
     interpreter: LocalPid,
     reference: Term<'a>,
     call: u64,
     failure: Failure<'a>,
-    options: CallOptions,
 ) -> Term<'a> {
-    let outcome =
-        submit(env, interpreter, reference, Kind::CallError, call, options, Scheduler::Normal, |walk| {
-            let pickle = &mut walk.pickle;
-            pickle.dict_begin();
-            pickle.str("kind");
-            pickle.binary(failure.kind.as_slice(), BinaryAs::Str);
-            pickle.str("reason");
-            pickle.call(Global::Term, |pickle| pickle.binary(failure.reason.as_slice(), BinaryAs::Bytes));
-            pickle.str("message");
-            pickle.binary(failure.message.as_slice(), BinaryAs::Str);
-            pickle.str("stacktrace");
-            pickle.list_begin();
-            for (index, line) in failure.stacktrace.iter().enumerate() {
-                pickle.list_item(index);
-                pickle.binary(line.as_slice(), BinaryAs::Str);
-            }
-            pickle.list_end();
-            pickle.dict_end();
-            Ok(())
-        });
-    outcome.encode(env)
+    let options = CallOptions::default();
+    let caller = Caller { env, interpreter, reference, options, scheduler: Scheduler::Dirty };
+    submit(&caller, Kind::CallError, call, |walk| {
+        let pickle = &mut walk.pickle;
+        pickle.dict_begin();
+        pickle.str("kind");
+        pickle.binary(failure.kind.as_slice(), BinaryAs::Str);
+        pickle.str("reason");
+        pickle.call(Global::Term, |pickle| pickle.binary(failure.reason.as_slice(), BinaryAs::Bytes));
+        pickle.str("message");
+        pickle.binary(failure.message.as_slice(), BinaryAs::Str);
+        pickle.str("stacktrace");
+        pickle.list_begin();
+        for (index, line) in failure.stacktrace.iter().enumerate() {
+            pickle.list_item(index);
+            pickle.binary(line.as_slice(), BinaryAs::Str);
+        }
+        pickle.list_end();
+        pickle.dict_end();
+        Ok(())
+    })
 }
 
 fn submit<'a>(
-    env: Env<'a>,
-    interpreter: LocalPid,
-    reference: Term<'a>,
+    caller: &Caller<'a>,
     kind: Kind,
     call: u64,
-    options: CallOptions,
-    scheduler: Scheduler,
     write: impl FnOnce(&mut Walk<'a>) -> Result<(), Stop<'a>>,
-) -> Outcome<'a> {
-    let interpreter = match request::answerable(env, interpreter, reference) {
-        Ok(interpreter) => interpreter,
-        Err(outcome) => return outcome,
+) -> Term<'a> {
+    let submit = || {
+        let interpreter = caller.with_room()?;
+        let mut walk = caller.walk(&interpreter);
+        write(&mut walk)?;
+        // Nobody waits for the answer of an interpreter that is gone.
+        interpreter.worker.submit(walk.pickle.into_frame(kind, call));
+        Err(Outcome::Submitted)
     };
-    let mut walk = Walk::new(options.over(interpreter.worker.sink.encoding), scheduler);
-    match write(&mut walk) {
-        Ok(()) => {
-            // Nobody waits for the answer of an interpreter that is gone.
-            interpreter.worker.submit(walk.pickle.into_frame(kind, call));
-            Outcome::Submitted
-        }
-        Err(stop) => stop.into(),
-    }
+    let Err(outcome): Result<std::convert::Infallible, Outcome<'a>> = submit();
+    outcome.encode(caller.env)
 }

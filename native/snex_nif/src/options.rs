@@ -22,7 +22,7 @@ impl Default for Options {
 }
 
 /// The options of one call: those that it leaves out are the interpreter's.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub struct CallOptions {
     binary_as: Option<BinaryAs>,
     frozen: Option<bool>,

@@ -2,11 +2,10 @@
 
 use crate::atoms;
 use crate::environment::Environment;
-use crate::held::Held;
 use crate::interpreter::Interpreter;
 use crate::options::CallOptions;
 use crate::outcome::Outcome;
-use crate::pending::Caller;
+use crate::pending;
 use crate::registry;
 use crate::walk::{Scheduler, Stop, Walk};
 use rustler::{Atom, Binary, Encoder, Env, LocalPid, NifMap, ResourceArc, Term};
@@ -36,6 +35,17 @@ struct MakeEnv<'a> {
     vars: Term<'a>,
 }
 
+/// Who asks, on which scheduler, and how its values should look.
+pub struct Caller<'a> {
+    pub env: Env<'a>,
+    /// The interpreter that it asks.
+    pub interpreter: LocalPid,
+    /// By which it knows the message that it waits for.
+    pub reference: Term<'a>,
+    pub options: CallOptions,
+    pub scheduler: Scheduler,
+}
+
 /// Submits code: `{ok, request}` and later a message `{reference, result | error | down, _}` to the caller, or why not.
 #[rustler::nif]
 fn request_eval<'a>(
@@ -45,7 +55,7 @@ fn request_eval<'a>(
     eval: Eval<'a>,
     options: CallOptions,
 ) -> Term<'a> {
-    submit_eval(env, interpreter, reference, &eval, options, Scheduler::Normal).encode(env)
+    Caller { env, interpreter, reference, options, scheduler: Scheduler::Normal }.eval(&eval).encode(env)
 }
 
 #[rustler::nif(schedule = "DirtyCpu")]
@@ -56,7 +66,7 @@ fn request_eval_dirty<'a>(
     eval: Eval<'a>,
     options: CallOptions,
 ) -> Term<'a> {
-    submit_eval(env, interpreter, reference, &eval, options, Scheduler::Dirty).encode(env)
+    Caller { env, interpreter, reference, options, scheduler: Scheduler::Dirty }.eval(&eval).encode(env)
 }
 
 /// Submits an environment to make: `{ok, request, number, handle}` and later a message, or why not.
@@ -68,7 +78,7 @@ fn request_make_env<'a>(
     make: MakeEnv<'a>,
     options: CallOptions,
 ) -> Term<'a> {
-    submit_make_env(env, interpreter, reference, &make, options, Scheduler::Normal)
+    Caller { env, interpreter, reference, options, scheduler: Scheduler::Normal }.make_env(&make)
 }
 
 #[rustler::nif(schedule = "DirtyCpu")]
@@ -79,7 +89,7 @@ fn request_make_env_dirty<'a>(
     make: MakeEnv<'a>,
     options: CallOptions,
 ) -> Term<'a> {
-    submit_make_env(env, interpreter, reference, &make, options, Scheduler::Dirty)
+    Caller { env, interpreter, reference, options, scheduler: Scheduler::Dirty }.make_env(&make)
 }
 
 /// The caller gives up: afterwards no message will come that has not come already. With `cancel`, Python gives up too.
@@ -94,139 +104,125 @@ fn request_forget(interpreter: LocalPid, id: u64, cancel: bool) -> Atom {
     atoms::ok()
 }
 
-fn submit_eval<'a>(
-    env: Env<'a>,
-    interpreter: LocalPid,
-    reference: Term<'a>,
-    eval: &Eval<'a>,
-    options: CallOptions,
-    scheduler: Scheduler,
-) -> Outcome<'a> {
-    let interpreter = match ready(env, interpreter, reference) {
-        Ok(interpreter) => interpreter,
-        Err(outcome) => return outcome,
-    };
-    let walk = Walk::new(options.over(interpreter.worker.sink.encoding), scheduler);
-    submit(env, &interpreter, reference, Kind::Eval, walk, |walk| {
-        walk.pickle.tuple_begin(5);
-        match eval.environment {
-            Some(id) => walk.pickle.int(id as i64),
-            None => walk.pickle.none(),
-        }
-        walk.pickle.binary(eval.source.as_slice(), BinaryAs::Str);
-        match &eval.file {
-            Some(file) => walk.pickle.binary(file.as_slice(), BinaryAs::Str),
-            None => walk.pickle.none(),
-        }
-        walk.pickle.int(eval.line);
-        walk.vars(eval.vars)?;
-        walk.pickle.tuple_end(5);
-        Ok(())
-    })
-}
+impl<'a> Caller<'a> {
+    fn eval(&self, eval: &Eval<'a>) -> Outcome<'a> {
+        let interpreter = match self.started() {
+            Ok(interpreter) => interpreter,
+            Err(outcome) => return outcome,
+        };
+        self.submit(&interpreter, Kind::Eval, |walk| {
+            walk.pickle.tuple_begin(5);
+            match eval.environment {
+                Some(id) => walk.pickle.int(id as i64),
+                None => walk.pickle.none(),
+            }
+            walk.pickle.binary(eval.source.as_slice(), BinaryAs::Str);
+            match &eval.file {
+                Some(file) => walk.pickle.binary(file.as_slice(), BinaryAs::Str),
+                None => walk.pickle.none(),
+            }
+            walk.pickle.int(eval.line);
+            walk.vars(eval.vars)?;
+            walk.pickle.tuple_end(5);
+            Ok(())
+        })
+    }
 
-fn submit_make_env<'a>(
-    env: Env<'a>,
-    interpreter: LocalPid,
-    reference: Term<'a>,
-    make: &MakeEnv<'a>,
-    options: CallOptions,
-    scheduler: Scheduler,
-) -> Term<'a> {
-    let interpreter = match ready(env, interpreter, reference) {
-        Ok(interpreter) => interpreter,
-        Err(outcome) => return outcome.encode(env),
-    };
-    let sink = &interpreter.worker.sink;
-    let walk = Walk::new(options.over(sink.encoding), scheduler);
-    let id = sink.environments.fetch_add(1, Ordering::Relaxed) + 1;
-    let outcome = submit(env, &interpreter, reference, Kind::MakeEnv, walk, |walk| {
-        walk.pickle.tuple_begin(3);
-        walk.pickle.int(id as i64);
-        walk.pickle.list_begin();
-        for (index, (from, mode, names)) in make.from.iter().enumerate() {
-            walk.pickle.list_item(index);
+    fn make_env(&self, make: &MakeEnv<'a>) -> Term<'a> {
+        let interpreter = match self.started() {
+            Ok(interpreter) => interpreter,
+            Err(outcome) => return outcome.encode(self.env),
+        };
+        let sink = &interpreter.worker.sink;
+        let id = sink.environments.fetch_add(1, Ordering::Relaxed) + 1;
+        let outcome = self.submit(&interpreter, Kind::MakeEnv, |walk| {
             walk.pickle.tuple_begin(3);
-            walk.pickle.int(*from as i64);
-            walk.pickle.int(*mode);
+            walk.pickle.int(id as i64);
             walk.pickle.list_begin();
-            for (index, name) in names.iter().enumerate() {
+            for (index, (from, mode, names)) in make.from.iter().enumerate() {
                 walk.pickle.list_item(index);
-                walk.pickle.binary(name.as_slice(), BinaryAs::Str);
+                walk.pickle.tuple_begin(3);
+                walk.pickle.int(*from as i64);
+                walk.pickle.int(*mode);
+                walk.pickle.list_begin();
+                for (index, name) in names.iter().enumerate() {
+                    walk.pickle.list_item(index);
+                    walk.pickle.binary(name.as_slice(), BinaryAs::Str);
+                }
+                walk.pickle.list_end();
+                walk.pickle.tuple_end(3);
             }
             walk.pickle.list_end();
+            walk.vars(make.vars)?;
             walk.pickle.tuple_end(3);
+            Ok(())
+        });
+        match outcome {
+            Outcome::Request(request) => {
+                let handle = ResourceArc::new(Environment::new(id, sink.drops.clone()));
+                (atoms::ok(), request, id, handle).encode(self.env)
+            }
+            outcome => outcome.encode(self.env),
         }
-        walk.pickle.list_end();
-        walk.vars(make.vars)?;
-        walk.pickle.tuple_end(3);
-        Ok(())
-    });
-    match outcome {
-        Outcome::Request(request) => {
-            let handle = ResourceArc::new(Environment::new(id, sink.drops.clone()));
-            (atoms::ok(), request, id, handle).encode(env)
+    }
+
+    /// The interpreter, if it has started, or the caller is the one that starts it.
+    fn started(&self) -> Result<ResourceArc<Interpreter>, Outcome<'a>> {
+        let interpreter = self.with_room()?;
+        let sink = &interpreter.worker.sink;
+        if !sink.open.load(Ordering::Acquire) && self.env.pid() != sink.owner {
+            return Err(Outcome::Starting);
         }
-        outcome => outcome.encode(env),
+        Ok(interpreter)
     }
-}
 
-/// The interpreter, if a request to it can be made now.
-fn ready<'a>(
-    env: Env<'a>,
-    pid: LocalPid,
-    reference: Term<'a>,
-) -> Result<ResourceArc<Interpreter>, Outcome<'a>> {
-    let interpreter = answerable(env, pid, reference)?;
-    let sink = &interpreter.worker.sink;
-    if !sink.open.load(Ordering::Acquire) && env.pid() != sink.owner {
-        return Err(Outcome::Starting);
-    }
-    Ok(interpreter)
-}
-
-/// The interpreter, if there is room for a frame to it now. Otherwise the calling process is told when there is, before
-/// any term has been walked: those who wait cost no memory.
-pub fn answerable<'a>(
-    env: Env<'a>,
-    pid: LocalPid,
-    reference: Term<'a>,
-) -> Result<ResourceArc<Interpreter>, Outcome<'a>> {
-    let interpreter = registry::find(pid).ok_or(Outcome::NoProcess)?;
-    if interpreter.worker.is_full() {
-        let id = interpreter.worker.sink.next_request();
-        interpreter.worker.sink.pending.insert(id, Caller::new(env, reference)).map_err(Outcome::Down)?;
-        if interpreter.worker.wait_if_full(id) {
-            return Err(Outcome::Full(id));
+    /// The interpreter, if there is room for a frame to it now. Otherwise the caller is told when there is, before any term
+    /// has been walked: those who wait cost no memory.
+    pub fn with_room(&self) -> Result<ResourceArc<Interpreter>, Outcome<'a>> {
+        let interpreter = registry::find(self.interpreter).ok_or(Outcome::NoProcess)?;
+        if interpreter.worker.is_full() {
+            let sink = &interpreter.worker.sink;
+            let id = sink.next_request();
+            sink.pending.insert(id, self.waiting()).map_err(Outcome::Down)?;
+            if interpreter.worker.wait_if_full(id) {
+                return Err(Outcome::Full(id));
+            }
+            // Meanwhile there is room: nobody but us knows of this entry, unless the interpreter went down.
+            sink.pending.remove(id);
         }
-        // Meanwhile there is room: nobody but us knows of this entry, unless the interpreter went down.
-        interpreter.worker.sink.pending.remove(id);
+        Ok(interpreter)
     }
-    Ok(interpreter)
-}
 
-/// Walks the terms and submits the frame.
-fn submit<'a>(
-    env: Env<'a>,
-    interpreter: &Interpreter,
-    reference: Term<'a>,
-    kind: Kind,
-    mut walk: Walk<'a>,
-    write: impl FnOnce(&mut Walk<'a>) -> Result<(), Stop<'a>>,
-) -> Outcome<'a> {
-    if let Err(stop) = write(&mut walk) {
-        return stop.into();
+    /// A walk over the caller's terms.
+    pub fn walk(&self, interpreter: &Interpreter) -> Walk<'a> {
+        Walk::new(self.options.over(interpreter.worker.sink.encoding), self.scheduler)
     }
-    let sink = &interpreter.worker.sink;
-    let id = sink.next_request();
-    // Before the frame: its answer may come at once.
-    if let Err(down) = sink.pending.insert(id, Caller::new(env, reference)) {
-        return Outcome::Down(down);
+
+    fn waiting(&self) -> pending::Caller {
+        pending::Caller::new(self.env, self.reference)
     }
-    let frame: Frame<Held> = walk.pickle.into_frame(kind, id);
-    // A closed pipe means that the end is under way, which will tell the caller how.
-    let _: Submitted = interpreter.worker.submit(frame);
-    Outcome::Request(id)
+
+    /// Walks the terms and submits the frame.
+    fn submit(
+        &self,
+        interpreter: &Interpreter,
+        kind: Kind,
+        write: impl FnOnce(&mut Walk<'a>) -> Result<(), Stop<'a>>,
+    ) -> Outcome<'a> {
+        let mut walk = self.walk(interpreter);
+        if let Err(stop) = write(&mut walk) {
+            return stop.into();
+        }
+        let sink = &interpreter.worker.sink;
+        let id = sink.next_request();
+        // Before the frame: its answer may come at once.
+        if let Err(down) = sink.pending.insert(id, self.waiting()) {
+            return Outcome::Down(down);
+        }
+        // A closed pipe means that the end is under way, which will tell the caller how.
+        let _: Submitted = interpreter.worker.submit(walk.pickle.into_frame(kind, id));
+        Outcome::Request(id)
+    }
 }
 
 /// Requests under way, for `info`.

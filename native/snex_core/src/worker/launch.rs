@@ -1,6 +1,6 @@
 //! From settings to running tasks.
 
-use super::{Command, Settings, Sink, Stream, Worker, life, reader, streams};
+use super::{Command, Phase, Settings, Sink, Stream, Worker, life, reader, streams};
 use crate::control::{self, ToWarden};
 use crate::frame::Kind;
 use crate::handshake;
@@ -116,7 +116,7 @@ where
     let stdout = stdout.map(|pipe| streams::Source::new(pipe.ours)).transpose()?;
 
     let (commands, orders) = mpsc::unbounded_channel::<Command>();
-    let (gone, is_gone) = watch::channel(false);
+    let (phase, phases) = watch::channel(Phase::Starting);
     let (low, high) = settings.marks;
     let worker = Arc::new(Worker {
         outbox: Mutex::new(Outbox::new(pipe, low, high)),
@@ -128,13 +128,12 @@ where
     worker.submit(hello);
     let tasks = life::Tasks {
         writer: Some(runtime.spawn(streams::write(Arc::clone(&worker), writable))),
-        frames: runtime.spawn(reader::read(Arc::clone(&worker), frames, is_gone.clone(), version)),
-        stderr: runtime.spawn(streams::relay(Arc::clone(&worker), Stream::Stderr, stderr, is_gone.clone())),
-        stdout: stdout.map(|source| {
-            runtime.spawn(streams::relay(Arc::clone(&worker), Stream::Stdout, source, is_gone))
-        }),
+        frames: runtime.spawn(reader::read(Arc::clone(&worker), frames, phases.clone(), version)),
+        stderr: runtime.spawn(streams::relay(Arc::clone(&worker), Stream::Stderr, stderr, phases.clone())),
+        stdout: stdout
+            .map(|source| runtime.spawn(streams::relay(Arc::clone(&worker), Stream::Stdout, source, phases))),
     };
-    runtime.spawn(life::live(Arc::clone(&worker), warden, orders, gone, tasks));
+    runtime.spawn(life::live(Arc::clone(&worker), warden, orders, phase, tasks));
     Ok(worker)
 }
 

@@ -1,6 +1,6 @@
 //! The life of a worker: what the warden reports, what others ask for, and the end.
 
-use super::{Cause, Command, End, Sink, Worker};
+use super::{Cause, Command, End, Phase, Sink, Worker};
 use crate::control::{self, Exit, FromWarden, ORPHAN_GRACE, ToWarden};
 use std::io;
 use std::sync::Arc;
@@ -40,7 +40,7 @@ pub(super) async fn live<B, S>(
     worker: Arc<Worker<B, S>>,
     warden: UnixStream,
     mut orders: mpsc::UnboundedReceiver<Command>,
-    gone: watch::Sender<bool>,
+    phase: watch::Sender<Phase>,
     tasks: Tasks,
 ) where
     B: AsRef<[u8]> + Send + 'static,
@@ -64,6 +64,7 @@ pub(super) async fn live<B, S>(
                 Some(FromWarden::Started { pid }) => {
                     worker.pid.store(pid, Ordering::Release);
                     worker.sink.started(pid);
+                    phase.send_replace(Phase::Running);
                 }
                 Some(FromWarden::Failed { reason }) => {
                     life.cause.get_or_insert(Cause::NotStarted(reason));
@@ -92,7 +93,7 @@ pub(super) async fn live<B, S>(
     listener.abort();
     life.close(&worker).await;
     // Nobody writes any more: what the pipes hold is all there will be.
-    let _ = gone.send(true);
+    phase.send_replace(Phase::Gone);
     let _ = tasks.frames.await;
     let stderr = tasks.stderr.await.unwrap_or_default();
     if let Some(stdout) = tasks.stdout {

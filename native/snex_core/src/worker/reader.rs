@@ -1,7 +1,7 @@
 //! Frames from Python.
 
 use super::streams::Source;
-use super::{Body, Command, Sink, Worker};
+use super::{Body, Command, Phase, Sink, Worker};
 use crate::frame::{self, FrameError, HEADER_LEN, Header, Kind};
 use crate::handshake;
 use std::io;
@@ -41,13 +41,13 @@ impl From<FrameError> for Stop {
 pub(super) async fn read<B, S>(
     worker: Arc<Worker<B, S>>,
     source: Source,
-    gone: watch::Receiver<bool>,
+    phase: watch::Receiver<Phase>,
     version: String,
 ) where
     B: AsRef<[u8]> + Send + 'static,
     S: Sink,
 {
-    let mut reader = Reader { source, gone, buffer: vec![0; BUFFER], start: 0, end: 0 };
+    let mut reader = Reader { source, phase, buffer: vec![0; BUFFER], start: 0, end: 0 };
     let stop = match reader.handshake(&worker.sink, &version).await {
         Ok(()) => loop {
             match reader.frame().await {
@@ -67,7 +67,7 @@ pub(super) async fn read<B, S>(
 
 struct Reader {
     source: Source,
-    gone: watch::Receiver<bool>,
+    phase: watch::Receiver<Phase>,
     /// Bytes that have arrived and are not used: `buffer[start..end]`.
     buffer: Vec<u8>,
     start: usize,
@@ -110,7 +110,7 @@ impl Reader {
             self.buffer.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, pending);
             let free = self.buffer.get_mut(pending..).unwrap_or_default();
-            match self.source.read(free, &mut self.gone).await? {
+            match self.source.read(free, &mut self.phase).await? {
                 0 if pending == 0 => return Err(Stop::EndOfFile("Python closed its end of the pipe".into())),
                 0 => {
                     return Err(
@@ -139,7 +139,7 @@ impl Reader {
                 body.resize(size);
             }
             let room = body.bytes_mut().get_mut(filled..).unwrap_or_default();
-            match self.source.read(room, &mut self.gone).await? {
+            match self.source.read(room, &mut self.phase).await? {
                 0 => return Err(FrameError::CutShort { got: filled as u64, expected: length as u64 }.into()),
                 read => filled += read,
             }

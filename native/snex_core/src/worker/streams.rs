@@ -1,6 +1,6 @@
 //! Bytes in and out of pipes: reading without blocking, the writer task, and the tasks that relay what Python prints.
 
-use super::{Sink, Stream, Worker};
+use super::{Phase, Sink, Stream, Worker};
 use nix::errno::Errno;
 use std::collections::VecDeque;
 use std::io;
@@ -27,27 +27,33 @@ impl Source {
         Ok(Source { pipe: register(pipe, Interest::READABLE)? })
     }
 
-    /// Reads into `buffer`; 0 at end of file. Once `gone` says that the whole tree is gone, an empty pipe is at its end too:
-    /// whoever may still hold the other end has left the tree.
+    /// Reads into `buffer`; 0 at end of file. Once the whole tree is gone, an empty pipe is at its end too: whoever may still
+    /// hold the other end has left the tree.
     pub(super) async fn read(
         &self,
         buffer: &mut [u8],
-        gone: &mut watch::Receiver<bool>,
+        phase: &mut watch::Receiver<Phase>,
     ) -> io::Result<usize> {
         loop {
-            let is_gone = *gone.borrow();
-            if is_gone {
-                return match nix::unistd::read(self.pipe.get_ref(), buffer) {
-                    Ok(read) => Ok(read),
-                    Err(Errno::EAGAIN) => Ok(0),
+            let now = *phase.borrow_and_update();
+            match now {
+                Phase::Running => {}
+                Phase::Starting => {
+                    // An error means that the life task, which outlives this one, is gone: then so is the runtime.
+                    phase.changed().await.map_err(io::Error::other)?;
+                    continue;
+                }
+                Phase::Gone => match nix::unistd::read(self.pipe.get_ref(), buffer) {
+                    Ok(read) => return Ok(read),
+                    Err(Errno::EAGAIN) => return Ok(0),
                     Err(Errno::EINTR) => continue,
-                    Err(error) => Err(error.into()),
-                };
+                    Err(error) => return Err(error.into()),
+                },
             }
             let mut ready = tokio::select! {
                 biased;
                 ready = self.pipe.readable() => ready?,
-                _ = gone.changed() => continue,
+                _ = phase.changed() => continue,
             };
             match ready.try_io(|pipe| Ok(nix::unistd::read(pipe.get_ref(), buffer)?)) {
                 Ok(Ok(read)) => {
@@ -124,7 +130,7 @@ pub(super) async fn relay<B, S>(
     worker: Arc<Worker<B, S>>,
     stream: Stream,
     source: Source,
-    mut gone: watch::Receiver<bool>,
+    mut phase: watch::Receiver<Phase>,
 ) -> Vec<u8>
 where
     B: AsRef<[u8]> + Send + 'static,
@@ -132,7 +138,7 @@ where
 {
     let mut buffer = vec![0; CHUNK];
     let mut tail = VecDeque::with_capacity(TAIL);
-    while let Ok(read) = source.read(&mut buffer, &mut gone).await {
+    while let Ok(read) = source.read(&mut buffer, &mut phase).await {
         if read == 0 {
             break;
         }

@@ -1,0 +1,355 @@
+//! Workers with a real warden and real programs: what is reported, and what is left behind (nothing).
+//!
+//! The programs are shell scripts that speak as much of the protocol as a test needs. Where a test waits, it waits for an
+//! event, under one generous limit that only a failure reaches.
+
+#![cfg(unix)]
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use snex_core::control::{Exit, Spec};
+use snex_core::frame::{Frame, Header, Kind};
+use snex_core::handshake::{Blob, Hello, Ready};
+use snex_core::outbox::Submitted;
+use snex_core::worker::{Cause, End, Settings, Sink, Stream, Transport, Worker};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
+use tokio::runtime::Runtime;
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+#[derive(Debug)]
+enum News {
+    Started(i32),
+    Ready(Ready),
+    Frame(Header, Vec<u8>),
+    Writable(Vec<u64>),
+    Output(Stream, Vec<u8>),
+    Ended(End),
+}
+
+struct Listener(Sender<News>);
+
+impl Sink for Listener {
+    type Body = Vec<u8>;
+
+    fn started(&self, pid: i32) {
+        let _ = self.0.send(News::Started(pid));
+    }
+
+    fn ready(&self, ready: Ready) {
+        let _ = self.0.send(News::Ready(ready));
+    }
+
+    fn frame(&self, header: Header, body: Vec<u8>) {
+        let _ = self.0.send(News::Frame(header, body));
+    }
+
+    fn writable(&self, requests: Vec<u64>) {
+        if !requests.is_empty() {
+            let _ = self.0.send(News::Writable(requests));
+        }
+    }
+
+    async fn output(&self, stream: Stream, chunk: &[u8]) {
+        let _ = self.0.send(News::Output(stream, chunk.to_vec()));
+    }
+
+    fn ended(&self, end: End) {
+        let _ = self.0.send(News::Ended(end));
+    }
+}
+
+/// A worker that runs a shell script, and what it tells.
+struct Running {
+    worker: Arc<Worker<Vec<u8>, Listener>>,
+    news: Receiver<News>,
+    _runtime: Runtime,
+}
+
+impl Running {
+    fn script(script: &str) -> Self {
+        Self::program("/bin/sh", &["-c", script], Transport::Pipes)
+    }
+
+    fn program(program: &str, args: &[&str], transport: Transport) -> Self {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let (sender, news) = channel();
+        let settings = Settings {
+            warden: env!("CARGO_BIN_EXE_snex_warden").into(),
+            spec: Spec {
+                program: program.into(),
+                args: args.iter().map(|arg| arg.as_bytes().to_vec()).collect(),
+                env: vec![("PATH".into(), "/usr/bin:/bin".into()), ("GREETING".into(), "hello".into())],
+                cwd: Some("/".into()),
+                descriptors: Vec::new(),
+            },
+            transport,
+            hello: Hello {
+                protocol: 1,
+                version: "test".into(),
+                eager: true,
+                buffer_limits: (1, 2),
+                map_set: (Blob(Vec::new()), Blob(Vec::new())),
+            },
+            marks: (1000, 100_000),
+        };
+        let worker = Worker::start(runtime.handle(), settings, Listener(sender)).unwrap();
+        Running { worker, news, _runtime: runtime }
+    }
+
+    fn next(&self) -> News {
+        self.news.recv_timeout(LIMIT).unwrap()
+    }
+
+    fn pid(&self) -> i32 {
+        match self.next() {
+            News::Started(pid) => pid,
+            other => panic!("expected the start, got {other:?}"),
+        }
+    }
+
+    /// Everything printed until the text contains `wanted`.
+    fn printed(&self, wanted: &str) -> String {
+        let mut text = String::new();
+        while !text.contains(wanted) {
+            if let News::Output(_, chunk) = self.next() {
+                text.push_str(&String::from_utf8_lossy(&chunk));
+            }
+        }
+        text
+    }
+
+    fn end(&self) -> End {
+        loop {
+            if let News::Ended(end) = self.next() {
+                return end;
+            }
+        }
+    }
+}
+
+fn alive(pid: i32) -> bool {
+    Path::new(&format!("/proc/{pid}")).exists()
+}
+
+/// A `READY` frame as `printf` writes it to descriptor 4: octal escapes, since this is `sh`.
+fn ready_command() -> String {
+    let fields = ["python", "implementation", "executable", "version", "encoder"];
+    let mut body = vec![131, 116, 0, 0, 0, 6];
+    for (key, value) in fields.map(|name| (name, name)) {
+        for text in [key, value] {
+            body.extend([109, 0, 0, 0, text.len() as u8]);
+            body.extend(text.as_bytes());
+        }
+    }
+    body.extend([109, 0, 0, 0, 8]);
+    body.extend(b"protocol");
+    body.extend([97, 1]);
+    frame_command(0x81, 0, &body)
+}
+
+fn frame_command(kind: u8, id: u64, body: &[u8]) -> String {
+    let mut bytes = b"SX".to_vec();
+    bytes.extend([kind, 0]);
+    bytes.extend(id.to_le_bytes());
+    bytes.extend((body.len() as u64).to_le_bytes());
+    bytes.extend(body);
+    let octal: String = bytes.iter().map(|byte| format!("\\{byte:03o}")).collect();
+    format!("printf '{octal}' >&4; ")
+}
+
+#[test]
+fn the_program_gets_its_environment_folder_and_session_and_no_descriptor_but_its_own() {
+    let running =
+        Running::script("echo $GREETING $PWD $$; ps -o sid= -p $$; ls /proc/self/fd; cat; echo done");
+    let pid = running.pid();
+    let text = running.printed("done");
+    // `ls` itself opens a fifth; `cat` finds standard input at its end.
+    let expected = format!("hello / {pid}\n{pid}\n0\n1\n2\n3\n4\n5\ndone\n");
+    assert_eq!(text.replace(' ', ""), expected.replace(' ', ""));
+    assert_eq!(running.end().exit, Some(Exit::Status(0)));
+}
+
+#[test]
+fn signals_are_neither_ignored_nor_blocked_in_the_program() {
+    let running = Running::script("grep -E 'Sig(Ign|Blk)' /proc/self/status; echo done");
+    let text = running.printed("done");
+    for line in text.lines().filter(|line| line.starts_with("Sig")) {
+        assert!(line.ends_with("0000000000000000"), "{line}");
+    }
+}
+
+#[test]
+fn frames_arrive_between_ready_and_the_end() {
+    let large = vec![b'x'; 3000];
+    let script =
+        ready_command() + &frame_command(0x83, 7, b"value") + &frame_command(0x84, 8, &large) + "exit 3";
+    let running = Running::script(&script);
+    running.pid();
+    assert!(matches!(running.next(), News::Ready(ready) if ready.python == "python"));
+    let News::Frame(header, body) = running.next() else { panic!() };
+    assert_eq!((header.kind, header.id, body), (Kind::Result, 7, b"value".to_vec()));
+    let News::Frame(header, body) = running.next() else { panic!() };
+    assert_eq!((header.kind, header.id, body), (Kind::Error, 8, large));
+    let end = running.end();
+    assert_eq!((end.cause, end.exit), (Cause::Exited, Some(Exit::Status(3))));
+}
+
+#[test]
+fn a_signal_and_the_last_of_stderr_are_reported() {
+    let running =
+        Running::script("head -c 100000 /dev/zero | tr '\\0' x >&2; echo last words >&2; kill -SEGV $$");
+    let end = running.end();
+    assert_eq!(end.exit, Some(Exit::Signal(11)));
+    assert_eq!(end.stderr.len(), 4096);
+    assert!(end.stderr.ends_with(b"xxlast words\n"));
+}
+
+#[test]
+fn a_program_that_does_not_exist_is_named() {
+    let running = Running::program("/no/such/python", &[], Transport::Pipes);
+    let Cause::NotStarted(reason) = running.end().cause else { panic!() };
+    assert!(reason.contains("/no/such/python") && reason.contains("No such file"), "{reason}");
+}
+
+#[test]
+fn garbage_ends_the_worker_and_is_quoted() {
+    let running = Running::script("echo 'Hello, world' >&4; exec sleep 1000");
+    let pid = running.pid();
+    let Cause::Broken(reason) = running.end().cause else { panic!() };
+    assert_eq!(reason, r#"expected a frame, got "Hello, world\n""#);
+    assert!(!alive(pid));
+}
+
+#[test]
+fn a_length_of_half_the_address_space_takes_no_memory() {
+    let lie =
+        format!("printf 'SX\\203\\000{}\\377\\377\\377\\377\\377\\377\\377\\177' >&4;", "\\000".repeat(8));
+    let running = Running::script(&(ready_command() + &lie + "exit 0"));
+    let end = running.end();
+    assert_eq!(end.exit, Some(Exit::Status(0)));
+}
+
+#[test]
+fn a_program_that_closes_its_pipe_and_stays_is_ended() {
+    let running = Running::script("exec 3<&- 4>&-; exec sleep 1000");
+    let pid = running.pid();
+    assert_eq!(running.end().cause, Cause::Broken("Python closed its end of the pipe".into()));
+    assert!(!alive(pid));
+}
+
+#[test]
+fn a_stop_takes_the_whole_tree_also_what_left_the_session_and_ignores_sigterm() {
+    let script = "trap '' TERM; (trap '' TERM; setsid sh -c 'trap \"\" TERM; echo $$ >&2; sleep 1000 & echo $! >&2; wait') & sleep 1000 & echo $! >&2; wait";
+    let running = Running::script(script);
+    let pid = running.pid();
+    let mut text = String::new();
+    while text.lines().count() < 3 {
+        text += &running.printed("\n");
+    }
+    let children: Vec<i32> = text.lines().map(|line| line.trim().parse().unwrap()).collect();
+    assert!(children.iter().all(|pid| alive(*pid)), "{children:?}");
+    running.worker.stop(Duration::from_millis(100));
+    let end = running.end();
+    assert_eq!((end.cause, end.exit), (Cause::Stopped, Some(Exit::Signal(9))));
+    assert!(children.iter().chain([&pid]).all(|pid| !alive(*pid)), "{children:?}");
+    assert_eq!(running.worker.submit(Frame::new(Kind::Eval, 1, b"")), Submitted::Closed);
+}
+
+#[test]
+fn a_stop_is_graceful_where_the_program_lets_it() {
+    let running =
+        Running::script("trap 'echo cleaned up; exit 7' TERM; echo ready; while :; do sleep 0.1; done");
+    running.printed("ready");
+    running.worker.stop(LIMIT);
+    running.printed("cleaned up");
+    assert_eq!(running.end().exit, Some(Exit::Status(7)));
+}
+
+#[test]
+fn end_of_file_reaches_the_program_before_sigterm() {
+    // The handler asks whether descriptor 3 is at its end: `read` fails there, and would wait if it were open.
+    let script =
+        "trap 'cat <&3 >/dev/null; echo at the end; exit 0' TERM; echo ready; while :; do sleep 0.1; done";
+    for _ in 0..20 {
+        let running = Running::script(script);
+        running.printed("ready");
+        running.worker.stop(LIMIT);
+        running.printed("at the end");
+        assert_eq!(running.end().exit, Some(Exit::Status(0)));
+    }
+}
+
+#[test]
+fn what_a_program_leaves_behind_goes_with_it() {
+    let running = Running::script("setsid sleep 1000 & echo $!; exit 5");
+    let orphan: i32 = running.printed("\n").trim().parse().unwrap();
+    let end = running.end();
+    assert_eq!(end.exit, Some(Exit::Status(5)));
+    assert!(!alive(orphan));
+}
+
+#[test]
+fn a_killed_warden_takes_the_program_along_and_is_reported() {
+    let running = Running::script("echo $PPID; sleep 1000 & wait");
+    let pid = running.pid();
+    let warden: i32 = running.printed("\n").trim().parse().unwrap();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(warden), nix::sys::signal::Signal::SIGKILL).unwrap();
+    assert_eq!(running.end().cause, Cause::WardenLost);
+    wait_until_gone(pid);
+}
+
+#[test]
+fn a_queue_that_is_full_tells_those_who_wait_when_there_is_room() {
+    let running = Running::script("trap 'cat <&3 >/dev/null' USR1; echo ready; while :; do sleep 0.1; done");
+    let pid = running.pid();
+    running.printed("ready");
+    assert_eq!(running.worker.submit(Frame::new(Kind::Eval, 1, &[0; 1_000_000])), Submitted::Queued);
+    assert!(running.worker.wait_if_full(42));
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGUSR1).unwrap();
+    loop {
+        if let News::Writable(requests) = running.next() {
+            assert_eq!(requests, [42]);
+            break;
+        }
+    }
+    assert!(!running.worker.is_full());
+    running.worker.stop(Duration::ZERO);
+    running.end();
+}
+
+#[test]
+fn frames_travel_over_standard_streams_too() {
+    let script = ready_command().replace(">&4", "") + "echo words >&2; exec 5>&1; exec cat >/dev/null";
+    let running = Running::program("/bin/sh", &["-c", &script], Transport::Stdio);
+    let mut ready = false;
+    let mut words = false;
+    while !(ready && words) {
+        match running.next() {
+            News::Ready(_) => ready = true,
+            News::Output(Stream::Stderr, chunk) => words = chunk == b"words\n",
+            _ => {}
+        }
+    }
+    running.worker.stop(LIMIT);
+    assert_eq!(running.end().cause, Cause::Stopped);
+}
+
+/// Waits for a process that nobody here can reap: the kernel tells through a pidfd.
+fn wait_until_gone(pid: i32) {
+    // SAFETY: takes plain numbers.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    if fd < 0 {
+        return;
+    }
+    // SAFETY: the kernel has just made this descriptor for us.
+    let fd = unsafe { <OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(fd as i32) };
+    let mut poll = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    // SAFETY: one valid entry.
+    let ended = unsafe { libc::poll(&mut poll, 1, LIMIT.as_millis() as i32) };
+    assert_eq!(ended, 1, "process {pid} lives on");
+}
