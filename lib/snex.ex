@@ -1,15 +1,7 @@
 defmodule Snex do
-  @moduledoc """
-  Run Python from Elixir, in isolated operating system processes.
+  @external_resource readme = Path.expand("../README.md", __DIR__)
 
-      {:ok, interpreter} = Snex.Interpreter.start_link()
-
-      {:ok, 30} = Snex.pyeval(interpreter, "return sum(n * n for n in numbers)", %{"numbers" => [1, 2, 3, 4]})
-
-  `pyeval/4` runs code and returns its value. `make_env/3` makes an environment, whose names stay between calls.
-  `Snex.Interpreter` describes how interpreters are started and how they end, `Snex.Serde` how values look on the other side,
-  `Snex.Error` what can go wrong.
-  """
+  @moduledoc readme |> File.read!() |> String.split("<!-- MDOC !-->") |> Enum.at(1)
 
   alias Snex.Code
   alias Snex.Env

@@ -85,7 +85,7 @@ defmodule Snex.Error do
           code: Map.fetch!(@codes, code),
           reason: reason,
           traceback: map["traceback"],
-          exception: exception(map["exception"])
+          exception: describe(map["exception"])
         }
 
       {:ok, other} ->
@@ -96,11 +96,11 @@ defmodule Snex.Error do
     end
   end
 
-  defp exception(%{"type" => type, "module" => module} = map) do
-    %{type: type, module: module, notes: map["notes"] || [], cause: exception(map["cause"])}
+  defp describe(%{"type" => type, "module" => module} = map) do
+    %{type: type, module: module, notes: map["notes"] || [], cause: describe(map["cause"])}
   end
 
-  defp exception(_none), do: nil
+  defp describe(_none), do: nil
 
   @doc false
   # A term from Python, decoded where it is needed: `binary_to_term` yields.

@@ -182,23 +182,27 @@ defmodule Snex.Interpreter do
       output: Output.start_link(self())
     }
 
-    if options.sync_start? do
-      case start(state) do
-        {:ok, state} -> {:ok, state}
-        {:error, error} -> {:stop, error}
-      end
+    # Before anyone knows this pid: a call that comes early then finds a worker to wait for.
+    with :ok <- Launch.start(options, state.calls, state.output),
+         true <- options.sync_start?,
+         {:ok, state} <- await(state) do
+      {:ok, state}
     else
-      {:ok, state, {:continue, :start}}
+      false -> {:ok, state, {:continue, :await}}
+      {:error, error} when options.sync_start? -> {:stop, error}
+      {:error, error} -> {:ok, %{state | ended: error}, {:continue, :await}}
     end
   end
 
   @impl GenServer
-  def handle_continue(:start, state) do
-    case start(state) do
+  def handle_continue(:await, %State{ended: nil} = state) do
+    case await(state) do
       {:ok, state} -> {:noreply, state}
       {:error, error} -> {:stop, error, %{state | ended: error}}
     end
   end
+
+  def handle_continue(:await, %State{ended: error} = state), do: {:stop, error, state}
 
   @impl GenServer
   def handle_call(:os_pid, _from, state), do: {:reply, state.os_pid, state}
@@ -219,8 +223,8 @@ defmodule Snex.Interpreter do
   def terminate(reason, %State{ended: nil} = state), do: stop_worker(reason, state)
   def terminate(_reason, _state), do: :ok
 
-  defp start(state) do
-    case Launch.run(state.options, state.calls, state.output) do
+  defp await(state) do
+    case Launch.await(state.options) do
       {:ok, os_pid} ->
         Native.interpreter_open()
         {:ok, %{state | os_pid: os_pid}}

@@ -115,8 +115,13 @@ defmodule Snex.Request do
     {:error, Error.from_down(down)}
   end
 
-  defp wait(_interpreter, _reference, :noproc, _deadline),
-    do: {:error, %Error{code: :call_failed, reason: :noproc}}
+  # A name may be registered before the process behind it has got as far as its worker.
+  defp wait(interpreter, reference, :noproc, deadline) do
+    if Process.alive?(interpreter) and
+         :proc_lib.translate_initial_call(interpreter) == {Snex.Interpreter, :init, 1},
+       do: wait(interpreter, reference, :starting, deadline),
+       else: {:error, %Error{code: :call_failed, reason: :noproc}}
+  end
 
   defp wait(_interpreter, _reference, {:bad_key, key}, _deadline) do
     raise ArgumentError,

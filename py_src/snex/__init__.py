@@ -12,10 +12,12 @@ from ._calls import ElixirError, call, call_sync, cast, send, send_sync
 from ._elixir import BeamModuleProxy, Elixir
 from ._etf import set_custom_encoder
 from ._terms import Atom, DistinctAtom, Term
-from ._version import VERSION as __version__
+from ._version import VERSION
 
 if TYPE_CHECKING:
     from ._options import EncodingOpt, EncodingOpts
+
+__version__ = VERSION
 
 __all__ = [
     "Atom",
@@ -39,7 +41,7 @@ __all__ = [
 def __getattr__(name: str) -> object:
     # Interpreters start without these; few programs need them.
     if name in {"EncodingOpt", "EncodingOpts"}:
-        from . import _options  # noqa: PLC0415 - as said
+        from . import _options
 
         return getattr(_options, name)
     msg = f"module {__name__!r} has no attribute {name!r}"

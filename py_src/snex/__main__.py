@@ -59,10 +59,10 @@ def main(argv: list[str]) -> int:
 
 def _serve(in_fd: int, out_fd: int, hello: dict[str, Any]) -> int:
     # Asyncio is the larger part of a start; a refusal does without.
-    from ._interpreter import Interpreter  # noqa: PLC0415 - as said
-    from ._loop import new_loop  # noqa: PLC0415 - as said
+    import asyncio
 
-    import asyncio  # noqa: PLC0415 - as said
+    from ._interpreter import Interpreter
+    from ._loop import new_loop
 
     loop = new_loop(eager=bool(hello.get("eager", True)))
     asyncio.set_event_loop(loop)
@@ -99,8 +99,7 @@ def _on_sigterm(interpreter: Interpreter, in_fd: int) -> None:
 
     def handler(number: int, _frame: FrameType | None) -> None:
         if os.getpid() != pid:
-            # A child, of `multiprocessing` for example, ends as any process does. Not done by a
-            # hook of `fork`: a signal that arrives before the hook would be lost.
+            # In a child, with a signal that came before the hook below has run.
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
             return
@@ -112,7 +111,13 @@ def _on_sigterm(interpreter: Interpreter, in_fd: int) -> None:
             interpreter.end()
             raise SystemExit(0)
 
+    def forked() -> None:
+        # A child, of `multiprocessing` for example, ends as any process does.
+        if signal.getsignal(signal.SIGTERM) is handler:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
     signal.signal(signal.SIGTERM, handler)
+    os.register_at_fork(after_in_child=forked)
 
 
 def _read_exactly(fd: int, size: int) -> bytes:

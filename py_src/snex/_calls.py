@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from . import _frame
-from ._terms import Atom, DistinctAtom, Term
+from ._terms import Atom, Term
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from ._client import Client
     from ._options import EncodingOpts
 
-    Name = str | Atom | DistinctAtom | Term
+    Name = str | Atom | Term
 
 
 class ElixirError(Exception):
@@ -42,7 +43,7 @@ class ElixirError(Exception):
 
 def _name(name: Name) -> object:
     """Return a name of a module, function or node as an atom, or as the term that it is."""
-    if isinstance(name, (Atom, DistinctAtom, Term)):
+    if isinstance(name, (Atom, Term)):
         return name
     if isinstance(name, str):
         return Atom(name)
@@ -62,7 +63,7 @@ def _request(
         raise TypeError(msg)
     opts: object = None
     if result_encoding_opts is not None:
-        from ._options import wire_opts  # noqa: PLC0415 - enum classes that few programs need
+        from ._options import wire_opts
 
         opts = wire_opts(result_encoding_opts)
     return (None if node is None else _name(node), _name(m), _name(f), list(args), opts)
@@ -86,7 +87,7 @@ async def send(to: object, data: object) -> None:
     Example:
         `await snex.send(pid, {"progress": 0.5})`
     """
-    await current().request(_frame.SEND, (to, data))
+    await _client().request(_frame.SEND, (to, data))
 
 
 async def cast(m: Name, f: Name, args: Iterable[object], *, node: Name | None = None) -> None:
@@ -105,7 +106,7 @@ async def cast(m: Name, f: Name, args: Iterable[object], *, node: Name | None = 
     Example:
         `await snex.cast("Elixir.IO", "puts", ["hello"])`
     """
-    await current().post(_frame.CAST, _request(m, f, args, node, None))
+    await _client().post(_frame.CAST, _request(m, f, args, node, None))
 
 
 async def call(
@@ -136,7 +137,7 @@ async def call(
         `await snex.call("Elixir.Enum", "sum", [[1, 2, 3]])`
     """
     request = _request(m, f, args, node, result_encoding_opts)
-    return await current().request(_frame.CALL, request)
+    return await _client().request(_frame.CALL, request)
 
 
 def send_sync(to: object, data: object) -> None:
@@ -146,7 +147,7 @@ def send_sync(to: object, data: object) -> None:
         RuntimeError: also on the thread of the interpreter's own event loop, which would wait for
             itself.
     """
-    current().request_sync("send_sync", _frame.SEND, (to, data))
+    _client().request_sync("send_sync", _frame.SEND, (to, data))
 
 
 def call_sync(
@@ -164,11 +165,11 @@ def call_sync(
             itself.
     """
     request = _request(m, f, args, node, result_encoding_opts)
-    return current().request_sync("call_sync", _frame.CALL, request)
+    return _client().request_sync("call_sync", _frame.CALL, request)
 
 
-def current() -> Any:  # noqa: ANN401 - placeholder
-    """Return the client of this process."""
-    from . import _client  # noqa: PLC0415 - it needs asyncio, which `import snex` does not
+def _client() -> Client:
+    # It needs asyncio, which is most of the time that `import snex` would take.
+    from ._client import current
 
-    return _client.current()
+    return current()

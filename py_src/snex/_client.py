@@ -109,13 +109,14 @@ class Client:
     ) -> int:
         number = next(self._ids)
         self._waiting[number] = settle
-        # After `close` nobody would settle what has just been put in.
         try:
+            # After `close` nobody would settle what has just been put in.
             self._check()
-        except RuntimeError:
+            self._writer.write(kind, number, parts)
+        except BaseException:
+            # Also a signal handler's.
             self._waiting.pop(number, None)
             raise
-        self._writer.write(kind, number, parts)
         return number
 
     async def drain(self) -> None:

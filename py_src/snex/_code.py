@@ -62,13 +62,13 @@ _characters = 0
 
 
 def compile_code(source: str, file: str | None, line: int) -> Program:
-    """Compile `source`, whose first line is line `line` of `file`; cached.
+    r"""Compile `source`, whose first line is line `line` of `file`; cached.
 
     Raises:
         SyntaxError: with the place in `file`.
 
     >>> env = {}
-    >>> compile_code("x = 20\\nif x: return x + 1", None, 1).bind(env)()
+    >>> compile_code("x = 20\nif x: return x + 1", None, 1).bind(env)()
     21
     >>> env["x"]
     20
@@ -109,11 +109,15 @@ def _compile(source: str, file: str, line: int) -> Program:
     futures, body = _split_futures(module.body)
     top = _TopLevel(file)
     body = top.rewrite(body)
-    is_async = top.check(body) if "await" in source or "async" in source or "yield" in source else False
+    is_async = (
+        top.check(body) if "await" in source or "async" in source or "yield" in source else False
+    )
     bound = _bound_names(_function(futures, body, is_async=is_async), file)
     if bound:
         body = [_at_start(_ast.Global(names=bound)), *body]
-    code = _inner(compile(_function(futures, body, is_async=is_async), file, "exec", dont_inherit=True))
+    code = _inner(
+        compile(_function(futures, body, is_async=is_async), file, "exec", dont_inherit=True)
+    )
     return Program(_as_module(_with_source(code, (_SOURCE_MARK, source, line))))
 
 
@@ -126,7 +130,11 @@ def _split_futures(body: list[Any]) -> tuple[list[Any], list[Any]]:
     """Separate the `__future__` imports, which must stay first in a module."""
     start = 1 if body and _is_docstring(body[0]) else 0
     end = start
-    while end < len(body) and isinstance(body[end], _ast.ImportFrom) and body[end].module == "__future__":
+    while (
+        end < len(body)
+        and isinstance(body[end], _ast.ImportFrom)
+        and body[end].module == "__future__"
+    ):
         end += 1
     return body[start:end], body[end:]
 
@@ -148,7 +156,12 @@ def _at_start(node: Any) -> Any:  # noqa: ANN401 - nodes of every kind
 def _function(futures: list[Any], body: list[Any], *, is_async: bool) -> Any:  # noqa: ANN401
     arguments = _ast.arguments(posonlyargs=[], args=[], kwonlyargs=[], kw_defaults=[], defaults=[])
     kind: Any = _ast.AsyncFunctionDef if is_async else _ast.FunctionDef
-    fields = {"name": _NAME, "args": arguments, "body": body or [_at_start(_ast.Pass())], "decorator_list": []}
+    fields = {
+        "name": _NAME,
+        "args": arguments,
+        "body": body or [_at_start(_ast.Pass())],
+        "decorator_list": [],
+    }
     if sys.version_info >= (3, 12):
         fields["type_params"] = []
     return _ast.Module(body=[*futures, _at_start(kind(**fields))], type_ignores=[])
@@ -182,18 +195,12 @@ def _with_source(code: CodeType, source: tuple[str, str, int]) -> CodeType:
 
 
 def _as_module(code: CodeType) -> CodeType:
-    """Have the code use the environment as its namespace.
+    """Have the code use the environment as its namespace, as `exec` would.
 
-    The only variables that are still local are those of comprehensions that the compiler has
-    inlined. They get names that nobody can write: `locals()` would otherwise take a variable of
-    the environment of the same name for one of them.
+    Nothing is lost by it: with every bound name declared global there are no local variables, but
+    for those of inlined comprehensions, which the compiler then hides from `locals()` by itself.
     """
-    changes: dict[str, Any] = {
-        "co_flags": code.co_flags & ~(_CO_OPTIMIZED | _CO_NEWLOCALS),
-        "co_varnames": tuple("." + name for name in code.co_varnames),
-        "co_cellvars": tuple("." + name for name in code.co_cellvars),
-    }
-    return code.replace(**changes)
+    return code.replace(co_flags=code.co_flags & ~(_CO_OPTIMIZED | _CO_NEWLOCALS))
 
 
 class _TopLevel:
@@ -288,7 +295,7 @@ def _star_import(node: Any) -> Any:  # noqa: ANN401 - a node
     todo = [statement.body[0]]
     while todo:
         part = todo.pop()
-        if "lineno" in part._attributes:
+        if "lineno" in part._attributes:  # noqa: SLF001 - its documented name
             _located(part, node)
         todo.extend(_children(part))
     return statement.body[0]

@@ -42,11 +42,15 @@ class BeamModuleProxy:
         if name.startswith("__") and name.endswith("__"):
             raise AttributeError(name)
         inner = BeamModuleProxy(self._snex_full())
-        inner._snex_function = name  # noqa: SLF001 - the same class
+        inner._snex_function = name
         return inner
 
     def _snex_full(self) -> str:
-        return self._snex_module if self._snex_function is None else f"{self._snex_module}.{self._snex_function}"
+        return (
+            self._snex_module
+            if self._snex_function is None
+            else f"{self._snex_module}.{self._snex_function}"
+        )
 
     def __call__(
         self,
@@ -88,7 +92,7 @@ class BeamModuleProxy:
 
     def __eq__(self, other: object) -> bool:
         """Proxies of the same name are equal."""
-        return isinstance(other, BeamModuleProxy) and self._snex_full() == other._snex_full()  # noqa: SLF001
+        return isinstance(other, BeamModuleProxy) and self._snex_full() == other._snex_full()
 
     def __hash__(self) -> int:
         """Hash by name."""

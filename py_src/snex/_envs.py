@@ -32,7 +32,7 @@ class EnvError(Exception):
 
 def fresh_env() -> Env:
     """Return what every environment starts from."""
-    import snex  # noqa: PLC0415 - this module is a part of it
+    import snex
 
     return {
         "__name__": "__main__",

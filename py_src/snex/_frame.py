@@ -52,16 +52,16 @@ def encode_header(kind: int, request: int, length: int, flags: int = 0) -> bytes
 
 
 def parse_header(data: bytes | bytearray, offset: int = 0) -> tuple[int, int, int, int]:
-    """Return `(kind, flags, id, length)` of the header at `offset`.
+    r"""Return `(kind, flags, id, length)` of the header at `offset`.
 
     Raises:
         FrameError: for a wrong magic, an unknown kind or an unknown flag; it names what was seen.
 
     >>> parse_header(bytes.fromhex("5358 05 00 0900000000000000 0000000000000000"))
     (5, 0, 9, 0)
-    >>> parse_header(b"GET / HTTP/1.1\\r\\nHost")
+    >>> parse_header(b"GET / HTTP/1.1\r\nHost")
     Traceback (most recent call last):
-    snex._frame.FrameError: expected a frame, got b'GET / HTTP/1.1\\r\\nHost'
+    snex._frame.FrameError: expected a frame, got b'GET / HTTP/1.1\r\nHost'
     """
     magic, kind, flags, request, length = _unpack_from(data, offset)
     if magic != MAGIC:

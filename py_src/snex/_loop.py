@@ -19,12 +19,12 @@ class EagerLoop(asyncio.SelectorEventLoop):
     def _run_once(self) -> None:
         super()._run_once()  # type: ignore[misc]
         this: Any = self
-        ready = this._ready
+        ready = this._ready  # noqa: SLF001 - as the base class does
         left = _MAX_ROUND
-        while ready and left and not this._stopping:
+        while ready and left and not this._stopping:  # noqa: SLF001 - as above
             left -= 1
             handle = ready.popleft()
-            if not handle._cancelled:  # noqa: SLF001 - what the base class does
+            if not handle._cancelled:  # noqa: SLF001 - as above
                 handle._run()  # noqa: SLF001 - as above
 
 

@@ -114,6 +114,8 @@ class FrameReader:
                     return
                 if not self._read():
                     return
+            # What the last read has brought must not wait for the next one.
+            self._continue_soon()
         except FrameError as error:
             self._end(error)
         except BaseException:

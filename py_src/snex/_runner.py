@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 class Runner:
     """Evaluations in progress, on the event loop's thread only.
 
-    `ending` is set once the interpreter goes down: from then on an exception in user code is not
-    an answer but a part of the end.
+    `ending` is set once the interpreter goes down: from then on an exception in user code is a part
+    of the end, and nobody's answer.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, envs: Envs, write: Write) -> None:
@@ -100,7 +100,7 @@ class Runner:
     def fail(self, request: int, error: BaseException) -> None:
         """Answer a request with an error."""
         if self.ending:
-            raise error
+            return
         if isinstance(error, EnvError):
             fields: dict[str, object] = {
                 "code": error.code,

@@ -5,24 +5,14 @@ from __future__ import annotations
 _LONGEST_ATOM = 255
 
 
-def _checked(name: str) -> str:
-    if not name:
-        msg = "atom is empty"
-        raise ValueError(msg)
-    if len(name) > _LONGEST_ATOM:
-        msg = "atom too long"
-        raise ValueError(msg)
-    return name
-
-
 class Atom(str):
     """An atom; equal to, and as good a key as, the plain `str` of the same name.
 
     Args:
-        name: 1 to 255 characters.
+        name: up to 255 characters.
 
     Raises:
-        ValueError: `atom too long`, or `atom is empty`.
+        ValueError: `atom too long`.
 
     >>> Atom("ok")
     snex.Atom('ok')
@@ -35,7 +25,11 @@ class Atom(str):
 
     def __new__(cls, name: str) -> Atom:  # noqa: PYI034 - a subclass passes through as well
         """Check the length."""
-        return str.__new__(cls, _checked(name))
+        self = str.__new__(cls, name)
+        if len(self) > _LONGEST_ATOM:
+            msg = "atom too long"
+            raise ValueError(msg)
+        return self
 
     def __repr__(self) -> str:
         """Name the type, so that an atom is not mistaken for a `str`."""
@@ -46,16 +40,16 @@ class Atom(str):
         return (str.__str__(self),)
 
 
-class DistinctAtom(str):
+class DistinctAtom(Atom):
     """An atom that equals nothing but a `DistinctAtom` of the same name.
 
     So that a map may have both `"a"` and `:a` as keys.
 
     Args:
-        name: 1 to 255 characters.
+        name: up to 255 characters.
 
     Raises:
-        ValueError: `atom too long`, or `atom is empty`.
+        ValueError: `atom too long`.
 
     >>> DistinctAtom("ok") == "ok"
     False
@@ -67,10 +61,6 @@ class DistinctAtom(str):
 
     __slots__ = ()
     __module__ = "snex"
-
-    def __new__(cls, name: str) -> DistinctAtom:  # noqa: PYI034 - a subclass passes through as well
-        """Check the length."""
-        return str.__new__(cls, _checked(name))
 
     def __eq__(self, other: object) -> bool:
         """Only another `DistinctAtom` of the same name is equal."""
@@ -87,10 +77,6 @@ class DistinctAtom(str):
     def __repr__(self) -> str:
         """Name the type, so that an atom is not mistaken for a `str`."""
         return f"snex.DistinctAtom({str.__repr__(self)})"
-
-    def __getnewargs__(self) -> tuple[str]:
-        """Pickle and copy through the constructor."""
-        return (str.__str__(self),)
 
 
 _VERSION = 131

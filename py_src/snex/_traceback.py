@@ -6,7 +6,6 @@ result of it.
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 from ._code import source_of
@@ -20,7 +19,7 @@ PYTHON_ERROR = "python_runtime_error"
 # Exceptions in one chain: as long as a person would read. Recursion that fails inside of `except`
 # makes chains of hundreds, each with a traceback of hundreds.
 _MAX_CHAIN = 16
-_OURS = os.path.dirname(__file__) + os.sep
+_OURS = __file__.removesuffix("_traceback.py")
 
 _UNPRINTABLE = "<exception str() failed>"
 
@@ -106,8 +105,8 @@ class _ShortChain:
 
 
 def _format(error: BaseException) -> list[str]:
-    import linecache  # noqa: PLC0415 - not needed until something fails
-    from traceback import TracebackException  # noqa: PLC0415 - as above
+    import linecache
+    from traceback import TracebackException
 
     report = TracebackException(
         type(error), error, error.__traceback__, lookup_lines=False, compact=True

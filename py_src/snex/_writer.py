@@ -35,7 +35,7 @@ class FrameWriter:
     one again; `on_broken()` once, when nobody reads any more. Both may be called from any thread.
     """
 
-    def __init__(  # noqa: PLR0913, PLR0917 - made in one place, by the interpreter
+    def __init__(  # noqa: PLR0913 - made in one place, by the interpreter
         self,
         fd: int,
         loop: asyncio.AbstractEventLoop,
@@ -44,9 +44,10 @@ class FrameWriter:
         on_pressure: Callable[[bool], None],
         on_broken: Callable[[], None],
     ) -> None:
-        """Prepare to write to `fd`, which stays the caller's to close."""
+        """Prepare to write to `fd`, which stays the caller's to close. On the loop's own thread."""
         self._fd = fd
         self._loop = loop
+        self._thread = threading.get_ident()
         self._low = low
         self._high = high
         self._on_pressure = on_pressure
@@ -131,7 +132,7 @@ class FrameWriter:
     def _arm(self) -> None:
         if not self._armed:
             self._armed = True
-            if _thread_of(self._loop):
+            if threading.get_ident() == self._thread:
                 self._loop.add_writer(self._fd, self._writable)
             else:
                 try:
@@ -205,10 +206,3 @@ class FrameWriter:
         with self._lock:
             if wake in self._waiters:
                 self._waiters.remove(wake)
-
-
-def _thread_of(loop: asyncio.AbstractEventLoop) -> bool:
-    """Whether the calling thread is the one that runs `loop`."""
-    from asyncio import _get_running_loop  # noqa: PLC0415 - placeholder
-
-    return _get_running_loop() is loop

@@ -205,9 +205,9 @@ def test_a_proxy_is_no_more_than_a_name() -> None:
     assert pickle.loads(pickle.dumps(proxy)) == proxy
     assert not hasattr(proxy, "__array__")
     with pytest.raises(TypeError, match="module"):
-        snex.BeamModuleProxy("erlang")()
+        _ = snex.BeamModuleProxy("erlang")()
     with pytest.raises(TypeError, match="cast"):
-        snex.Elixir.A.b(cast=True, result_encoding_opts={})
+        _ = snex.Elixir.A.b(cast=True, result_encoding_opts={})
 
 
 def test_an_elixir_error_can_be_pickled() -> None:

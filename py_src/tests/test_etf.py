@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from support.etf import A, MapSet, decode
 
 import snex
-from snex._etf import LARGE, encode
+from snex._etf import encode
+from snex._scalars import LARGE
 
 
 def trip(value: object) -> Any:
@@ -75,7 +76,10 @@ Point = namedtuple("Point", "x y")  # noqa: PYI024 - one without annotations, as
         (type("F", (float,), {})(2.5), 2.5),
         (type("B", (bytes,), {})(b"b"), b"b"),
         (type("At", (snex.Atom,), {})("at"), A("at")),
-        ({1: "a", "1": "b", 1.5: "c", None: "d", (1,): "e"}, {1: b"a", b"1": b"b", 1.5: b"c", None: b"d", (1,): b"e"}),
+        (
+            {1: "a", "1": "b", 1.5: "c", None: "d", (1,): "e"},
+            {1: b"a", b"1": b"b", 1.5: b"c", None: b"d", (1,): b"e"},
+        ),
         (["a", 1, None] * 10, [b"a", 1, None] * 10),
         ([1, 255, 256, -1] * 10, [1, 255, 256, -1] * 10),
         ([0] * 10, [0] * 10),
@@ -125,7 +129,9 @@ def test_values_travel(value: object) -> None:
     assert repr(trip(value)) == repr(expected(value))
 
 
-@pytest.mark.parametrize("make", [lambda v: [v], lambda v: (v,), lambda v: {1: v}, lambda v: [0, v]])
+@pytest.mark.parametrize(
+    "make", [lambda v: [v], lambda v: (v,), lambda v: {1: v}, lambda v: [0, v]]
+)
 def test_depth_is_limited_by_memory_only(make: Any) -> None:
     value: Any = None
     for _ in range(100_000):
@@ -241,7 +247,7 @@ class Huge(bytes):
 
 
 def test_more_than_the_format_holds_is_a_clear_error() -> None:
-    from snex._etf import _bytes
+    from snex._scalars import _bytes
 
     with pytest.raises(ValueError, match="4294967296"):
         _bytes(Huge())

@@ -7,6 +7,7 @@ import pickle
 import signal
 import struct
 import sys
+from typing import Any
 
 import pytest
 from support.etf import A, MapSet, decode
@@ -132,7 +133,13 @@ def test_a_pickle_that_does_not_load_is_an_error_of_that_call(vm: VM) -> None:
 
 def test_buffers_arrive_as_what_they_are(vm: VM) -> None:
     contents = [b"one" * 100, "zwei é".encode() * 10_000, b"\0" * 300_000, b"four"]
-    fields = (None, "return [type(x).__name__ for x in l] + l", None, 1, {"l": [place() for _ in contents]})
+    fields = (
+        None,
+        "return [type(x).__name__ for x in l] + l",
+        None,
+        1,
+        {"l": [place() for _ in contents]},
+    )
     vm.send(EVAL, 1, with_buffers(fields, list(enumerate(contents))), BUFFERS)
     assert vm.reply(1) == [b"bytes", b"str", b"bytearray", b"memoryview", *contents]
 
@@ -203,7 +210,7 @@ def test_cancelling_what_is_not_there_does_nothing(vm: VM) -> None:
 def test_code_that_cancels_every_task_leaves_nobody_without_an_answer(vm: VM) -> None:
     # One write, so that the second is scheduled but not begun when the first cancels all.
     source = "import asyncio\nfor t in asyncio.all_tasks(): t.cancel()\nreturn 1"
-    bodies = [(0, "await nothing", None, 1, {}), (0, source, None, 1, {})]
+    bodies: list[Any] = [(0, "await nothing", None, 1, {}), (0, source, None, 1, {})]
     data = b""
     for number, fields in enumerate(bodies, 500):
         body = pickle.dumps(fields)
@@ -217,7 +224,9 @@ def test_code_that_cancels_every_task_leaves_nobody_without_an_answer(vm: VM) ->
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks came with 3.12")
 def test_an_eager_task_factory_does_no_harm(vm: VM) -> None:
-    vm.run("import asyncio\nasyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)")
+    vm.run(
+        "import asyncio\nasyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)"
+    )
     assert vm.run("async def f(): return 3\nreturn await f()") == 3
     assert vm.run("await asyncio.sleep(0)\nreturn 4") == 4
 
@@ -383,8 +392,10 @@ def test_a_forked_child_can_not_use_the_connection(vm: VM) -> None:
 def test_a_forked_child_ends_on_sigterm(vm: VM) -> None:
     code = (
         "import os, signal, time\n"
+        "r, w = os.pipe()\n"
         "pid = os.fork()\n"
-        "if not pid:\n    time.sleep(1000)\n    os._exit(0)\n"
+        "if not pid:\n    os.write(w, b'x')\n    time.sleep(1000)\n    os._exit(0)\n"
+        "os.read(r, 1)\n"
         "os.kill(pid, signal.SIGTERM)\n"
         "return os.WTERMSIG(os.waitpid(pid, 0)[1])"
     )
@@ -424,3 +435,33 @@ def test_atoms_and_terms_come_and_go(vm: VM) -> None:
         True,
         False,
     )
+
+
+@pytest.mark.parametrize("eager", [True, False])
+def test_both_kinds_of_loop_serve(eager: bool) -> None:  # noqa: FBT001
+    with VM(hello={"eager": eager}) as vm:
+        vm.ready()
+        name = vm.run("import asyncio\nreturn type(asyncio.get_running_loop()).__name__")
+        assert (name == b"EagerLoop") is eager
+        assert vm.run("await asyncio.sleep(0)\nreturn 1") == 1
+
+
+def test_a_traceback_of_async_code_begins_with_the_users_code(vm: VM) -> None:
+    with pytest.raises(PythonError) as caught:
+        vm.run("import asyncio\nawait asyncio.sleep(0)\n1/0", file="lib/a.ex", line=10)
+    lines = caught.value.fields["traceback"]
+    assert lines[1].startswith('  File "lib/a.ex", line 12, in <module>\n    1/0\n')
+    assert len(lines) == 3
+
+
+def test_the_exception_of_a_task_left_behind_is_logged(vm: VM) -> None:
+    vm.run(
+        "import asyncio, gc\n"
+        "async def f(): raise ValueError('left behind')\n"
+        "t = asyncio.create_task(f())\n"
+        "await asyncio.wait([t])\n"
+        "del t"
+    )
+    vm.hang_up()
+    assert vm.wait() == 0
+    assert "left behind" in vm.errors()

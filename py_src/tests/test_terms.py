@@ -13,12 +13,11 @@ PID = b"\x83X" + bytes(30)
 
 
 @pytest.mark.parametrize("kind", [Atom, DistinctAtom])
-def test_atoms_have_1_to_255_characters(kind: Any) -> None:
+def test_atoms_have_up_to_255_characters(kind: Any) -> None:
+    assert kind("") != kind("a")
     assert len(kind("é" * 255)) == 255
     with pytest.raises(ValueError, match="atom too long"):
         kind("é" * 256)
-    with pytest.raises(ValueError, match="empty"):
-        kind("")
 
 
 @pytest.mark.parametrize("value", [Atom("a b"), DistinctAtom("x"), Term(PID)])
@@ -49,7 +48,10 @@ def test_an_atom_is_as_good_as_its_text() -> None:
     assert Atom("x") == "x"
     assert {"x": 1}[Atom("x")] == 1
     assert f"{Atom('x')}" == "x"
-    assert [repr(Atom("x")), repr(DistinctAtom("x"))] == ["snex.Atom('x')", "snex.DistinctAtom('x')"]
+    assert [repr(Atom("x")), repr(DistinctAtom("x"))] == [
+        "snex.Atom('x')",
+        "snex.DistinctAtom('x')",
+    ]
     assert (Atom.__module__, Term.__module__) == ("snex", "snex")
 
 

@@ -61,7 +61,9 @@ def test_syntax_errors_show_the_place() -> None:
 
 
 def test_the_fields_describe_the_exception_and_its_cause() -> None:
-    fields: Any = error_fields(failure("try:\n    1/0\nexcept Exception as e:\n    raise KeyError('k') from e"))
+    fields: Any = error_fields(
+        failure("try:\n    1/0\nexcept Exception as e:\n    raise KeyError('k') from e")
+    )
     assert fields["code"] == "python_runtime_error"
     assert fields["reason"] == b"'k'"
     assert fields["exception"] == {
@@ -75,7 +77,9 @@ def test_the_fields_describe_the_exception_and_its_cause() -> None:
 
 def test_context_counts_as_a_cause_unless_suppressed() -> None:
     shown: Any = error_fields(failure("try:\n    1/0\nexcept Exception:\n    raise KeyError"))
-    hidden: Any = error_fields(failure("try:\n    1/0\nexcept Exception:\n    raise KeyError from None"))
+    hidden: Any = error_fields(
+        failure("try:\n    1/0\nexcept Exception:\n    raise KeyError from None")
+    )
     assert shown["exception"]["cause"]["type"] == b"ZeroDivisionError"
     assert hidden["exception"]["cause"] is None
 
@@ -130,7 +134,9 @@ def test_a_long_chain_is_cut_and_left_as_it_was() -> None:
 def test_groups_show_their_members_with_lines() -> None:
     text = "".join(
         format_error(
-            failure("try:\n    1/0  # inner\nexcept Exception as e:\n    raise ExceptionGroup('g', [e])  # outer")
+            failure(
+                "try:\n    1/0  # inner\nexcept Exception as e:\n    raise ExceptionGroup('g', [e])  # outer"
+            )
         )
     )
     assert "1/0  # inner" in text

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import os
 import struct
+import sys
 import threading
 from typing import TYPE_CHECKING
 
@@ -102,6 +103,9 @@ def test_what_changes_after_the_write_is_sent_as_it_was(bench: Bench) -> None:
 
 
 def test_frames_of_many_threads_do_not_mix(bench: Bench) -> None:
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+
     def work(number: int) -> None:
         for i in range(100):
             bench.writer.write(CAST, number * 1000 + i, [bytes([number]) * (i * 50)])
@@ -112,6 +116,7 @@ def test_frames_of_many_threads_do_not_mix(bench: Bench) -> None:
     frames = bench.everything(8 * sum(20 + i * 50 for i in range(100)))
     for thread in threads:
         thread.join()
+    sys.setswitchinterval(interval)
     for number in range(8):
         own = [f for f in frames if f[1] // 1000 == number]
         assert own == [(CAST, number * 1000 + i, bytes([number]) * (i * 50)) for i in range(100)]

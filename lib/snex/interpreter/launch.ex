@@ -9,17 +9,24 @@ defmodule Snex.Interpreter.Launch do
   @version Mix.Project.config()[:version]
 
   @doc """
-  Starts Python and runs the init script. `{:ended, error}` when there is nothing left to stop, `{:error, error}` when there
-  may be.
+  Starts the worker of the calling process. News of it comes as messages.
   """
-  @spec run(Snex.Interpreter.Options.t(), pid(), pid()) ::
+  @spec start(Snex.Interpreter.Options.t(), pid(), pid()) :: :ok | {:error, Error.t()}
+  def start(options, calls, output) do
+    with {:ok, native} <- native_options(options, calls, output),
+         {:error, reason} <- Native.interpreter_start(native),
+         do: failed(reason)
+  end
+
+  @doc """
+  Waits until Python runs, and has run the init script. `{:ended, error}` when there is nothing left to stop.
+  """
+  @spec await(Snex.Interpreter.Options.t()) ::
           {:ok, os_pid :: pos_integer()} | {:ended, Error.t()} | {:error, Error.t()}
-  def run(options, calls, output) do
+  def await(options) do
     deadline = Request.deadline(options.init_script_timeout)
 
-    with {:ok, native} <- native_options(options, calls, output),
-         :ok <- start(native),
-         {:ok, os_pid} <- await_python(nil, deadline),
+    with {:ok, os_pid} <- await_python(deadline),
          :ok <- run_init_script(options.init_script, deadline),
          do: {:ok, os_pid}
   end
@@ -103,14 +110,16 @@ defmodule Snex.Interpreter.Launch do
     rest
   end
 
-  defp start(native) do
-    with {:error, reason} <- Native.interpreter_start(native), do: failed(reason)
+  # The worker says that Python has started before it says anything else.
+  defp await_python(deadline) do
+    with {:ok, os_pid} <- await_news(:snex_started, deadline),
+         {:ok, _fields} <- await_news(:snex_ready, deadline),
+         do: {:ok, os_pid}
   end
 
-  defp await_python(os_pid, deadline) do
+  defp await_news(tag, deadline) do
     receive do
-      {:snex_started, os_pid} -> await_python(os_pid, deadline)
-      {:snex_ready, _fields} -> {:ok, os_pid}
+      {^tag, detail} -> {:ok, detail}
       {:snex_ended, down} -> {:ended, Error.from_down(down)}
     after
       Request.time_left(deadline) -> {:error, %Error{code: :init_script_timeout}}
@@ -129,5 +138,5 @@ defmodule Snex.Interpreter.Launch do
     end
   end
 
-  defp failed(reason), do: {:ended, %Error{code: :call_failed, reason: reason}}
+  defp failed(reason), do: {:error, %Error{code: :call_failed, reason: reason}}
 end

@@ -49,23 +49,26 @@ defmodule Snex.Project.Lock do
     end
   end
 
+  # `seen`: how the lock looked when it last changed, `since` then.
   defp wait(path, what, seen, since, told?) do
+    if not told?, do: IO.puts("Waiting for another process that makes #{what}")
+    Process.sleep(@poll)
+
     cond do
+      File.mkdir(path) == :ok ->
+        :ok
+
       touched(path) != seen ->
-        # Released, or alive.
-        unless told?, do: IO.puts("Waiting for another process that makes #{what}")
-        Process.sleep(@poll)
-        if File.mkdir(path) == :ok, do: :ok, else: wait(path, what, touched(path), now(), true)
+        wait(path, what, touched(path), now(), true)
 
       now() - since > @abandoned_after ->
-        # Of several that wait, one gets it, and at once makes its own.
+        # Of several that wait, one gets it, and all of them start over.
         abandoned = "#{path}.#{unique()}"
         if File.rename(path, abandoned) == :ok, do: File.rm_rf!(abandoned)
         acquire(path, what)
 
       true ->
-        Process.sleep(@poll)
-        wait(path, what, seen, since, told?)
+        wait(path, what, seen, since, true)
     end
   end
 

@@ -2,6 +2,7 @@
 
 use crate::atoms;
 use crate::down::Down;
+use crate::environment;
 use crate::held::Held;
 use crate::options::{CallOptions, Options};
 use crate::pending::Pending;
@@ -10,8 +11,8 @@ use crate::runtime;
 use crate::sink::News;
 use rustler::{Atom, Binary, Encoder, Env, LocalPid, Monitor, NifMap, Resource, ResourceArc, Term};
 use snex_core::control::{ORPHAN_GRACE, Spec};
-use snex_core::frame::{Kind, PROTOCOL};
-use snex_core::handshake::{self, Blob, Hello};
+use snex_core::frame::PROTOCOL;
+use snex_core::handshake::{Blob, Hello};
 use snex_core::worker::{Settings, Transport, Worker};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -117,7 +118,7 @@ fn interpreter_start<'a>(env: Env<'a>, options: StartOptions<'a>) -> Term<'a> {
         Ok(worker) => worker,
         Err(error) => return failed(&error.to_string()),
     };
-    runtime.spawn(forget_dropped(Arc::downgrade(&worker), dropped));
+    runtime.spawn(environment::forget_dropped(Arc::downgrade(&worker), dropped));
     let interpreter = ResourceArc::new(Interpreter { worker });
     registry::insert(owner, interpreter.clone());
     if env.monitor(&interpreter, &owner).is_none() {
@@ -126,22 +127,6 @@ fn interpreter_start<'a>(env: Env<'a>, options: StartOptions<'a>) -> Term<'a> {
         fail_and_stop(Arc::clone(&interpreter.worker), Down::OwnerGone, ORPHAN_GRACE);
     }
     atoms::ok().encode(env)
-}
-
-/// Sends the numbers of dropped environments to Python, as many at a time as have come together.
-async fn forget_dropped(
-    worker: std::sync::Weak<Worker<Held, News>>,
-    mut dropped: mpsc::UnboundedReceiver<u64>,
-) {
-    const BATCH: usize = 4096;
-    let mut batch = Vec::with_capacity(BATCH);
-    while dropped.recv_many(&mut batch, BATCH).await > 0 {
-        let Some(worker) = worker.upgrade() else { return };
-        if let Ok(frame) = handshake::control_frame(Kind::DropEnvs, &batch) {
-            worker.submit(frame);
-        }
-        batch.clear();
-    }
 }
 
 /// Lets others submit requests to the calling interpreter process.

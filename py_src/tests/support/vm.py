@@ -94,7 +94,7 @@ class VM:
         if greet:
             self.greet(hello or {})
 
-    def __enter__(self) -> VM:
+    def __enter__(self) -> VM:  # noqa: PYI034 - `Self` came with 3.11
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -139,7 +139,7 @@ class VM:
         self.send(kind, number, pickle.dumps(fields, 5))
         return number
 
-    def eval(  # noqa: PLR0913, PLR0917 - the fields of the frame
+    def eval(
         self,
         source: str,
         env: int | None = 0,
@@ -221,4 +221,4 @@ def wait_until(condition: Any) -> None:
         time.sleep(0.01)
 
 
-__all__ = ["A", "VM", "PythonError", "decode", "frame", "place", "wait_until", "with_buffers"]
+__all__ = ["VM", "A", "PythonError", "decode", "frame", "place", "wait_until", "with_buffers"]

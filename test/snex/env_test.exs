@@ -1,0 +1,83 @@
+defmodule Snex.EnvTest do
+  use Snex.Case, async: true
+
+  alias Snex.Env
+
+  doctest Snex.Env
+
+  @moduletag :interpreter
+
+  # How many environments Python knows besides the root; objects of the test's own class die with their environment.
+  defp alive(inp), do: Snex.pyeval(inp, "return len(marks)") |> elem(1)
+
+  setup do
+    inp =
+      start_interpreter!(
+        init_script: """
+        import weakref
+
+        class Mark:
+            pass
+
+        marks = weakref.WeakSet()
+
+        def mark():
+            made = Mark()
+            marks.add(made)
+            return made
+        """
+      )
+
+    {:ok, inp: inp}
+  end
+
+  defp marked(inp) do
+    {:ok, env} = Snex.make_env(inp)
+    {:ok, nil} = Snex.pyeval(env, "mine = mark()")
+    env
+  end
+
+  test "shows only its id", %{inp: inp} do
+    env = marked(inp)
+    assert inspect(env) == "#Snex.Env<#{env.id}>"
+  end
+
+  test "is dropped when nobody refers to it any more, without any further call on it", %{inp: inp} do
+    # In a process of its own: when it ends, so do its references.
+    Task.await(Task.async(fn -> for _ <- 1..100, do: marked(inp) && nil end), :infinity)
+    eventually(fn -> alive(inp) == 0 end)
+  end
+
+  test "stays while anyone refers to it", %{inp: inp} do
+    env = marked(inp)
+    Task.await(Task.async(fn -> for _ <- 1..10, do: marked(inp) && nil end), :infinity)
+    eventually(fn -> alive(inp) == 1 end)
+    assert {:ok, true} = Snex.pyeval(env, "return mine in marks")
+  end
+
+  test "stays when its garbage collection is disabled, until it is destroyed", %{inp: inp} do
+    env =
+      Task.await(
+        Task.async(fn ->
+          env = Env.disable_gc(Env.disable_gc(marked(inp)))
+          # Without the handle, so that nothing refers to the environment when this process has ended.
+          %{env | handle: make_ref()}
+        end),
+        :infinity
+      )
+
+    Task.await(Task.async(fn -> for _ <- 1..10, do: marked(inp) && nil end), :infinity)
+    eventually(fn -> alive(inp) == 1 end)
+    assert Snex.destroy_env(env) == :ok
+    assert Snex.destroy_env(env) == :ok
+    eventually(fn -> alive(inp) == 0 end)
+    assert {:error, %Error{code: :env_not_found}} = Snex.pyeval(env, "return 1")
+  end
+
+  test "is gone with its interpreter, and says so", %{inp: inp} do
+    env = marked(inp)
+    Interpreter.stop(inp)
+    assert {:error, %Error{code: :call_failed, reason: :noproc}} = Snex.pyeval(env, "return 1")
+    assert Snex.destroy_env(env) == :ok
+  end
+end

@@ -1,0 +1,95 @@
+defmodule Snex.Case do
+  @moduledoc """
+  What most tests need: an interpreter, and ways to wait for things to happen.
+  """
+
+  use ExUnit.CaseTemplate
+
+  alias Snex.Interpreter
+
+  using do
+    quote do
+      import Snex.Case
+      alias Snex.Error
+      alias Snex.Interpreter
+      alias Snex.Serde
+    end
+  end
+
+  setup context do
+    if context[:interpreter], do: {:ok, inp: start_interpreter!()}, else: :ok
+  end
+
+  @doc """
+  Starts an interpreter that is stopped after the test.
+  """
+  def start_interpreter!(opts \\ []) do
+    start_supervised!({Interpreter, opts}, id: make_ref())
+  end
+
+  @doc """
+  Every Python that `bin/test` found on this machine, as `{name, path}`; otherwise the one on PATH.
+  """
+  def pythons do
+    case System.get_env("SNEX_TEST_PYTHONS") do
+      none when none in [nil, ""] ->
+        [{"python", System.find_executable("python3") || System.find_executable("python")}]
+
+      lines ->
+        for line <- String.split(lines, "\n", trim: true) do
+          [name, path] = String.split(line, " ", parts: 2)
+          {name, path}
+        end
+    end
+  end
+
+  @doc """
+  Waits until processes of the operating system are gone, and fails if they are not after a minute.
+
+  Linux tells through a descriptor for each process (pidfd_open(2)), so nothing is polled.
+  """
+  def await_gone(os_pids) do
+    {_name, python} = hd(pythons())
+
+    script = """
+    import os, select, sys
+    for pid in map(int, sys.argv[1:]):
+        try:
+            fd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            continue
+        if not select.select([fd], [], [], 60)[0]:
+            sys.exit(f"process {pid} lives on")
+    """
+
+    {output, status} =
+      System.cmd(python, ["-c", script | Enum.map(os_pids, &to_string/1)], stderr_to_stdout: true)
+
+    assert status == 0, output
+  end
+
+  @doc """
+  Whether a process of the operating system exists (also as a zombie).
+  """
+  def exists?(os_pid), do: File.exists?("/proc/#{os_pid}")
+
+  @doc """
+  Asks again and again, with a pause in between, until the answer is true; fails after a minute. For facts that no event
+  announces.
+  """
+  def eventually(fun, attempts \\ 6_000) do
+    cond do
+      fun.() ->
+        :ok
+
+      attempts == 0 ->
+        flunk("still not true after a minute")
+
+      true ->
+        receive do
+        after
+          10 -> eventually(fun, attempts - 1)
+        end
+    end
+  end
+end

@@ -1,0 +1,33 @@
+defmodule Snex.Markdown do
+  @moduledoc """
+  The Elixir in a Markdown file.
+  """
+
+  @doc """
+  The blocks of Elixir in a file, in order, as `{line, code}`.
+  """
+  def elixir_blocks(path) do
+    path
+    |> File.stream!()
+    |> Enum.with_index(1)
+    |> Enum.reduce({nil, []}, fn
+      {"```elixir" <> _, line}, {nil, blocks} -> {{line + 1, []}, blocks}
+      {"```" <> _, _line}, {{start, lines}, blocks} -> {nil, [{start, join(lines)} | blocks]}
+      {text, _line}, {{start, lines}, blocks} -> {{start, [text | lines]}, blocks}
+      {_text, _line}, {nil, blocks} -> {nil, blocks}
+    end)
+    |> then(fn {nil, blocks} -> Enum.reverse(blocks) end)
+  end
+
+  defp join(lines), do: lines |> Enum.reverse() |> Enum.join()
+
+  @doc """
+  Evaluates blocks one after the other, with the bindings of each carried into the next.
+  """
+  def evaluate(blocks, path) do
+    Enum.reduce(blocks, [], fn {line, code}, bindings ->
+      {_value, bindings} = Code.eval_string(code, bindings, file: path, line: line)
+      bindings
+    end)
+  end
+end
