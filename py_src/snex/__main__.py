@@ -95,9 +95,14 @@ def _on_sigterm(interpreter: Interpreter, in_fd: int) -> None:
     follows it, gets that code out of the way. A signal that comes while the VM is still there is
     part of a machine's shutdown, and the VM decides when it is done with us.
     """
-    pid = os.getpid()
+    import asyncio
+    import selectors
 
-    def handler(number: int, _frame: FrameType | None) -> None:
+    pid = os.getpid()
+    package = __file__.removesuffix("__main__.py")
+    returning = (package, asyncio.__file__.removesuffix("__init__.py"), selectors.__file__)
+
+    def handler(number: int, frame: FrameType | None) -> None:
         if os.getpid() != pid:
             # In a child, with a signal that came before the hook below has run.
             signal.signal(number, signal.SIG_DFL)
@@ -109,7 +114,10 @@ def _on_sigterm(interpreter: Interpreter, in_fd: int) -> None:
         poll.register(in_fd, select.POLLIN)
         if any(events & (select.POLLHUP | select.POLLERR) for _, events in poll.poll(0)):
             interpreter.end()
-            raise SystemExit(0)
+            # Code of ours or of asyncio is on its way back to the event loop, which now stops; in the
+            # middle of it an exception would only do harm.
+            if frame is None or not frame.f_code.co_filename.startswith(returning):
+                raise SystemExit(0)
 
     def forked() -> None:
         # A child, of `multiprocessing` for example, ends as any process does.

@@ -186,12 +186,12 @@ def _encode(obj: object, start: bytes) -> list[bytes | memoryview]:  # noqa: PLR
                     if not count:
                         push(NIL)
                         continue
-                    push(header(108, count, "list with a length"))
+                    push(header(108, count, "a list of {} items"))
                     after = NIL
                 elif count < 256:  # noqa: PLR2004 - one byte
                     push(b"h" + bytes((count,)))
                 else:
-                    push(header(105, count, "tuple with a size"))
+                    push(header(105, count, "a tuple of {} items"))
                 if count >= BULK:
                     pieces = bulk(elements)
                     if pieces is not None:
@@ -201,7 +201,7 @@ def _encode(obj: object, start: bytes) -> list[bytes | memoryview]:  # noqa: PLR
                 inner = iter(elements)
             elif kind is dict:
                 pairs = tuple(value.items())  # type: ignore[attr-defined]
-                push(header(116, len(pairs), "map with a size"))
+                push(header(116, len(pairs), "a map of {} pairs"))
                 keys = tuple(key for key, _ in pairs)
                 if _needs_key_check(set(map(type, keys))):
                     raw = _checked_keys(keys, "dict")
@@ -210,7 +210,7 @@ def _encode(obj: object, start: bytes) -> list[bytes | memoryview]:  # noqa: PLR
                     inner = chain.from_iterable(pairs)
             elif kind is set or kind is frozenset:
                 members: tuple[object, ...] = tuple(value)  # type: ignore[arg-type]
-                push(Settings.set_head + header(116, len(members), "set with a size"))
+                push(Settings.set_head + header(116, len(members), "a set of {} members"))
                 if _needs_key_check(set(map(type, members))):
                     members = tuple(_checked_keys(members, "set"))
                 inner = chain.from_iterable(zip(members, repeat(Raw(Settings.set_member))))

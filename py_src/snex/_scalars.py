@@ -28,9 +28,9 @@ _SMALL = [b"a" + bytes((i,)) for i in range(256)]
 
 
 def header(tag: int, count: int, what: str) -> bytes:
-    """Return a tag and a count of four bytes. Raises `ValueError` for a larger count."""
+    """Return a tag and a count of four bytes. Raises `ValueError` for a larger count of `what`."""
     if count > _MAX_COUNT:
-        msg = f"{what} of {count} is more than external term format can hold"
+        msg = f"{what.format(count)} is more than external term format can hold"
         raise ValueError(msg)
     return _pack_count(tag, count)
 
@@ -66,7 +66,7 @@ def _int(value: int) -> bytes:
     digits = abs(value).to_bytes(size, "little")
     if size < 256:  # noqa: PLR2004 - one byte
         return bytes((110, size, sign)) + digits
-    return header(111, size, "integer with a number of bytes") + bytes((sign,)) + digits
+    return header(111, size, "an integer of {} bytes") + bytes((sign,)) + digits
 
 
 def _float(value: float) -> bytes:
@@ -81,7 +81,7 @@ def _bytes(value: bytes) -> Piece:
     size = len(value)
     if size < LARGE:
         return _pack_count(109, size) + value
-    return [header(109, size, "binary with a number of bytes"), memoryview(value)]
+    return [header(109, size, "a binary of {} bytes"), memoryview(value)]
 
 
 def _bytearray(value: bytearray) -> Piece:
@@ -92,7 +92,7 @@ def _memoryview(value: memoryview) -> Piece:
     size = value.nbytes
     if size < LARGE:
         return _pack_count(109, size) + value.tobytes()
-    head = header(109, size, "binary with a number of bytes")
+    head = header(109, size, "a binary of {} bytes")
     if value.c_contiguous:
         try:
             return [head, value.cast("B")]
@@ -107,7 +107,7 @@ def _str(value: str) -> Piece:
     size = len(data)
     if size < LARGE:
         return _pack_count(109, size) + data
-    return [header(109, size, "binary with a number of bytes"), data]
+    return [header(109, size, "a binary of {} bytes"), data]
 
 
 def _term(value: Term) -> Piece:
