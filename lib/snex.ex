@@ -9,6 +9,7 @@ defmodule Snex do
   alias Snex.Eval
   alias Snex.Interpreter
   alias Snex.Native
+  alias Snex.Output
   alias Snex.Request
   alias Snex.Serde
 
@@ -18,7 +19,11 @@ defmodule Snex do
   @typedoc "Names and values that are set before the code runs, and stay in the environment."
   @type vars() :: %{optional(String.t()) => term()}
 
-  @type pyeval_opt() :: {:timeout, timeout()} | {:encoding_opts, Serde.encoding_opts()}
+  @type pyeval_opt() ::
+          {:timeout, timeout()}
+          | {:on_timeout, :cancel | :leave}
+          | {:encoding_opts, Serde.encoding_opts()}
+          | {:output, Interpreter.output() | [stdout: Interpreter.output(), stderr: Interpreter.output()]}
 
   @typedoc "An environment to copy names from, all or some."
   @type from() :: Env.t() | {Env.t(), only: [String.t()]} | {Env.t(), except: [String.t()]}
@@ -36,7 +41,11 @@ defmodule Snex do
   `return` works anywhere at the top level of the code, and so does `await`. Without a `return` the value is `nil`.
 
     * `:timeout` - in ms, or `:infinity`; #{@timeout} by default. When it is over, the work in Python is cancelled
+    * `:on_timeout` - `:cancel` by default: the task in Python is cancelled, and code that blocks is interrupted by
+      `snex.Cancelled`; `:leave` lets it run on, and only drops its answer. The same happens when the calling process dies,
+      which always cancels
     * `:encoding_opts` - see `t:Snex.Serde.encoding_opts/0`, for this call
+    * `:output` - where this call's prints go; see `Snex.Interpreter.start_link/1`
 
   Raises `ArgumentError` when `vars` are not a map with strings as keys.
 
@@ -62,14 +71,17 @@ defmodule Snex do
 
   def pyeval(env_or_interpreter, code, vars, opts) when is_map(vars) and is_list(opts) do
     code = code!(code)
-    {timeout, opts} = Keyword.pop(opts, :timeout, @timeout)
-    {encoding_opts, opts} = Keyword.pop(opts, :encoding_opts, [])
-    no_more!(opts, [:timeout, :encoding_opts])
-    options = Serde.options!(encoding_opts)
-    deadline = Request.deadline(timeout!(timeout))
+    known!(opts, [:timeout, :encoding_opts, :on_timeout, :output])
+    encoding = Serde.options!(Keyword.get(opts, :encoding_opts, []))
+
+    options = %{
+      deadline: Request.deadline(timeout!(Keyword.get(opts, :timeout, @timeout))),
+      on_timeout: on_timeout!(Keyword.get(opts, :on_timeout, :cancel)),
+      output: opts[:output] && Output.destination!(opts[:output])
+    }
 
     with {:ok, interpreter, env_id} <- target(env_or_interpreter),
-         do: Eval.run(interpreter, Eval.request(env_id, code, vars!(vars)), options, deadline)
+         do: Eval.run(interpreter, Eval.request(env_id, code, vars!(vars)), encoding, options)
   end
 
   def pyeval(_env_or_interpreter, _code, vars, opts) when is_list(opts), do: vars!(vars)
@@ -120,11 +132,9 @@ defmodule Snex do
   @spec make_env(Interpreter.server(), vars(), [make_env_opt()]) ::
           {:ok, Env.t()} | {:error, Error.t()}
   def make_env(interpreter, vars, opts) when is_list(opts) do
-    {from, opts} = Keyword.pop(opts, :from, [])
-    {encoding_opts, opts} = Keyword.pop(opts, :encoding_opts, [])
-    no_more!(opts, [:from, :encoding_opts])
-    options = Serde.options!(encoding_opts)
-    sources = Enum.map(List.wrap(from), &source!/1)
+    known!(opts, [:from, :encoding_opts])
+    encoding = Serde.options!(Keyword.get(opts, :encoding_opts, []))
+    sources = Enum.map(List.wrap(Keyword.get(opts, :from, [])), &source!/1)
     vars = vars!(vars)
 
     with {:ok, pid} <- interpreter(interpreter) do
@@ -134,7 +144,7 @@ defmodule Snex do
       end
 
       from = for {env, mode, names} <- sources, do: {env.id, mode, names}
-      new_env(pid, %{from: from, vars: vars}, options)
+      new_env(pid, %{from: from, vars: vars}, encoding)
     end
   end
 
@@ -166,14 +176,19 @@ defmodule Snex do
   @spec destroy_env(Env.t()) :: :ok
   def destroy_env(%Env{} = env), do: Native.environment_destroy(env.interpreter, env.id)
 
-  defp new_env(pid, make, options) do
-    submit = fn
-      reference, :normal -> Native.request_make_env(pid, reference, make, options)
-      reference, :dirty -> Native.request_make_env_dirty(pid, reference, make, options)
+  defp new_env(pid, make, encoding) do
+    submit = fn reference, scheduler, encoded ->
+      encoding = put_elem(encoding, 3, encoded)
+
+      case scheduler do
+        :normal -> Native.request_make_env(pid, reference, make, encoding)
+        :dirty -> Native.request_make_env_dirty(pid, reference, make, encoding)
+      end
     end
 
-    with {:ok, _nil, {:ok, _request, id, handle}} <-
-           Request.call(pid, submit, Request.deadline(@timeout)),
+    options = %{deadline: Request.deadline(@timeout), on_timeout: :leave, output: nil}
+
+    with {:ok, _nil, {:ok, _request, id, handle}} <- Request.call(pid, submit, options),
          do: {:ok, %Env{id: id, interpreter: pid, handle: handle}}
   end
 
@@ -240,9 +255,15 @@ defmodule Snex do
     raise ArgumentError, "expected :timeout in milliseconds or :infinity, got: #{inspect(other)}"
   end
 
-  defp no_more!([], _known), do: :ok
+  defp on_timeout!(what) when what in [:cancel, :leave], do: what
 
-  defp no_more!([{name, _value} | _rest], known) do
-    raise ArgumentError, "unknown option #{inspect(name)}; known are #{inspect(known)}"
+  defp on_timeout!(other) do
+    raise ArgumentError, "expected :on_timeout to be :cancel or :leave, got: #{inspect(other)}"
+  end
+
+  defp known!(opts, known) do
+    for {name, _value} <- opts, name not in known do
+      raise ArgumentError, "unknown option #{inspect(name)}; known are #{inspect(known)}"
+    end
   end
 end

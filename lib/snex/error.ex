@@ -104,12 +104,13 @@ defmodule Snex.Error do
 
   @doc false
   # A term from Python, decoded where it is needed: `binary_to_term` yields.
-  @spec decode(binary()) :: {:ok, term()} | {:error, t()}
-  def decode(body) do
-    {:ok, :erlang.binary_to_term(body)}
+  @spec decode(binary(), [:safe]) :: {:ok, term()} | {:error, t()}
+  def decode(body, options \\ []) do
+    {:ok, :erlang.binary_to_term(body, options)}
   rescue
     ArgumentError ->
-      {:error, internal("a term from Python cannot be decoded: #{inspect(body, limit: 64)}")}
+      why = if :safe in options, do: ", perhaps because it names an atom that does not exist"
+      {:error, internal("a term from Python cannot be decoded#{why}: #{inspect(body, limit: 64)}")}
   end
 
   @doc false

@@ -27,14 +27,17 @@ defmodule Snex.Eval do
   @doc """
   Runs the request.
   """
-  @spec run(pid(), map(), tuple(), Request.deadline()) :: {:ok, term()} | {:error, Error.t()}
-  def run(interpreter, request, options, deadline) do
-    submit = fn
-      reference, :normal -> Native.request_eval(interpreter, reference, request, options)
-      reference, :dirty -> Native.request_eval_dirty(interpreter, reference, request, options)
+  @spec run(pid(), map(), tuple(), Request.options()) :: {:ok, term()} | {:error, Error.t()}
+  def run(interpreter, request, encoding, options) do
+    submit = fn reference, scheduler, encoded ->
+      encoding = put_elem(encoding, 3, encoded)
+
+      case scheduler do
+        :normal -> Native.request_eval(interpreter, reference, request, encoding)
+        :dirty -> Native.request_eval_dirty(interpreter, reference, request, encoding)
+      end
     end
 
-    with {:ok, body, _accepted} <- Request.call(interpreter, submit, deadline),
-         do: Error.decode(body)
+    with {:ok, value, _accepted} <- Request.call(interpreter, submit, options), do: {:ok, value}
   end
 end

@@ -50,6 +50,11 @@ defmodule Snex.Interpreter do
   alias Snex.Interpreter.Output
   alias Snex.Native
 
+  require Logger
+
+  # What Python says of itself when it is ready.
+  @python_fields [:python, :implementation, :executable, :version, :encoder]
+
   @typedoc "An interpreter process: a pid or anything else that names a `GenServer`."
   @type server() :: GenServer.server()
 
@@ -82,7 +87,15 @@ defmodule Snex.Interpreter do
              ]}
           | {:eager_polyfill?, boolean()}
           | {:stop_timeout, non_neg_integer()}
+          | {:on_stuck, :report | :restart}
+          | {:limits, keyword(integer())}
+          | {:allow, :all | :none | [module() | {module(), atom()} | {module(), atom(), arity()}]}
+          | {:atoms, :create | :existing}
+          | {:output, output() | [stdout: output(), stderr: output()]}
           | GenServer.option()
+
+  @typedoc "Where what Python prints goes; see `start_link/1`."
+  @type output() :: :group_leader | :inherit | :logger | :discard | pid()
 
   @doc false
   defmacro __using__(opts), do: Snex.Interpreter.Definition.define(opts)
@@ -106,7 +119,18 @@ defmodule Snex.Interpreter do
       `busy_limits_port: {low, high}` are the marks, in bytes, between which callers wait for a Python that does not read,
       `{4 MiB, 8 MiB}` by default; `:parallelism` is accepted and has no effect
     * `:eager_polyfill?` - `true` by default: Python's loop runs ready callbacks before it polls again
-    * `:stop_timeout` - grace between SIGTERM and SIGKILL in ms, 5_000 by default
+    * `:stop_timeout` - grace between SIGTERM and SIGKILL in ms, 5_000 by default. When the VM is killed, and there is
+      nobody to ask for it, the grace is at most half a second
+    * `:on_stuck` - what to do when a cancelled request does not come back, although it was interrupted, and holds up all
+      others: `:report` (default) logs it, `:restart` ends Python and exits, for a supervisor to start another
+    * `:limits` - `memory: bytes` (address space), `cpu: seconds`, `open_files: n`, `nice: n`, for each process of the Python
+      tree
+    * `:allow` - which functions Python may call: `:all` (default), `:none`, or a list of `Module`, `{Module, fun}` and
+      `{Module, fun, arity}`
+    * `:atoms` - `:create` (default), or `:existing`: what comes from Python may not create atoms
+    * `:output` - where what Python prints goes: `:group_leader` (default: that of the process whose `Snex.pyeval/4` prints;
+      outside of any call, the interpreter's), `:inherit` (the VM's own standard output and error), `:logger`, `:discard`,
+      a pid, which gets `{:snex_output, interpreter, :stdout | :stderr, binary}`, or `[stdout: ..., stderr: ...]`
     * any option of `GenServer.start_link/3`, such as `:name`
 
   Raises `ArgumentError` for an option that it does not know.
@@ -151,6 +175,28 @@ defmodule Snex.Interpreter do
   def os_pid(interpreter), do: GenServer.call(interpreter, :os_pid)
 
   @doc """
+  What an interpreter is and does: a map with
+
+    * `:python` (such as `"3.13.0"`), `:implementation` (`"CPython"`, `"PyPy"`), `:executable`, `:version` (of the Python
+      package `snex`), `:encoder` (`"pure"`, `"native"`), `:os_pid`
+    * `:uptime` in ms, `:requests_served`, `:requests_in_flight`, `:environments` alive
+    * `:memory`: resident memory of Python and all that it started, in bytes (0 where the system does not tell)
+
+  For example
+
+      iex> {:ok, interpreter} = Snex.Interpreter.start_link()
+      iex> {:ok, env} = Snex.make_env(interpreter)
+      iex> info = Snex.Interpreter.info(interpreter)
+      iex> {info.environments, info.requests_in_flight, info.memory > 0}
+      {1, 0, true}
+      iex> Snex.destroy_env(env)
+      iex> Snex.Interpreter.info(interpreter).environments
+      0
+  """
+  @spec info(server()) :: map()
+  def info(interpreter), do: GenServer.call(interpreter, :info)
+
+  @doc """
   Stops an interpreter. Returns when Python and everything it started is gone.
 
   Calls under way return `{:error, %Snex.Error{code: :call_failed, reason: reason}}`.
@@ -166,8 +212,8 @@ defmodule Snex.Interpreter do
   defmodule State do
     @moduledoc false
     # `ended` holds how the worker went down, once it has: there is nothing left to stop then.
-    @enforce_keys [:options, :calls, :output]
-    defstruct [:options, :calls, :output, :os_pid, ended: nil]
+    @enforce_keys [:options, :calls, :output, :started]
+    defstruct [:options, :calls, :output, :started, :os_pid, python: %{}, ended: nil]
   end
 
   @impl GenServer
@@ -178,8 +224,9 @@ defmodule Snex.Interpreter do
 
     state = %State{
       options: options,
-      calls: Calls.start_link(self()),
-      output: Output.start_link(self())
+      calls: Calls.start_link(self(), options.atoms),
+      output: Output.start_link(self(), options.output),
+      started: System.monotonic_time(:millisecond)
     }
 
     # Before anyone knows this pid: a call that comes early then finds a worker to wait for.
@@ -206,6 +253,26 @@ defmodule Snex.Interpreter do
 
   @impl GenServer
   def handle_call(:os_pid, _from, state), do: {:reply, state.os_pid, state}
+
+  def handle_call(:info, _from, state) do
+    figures =
+      case Native.interpreter_info(self()) do
+        {:ok, submitted, in_flight, environments, memory} ->
+          %{
+            requests_served: submitted - in_flight,
+            requests_in_flight: in_flight,
+            environments: environments,
+            memory: memory
+          }
+
+        :noproc ->
+          %{}
+      end
+
+    fields = %{os_pid: state.os_pid, uptime: System.monotonic_time(:millisecond) - state.started}
+    {:reply, state.python |> Map.merge(fields) |> Map.merge(figures), state}
+  end
+
   # Answered only now, after the start.
   def handle_call(:await_start, _from, state), do: {:reply, :ok, state}
 
@@ -213,6 +280,22 @@ defmodule Snex.Interpreter do
   def handle_info({:snex_ended, down}, state) do
     error = Error.from_down(down)
     {:stop, error, %{state | ended: error}}
+  end
+
+  def handle_info({:snex_stuck, request}, state) do
+    Logger.warning(
+      "the interpreter #{inspect(self())} (Python #{state.os_pid}) is stuck: request #{request}, which nobody waits for, " <>
+        "does not come back, although it was interrupted"
+    )
+
+    if state.options.on_stuck == :restart do
+      # What is stuck does not hear a SIGTERM either.
+      stop_worker(:stuck, put_in(state.options.stop_timeout, 0))
+      error = %Error{code: :call_failed, reason: :stuck}
+      {:stop, error, %{state | ended: error}}
+    else
+      {:noreply, state}
+    end
   end
 
   def handle_info({:EXIT, _pid, :normal}, state), do: {:noreply, state}
@@ -225,9 +308,10 @@ defmodule Snex.Interpreter do
 
   defp await(state) do
     case Launch.await(state.options) do
-      {:ok, os_pid} ->
+      {:ok, os_pid, fields} ->
         Native.interpreter_open()
-        {:ok, %{state | os_pid: os_pid}}
+        python = Map.new(@python_fields, &{&1, fields[to_string(&1)]})
+        {:ok, %{state | os_pid: os_pid, python: python}}
 
       {:ended, error} ->
         {:error, error}

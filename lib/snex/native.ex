@@ -8,15 +8,19 @@ defmodule Snex.Native do
     interpreter_start: 1,
     interpreter_open: 0,
     interpreter_stop: 2,
+    interpreter_info: 1,
+    interpreter_output: 1,
     output_read: 2,
+    print_read: 2,
+    struct_plain: 1,
     environment_keep: 1,
+    environment_proxy: 2,
     environment_destroy: 2,
     request_eval: 4,
     request_eval_dirty: 4,
     request_make_env: 4,
     request_make_env_dirty: 4,
     request_forget: 3,
-    request_count: 1,
     call_result: 5,
     call_result_dirty: 5,
     call_error: 4
@@ -38,11 +42,29 @@ defmodule Snex.Native do
   @spec interpreter_stop(binary(), non_neg_integer()) :: :ok | :noproc
   def interpreter_stop(_reason, _grace), do: not_loaded()
 
+  @spec interpreter_info(pid()) ::
+          {:ok, served :: non_neg_integer(), under_way :: non_neg_integer(),
+           environments :: non_neg_integer(), memory :: non_neg_integer()}
+          | :noproc
+  def interpreter_info(_interpreter), do: not_loaded()
+
+  @spec interpreter_output(pid()) :: binary()
+  def interpreter_output(_interpreter), do: not_loaded()
+
+  @spec print_read(pid(), pos_integer()) :: :ok
+  def print_read(_interpreter, _request), do: not_loaded()
+
+  @spec struct_plain(module()) :: :ok
+  def struct_plain(_module), do: not_loaded()
+
   @spec output_read(pid(), :stdout | :stderr) :: :ok
   def output_read(_interpreter, _stream), do: not_loaded()
 
   @spec environment_keep(reference()) :: :ok
   def environment_keep(_handle), do: not_loaded()
+
+  @spec environment_proxy(pid(), non_neg_integer()) :: reference()
+  def environment_proxy(_keeper, _token), do: not_loaded()
 
   @spec environment_destroy(pid(), non_neg_integer()) :: :ok
   def environment_destroy(_interpreter, _id), do: not_loaded()
@@ -61,9 +83,6 @@ defmodule Snex.Native do
 
   @spec request_forget(pid(), pos_integer(), boolean()) :: :ok
   def request_forget(_interpreter, _request, _cancel), do: not_loaded()
-
-  @spec request_count(pid()) :: {:ok, non_neg_integer()} | {:error, :noproc}
-  def request_count(_interpreter), do: not_loaded()
 
   @spec call_result(pid(), reference(), non_neg_integer(), term(), tuple()) ::
           Snex.Request.outcome()

@@ -3,13 +3,16 @@ defmodule Snex.Request do
   # The caller's side of a request: submit it, wait for the answer, give up in time.
   #
   # `submit` calls a NIF that walks the caller's terms and writes the frame. It is tried again on a dirty scheduler when the
-  # terms turn out large, after a pause when too much is queued, and after the start when the interpreter is still
-  # starting. Each try has a reference of its own, and no message with it is left behind.
+  # terms turn out large, after a pause when too much is queued, after the start when the interpreter is still starting,
+  # and with what their encoders make of structs when there are such. Each try has a reference of its own, and no message
+  # with it is left behind.
 
   alias Snex.Error
   alias Snex.Native
+  alias Snex.Output
+  alias Snex.Serde.Structs
 
-  @type submit() :: (reference(), :normal | :dirty -> outcome())
+  @type submit() :: (reference(), :normal | :dirty, Structs.encoded() -> outcome())
 
   @typedoc "What a NIF that submits a frame answers; see `outcome.rs`."
   @type outcome() ::
@@ -18,6 +21,7 @@ defmodule Snex.Request do
           | {:ok, request :: pos_integer(), env_id :: pos_integer(), handle :: reference()}
           | {:full, request :: pos_integer()}
           | :long
+          | {:structs, [struct()]}
           | :starting
           | :noproc
           | {:down, term()}
@@ -27,35 +31,56 @@ defmodule Snex.Request do
   @typedoc "A point in time, in milliseconds of the monotonic clock."
   @type deadline() :: integer() | :infinity
 
-  @doc """
-  Submits a request and waits for its answer: `{:ok, body, accepted}` with the answer as ETF and what the NIF answered, or
-  an error.
-  """
-  @spec call(pid(), submit(), deadline()) :: {:ok, binary(), tuple()} | {:error, Error.t()}
-  def call(interpreter, submit, deadline), do: call(interpreter, submit, :normal, deadline)
+  @typedoc "How a request is to be treated: until when it is waited for, whether it is cancelled then, where it prints to."
+  @type options() :: %{
+          deadline: deadline(),
+          on_timeout: :cancel | :leave,
+          output: Output.destination() | nil
+        }
 
-  defp call(interpreter, submit, scheduler, deadline) do
-    # Made in the function that receives it, so that the VM need not search a long mailbox.
+  @doc """
+  Submits a request and waits for its answer: `{:ok, value, accepted}` with what the NIF answered, or an error.
+  """
+  @spec call(pid(), submit(), options()) :: {:ok, term(), tuple()} | {:error, Error.t()}
+  def call(interpreter, submit, options), do: call(interpreter, submit, options, {:normal, []})
+
+  defp call(interpreter, submit, options, {scheduler, encoded} = try) do
     reference = make_ref()
 
-    case submit.(reference, scheduler) do
+    case submit.(reference, scheduler, encoded) do
       accepted when elem(accepted, 0) == :ok ->
-        receive do
-          {^reference, :result, body} -> {:ok, body, accepted}
-          {^reference, :error, body} -> {:error, Error.from_python(body)}
-          {^reference, :down, down} -> {:error, Error.from_down(down)}
-        after
-          time_left(deadline) ->
-            forget(interpreter, reference, elem(accepted, 1), true)
-            {:error, %Error{code: :response_timeout}}
-        end
+        await(interpreter, reference, accepted, options, %{})
 
       refused ->
-        case wait(interpreter, reference, refused, deadline) do
-          {:again, :dirty} -> call(interpreter, submit, :dirty, deadline)
-          {:again, :same} -> call(interpreter, submit, scheduler, deadline)
-          {:error, error} -> {:error, error}
-        end
+        with {:again, try} <- wait(interpreter, reference, refused, options.deadline, try),
+             do: call(interpreter, submit, options, try)
+    end
+  end
+
+  # `cut` holds, for each stream, the bytes of a character whose end has not been printed yet.
+  defp await(interpreter, reference, accepted, options, cut) do
+    receive do
+      {^reference, :result, body} ->
+        with {:ok, value} <- Error.decode(body, []), do: {:ok, value, accepted}
+
+      {^reference, :result_safe, body} ->
+        with {:ok, value} <- Error.decode(body, [:safe]), do: {:ok, value, accepted}
+
+      {^reference, :error, body} ->
+        {:error, Error.from_python(body)}
+
+      {^reference, :down, down} ->
+        {:error, Error.from_down(down)}
+
+      {^reference, :print, {stream, bytes}} ->
+        options = %{options | output: options.output || Output.of(interpreter)}
+        cut = Output.print(options.output, interpreter, stream, bytes, cut)
+        Native.print_read(interpreter, elem(accepted, 1))
+        await(interpreter, reference, accepted, options, cut)
+    after
+      time_left(options.deadline) ->
+        forget(interpreter, reference, elem(accepted, 1), options.on_timeout == :cancel)
+        {:error, %Error{code: :response_timeout}}
     end
   end
 
@@ -63,18 +88,14 @@ defmodule Snex.Request do
   Submits a frame that has no answer.
   """
   @spec cast(pid(), submit(), deadline()) :: :ok | {:error, Error.t()}
-  def cast(interpreter, submit, deadline), do: cast(interpreter, submit, :normal, deadline)
+  def cast(interpreter, submit, deadline), do: cast(interpreter, submit, deadline, {:normal, []})
 
-  defp cast(interpreter, submit, scheduler, deadline) do
+  defp cast(interpreter, submit, deadline, {scheduler, encoded} = try) do
     reference = make_ref()
 
-    with refused when refused != :ok <- submit.(reference, scheduler) do
-      case wait(interpreter, reference, refused, deadline) do
-        {:again, :dirty} -> cast(interpreter, submit, :dirty, deadline)
-        {:again, :same} -> cast(interpreter, submit, scheduler, deadline)
-        {:error, error} -> {:error, error}
-      end
-    end
+    with refused when refused != :ok <- submit.(reference, scheduler, encoded),
+         {:again, try} <- wait(interpreter, reference, refused, deadline, try),
+         do: cast(interpreter, submit, deadline, try)
   end
 
   @doc """
@@ -84,16 +105,24 @@ defmodule Snex.Request do
   def deadline(:infinity), do: :infinity
   def deadline(timeout), do: System.monotonic_time(:millisecond) + timeout
 
+  @doc """
+  Milliseconds until a point in time.
+  """
   @spec time_left(deadline()) :: timeout()
   def time_left(:infinity), do: :infinity
   def time_left(deadline), do: max(deadline - System.monotonic_time(:millisecond), 0)
 
-  # Waits for what keeps a request from being submitted.
-  defp wait(_interpreter, _reference, :long, _deadline), do: {:again, :dirty}
+  # Waits for what keeps a request from being submitted, and says how to try again.
+  defp wait(_interpreter, _reference, :long, _deadline, {_scheduler, encoded}),
+    do: {:again, {:dirty, encoded}}
 
-  defp wait(interpreter, reference, {:full, request}, deadline) do
+  defp wait(_interpreter, _reference, {:structs, structs}, _deadline, {scheduler, encoded}) do
+    with {:ok, encoded} <- Structs.encode(structs, encoded), do: {:again, {scheduler, encoded}}
+  end
+
+  defp wait(interpreter, reference, {:full, request}, deadline, try) do
     receive do
-      {^reference, :writable, _} -> {:again, :same}
+      {^reference, :writable, _} -> {:again, try}
       {^reference, :down, down} -> {:error, Error.from_down(down)}
     after
       time_left(deadline) ->
@@ -102,33 +131,33 @@ defmodule Snex.Request do
     end
   end
 
-  defp wait(interpreter, _reference, :starting, deadline) do
+  defp wait(interpreter, _reference, :starting, deadline, try) do
     GenServer.call(interpreter, :await_start, time_left(deadline))
-    {:again, :same}
+    {:again, try}
   catch
     :exit, {:timeout, _call} -> {:error, %Error{code: :response_timeout}}
     :exit, {reason, _call} -> {:error, %Error{code: :call_failed, reason: reason}}
   end
 
-  defp wait(_interpreter, reference, {:down, down}, _deadline) do
+  defp wait(_interpreter, reference, {:down, down}, _deadline, _try) do
     flush(reference)
     {:error, Error.from_down(down)}
   end
 
   # A name may be registered before the process behind it has got as far as its worker.
-  defp wait(interpreter, reference, :noproc, deadline) do
+  defp wait(interpreter, reference, :noproc, deadline, try) do
     if Process.alive?(interpreter) and
          :proc_lib.translate_initial_call(interpreter) == {Snex.Interpreter, :init, 1},
-       do: wait(interpreter, reference, :starting, deadline),
+       do: wait(interpreter, reference, :starting, deadline, try),
        else: {:error, %Error{code: :call_failed, reason: :noproc}}
   end
 
-  defp wait(_interpreter, _reference, {:bad_key, key}, _deadline) do
+  defp wait(_interpreter, _reference, {:bad_key, key}, _deadline, _try) do
     raise ArgumentError,
           "names of variables have to be strings in UTF-8, got: #{inspect(key)}"
   end
 
-  defp wait(_interpreter, _reference, {:error, term}, _deadline) do
+  defp wait(_interpreter, _reference, {:error, term}, _deadline, _try) do
     raise ArgumentError, "cannot be encoded for Python: #{inspect(term)}"
   end
 
@@ -137,10 +166,10 @@ defmodule Snex.Request do
     flush(reference)
   end
 
-  # A message may have come just before its request was forgotten; none comes after.
+  # Messages may have come just before their request was forgotten; none comes after.
   defp flush(reference) do
     receive do
-      {^reference, _tag, _value} -> :ok
+      {^reference, _tag, _value} -> flush(reference)
     after
       0 -> :ok
     end

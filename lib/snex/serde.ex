@@ -11,7 +11,7 @@ defmodule Snex.Serde do
   | binary; `binary/2` | `str`, `bytes`, `bytearray`, `memoryview` | binary |
   | list, tuple, map | `list`, `tuple`, `dict` | the same |
   | `MapSet` | `set`, `frozenset` | `MapSet` |
-  | struct | `dict` with `__struct__` | struct |
+  | struct | `dict` with `__struct__`, or what its `Snex.Serde.Encoder` says | struct |
   | pid, reference, port, function, bitstring, improper list; `term/1` | `snex.Term`, opaque | the same term |
   | `object/3` | an object of that class | |
 
@@ -129,13 +129,13 @@ defmodule Snex.Serde do
   end
 
   @doc false
-  # Options in the form that the native code takes; `nil` for those left out.
+  # Options in the form that the native code takes; `nil` for those left out. The last are encoded structs, if any.
   @spec options!(encoding_opts()) :: tuple()
-  def options!([]), do: {nil, nil, nil}
+  def options!([]), do: {nil, nil, nil, []}
 
   def options!(options) when is_list(options) do
     Enum.each(options, &check!/1)
-    {options[:binary_as], options[:set_as], options[:atom_as]}
+    {options[:binary_as], options[:set_as], options[:atom_as], []}
   end
 
   def options!(other) do

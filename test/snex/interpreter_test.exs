@@ -110,7 +110,7 @@ defmodule Snex.InterpreterTest do
         Interpreter.start_link(pyton: "python3")
       end
 
-      assert_raise ArgumentError, ~r/unknown option :zzz; known are \[:cd,/, fn ->
+      assert_raise ArgumentError, ~r/unknown option :zzz; known are \[:allow,/, fn ->
         Interpreter.start_link(zzz: 1)
       end
 

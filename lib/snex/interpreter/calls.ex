@@ -11,76 +11,77 @@ defmodule Snex.Interpreter.Calls do
   alias Snex.Request
   alias Snex.Serde
 
+  require Logger
+
   @doc """
-  Starts the process, linked to the calling interpreter process.
+  Starts the process, linked to the calling interpreter process. `atoms` says whether terms from Python may create atoms.
   """
-  @spec start_link(pid()) :: pid()
-  def start_link(interpreter) do
+  @spec start_link(pid(), :create | :existing) :: pid()
+  def start_link(interpreter, atoms) do
+    decoding = if atoms == :existing, do: [:safe], else: []
+
     spawn_link(fn ->
       :proc_lib.set_label({__MODULE__, interpreter})
-      loop(interpreter)
+      loop(interpreter, decoding)
     end)
   end
 
-  defp loop(interpreter) do
+  defp loop(interpreter, decoding) do
     receive do
       {:snex_call, :send, id, body} ->
-        answer(interpreter, id, [], fn -> deliver(body) end)
+        answer(interpreter, id, fn ->
+          {to, data} = decode!(body, decoding)
+          send(to, data)
+          {nil, []}
+        end)
 
       {:snex_call, :call, id, body} ->
-        spawn(fn -> call(interpreter, id, body) end)
+        spawn(fn -> answer(interpreter, id, fn -> apply!(decode!(body, decoding)) end) end)
 
       {:snex_call, :cast, _id, body} ->
-        spawn(fn -> cast(body) end)
+        spawn(fn -> apply!(decode!(body, decoding)) end)
+
+      {:snex_call, :refused, 0, message} ->
+        Logger.warning("a cast from Python was refused: #{message}")
+
+      {:snex_call, :refused, id, message} ->
+        answer(interpreter, id, fn -> raise ArgumentError, message end)
     end
 
-    loop(interpreter)
+    loop(interpreter, decoding)
   end
 
-  defp deliver(body) do
-    {to, data} = decode!(body)
-    send(to, data)
-    nil
-  end
-
-  defp call(interpreter, id, body) do
-    options =
-      case Error.decode(body) do
-        {:ok, {_node, _module, _function, _args, options}} -> options || %{}
-        {:error, _error} -> %{}
-      end
-
-    answer(interpreter, id, options, fn -> apply!(body) end)
-  end
-
-  defp cast(body), do: apply!(body)
-
-  defp apply!(body) do
-    {node, module, function, args, _options} = decode!(body)
-
-    if node in [nil, node()],
-      do: apply(module, function, args),
-      else: :erpc.call(node, module, function, args)
-  end
-
-  defp decode!(body) do
-    case Error.decode(body) do
+  defp decode!(body, decoding) do
+    case Error.decode(body, decoding) do
       {:ok, term} -> term
       {:error, error} -> raise error
     end
   end
 
-  # Runs `fun` and sends what it returns, or how it fails, as the answer to call `id`.
-  defp answer(interpreter, id, options, fun) do
-    value = fun.()
-    options = Serde.options!(Map.to_list(Map.new(options)))
+  defp apply!({node, module, function, args, options}) do
+    value =
+      if node in [nil, node()],
+        do: apply(module, function, args),
+        else: :erpc.call(node, module, function, args)
 
-    result = fn
-      reference, :normal -> Native.call_result(interpreter, reference, id, value, options)
-      reference, :dirty -> Native.call_result_dirty(interpreter, reference, id, value, options)
+    {value, Map.to_list(options || %{})}
+  end
+
+  # Runs `fun` and sends what it returns, or how it fails, as the answer to call `id`.
+  defp answer(interpreter, id, fun) do
+    {value, options} = fun.()
+    encoding = Serde.options!(options)
+
+    submit = fn reference, scheduler, encoded ->
+      encoding = put_elem(encoding, 3, encoded)
+
+      case scheduler do
+        :normal -> Native.call_result(interpreter, reference, id, value, encoding)
+        :dirty -> Native.call_result_dirty(interpreter, reference, id, value, encoding)
+      end
     end
 
-    Request.cast(interpreter, result, :infinity)
+    with {:error, error} <- Request.cast(interpreter, submit, :infinity), do: raise(error)
   catch
     kind, reason -> fail(interpreter, id, kind, reason, __STACKTRACE__)
   end
@@ -93,10 +94,12 @@ defmodule Snex.Interpreter.Calls do
       stacktrace: Enum.map(stacktrace, &Exception.format_stacktrace_entry/1)
     }
 
-    error = fn reference, _scheduler ->
+    submit = fn reference, _scheduler, _encoded ->
       Native.call_error(interpreter, reference, id, failure)
     end
 
-    Request.cast(interpreter, error, :infinity)
+    # An interpreter that is gone needs no answer.
+    _ = Request.cast(interpreter, submit, :infinity)
+    :ok
   end
 end

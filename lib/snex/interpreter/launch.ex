@@ -22,13 +22,15 @@ defmodule Snex.Interpreter.Launch do
   Waits until Python runs, and has run the init script. `{:ended, error}` when there is nothing left to stop.
   """
   @spec await(Snex.Interpreter.Options.t()) ::
-          {:ok, os_pid :: pos_integer()} | {:ended, Error.t()} | {:error, Error.t()}
+          {:ok, os_pid :: pos_integer(), fields :: map()} | {:ended, Error.t()} | {:error, Error.t()}
   def await(options) do
     deadline = Request.deadline(options.init_script_timeout)
 
-    with {:ok, os_pid} <- await_python(deadline),
+    with {:ok, os_pid} <- await_news(:snex_started, deadline),
+         # The worker says that Python has started before it says anything else.
+         {:ok, fields} <- await_news(:snex_ready, deadline),
          :ok <- run_init_script(options.init_script, deadline),
-         do: {:ok, os_pid}
+         do: {:ok, os_pid, Map.new(fields)}
   end
 
   defp native_options(options, calls, output) do
@@ -51,7 +53,11 @@ defmodule Snex.Interpreter.Launch do
          map_set: map_set(),
          calls: calls,
          output: output,
-         encoding: options.encoding_opts
+         output_to: :erlang.term_to_binary(options.output),
+         encoding: options.encoding_opts,
+         create_atoms: options.atoms == :create,
+         allow: options.allow,
+         limits: options.limits
        }}
     end
   end
@@ -110,13 +116,6 @@ defmodule Snex.Interpreter.Launch do
     rest
   end
 
-  # The worker says that Python has started before it says anything else.
-  defp await_python(deadline) do
-    with {:ok, os_pid} <- await_news(:snex_started, deadline),
-         {:ok, _fields} <- await_news(:snex_ready, deadline),
-         do: {:ok, os_pid}
-  end
-
   defp await_news(tag, deadline) do
     receive do
       {^tag, detail} -> {:ok, detail}
@@ -131,7 +130,9 @@ defmodule Snex.Interpreter.Launch do
   defp run_init_script({code, vars}, deadline) do
     request = Snex.Eval.request(0, code, vars)
 
-    case Snex.Eval.run(self(), request, {nil, nil, nil}, deadline) do
+    options = %{deadline: deadline, on_timeout: :leave, output: nil}
+
+    case Snex.Eval.run(self(), request, {nil, nil, nil, []}, options) do
       {:ok, _value} -> :ok
       {:error, %Error{code: :response_timeout}} -> {:error, %Error{code: :init_script_timeout}}
       {:error, error} -> {:error, error}

@@ -3,6 +3,7 @@ defmodule Snex.Interpreter.Options do
   # The options of an interpreter, checked and filled in.
 
   alias Snex.Code
+  alias Snex.Output
   alias Snex.Serde
 
   @server_options [:name, :timeout, :debug, :spawn_opt, :hibernate_after]
@@ -19,8 +20,15 @@ defmodule Snex.Interpreter.Options do
     encoding_opts: [],
     port_opts: [],
     eager_polyfill?: true,
-    stop_timeout: 5_000
+    stop_timeout: 5_000,
+    on_stuck: :report,
+    limits: [],
+    allow: :all,
+    atoms: :create,
+    output: :group_leader
   ]
+
+  @limits [:memory, :cpu, :open_files, :nice]
 
   @port_defaults [
     use_stdio: false,
@@ -105,9 +113,51 @@ defmodule Snex.Interpreter.Options do
   defp check!(:encoding_opts, value), do: Serde.options!(value)
   defp check!(:port_opts, value) when is_list(value), do: port_options!(value)
   defp check!(:stop_timeout, value) when is_integer(value) and value >= 0, do: value
+  defp check!(:on_stuck, value) when value in [:report, :restart], do: value
+  defp check!(:atoms, value) when value in [:create, :existing], do: value
+  defp check!(:output, value), do: Output.destination!(value)
+  defp check!(:limits, value) when is_list(value) or is_map(value), do: limits!(Map.new(value))
+  defp check!(:allow, :all), do: nil
+  defp check!(:allow, :none), do: []
+  defp check!(:allow, rules) when is_list(rules), do: Enum.map(rules, &rule!/1)
 
   defp check!(name, value) do
     raise ArgumentError, "option #{inspect(name)} cannot be #{inspect(value)}"
+  end
+
+  defp limits!(limits) do
+    for {name, value} <- limits do
+      cond do
+        name not in @limits ->
+          raise ArgumentError, "unknown limit #{inspect(name)}#{suggestion(name, @limits)}"
+
+        name == :nice and value in -20..19 ->
+          :ok
+
+        name != :nice and is_integer(value) and value > 0 ->
+          :ok
+
+        true ->
+          raise ArgumentError, "the limit #{inspect(name)} cannot be #{inspect(value)}"
+      end
+    end
+
+    {limits[:memory], limits[:cpu], limits[:open_files], limits[:nice]}
+  end
+
+  # As the native code wants it: names as text, the more of them the narrower.
+  defp rule!(module) when is_atom(module), do: {to_string(module), nil, nil}
+
+  defp rule!({module, fun}) when is_atom(module) and is_atom(fun),
+    do: {to_string(module), to_string(fun), nil}
+
+  defp rule!({module, fun, arity}) when is_atom(module) and is_atom(fun) and arity in 0..255,
+    do: {to_string(module), to_string(fun), arity}
+
+  defp rule!(other) do
+    raise ArgumentError,
+          "expected :allow to be :all, :none, or a list of Module, {Module, fun} and {Module, fun, arity}, found: " <>
+            inspect(other)
   end
 
   defp code!(%Code{} = code), do: code

@@ -19,7 +19,7 @@ pub const ORPHAN_GRACE: Duration = Duration::from_millis(500);
 const MAX_MESSAGE: usize = 64 * 1024 * 1024;
 
 /// The most descriptors that one message carries.
-const MAX_DESCRIPTORS: usize = 4;
+const MAX_DESCRIPTORS: usize = 6;
 
 /// What to run, and how. Strings are bytes: paths and variables need not be UTF-8.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +34,21 @@ pub struct Spec {
     pub cwd: Option<Vec<u8>>,
     /// For each descriptor that comes with the message, the number that it has in the program.
     pub descriptors: Vec<RawFd>,
+    /// What the program may use.
+    pub limits: Limits,
+}
+
+/// What each process of the tree may use; `None` leaves the VM's own limit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Address space, in bytes (`RLIMIT_AS`, setrlimit(2)).
+    pub memory: Option<u64>,
+    /// Processor time, in seconds (`RLIMIT_CPU`): SIGXCPU, and SIGKILL a second later.
+    pub cpu: Option<u64>,
+    /// Open files (`RLIMIT_NOFILE`).
+    pub open_files: Option<u64>,
+    /// Niceness to add, from -20 to 19 (nice(2)).
+    pub nice: Option<i32>,
 }
 
 /// From the VM.
@@ -46,6 +61,8 @@ pub enum ToWarden {
         /// Grace in milliseconds.
         grace_ms: u64,
     },
+    /// Send SIGINT to the program, if it still runs.
+    Interrupt,
 }
 
 /// From the warden, in this order: `Started` or `Failed`; `Exited`; `Gone`; end of file.
@@ -213,6 +230,7 @@ mod tests {
             env: vec![(b"KEY".to_vec(), vec![b'v'; 500_000])],
             cwd: None,
             descriptors: vec![3],
+            limits: Limits::default(),
         }
     }
 

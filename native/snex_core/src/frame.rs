@@ -45,14 +45,28 @@ pub enum Kind {
     Cast = 0x86,
     /// Python sends a message and waits until it is sent.
     Send = 0x87,
+    /// Python printed something.
+    Print = 0x88,
+    /// The work of a cancelled request has come to its end.
+    Cancelled = 0x89,
 }
 
 impl Kind {
     /// The kind of a byte that came from Python, if it is one that Python may send.
     fn from_python(byte: u8) -> Option<Kind> {
-        [Kind::Ready, Kind::Refused, Kind::Result, Kind::Error, Kind::Call, Kind::Cast, Kind::Send]
-            .into_iter()
-            .find(|kind| *kind as u8 == byte)
+        [
+            Kind::Ready,
+            Kind::Refused,
+            Kind::Result,
+            Kind::Error,
+            Kind::Call,
+            Kind::Cast,
+            Kind::Send,
+            Kind::Print,
+            Kind::Cancelled,
+        ]
+        .into_iter()
+        .find(|kind| *kind as u8 == byte)
     }
 }
 

@@ -4,9 +4,11 @@
 //! and moves frames between them and a [`worker::Sink`]. Nothing here knows about Rustler, so everything here is tested
 //! by plain `cargo test`.
 
+pub mod allow;
 pub mod control;
 pub mod frame;
 pub mod pickle;
+pub mod process_tree;
 
 #[cfg(feature = "worker")]
 pub mod handshake;

@@ -1,9 +1,10 @@
 //! A worker: one warden, one Python process tree, and the tasks that move bytes between them and a [`Sink`].
 //!
 //! ```text
-//! caller --submit--> outbox ==pipe==> Python ==pipe==> reader task --> Sink::frame
-//!                      |                 |==pipe==> output tasks ----> Sink::output
-//!                 writer task        warden ==socket==> life task ---> Sink::started, Sink::ended
+//! caller --submit--> outbox ==pipe==> Python ==pipe==> reader task ---> Sink::frame
+//!                      |                 |=====pipe==> reader task ---> Sink::print (and frame)
+//!                 writer task            |=====pipe==> output tasks --> Sink::output
+//!                                    warden ==socket==> life task ----> Sink::started, Sink::ended
 //! ```
 //!
 //! Ownership: [`Worker`] is shared by whoever submits frames and by the tasks. The life task owns the socket to the warden,
@@ -22,6 +23,7 @@ use crate::handshake::{Hello, Ready};
 use crate::outbox::{Outbox, Submitted};
 use std::future::Future;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -42,6 +44,9 @@ pub trait Sink: Send + Sync + 'static {
     fn ready(&self, ready: Ready);
     /// A frame arrived.
     fn frame(&self, header: Header, body: Self::Body);
+    /// A request printed: a byte that tells the stream (1, 2), and what it printed. What follows on the same pipe waits until
+    /// the future is done, and so does Python when the pipe is full.
+    fn print(&self, request: u64, body: Self::Body) -> impl Future<Output = ()> + Send;
     /// There is room again, or there never will be: these requests should be tried once more.
     fn writable(&self, requests: Vec<u64>);
     /// The tree wrote this. No more is read from the same stream until the future is done.
@@ -128,6 +133,7 @@ pub struct Settings {
 #[derive(Debug)]
 enum Command {
     Stop(Duration),
+    Interrupt,
     Broken(String),
     EndOfFrames(String),
 }
@@ -147,6 +153,8 @@ enum Phase {
 pub struct Worker<B, S: Sink> {
     outbox: Mutex<Outbox<B>>,
     queued: Notify,
+    /// Where the numbers of requests to be interrupted go; `None` where the transport has no such pipe.
+    interrupts: Option<OwnedFd>,
     commands: mpsc::UnboundedSender<Command>,
     pid: AtomicI32,
     /// Where the news goes.
@@ -187,6 +195,20 @@ impl<B: AsRef<[u8]> + Send + 'static, S: Sink> Worker<B, S> {
     pub fn stop(&self, grace: Duration) {
         // The life task is gone only when the tree is.
         let _ = self.commands.send(Command::Stop(grace));
+    }
+
+    /// Interrupts code that blocks, if it runs for `request`: Python gets the number, and a signal to look at it. May be
+    /// called again. Without effect over standard streams.
+    pub fn interrupt(&self, request: u64) {
+        let Some(pipe) = &self.interrupts else { return };
+        // A pipe that is full of numbers which Python does not read needs no more of them.
+        let _ = nix::unistd::write(pipe, &request.to_le_bytes());
+        let _ = self.commands.send(Command::Interrupt);
+    }
+
+    /// Whether nothing more can be submitted: the end has come, or is coming.
+    pub fn is_closed(&self) -> bool {
+        self.outbox().is_closed()
     }
 
     /// The program's process id, once it runs.

@@ -9,9 +9,13 @@ rustler::atoms! {
     noproc,
     down,
     bad_key,
+    structs,
+    plain,
 
     // messages to callers and to the processes of an interpreter
     result,
+    result_safe,
+    print,
     error,
     writable,
     snex_started,
@@ -19,6 +23,9 @@ rustler::atoms! {
     snex_ended,
     snex_call,
     snex_output,
+    snex_stuck,
+    snex_env_dropped,
+    refused,
     call,
     cast,
     send,

@@ -28,7 +28,7 @@ fn call_result<'a>(
     reference: Term<'a>,
     call: u64,
     value: Term<'a>,
-    options: CallOptions,
+    options: CallOptions<'a>,
 ) -> Term<'a> {
     let caller = Caller { env, interpreter, reference, options, scheduler: Scheduler::Normal };
     submit(&caller, Kind::CallResult, call, |walk| walk.value(value))
@@ -41,7 +41,7 @@ fn call_result_dirty<'a>(
     reference: Term<'a>,
     call: u64,
     value: Term<'a>,
-    options: CallOptions,
+    options: CallOptions<'a>,
 ) -> Term<'a> {
     let caller = Caller { env, interpreter, reference, options, scheduler: Scheduler::Dirty };
     submit(&caller, Kind::CallResult, call, |walk| walk.value(value))
@@ -89,6 +89,7 @@ fn submit<'a>(
         let interpreter = caller.with_room()?;
         let mut walk = caller.walk(&interpreter);
         write(&mut walk)?;
+        walk.complete()?;
         // Nobody waits for the answer of an interpreter that is gone.
         interpreter.worker.submit(walk.pickle.into_frame(kind, call));
         Err(Outcome::Submitted)

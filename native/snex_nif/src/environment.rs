@@ -3,14 +3,40 @@
 use crate::atoms;
 use crate::held::Held;
 use crate::registry;
+use crate::runtime;
 use crate::sink::News;
-use rustler::{Atom, LocalPid, Resource, ResourceArc};
+use rustc_hash::FxHashSet;
+use rustler::env::OwnedEnv;
+use rustler::{Atom, LocalPid, NifResult, Resource, ResourceArc, Term};
 use snex_core::frame::Kind;
 use snex_core::handshake;
 use snex_core::worker::Worker;
-use std::sync::Weak;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+
+/// Environments that Python keeps. An environment that is dropped and destroyed at once leaves it once.
+#[derive(Default)]
+pub struct Alive(Mutex<FxHashSet<u64>>);
+
+impl Alive {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.ids().len()
+    }
+
+    fn insert(&self, id: u64) {
+        self.ids().insert(id);
+    }
+
+    fn remove(&self, id: u64) -> bool {
+        self.ids().remove(&id)
+    }
+
+    fn ids(&self) -> MutexGuard<'_, FxHashSet<u64>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// A handle. Dropped by the garbage collector, on whichever thread it runs: nothing here blocks.
 pub struct Environment {
@@ -22,8 +48,10 @@ pub struct Environment {
 impl Resource for Environment {}
 
 impl Environment {
-    pub fn new(id: u64, drops: UnboundedSender<u64>) -> Self {
-        Environment { id, collect: AtomicBool::new(true), drops }
+    /// The handle of an environment that Python is about to make.
+    pub fn new(id: u64, news: &News) -> Self {
+        news.alive.insert(id);
+        Environment { id, collect: AtomicBool::new(true), drops: news.drops.clone() }
     }
 }
 
@@ -36,11 +64,45 @@ impl Drop for Environment {
     }
 }
 
+/// Stands on this node for an environment of another one: when the garbage collector drops it, `{snex_env_dropped, token}`
+/// is sent to a process here, which sees to the rest.
+pub struct Proxy {
+    keeper: LocalPid,
+    token: u64,
+    collect: AtomicBool,
+}
+
+impl Resource for Proxy {}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        if self.collect.load(Ordering::Relaxed)
+            && let Some(runtime) = runtime::handle()
+        {
+            let (keeper, token) = (self.keeper, self.token);
+            // Not from here: this thread may be a scheduler's.
+            runtime.spawn(async move {
+                let _ = OwnedEnv::new().send_and_clear(&keeper, |_| (atoms::snex_env_dropped(), token));
+            });
+        }
+    }
+}
+
+/// Makes a stand-in; see [`Proxy`].
+#[rustler::nif]
+fn environment_proxy(keeper: LocalPid, token: u64) -> ResourceArc<Proxy> {
+    ResourceArc::new(Proxy { keeper, token, collect: AtomicBool::new(true) })
+}
+
 /// From now on the environment stays until it is destroyed.
 #[rustler::nif]
-fn environment_keep(handle: ResourceArc<Environment>) -> Atom {
-    handle.collect.store(false, Ordering::Relaxed);
-    atoms::ok()
+fn environment_keep(handle: Term<'_>) -> NifResult<Atom> {
+    if let Ok(handle) = handle.decode::<ResourceArc<Environment>>() {
+        handle.collect.store(false, Ordering::Relaxed);
+    } else {
+        handle.decode::<ResourceArc<Proxy>>()?.collect.store(false, Ordering::Relaxed);
+    }
+    Ok(atoms::ok())
 }
 
 /// Has Python forget an environment; `ok` also when there is none. Sent at once, not in a batch: a request that comes after
@@ -65,7 +127,10 @@ pub async fn forget_dropped(worker: Weak<Worker<Held, News>>, mut dropped: Unbou
 }
 
 fn forget(worker: &Worker<Held, News>, environments: &[u64]) {
-    if let Ok(frame) = handshake::control_frame(Kind::DropEnvs, &environments) {
+    let known: Vec<u64> = environments.iter().copied().filter(|id| worker.sink.alive.remove(*id)).collect();
+    if !known.is_empty()
+        && let Ok(frame) = handshake::control_frame(Kind::DropEnvs, &known)
+    {
         // A worker that is gone has forgotten everything.
         worker.submit(frame);
     }

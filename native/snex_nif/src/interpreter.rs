@@ -1,8 +1,9 @@
 //! Interpreters: starting a worker for the calling process, and its end.
 
 use crate::atoms;
-use crate::down::Down;
-use crate::environment;
+use crate::cancel::{self, Cancelling};
+use crate::down::{self, Down};
+use crate::environment::{self, Alive};
 use crate::held::Held;
 use crate::options::{CallOptions, Options};
 use crate::pending::Pending;
@@ -10,15 +11,18 @@ use crate::registry;
 use crate::runtime;
 use crate::sink::News;
 use rustler::{Atom, Binary, Encoder, Env, LocalPid, Monitor, NifMap, Resource, ResourceArc, Term};
-use snex_core::control::{ORPHAN_GRACE, Spec};
+use snex_core::allow::{Allow, Rule};
+use snex_core::control::{Limits, ORPHAN_GRACE, Spec};
 use snex_core::frame::PROTOCOL;
 use snex_core::handshake::{Blob, Hello};
+use snex_core::process_tree;
 use snex_core::worker::{Settings, Transport, Worker};
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc;
@@ -31,11 +35,42 @@ pub struct Interpreter {
 impl Resource for Interpreter {
     const IMPLEMENTS_DOWN: bool = true;
 
-    /// The owner died. If it stopped its worker before, all this does is forget it.
-    fn down<'a>(&'a self, _env: Env<'a>, owner: LocalPid, _monitor: Monitor) {
-        let interpreter = registry::remove(owner);
-        fail_and_stop(Arc::clone(&self.worker), Down::OwnerGone, ORPHAN_GRACE);
-        drop(interpreter);
+    /// The owner died, or a caller. An owner that stopped its worker before is only forgotten.
+    fn down<'a>(&'a self, _env: Env<'a>, pid: LocalPid, _monitor: Monitor) {
+        let news = &self.worker.sink;
+        if pid == news.owner {
+            let interpreter = registry::remove(pid);
+            fail_and_stop(Arc::clone(&self.worker), Down::OwnerGone, ORPHAN_GRACE);
+            drop(interpreter);
+            return;
+        }
+        news.watched.remove(pid);
+        for request in news.pending.abandon(pid) {
+            cancel::cancel(&self.worker, request);
+        }
+    }
+}
+
+/// Processes that this worker is told about when they end: each is monitored once, for as long as it lives.
+#[derive(Default)]
+pub struct Watched(Mutex<HashSet<LocalPid>>);
+
+impl Watched {
+    fn insert(&self, pid: LocalPid) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(pid)
+    }
+
+    fn remove(&self, pid: LocalPid) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&pid);
+    }
+}
+
+/// Sees to it that the calling process's requests are cancelled when it dies.
+pub fn watch(env: Env<'_>, interpreter: &ResourceArc<Interpreter>) {
+    let pid = env.pid();
+    let news = &interpreter.worker.sink;
+    if pid != news.owner && news.watched.insert(pid) && env.monitor(interpreter, &pid).is_none() {
+        news.watched.remove(pid);
     }
 }
 
@@ -48,6 +83,9 @@ fn fail_and_stop(worker: Arc<Worker<Held, News>>, down: Down, grace: Duration) {
         });
     }
 }
+
+/// Module, function, arity; the more there is of it, the narrower it is.
+type Callable<'a> = (Binary<'a>, Option<Binary<'a>>, Option<u32>);
 
 /// What `Snex.Interpreter` passes to start.
 #[derive(NifMap)]
@@ -66,7 +104,14 @@ struct StartOptions<'a> {
     map_set: (Binary<'a>, Binary<'a>),
     calls: LocalPid,
     output: LocalPid,
-    encoding: CallOptions,
+    /// Where output goes, as a term in external format that only Elixir reads.
+    output_to: Binary<'a>,
+    encoding: CallOptions<'a>,
+    create_atoms: bool,
+    /// `None` allows everything.
+    allow: Option<Vec<Callable<'a>>>,
+    /// Memory, cpu, open files, nice.
+    limits: (Option<u64>, Option<u64>, Option<u64>, Option<i32>),
 }
 
 impl StartOptions<'_> {
@@ -80,6 +125,12 @@ impl StartOptions<'_> {
                 env: self.env.iter().map(|(key, value)| (bytes(key), bytes(value))).collect(),
                 cwd: self.cwd.as_ref().map(bytes),
                 descriptors: Vec::new(),
+                limits: Limits {
+                    memory: self.limits.0,
+                    cpu: self.limits.1,
+                    open_files: self.limits.2,
+                    nice: self.limits.3,
+                },
             },
             transport: if self.use_stdio { Transport::Stdio } else { Transport::Pipes },
             hello: Hello {
@@ -91,6 +142,17 @@ impl StartOptions<'_> {
             },
             marks: (self.low, self.high),
         }
+    }
+
+    fn allow(&self) -> Allow {
+        let Some(rules) = &self.allow else { return Allow::All };
+        let bytes = |binary: &Binary<'_>| binary.as_slice().to_vec();
+        let rule = |(module, function, arity): &Callable<'_>| match (function, arity) {
+            (None, _) => Rule::Module(bytes(module)),
+            (Some(function), None) => Rule::Function(bytes(module), bytes(function)),
+            (Some(function), Some(arity)) => Rule::Arity(bytes(module), bytes(function), *arity),
+        };
+        Allow::Only(rules.iter().map(rule).collect())
     }
 }
 
@@ -106,8 +168,14 @@ fn interpreter_start<'a>(env: Env<'a>, options: StartOptions<'a>) -> Term<'a> {
         owner,
         calls: options.calls,
         output: options.output,
+        output_to: options.output_to.as_slice().to_vec(),
         encoding: options.encoding.over(Options::default()),
+        create_atoms: options.create_atoms,
+        allow: options.allow(),
         pending: Pending::default(),
+        cancelling: Cancelling::default(),
+        watched: Watched::default(),
+        alive: Alive::default(),
         open: AtomicBool::new(false),
         requests: AtomicU64::new(0),
         environments: AtomicU64::new(0),
@@ -163,4 +231,32 @@ fn output_read(interpreter: LocalPid, stream: Atom) -> Atom {
         if stream == atoms::stdout() { stdout } else { stderr }.add_permits(1);
     }
     atoms::ok()
+}
+
+/// The caller has dealt with what its request printed: more may come.
+#[rustler::nif]
+fn print_read(interpreter: LocalPid, request: u64) -> Atom {
+    if let Some(interpreter) = registry::find(interpreter)
+        && let Some(unread) = interpreter.worker.sink.pending.unread(request)
+    {
+        unread.add_permits(1);
+    }
+    atoms::ok()
+}
+
+/// Figures for `Snex.Interpreter.info/1`: requests submitted and under way, environments, resident memory of the tree in bytes.
+#[rustler::nif(schedule = "DirtyIo")]
+fn interpreter_info(env: Env<'_>, interpreter: LocalPid) -> Term<'_> {
+    let Some(interpreter) = registry::find(interpreter) else { return atoms::noproc().encode(env) };
+    let worker = &interpreter.worker;
+    let memory = worker.pid().map_or(0, process_tree::resident_memory);
+    let served = worker.sink.requests.load(Ordering::Relaxed);
+    (atoms::ok(), served, worker.sink.pending.len(), worker.sink.alive.len(), memory).encode(env)
+}
+
+/// Where the output of this interpreter goes, as it was given at the start; empty when there is no such interpreter.
+#[rustler::nif]
+fn interpreter_output(env: Env<'_>, interpreter: LocalPid) -> Term<'_> {
+    let interpreter = registry::find(interpreter);
+    down::binary(env, interpreter.as_ref().map_or(&[], |interpreter| &interpreter.worker.sink.output_to))
 }

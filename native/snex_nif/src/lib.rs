@@ -6,6 +6,7 @@
 
 mod atoms;
 mod call;
+mod cancel;
 mod down;
 mod environment;
 mod held;

@@ -1,4 +1,4 @@
-//! Encoding options, as `Snex.Serde` normalises them: `{binary_as, set_as, atom_as}`, each `nil` where it is left out.
+//! Encoding options, as `Snex.Serde` normalises them: `{binary_as, set_as, atom_as, encoded}`, the first three `nil` where it is left out.
 
 use crate::atoms;
 use rustler::{Atom, Decoder, Error, NifResult, Term};
@@ -23,13 +23,15 @@ impl Default for Options {
 
 /// The options of one call: those that it leaves out are the interpreter's.
 #[derive(Clone, Copy, Default)]
-pub struct CallOptions {
+pub struct CallOptions<'a> {
+    /// Structs that an earlier walk met, with what Elixir made of them: a list of `{struct, encoded}`.
+    pub encoded: Option<Term<'a>>,
     binary_as: Option<BinaryAs>,
     frozen: Option<bool>,
     atom_as: Option<Global>,
 }
 
-impl CallOptions {
+impl CallOptions<'_> {
     /// These options, laid over `base`.
     pub fn over(self, base: Options) -> Options {
         Options {
@@ -40,10 +42,11 @@ impl CallOptions {
     }
 }
 
-impl<'a> Decoder<'a> for CallOptions {
+impl<'a> Decoder<'a> for CallOptions<'a> {
     fn decode(term: Term<'a>) -> NifResult<Self> {
-        let (binary, set, atom): (Atom, Atom, Atom) = term.decode()?;
+        let (binary, set, atom, encoded): (Atom, Atom, Atom, Term<'a>) = term.decode()?;
         Ok(CallOptions {
+            encoded: (!encoded.is_empty_list()).then_some(encoded),
             binary_as: optional(binary, binary_as)?,
             frozen: optional(set, |set| choose(set, [(atoms::set(), false), (atoms::frozenset(), true)]))?,
             atom_as: optional(atom, |atom| {

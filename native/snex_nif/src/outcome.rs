@@ -21,6 +21,8 @@ pub enum Outcome<'a> {
     Full(u64),
     /// To be tried again on a dirty scheduler.
     Long,
+    /// To be tried again with what Elixir makes of these.
+    Structs(Vec<Term<'a>>),
     /// A variable's name that is no string.
     BadKey(Term<'a>),
     /// A term that cannot be written.
@@ -31,6 +33,7 @@ impl<'a> From<Stop<'a>> for Outcome<'a> {
     fn from(stop: Stop<'a>) -> Self {
         match stop {
             Stop::Long => Outcome::Long,
+            Stop::Structs(structs) => Outcome::Structs(structs),
             Stop::BadKey(key) => Outcome::BadKey(key),
             Stop::BadTerm(term) => Outcome::BadTerm(term),
         }
@@ -47,6 +50,7 @@ impl Encoder for Outcome<'_> {
             Outcome::Down(down) => (atoms::down(), down).encode(env),
             Outcome::Full(id) => (atoms::full(), id).encode(env),
             Outcome::Long => atoms::long().encode(env),
+            Outcome::Structs(structs) => (atoms::structs(), structs.as_slice()).encode(env),
             Outcome::BadKey(key) => (atoms::bad_key(), key).encode(env),
             Outcome::BadTerm(term) => (atoms::error(), term).encode(env),
         }

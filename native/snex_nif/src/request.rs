@@ -1,15 +1,16 @@
 //! Requests: a caller's terms become a frame, and the caller is remembered until the answer comes.
 
 use crate::atoms;
+use crate::cancel;
 use crate::environment::Environment;
-use crate::interpreter::Interpreter;
+use crate::interpreter::{self, Interpreter};
 use crate::options::CallOptions;
 use crate::outcome::Outcome;
 use crate::pending;
 use crate::registry;
 use crate::walk::{Scheduler, Stop, Walk};
 use rustler::{Atom, Binary, Encoder, Env, LocalPid, NifMap, ResourceArc, Term};
-use snex_core::frame::{Frame, Kind};
+use snex_core::frame::Kind;
 use snex_core::outbox::Submitted;
 use snex_core::pickle::BinaryAs;
 use std::sync::atomic::Ordering;
@@ -42,7 +43,7 @@ pub struct Caller<'a> {
     pub interpreter: LocalPid,
     /// By which it knows the message that it waits for.
     pub reference: Term<'a>,
-    pub options: CallOptions,
+    pub options: CallOptions<'a>,
     pub scheduler: Scheduler,
 }
 
@@ -53,7 +54,7 @@ fn request_eval<'a>(
     interpreter: LocalPid,
     reference: Term<'a>,
     eval: Eval<'a>,
-    options: CallOptions,
+    options: CallOptions<'a>,
 ) -> Term<'a> {
     Caller { env, interpreter, reference, options, scheduler: Scheduler::Normal }.eval(&eval).encode(env)
 }
@@ -64,7 +65,7 @@ fn request_eval_dirty<'a>(
     interpreter: LocalPid,
     reference: Term<'a>,
     eval: Eval<'a>,
-    options: CallOptions,
+    options: CallOptions<'a>,
 ) -> Term<'a> {
     Caller { env, interpreter, reference, options, scheduler: Scheduler::Dirty }.eval(&eval).encode(env)
 }
@@ -76,7 +77,7 @@ fn request_make_env<'a>(
     interpreter: LocalPid,
     reference: Term<'a>,
     make: MakeEnv<'a>,
-    options: CallOptions,
+    options: CallOptions<'a>,
 ) -> Term<'a> {
     Caller { env, interpreter, reference, options, scheduler: Scheduler::Normal }.make_env(&make)
 }
@@ -87,7 +88,7 @@ fn request_make_env_dirty<'a>(
     interpreter: LocalPid,
     reference: Term<'a>,
     make: MakeEnv<'a>,
-    options: CallOptions,
+    options: CallOptions<'a>,
 ) -> Term<'a> {
     Caller { env, interpreter, reference, options, scheduler: Scheduler::Dirty }.make_env(&make)
 }
@@ -99,7 +100,7 @@ fn request_forget(interpreter: LocalPid, id: u64, cancel: bool) -> Atom {
         && interpreter.worker.sink.pending.remove(id)
         && cancel
     {
-        interpreter.worker.submit(Frame::new(Kind::Cancel, id, &[]));
+        cancel::cancel(&interpreter.worker, id);
     }
     atoms::ok()
 }
@@ -159,7 +160,7 @@ impl<'a> Caller<'a> {
         });
         match outcome {
             Outcome::Request(request) => {
-                let handle = ResourceArc::new(Environment::new(id, sink.drops.clone()));
+                let handle = ResourceArc::new(Environment::new(id, sink));
                 (atoms::ok(), request, id, handle).encode(self.env)
             }
             outcome => outcome.encode(self.env),
@@ -195,7 +196,7 @@ impl<'a> Caller<'a> {
 
     /// A walk over the caller's terms.
     pub fn walk(&self, interpreter: &Interpreter) -> Walk<'a> {
-        Walk::new(self.options.over(interpreter.worker.sink.encoding), self.scheduler)
+        Walk::new(self.options.over(interpreter.worker.sink.encoding), self.options.encoded, self.scheduler)
     }
 
     fn waiting(&self) -> pending::Caller {
@@ -205,16 +206,17 @@ impl<'a> Caller<'a> {
     /// Walks the terms and submits the frame.
     fn submit(
         &self,
-        interpreter: &Interpreter,
+        interpreter: &ResourceArc<Interpreter>,
         kind: Kind,
         write: impl FnOnce(&mut Walk<'a>) -> Result<(), Stop<'a>>,
     ) -> Outcome<'a> {
         let mut walk = self.walk(interpreter);
-        if let Err(stop) = write(&mut walk) {
+        if let Err(stop) = write(&mut walk).and_then(|()| walk.complete()) {
             return stop.into();
         }
         let sink = &interpreter.worker.sink;
         let id = sink.next_request();
+        interpreter::watch(self.env, interpreter);
         // Before the frame: its answer may come at once.
         if let Err(down) = sink.pending.insert(id, self.waiting()) {
             return Outcome::Down(down);
@@ -222,14 +224,5 @@ impl<'a> Caller<'a> {
         // A closed pipe means that the end is under way, which will tell the caller how.
         let _: Submitted = interpreter.worker.submit(walk.pickle.into_frame(kind, id));
         Outcome::Request(id)
-    }
-}
-
-/// Requests under way, for `info`.
-#[rustler::nif]
-fn request_count(interpreter: LocalPid) -> Result<usize, Atom> {
-    match registry::find(interpreter) {
-        Some(interpreter) => Ok(interpreter.worker.sink.pending.len()),
-        None => Err(atoms::noproc()),
     }
 }

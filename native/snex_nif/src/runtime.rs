@@ -14,6 +14,7 @@ static RUNTIME: OnceLock<Runtime> = OnceLock::new();
 pub fn load(env: Env<'_>, _info: Term<'_>) -> bool {
     if env.register::<interpreter::Interpreter>().is_err()
         || env.register::<environment::Environment>().is_err()
+        || env.register::<environment::Proxy>().is_err()
     {
         return false;
     }

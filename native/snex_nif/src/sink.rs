@@ -1,11 +1,15 @@
 //! News from a worker, sent on as messages.
 
 use crate::atoms;
+use crate::cancel::Cancelling;
 use crate::down::{Down, binary};
+use crate::environment::Alive;
+use crate::interpreter::Watched;
 use crate::options::Options;
 use crate::pending::Pending;
 use rustler::env::OwnedEnv;
-use rustler::{Atom, Encoder, LocalPid, OwnedBinary};
+use rustler::{Atom, Encoder, Env, LocalPid, OwnedBinary, Term};
+use snex_core::allow::Allow;
 use snex_core::frame::{Header, Kind};
 use snex_core::handshake::Ready;
 use snex_core::worker::{Body, End, Sink, Stream};
@@ -21,10 +25,22 @@ pub struct News {
     pub calls: LocalPid,
     /// The process that prints what Python prints.
     pub output: LocalPid,
+    /// Where it goes, as a term in external format.
+    pub output_to: Vec<u8>,
     /// How values look in Python where a call does not say.
     pub encoding: Options,
+    /// Whether replies may create atoms.
+    pub create_atoms: bool,
+    /// Which functions Python may call.
+    pub allow: Allow,
     /// Requests under way.
     pub pending: Pending,
+    /// Requests that nobody waits for any more, until Python has noticed.
+    pub cancelling: Cancelling,
+    /// Processes whose end this worker is told of.
+    pub watched: Watched,
+    /// Environments that Python keeps, besides the root.
+    pub alive: Alive,
     /// Whether anyone but the owner may submit requests.
     pub open: AtomicBool,
     /// The number of the latest request.
@@ -60,7 +76,8 @@ impl News {
         self.requests.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    fn tell(&self, to: &LocalPid, message: impl Encoder) -> bool {
+    /// Sends a message. Only from threads that are not the VM's own.
+    pub fn tell(&self, to: &LocalPid, message: impl Encoder) -> bool {
         OwnedEnv::new().send_and_clear(to, |env| message.encode(env)).is_ok()
     }
 
@@ -89,11 +106,20 @@ impl Sink for News {
 
     fn frame(&self, header: Header, Reply(body): Reply) {
         let call = match header.kind {
-            Kind::Result => return self.answer(header.id, atoms::result(), body),
+            Kind::Result if self.create_atoms => return self.answer(header.id, atoms::result(), body),
+            Kind::Result => return self.answer(header.id, atoms::result_safe(), body),
             Kind::Error => return self.answer(header.id, atoms::error(), body),
-            Kind::Call => atoms::call(),
-            Kind::Cast => atoms::cast(),
+            Kind::Call | Kind::Cast => match self.allow.check(&body) {
+                Ok(()) if header.kind == Kind::Call => atoms::call(),
+                Ok(()) => atoms::cast(),
+                Err(refusal) => {
+                    let refused = (atoms::snex_call(), atoms::refused(), header.id, refusal.to_string());
+                    self.tell(&self.calls, refused);
+                    return;
+                }
+            },
             Kind::Send => atoms::send(),
+            Kind::Cancelled => return self.cancelling.noticed(header.id),
             // The frame parser lets no other kind through but the handshake's, which came before.
             _ => return,
         };
@@ -108,15 +134,44 @@ impl Sink for News {
         }
     }
 
+    async fn print(&self, request: u64, Reply(body): Reply) {
+        let stream = match body.first() {
+            Some(1) => Stream::Stdout,
+            Some(2) => Stream::Stderr,
+            _ => return,
+        };
+        let mut body = Some(body);
+        if let Some(unread) = self.pending.unread(request) {
+            // Given back by `print_read`; closed when the caller is gone.
+            if let Ok(permit) = unread.acquire().await {
+                permit.forget();
+                let sent = self.pending.print(request, |env| {
+                    let text =
+                        body.take().map_or_else(|| atoms::nil().encode(env), |body| text_of(body, env));
+                    (stream_name(stream), text).encode(env)
+                });
+                if sent {
+                    return;
+                }
+            }
+        }
+        // Printed outside of any call, or nobody waits any more: the interpreter's.
+        if let Some(body) = body {
+            self.output(stream, body.get(1..).unwrap_or_default()).await;
+        }
+    }
+
     async fn output(&self, stream: Stream, chunk: &[u8]) {
-        let (name, unread) = match stream {
-            Stream::Stdout => (atoms::stdout(), &self.unread[0]),
-            Stream::Stderr => (atoms::stderr(), &self.unread[1]),
+        let unread = match stream {
+            Stream::Stdout => &self.unread[0],
+            Stream::Stderr => &self.unread[1],
         };
         // Given back by `output_read` when the process has dealt with the chunk.
         let Ok(permit) = unread.acquire().await else { return };
         let sent = OwnedEnv::new()
-            .send_and_clear(&self.output, |env| (atoms::snex_output(), name, binary(env, chunk)))
+            .send_and_clear(&self.output, |env| {
+                (atoms::snex_output(), stream_name(stream), binary(env, chunk))
+            })
             .is_ok();
         if sent {
             permit.forget();
@@ -130,4 +185,17 @@ impl Sink for News {
         self.pending.fail_all(down.clone());
         self.tell(&self.owner, (atoms::snex_ended(), down));
     }
+}
+
+fn stream_name(stream: Stream) -> Atom {
+    match stream {
+        Stream::Stdout => atoms::stdout(),
+        Stream::Stderr => atoms::stderr(),
+    }
+}
+
+/// What was printed, behind the byte that tells the stream: a part of the binary, not a copy.
+fn text_of(body: OwnedBinary, env: Env<'_>) -> Term<'_> {
+    let body = body.release(env);
+    body.make_subbinary(1, body.len() - 1).map_or_else(|_| body.to_term(env), |text| text.to_term(env))
 }

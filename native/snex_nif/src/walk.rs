@@ -15,6 +15,7 @@ use rustler::sys::ErlNifTerm;
 use rustler::types::map::MapIterator;
 use rustler::{Binary, Term, TermType};
 use snex_core::pickle::{BinaryAs, Checkpoint, Global, MemoIndex, Pickle};
+use structs::Structs;
 
 /// Terms that a walk on a normal scheduler may visit: 20 to 50 ns each, so well below a millisecond.
 const BUDGET: usize = 10_000;
@@ -26,6 +27,8 @@ const BYTES_PER_TERM: usize = 256;
 pub enum Stop<'a> {
     /// Too long for a normal scheduler.
     Long,
+    /// Elixir has to say how these structs look in Python.
+    Structs(Vec<Term<'a>>),
     /// This key of the variables is not a string.
     BadKey(Term<'a>),
     /// A term that the VM cannot look into, or one of our own structs with fields that it should not have.
@@ -51,19 +54,46 @@ pub struct Walk<'a> {
     stack: Vec<Container<'a>>,
     /// Atoms written before, by their term: each is made once per pickle.
     atoms: FxHashMap<ErlNifTerm, MemoIndex>,
+    structs: Structs<'a>,
 }
 
 /// A container whose members are being written.
 enum Container<'a> {
-    List { whole: Term<'a>, rest: Term<'a>, index: usize, start: Checkpoint },
-    Tuple { whole: Term<'a>, items: &'a [ErlNifTerm], next: usize },
-    Map { pairs: MapIterator<'a>, value: Option<Term<'a>>, index: usize },
-    Set { members: MapIterator<'a>, index: usize, frozen: bool },
-    Arguments { rest: Term<'a>, whole: Term<'a> },
+    List {
+        whole: Term<'a>,
+        rest: Term<'a>,
+        index: usize,
+        start: Checkpoint,
+        met: usize,
+    },
+    Tuple {
+        whole: Term<'a>,
+        items: &'a [ErlNifTerm],
+        next: usize,
+    },
+    Map {
+        pairs: MapIterator<'a>,
+        value: Option<Term<'a>>,
+        index: usize,
+    },
+    Set {
+        members: MapIterator<'a>,
+        index: usize,
+        frozen: bool,
+    },
+    Arguments {
+        rest: Term<'a>,
+        whole: Term<'a>,
+    },
+    /// What Elixir made of a struct.
+    Encoded {
+        value: Option<Term<'a>>,
+    },
 }
 
 impl<'a> Walk<'a> {
-    pub fn new(options: Options, scheduler: Scheduler) -> Self {
+    /// `encoded`: what earlier walks over the same terms met, see [`CallOptions::encoded`](crate::options::CallOptions).
+    pub fn new(options: Options, encoded: Option<Term<'a>>, scheduler: Scheduler) -> Self {
         Walk {
             pickle: Pickle::new(),
             options,
@@ -71,7 +101,14 @@ impl<'a> Walk<'a> {
             budget: BUDGET,
             stack: Vec::new(),
             atoms: FxHashMap::default(),
+            structs: Structs::new(encoded),
         }
+    }
+
+    /// After the last term: whether everything could be written.
+    pub fn complete(&mut self) -> Result<(), Stop<'a>> {
+        let met = std::mem::take(&mut self.structs.met);
+        if met.is_empty() { Ok(()) } else { Err(Stop::Structs(met)) }
     }
 
     /// Writes a map of variables: its keys are names, and `str` whatever the options say.
@@ -109,7 +146,8 @@ impl<'a> Walk<'a> {
             TermType::List => {
                 let start = self.pickle.checkpoint();
                 self.pickle.list_begin();
-                self.stack.push(Container::List { whole: term, rest: term, index: 0, start });
+                let met = self.structs.met.len();
+                self.stack.push(Container::List { whole: term, rest: term, index: 0, start, met });
                 Ok(())
             }
             TermType::Tuple => {
@@ -142,7 +180,7 @@ impl<'a> Walk<'a> {
     fn step(&mut self) -> Result<(), Stop<'a>> {
         let Some(container) = self.stack.last_mut() else { return Ok(()) };
         match container {
-            Container::List { whole, rest, index, start } => match rest.list_get_cell() {
+            Container::List { whole, rest, index, start, met } => match rest.list_get_cell() {
                 Ok((head, tail)) => {
                     *rest = tail;
                     self.pickle.list_item(*index);
@@ -152,9 +190,10 @@ impl<'a> Walk<'a> {
                 Err(_) if rest.is_empty_list() => self.pickle.list_end(),
                 // Improper: Python has nothing like it, so the whole list is opaque.
                 Err(_) => {
-                    let (whole, start) = (*whole, *start);
+                    let (whole, start, met) = (*whole, *start, *met);
                     self.stack.pop();
                     self.rewind(start);
+                    self.structs.met.truncate(met);
                     return self.opaque(whole);
                 }
             },
@@ -196,6 +235,12 @@ impl<'a> Walk<'a> {
                 Err(_) if rest.is_empty_list() => self.pickle.arguments_end(),
                 Err(_) => return Err(Stop::BadTerm(*whole)),
             },
+            Container::Encoded { value } => {
+                if let Some(value) = value.take() {
+                    return self.enter(value);
+                }
+                self.structs.depth -= 1;
+            }
         }
         self.stack.pop();
         Ok(())

@@ -1,7 +1,8 @@
 //! Starting Python.
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{self, Pid};
-use snex_core::control::Spec;
+use snex_core::control::{Limits, Spec};
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -36,8 +37,9 @@ pub fn spawn(spec: &Spec, descriptors: Vec<OwnedFd>) -> io::Result<Pid> {
         command.current_dir(OsStr::from_bytes(cwd));
     }
     let warden = unistd::getpid();
+    let limits = spec.limits;
     // SAFETY: the closure only makes system calls, and touches memory that was allocated before the fork.
-    unsafe { command.pre_exec(move || prepare(warden, &moves)) };
+    unsafe { command.pre_exec(move || prepare(warden, &moves, &limits)) };
     let child = command.spawn().map_err(|error| {
         io::Error::new(error.kind(), format!("cannot start {}: {error}", command.get_program().display()))
     })?;
@@ -52,8 +54,9 @@ fn set_aside(fd: &OwnedFd) -> io::Result<OwnedFd> {
 }
 
 /// Runs in the child between fork and exec.
-fn prepare(warden: Pid, moves: &[(OwnedFd, RawFd)]) -> io::Result<()> {
+fn prepare(warden: Pid, moves: &[(OwnedFd, RawFd)], limits: &Limits) -> io::Result<()> {
     unistd::setsid()?;
+    limit(limits)?;
     for signal in 1..=libc::SIGRTMAX() {
         // SAFETY: SIG_DFL runs no code. Signals that cannot be set (SIGKILL, SIGSTOP, the C library's own) refuse.
         unsafe { libc::signal(signal, libc::SIG_DFL) };
@@ -71,6 +74,26 @@ fn prepare(warden: Pid, moves: &[(OwnedFd, RawFd)]) -> io::Result<()> {
         nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?;
         if unistd::getppid() != warden {
             return Err(io::Error::other("the warden died"));
+        }
+    }
+    Ok(())
+}
+
+fn limit(limits: &Limits) -> io::Result<()> {
+    let lower = |resource, limit: Option<u64>, hard_room: u64| -> io::Result<()> {
+        let Some(limit) = limit else { return Ok(()) };
+        let (_, most) = getrlimit(resource)?;
+        Ok(setrlimit(resource, limit.min(most), limit.saturating_add(hard_room).min(most))?)
+    };
+    lower(Resource::RLIMIT_AS, limits.memory, 0)?;
+    // SIGXCPU at the limit, SIGKILL a second later.
+    lower(Resource::RLIMIT_CPU, limits.cpu, 1)?;
+    lower(Resource::RLIMIT_NOFILE, limits.open_files, 0)?;
+    if let Some(nice) = limits.nice {
+        nix::errno::Errno::clear();
+        // SAFETY: takes a plain number. -1 may be a valid result, so the error number tells.
+        if unsafe { libc::nice(nice) } == -1 && nix::errno::Errno::last_raw() != 0 {
+            return Err(io::Error::last_os_error());
         }
     }
     Ok(())

@@ -5,14 +5,16 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use snex_core::control::Exit;
+#[cfg(target_os = "linux")]
+use snex_core::process_tree;
 
 /// Sends `signal` to the whole tree: every descendant, also one that left the session or whose parent is gone (the
 /// warden adopts those).
 #[cfg(target_os = "linux")]
 pub fn signal(_leader: Pid, signal: Signal) {
-    for pid in descendants() {
+    for pid in process_tree::descendants(nix::unistd::getpid().as_raw()) {
         // An error means that the process is gone already, or is not ours to signal; there is nobody else to try.
-        let _ = nix::sys::signal::kill(pid, signal);
+        let _ = nix::sys::signal::kill(Pid::from_raw(pid), signal);
     }
 }
 
@@ -20,42 +22,6 @@ pub fn signal(_leader: Pid, signal: Signal) {
 #[cfg(not(target_os = "linux"))]
 pub fn signal(leader: Pid, signal: Signal) {
     let _ = nix::sys::signal::killpg(leader, signal);
-}
-
-/// The process ids of all descendants, children before grandchildren.
-#[cfg(target_os = "linux")]
-fn descendants() -> Vec<Pid> {
-    let parents = parents();
-    let mut found = vec![nix::unistd::getpid().as_raw()];
-    let mut next = 0;
-    while let Some(parent) = found.get(next).copied() {
-        found.extend(parents.iter().filter(|(_, ppid)| *ppid == parent).map(|(pid, _)| *pid));
-        next += 1;
-    }
-    found.into_iter().skip(1).map(Pid::from_raw).collect()
-}
-
-/// Every process of the machine with its parent, from `/proc/PID/stat` (proc(5)).
-#[cfg(target_os = "linux")]
-fn parents() -> Vec<(i32, i32)> {
-    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
-    entries
-        .flatten()
-        .filter_map(|entry| {
-            let pid = entry.file_name().to_str()?.parse().ok()?;
-            let stat = std::fs::read(entry.path().join("stat")).ok()?;
-            Some((pid, parent_in_stat(&stat)?))
-        })
-        .collect()
-}
-
-/// The parent's id in a line of `/proc/PID/stat`: the second field after the command, which stands in parentheses and
-/// may itself contain spaces and parentheses.
-#[cfg(target_os = "linux")]
-fn parent_in_stat(stat: &[u8]) -> Option<i32> {
-    let end_of_command = stat.iter().rposition(|byte| *byte == b')')?;
-    let rest = std::str::from_utf8(stat.get(end_of_command + 1..)?).ok()?;
-    rest.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
 /// What reaping found.
@@ -99,22 +65,4 @@ fn others_left(_leader: Pid) -> bool {
 #[cfg(not(target_os = "linux"))]
 fn others_left(leader: Pid) -> bool {
     nix::sys::signal::killpg(leader, None).is_ok()
-}
-
-#[cfg(all(test, target_os = "linux"))]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_parent_is_found_behind_a_command_with_spaces_and_parentheses() {
-        assert_eq!(parent_in_stat(b"12 (a) b (c) S 345 12 12 0 -1"), Some(345));
-        assert_eq!(parent_in_stat(b"12 (cut"), None);
-    }
-
-    #[test]
-    fn every_process_has_a_parent_in_the_table() {
-        let me = std::process::id() as i32;
-        let parent = nix::unistd::getppid().as_raw();
-        assert!(parents().contains(&(me, parent)));
-    }
 }

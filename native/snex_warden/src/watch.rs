@@ -81,6 +81,11 @@ impl<'a> Watch<'a> {
         if socket && self.vm_is_there {
             match control::receive(self.socket) {
                 Ok(Some(ToWarden::Stop { grace_ms })) => self.stop(Duration::from_millis(grace_ms)),
+                // Reaped only above: until then its number is nobody else's.
+                Ok(Some(ToWarden::Interrupt)) if self.leader_runs => {
+                    let _ = nix::sys::signal::kill(self.leader, Signal::SIGINT);
+                }
+                Ok(Some(ToWarden::Interrupt)) => {}
                 Ok(Some(ToWarden::Start(_)) | None) | Err(_) => {
                     self.vm_is_there = false;
                     self.stop(ORPHAN_GRACE);

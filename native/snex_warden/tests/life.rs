@@ -6,7 +6,7 @@
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use snex_core::control::{Exit, Spec};
+use snex_core::control::{Exit, Limits, Spec};
 use snex_core::frame::{Frame, Header, Kind};
 use snex_core::handshake::{Blob, Hello, Ready};
 use snex_core::outbox::Submitted;
@@ -25,6 +25,7 @@ enum News {
     Started(i32),
     Ready(Ready),
     Frame(Header, Vec<u8>),
+    Print(u64, Vec<u8>),
     Writable(Vec<u64>),
     Output(Stream, Vec<u8>),
     Ended(End),
@@ -45,6 +46,10 @@ impl Sink for Listener {
 
     fn frame(&self, header: Header, body: Vec<u8>) {
         let _ = self.0.send(News::Frame(header, body));
+    }
+
+    async fn print(&self, request: u64, body: Vec<u8>) {
+        let _ = self.0.send(News::Print(request, body));
     }
 
     fn writable(&self, requests: Vec<u64>) {
@@ -75,6 +80,10 @@ impl Running {
     }
 
     fn program(program: &str, args: &[&str], transport: Transport) -> Self {
+        Self::limited(program, args, transport, Limits::default())
+    }
+
+    fn limited(program: &str, args: &[&str], transport: Transport, limits: Limits) -> Self {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let (sender, news) = channel();
@@ -86,6 +95,7 @@ impl Running {
                 env: vec![("PATH".into(), "/usr/bin:/bin".into()), ("GREETING".into(), "hello".into())],
                 cwd: Some("/".into()),
                 descriptors: Vec::new(),
+                limits,
             },
             transport,
             hello: Hello {
@@ -153,13 +163,17 @@ fn ready_command() -> String {
 }
 
 fn frame_command(kind: u8, id: u64, body: &[u8]) -> String {
+    frame_to(4, kind, id, body)
+}
+
+fn frame_to(descriptor: u8, kind: u8, id: u64, body: &[u8]) -> String {
     let mut bytes = b"SX".to_vec();
     bytes.extend([kind, 0]);
     bytes.extend(id.to_le_bytes());
     bytes.extend((body.len() as u64).to_le_bytes());
     bytes.extend(body);
     let octal: String = bytes.iter().map(|byte| format!("\\{byte:03o}")).collect();
-    format!("printf '{octal}' >&4; ")
+    format!("printf '{octal}' >&{descriptor}; ")
 }
 
 #[test]
@@ -168,8 +182,8 @@ fn the_program_gets_its_environment_folder_and_session_and_no_descriptor_but_its
         Running::script("echo $GREETING $PWD $$; ps -o sid= -p $$; ls /proc/self/fd; cat; echo done");
     let pid = running.pid();
     let text = running.printed("done");
-    // `ls` itself opens a fifth; `cat` finds standard input at its end.
-    let expected = format!("hello / {pid}\n{pid}\n0\n1\n2\n3\n4\n5\ndone\n");
+    // `ls` itself opens one more; `cat` finds standard input at its end.
+    let expected = format!("hello / {pid}\n{pid}\n0\n1\n2\n3\n4\n5\n6\n7\ndone\n");
     assert_eq!(text.replace(' ', ""), expected.replace(' ', ""));
     assert_eq!(running.end().exit, Some(Exit::Status(0)));
 }
@@ -197,6 +211,46 @@ fn frames_arrive_between_ready_and_the_end() {
     assert_eq!((header.kind, header.id, body), (Kind::Error, 8, large));
     let end = running.end();
     assert_eq!((end.cause, end.exit), (Cause::Exited, Some(Exit::Status(3))));
+}
+
+#[test]
+fn prints_arrive_over_a_pipe_of_their_own_with_what_follows_them() {
+    let script = ready_command() + &frame_to(5, 0x88, 9, b"\x01hello") + &frame_to(5, 0x83, 9, b"value");
+    let running = Running::script(&(script + "exec 4>&-; sleep 0.1; exit 0"));
+    running.pid();
+    let mut seen = Vec::new();
+    loop {
+        match running.next() {
+            News::Print(request, body) => seen.push((request, body)),
+            News::Frame(header, body) => seen.push((header.id, body)),
+            News::Ended(end) => {
+                break assert_eq!((end.cause, end.exit), (Cause::Exited, Some(Exit::Status(0))));
+            }
+            _ => {}
+        }
+    }
+    assert_eq!(seen, [(9, b"\x01hello".to_vec()), (9, b"value".to_vec())]);
+}
+
+#[test]
+fn an_interrupt_brings_its_number_and_a_signal() {
+    let script =
+        "trap 'head -c 8 <&6 | od -An -tu8; echo interrupted' INT; echo ready; while :; do sleep 0.1; done";
+    let running = Running::script(script);
+    running.printed("ready");
+    running.worker.interrupt(4711);
+    let text = running.printed("interrupted");
+    assert!(text.contains(" 4711\n"), "{text}");
+    running.worker.stop(Duration::ZERO);
+    running.end();
+}
+
+#[test]
+fn limits_hold_in_the_program() {
+    let limits = Limits { memory: Some(1 << 30), cpu: Some(100), open_files: Some(50), nice: Some(5) };
+    let script = "ulimit -v; ulimit -t; ulimit -n; nice; echo done";
+    let running = Running::limited("/bin/sh", &["-c", script], Transport::Pipes, limits);
+    assert_eq!(running.printed("done"), "1048576\n100\n50\n5\ndone\n");
 }
 
 #[test]

@@ -24,17 +24,18 @@ const PIPE_SIZE: i32 = 256 * 1024;
 /// The descriptors that frames travel over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Transport {
-    /// Descriptors 3 and 4; standard output and error are pipes of their own.
+    /// Descriptors 3 to 6; standard output and error are pipes of their own.
     Pipes,
     /// Standard input and output, for programs that pass only these on; standard error is a pipe of its own.
     Stdio,
 }
 
 impl Transport {
-    /// The program's numbers for: frames in, frames out, standard error, and standard output if it is not for frames.
+    /// The program's numbers for: frames in, frames out, standard error; and where there are such: standard output, frames
+    /// out of those who print, interrupts.
     fn numbers(self) -> &'static [RawFd] {
         match self {
-            Transport::Pipes => &[3, 4, 2, 1],
+            Transport::Pipes => &[3, 4, 2, 1, 5, 6],
             Transport::Stdio => &[0, 1, 2],
         }
     }
@@ -93,15 +94,16 @@ where
     let frames_in = Pipe::to_program()?.enlarge();
     let frames_out = Pipe::from_program()?.enlarge();
     let stderr = Pipe::from_program()?;
-    let stdout = match settings.transport {
-        Transport::Pipes => Some(Pipe::from_program()?),
-        Transport::Stdio => None,
+    let (stdout, prints, interrupts) = match settings.transport {
+        Transport::Pipes => {
+            (Some(Pipe::from_program()?), Some(Pipe::from_program()?), Some(Pipe::to_program()?))
+        }
+        Transport::Stdio => (None, None, None),
     };
-    let theirs: Vec<BorrowedFd<'_>> = [&frames_in, &frames_out, &stderr]
-        .into_iter()
-        .chain(&stdout)
-        .map(|pipe| pipe.theirs.as_fd())
-        .collect();
+    let always = [&frames_in, &frames_out, &stderr];
+    let sometimes = [&stdout, &prints, &interrupts].into_iter().flatten();
+    let theirs: Vec<BorrowedFd<'_>> =
+        always.into_iter().chain(sometimes).map(|pipe| pipe.theirs.as_fd()).collect();
     settings.spec.descriptors = settings.transport.numbers().to_vec();
     let warden = spawn_warden(&settings)?;
     control::send_with(&warden, &ToWarden::Start(settings.spec), &theirs)?;
@@ -113,7 +115,9 @@ where
     let writable = streams::register(Arc::clone(&pipe), tokio::io::Interest::WRITABLE)?;
     let frames = streams::Source::new(frames_out.ours)?;
     let stderr = streams::Source::new(stderr.ours)?;
-    let stdout = stdout.map(|pipe| streams::Source::new(pipe.ours)).transpose()?;
+    let source = |pipe: Pipe| streams::Source::new(pipe.ours);
+    let stdout = stdout.map(source).transpose()?;
+    let prints = prints.map(source).transpose()?;
 
     let (commands, orders) = mpsc::unbounded_channel::<Command>();
     let (phase, phases) = watch::channel(Phase::Starting);
@@ -121,6 +125,7 @@ where
     let worker = Arc::new(Worker {
         outbox: Mutex::new(Outbox::new(pipe, low, high)),
         queued: Notify::new(),
+        interrupts: interrupts.map(|pipe| pipe.ours),
         commands,
         pid: AtomicI32::new(0),
         sink,
@@ -129,6 +134,8 @@ where
     let tasks = life::Tasks {
         writer: Some(runtime.spawn(streams::write(Arc::clone(&worker), writable))),
         frames: runtime.spawn(reader::read(Arc::clone(&worker), frames, phases.clone(), version)),
+        prints: prints
+            .map(|source| runtime.spawn(reader::read_prints(Arc::clone(&worker), source, phases.clone()))),
         stderr: runtime.spawn(streams::relay(Arc::clone(&worker), Stream::Stderr, stderr, phases.clone())),
         stdout: stdout
             .map(|source| runtime.spawn(streams::relay(Arc::clone(&worker), Stream::Stdout, source, phases))),

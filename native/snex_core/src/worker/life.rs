@@ -20,6 +20,7 @@ const EXIT_TIME: Duration = Duration::from_secs(1);
 pub(super) struct Tasks {
     pub(super) writer: Option<JoinHandle<()>>,
     pub(super) frames: JoinHandle<()>,
+    pub(super) prints: Option<JoinHandle<()>>,
     pub(super) stderr: JoinHandle<Vec<u8>>,
     pub(super) stdout: Option<JoinHandle<Vec<u8>>>,
 }
@@ -95,6 +96,9 @@ pub(super) async fn live<B, S>(
     // Nobody writes any more: what the pipes hold is all there will be.
     phase.send_replace(Phase::Gone);
     let _ = tasks.frames.await;
+    if let Some(prints) = tasks.prints {
+        let _ = prints.await;
+    }
     let stderr = tasks.stderr.await.unwrap_or_default();
     if let Some(stdout) = tasks.stdout {
         let _ = stdout.await;
@@ -115,6 +119,7 @@ impl Life {
                 self.close(worker).await;
                 self.stop(grace).await;
             }
+            Command::Interrupt => self.tell(&ToWarden::Interrupt).await,
             Command::Broken(reason) => {
                 self.cause.get_or_insert(Cause::Broken(reason));
                 self.close(worker).await;
@@ -143,7 +148,11 @@ impl Life {
 
     async fn stop(&mut self, grace: Duration) {
         let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
-        if let Ok(message) = control::encode(&ToWarden::Stop { grace_ms }) {
+        self.tell(&ToWarden::Stop { grace_ms }).await;
+    }
+
+    async fn tell(&mut self, message: &ToWarden) {
+        if let Ok(message) = control::encode(message) {
             // A warden that is gone is noticed by the listener.
             let _ = self.warden.write_all(&message).await;
         }

@@ -47,14 +47,9 @@ pub(super) async fn read<B, S>(
     B: AsRef<[u8]> + Send + 'static,
     S: Sink,
 {
-    let mut reader = Reader { source, phase, buffer: vec![0; BUFFER], start: 0, end: 0 };
+    let mut reader = Reader::new(source, phase);
     let stop = match reader.handshake(&worker.sink, &version).await {
-        Ok(()) => loop {
-            match reader.frame().await {
-                Ok((header, body)) => worker.sink.frame(header, body),
-                Err(stop) => break stop,
-            }
-        },
+        Ok(()) => reader.frames(&worker.sink).await,
         Err(stop) => stop,
     };
     let command = match stop {
@@ -63,6 +58,20 @@ pub(super) async fn read<B, S>(
     };
     // The life task waits for this one: it is there to hear it.
     let _ = worker.commands.send(command);
+}
+
+/// Reads the frames of those who print. This pipe may end before the other.
+pub(super) async fn read_prints<B, S>(
+    worker: Arc<Worker<B, S>>,
+    source: Source,
+    phase: watch::Receiver<Phase>,
+) where
+    B: AsRef<[u8]> + Send + 'static,
+    S: Sink,
+{
+    if let Stop::Broken(reason) = Reader::new(source, phase).frames(&worker.sink).await {
+        let _ = worker.commands.send(Command::Broken(reason));
+    }
 }
 
 struct Reader {
@@ -75,6 +84,20 @@ struct Reader {
 }
 
 impl Reader {
+    fn new(source: Source, phase: watch::Receiver<Phase>) -> Self {
+        Reader { source, phase, buffer: vec![0; BUFFER], start: 0, end: 0 }
+    }
+
+    async fn frames<S: Sink>(&mut self, sink: &S) -> Stop {
+        loop {
+            match self.frame().await {
+                Ok((header, body)) if header.kind == Kind::Print => sink.print(header.id, body).await,
+                Ok((header, body)) => sink.frame(header, body),
+                Err(stop) => return stop,
+            }
+        }
+    }
+
     async fn handshake<S: Sink>(&mut self, sink: &S, version: &str) -> Result<(), Stop> {
         let (header, mut body) = self.frame::<Vec<u8>>().await?;
         let ready = match header.kind {

@@ -3,8 +3,61 @@
 use super::{Container, Stop, Walk};
 use crate::atoms;
 use crate::options;
+use rustc_hash::{FxHashMap, FxHashSet};
+use rustler::sys::ErlNifTerm;
 use rustler::types::map::MapIterator;
 use rustler::{Atom, Binary, Term};
+use std::sync::{LazyLock, PoisonError, RwLock};
+
+/// How many encoders may be applied within one another. One that always returns another struct would never end.
+const DEEPEST: usize = 1_000;
+
+/// Structs without an encoder, once that is settled for good: modules whose structs are written as they are.
+static PLAIN: LazyLock<RwLock<FxHashSet<ErlNifTerm>>> = LazyLock::new(RwLock::default);
+
+/// Structs that a walk has met, and what Elixir made of those that earlier walks met.
+pub struct Structs<'a> {
+    /// Met for the first time.
+    pub met: Vec<Term<'a>>,
+    /// How many encoded values the walk is inside of.
+    pub depth: usize,
+    pairs: Option<Term<'a>>,
+    /// The pairs, read when the first struct is met.
+    encoded: Option<FxHashMap<Term<'a>, Encoded<'a>>>,
+}
+
+impl<'a> Structs<'a> {
+    pub fn new(pairs: Option<Term<'a>>) -> Self {
+        Structs { met: Vec::new(), depth: 0, pairs, encoded: None }
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Encoded<'a> {
+    /// To be written as a dict with `__struct__`.
+    Plain(Term<'a>),
+    /// To be written instead.
+    Value(Term<'a>),
+}
+
+fn read_pairs(pairs: Term<'_>) -> Option<FxHashMap<Term<'_>, Encoded<'_>>> {
+    let pairs: Vec<(Term<'_>, (Atom, Term<'_>))> = pairs.decode().ok()?;
+    let read = |(term, (tag, value))| {
+        (term, if tag == atoms::plain() { Encoded::Plain(value) } else { Encoded::Value(value) })
+    };
+    Some(pairs.into_iter().map(read).collect())
+}
+
+fn is_plain(module: Atom) -> bool {
+    PLAIN.read().unwrap_or_else(PoisonError::into_inner).contains(&module.as_c_arg())
+}
+
+/// From now on structs of this module are written as they are, without asking.
+#[rustler::nif]
+fn struct_plain(module: Atom) -> Atom {
+    PLAIN.write().unwrap_or_else(PoisonError::into_inner).insert(module.as_c_arg());
+    atoms::ok()
+}
 
 impl<'a> Walk<'a> {
     /// A map with a `__struct__`.
@@ -22,8 +75,38 @@ impl<'a> Walk<'a> {
             self.opaque(field(term, atoms::term())?)
         } else if module == atoms::serde_object() {
             self.serde_object(term)
-        } else {
+        } else if is_plain(module) {
             self.map(term)
+        } else {
+            self.encodable(term)
+        }
+    }
+
+    /// A struct that may have an encoder: the walk goes on with what Elixir made of it, or remembers it and goes on without.
+    fn encodable(&mut self, term: Term<'a>) -> Result<(), Stop<'a>> {
+        if self.structs.encoded.is_none()
+            && let Some(pairs) = self.structs.pairs
+        {
+            // Looking structs up hashes them, whatever their size.
+            self.spend_all()?;
+            self.structs.encoded = Some(read_pairs(pairs).ok_or(Stop::BadTerm(pairs))?);
+        }
+        match self.structs.encoded.as_ref().and_then(|encoded| encoded.get(&term)).copied() {
+            Some(Encoded::Plain(term)) => self.map(term),
+            Some(Encoded::Value(value)) => {
+                self.structs.depth += 1;
+                if self.structs.depth > DEEPEST {
+                    return Err(Stop::BadTerm(term));
+                }
+                // Entered by the next step, not from here: a chain of encoders must not use up the thread's stack.
+                self.stack.push(Container::Encoded { value: Some(value) });
+                Ok(())
+            }
+            None => {
+                self.structs.met.push(term);
+                self.pickle.none();
+                Ok(())
+            }
         }
     }
 

@@ -1,0 +1,69 @@
+//! Requests whose callers have given up: Python is told, interrupted if it does not listen, and reported if it is stuck.
+
+use crate::atoms;
+use crate::held::Held;
+use crate::runtime;
+use crate::sink::News;
+use rustc_hash::FxHashSet;
+use snex_core::frame::{Frame, Kind};
+use snex_core::worker::Worker;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How long Python may take to notice before it is interrupted. Code that awaits notices at once.
+const PATIENCE: Duration = Duration::from_millis(50);
+
+/// The longest pause between two interrupts.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long interrupts may fail before the interpreter counts as stuck.
+const STUCK: Duration = Duration::from_secs(3);
+
+/// Requests that Python has been told to cancel and has not said that it did.
+#[derive(Default)]
+pub struct Cancelling(Mutex<FxHashSet<u64>>);
+
+impl Cancelling {
+    /// Python has noticed.
+    pub fn noticed(&self, id: u64) {
+        self.ids().remove(&id);
+    }
+
+    fn insert(&self, id: u64) {
+        self.ids().insert(id);
+    }
+
+    fn contains(&self, id: u64) -> bool {
+        self.ids().contains(&id)
+    }
+
+    fn ids(&self) -> MutexGuard<'_, FxHashSet<u64>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Has Python give up the work of a request. From any thread; does not block.
+pub fn cancel(worker: &Arc<Worker<Held, News>>, id: u64) {
+    let Some(runtime) = runtime::handle() else { return };
+    worker.sink.cancelling.insert(id);
+    worker.submit(Frame::new(Kind::Cancel, id, &[]));
+    runtime.spawn(see_to(Arc::clone(worker), id));
+}
+
+async fn see_to(worker: Arc<Worker<Held, News>>, id: u64) {
+    let start = Instant::now();
+    let mut pause = PATIENCE;
+    let mut reported = false;
+    loop {
+        tokio::time::sleep(pause).await;
+        if worker.is_closed() || !worker.sink.cancelling.contains(id) {
+            return;
+        }
+        worker.interrupt(id);
+        if !reported && start.elapsed() >= STUCK {
+            reported = true;
+            worker.sink.tell(&worker.sink.owner, (atoms::snex_stuck(), id));
+        }
+        pause = LONGEST_PAUSE.min(pause * 2);
+    }
+}
