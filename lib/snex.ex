@@ -8,10 +8,11 @@ defmodule Snex do
   alias Snex.Error
   alias Snex.Eval
   alias Snex.Interpreter
-  alias Snex.Native
   alias Snex.Output
+  alias Snex.Remote
   alias Snex.Request
   alias Snex.Serde
+  alias Snex.Telemetry
 
   @typedoc "Python code. `nil` runs nothing, and only sets variables."
   @type code() :: String.t() | Code.t() | nil
@@ -19,11 +20,15 @@ defmodule Snex do
   @typedoc "Names and values that are set before the code runs, and stay in the environment."
   @type vars() :: %{optional(String.t()) => term()}
 
+  @typedoc "Python expressions, whose values are returned."
+  @type returning() :: String.t() | [String.t()]
+
   @type pyeval_opt() ::
           {:timeout, timeout()}
           | {:on_timeout, :cancel | :leave}
           | {:encoding_opts, Serde.encoding_opts()}
           | {:output, Interpreter.output() | [stdout: Interpreter.output(), stderr: Interpreter.output()]}
+          | {:returning, returning()}
 
   @typedoc "An environment to copy names from, all or some."
   @type from() :: Env.t() | {Env.t(), only: [String.t()]} | {Env.t(), except: [String.t()]}
@@ -46,6 +51,13 @@ defmodule Snex do
       which always cancels
     * `:encoding_opts` - see `t:Snex.Serde.encoding_opts/0`, for this call
     * `:output` - where this call's prints go; see `Snex.Interpreter.start_link/1`
+    * `:returning` - a Python expression, or a list of them: what the code returns if it comes to its end without a `return`.
+      Deprecated, for a `return` says the same; warns once for each place that it is used in
+
+  The interpreter, or that of the environment, may be on any node of the cluster. What is printed comes out here, and the
+  call is cancelled there when the calling process or its node goes. When the other node goes, the error has the code
+  `:call_failed` and the reason `{:nodedown, node}`. Functions that are needed along the way, those of a
+  `Snex.Serde.Encoder` and those that Python calls, run on the interpreter's node.
 
   Raises `ArgumentError` when `vars` are not a map with strings as keys.
 
@@ -69,9 +81,10 @@ defmodule Snex do
           {:ok, term()} | {:error, Error.t()}
   def pyeval(env_or_interpreter, code, vars, opts)
 
-  def pyeval(env_or_interpreter, code, vars, opts) when is_map(vars) and is_list(opts) do
-    code = code!(code)
-    known!(opts, [:timeout, :encoding_opts, :on_timeout, :output])
+  def pyeval(env_or_interpreter, code, vars, opts) do
+    known!(opts, [:timeout, :encoding_opts, :on_timeout, :output, :returning])
+    code = code |> code!() |> returning(opts[:returning])
+    vars = vars!(vars)
     encoding = Serde.options!(Keyword.get(opts, :encoding_opts, []))
 
     options = %{
@@ -80,17 +93,28 @@ defmodule Snex do
       output: opts[:output] && Output.destination!(opts[:output])
     }
 
-    with {:ok, interpreter, env_id} <- target(env_or_interpreter),
-         do: Eval.run(interpreter, Eval.request(env_id, code, vars!(vars)), encoding, options)
+    {interpreter, env_id} = target(env_or_interpreter)
+    request = Eval.request(env_id, code, vars)
+
+    Telemetry.call(:pyeval, env_or_interpreter, fn ->
+      result = Remote.run(interpreter, Eval, :run, [request, encoding], options)
+      Env.hold(env_or_interpreter)
+      result
+    end)
   end
 
-  def pyeval(_env_or_interpreter, _code, vars, opts) when is_list(opts), do: vars!(vars)
+  @doc """
+  `pyeval/4` with one of `code`, `vars` and `opts` left out.
 
-  def pyeval(_env_or_interpreter, _code, _vars, opts) do
-    raise ArgumentError, "expected a keyword list of options, got: #{inspect(opts)}"
-  end
-
-  @doc "See `pyeval/4`."
+      iex> {:ok, interpreter} = Snex.Interpreter.start_link()
+      iex> Snex.pyeval(interpreter, "return name.title()", %{"name" => "ada lovelace"})
+      {:ok, "Ada Lovelace"}
+      iex> Snex.pyeval(interpreter, "return 6 * 7", timeout: 60_000)
+      {:ok, 42}
+      iex> {:ok, env} = Snex.make_env(interpreter)
+      iex> Snex.pyeval(env, %{"name" => "ada"}, encoding_opts: [binary_as: :bytes])
+      {:ok, nil}
+  """
   @spec pyeval(Env.t() | Interpreter.server(), code() | vars(), vars() | [pyeval_opt()]) ::
           {:ok, term()} | {:error, Error.t()}
   def pyeval(env_or_interpreter, %{} = vars, opts) when not is_struct(vars) and is_list(opts),
@@ -101,7 +125,16 @@ defmodule Snex do
 
   def pyeval(env_or_interpreter, code, vars), do: pyeval(env_or_interpreter, code, vars, [])
 
-  @doc "See `pyeval/4`."
+  @doc """
+  `pyeval/4` with one of `code`, `vars` and `opts` alone.
+
+      iex> {:ok, interpreter} = Snex.Interpreter.start_link()
+      iex> {:ok, env} = Snex.make_env(interpreter)
+      iex> Snex.pyeval(env, %{"x" => 20})
+      {:ok, nil}
+      iex> Snex.pyeval(env, "return x + 1")
+      {:ok, 21}
+  """
   @spec pyeval(Env.t() | Interpreter.server(), code() | vars() | [pyeval_opt()]) ::
           {:ok, term()} | {:error, Error.t()}
   def pyeval(env_or_interpreter, opts) when is_list(opts),
@@ -113,6 +146,43 @@ defmodule Snex do
   def pyeval(env_or_interpreter, code), do: pyeval(env_or_interpreter, code, %{}, [])
 
   @doc """
+  `pyeval/4` that returns the value itself, and raises the `Snex.Error`.
+
+      iex> {:ok, interpreter} = Snex.Interpreter.start_link()
+      iex> Snex.pyeval!(interpreter, "return x * 2", %{"x" => 21}, timeout: 60_000)
+      42
+      iex> {:ok, env} = Snex.make_env(interpreter)
+      iex> Snex.destroy_env(env)
+      iex> Snex.pyeval!(env, "return x", %{"x" => 1}, timeout: 60_000)
+      ** (Snex.Error) env_not_found: no environment with id 1
+  """
+  @spec pyeval!(Env.t() | Interpreter.server(), code(), vars(), [pyeval_opt()]) :: term()
+  def pyeval!(env_or_interpreter, code, vars, opts),
+    do: bang!(pyeval(env_or_interpreter, code, vars, opts))
+
+  @doc """
+  `pyeval/3` that returns the value itself, and raises the `Snex.Error`.
+
+      iex> {:ok, interpreter} = Snex.Interpreter.start_link()
+      iex> Snex.pyeval!(interpreter, "return x * 2", %{"x" => 21})
+      42
+  """
+  @spec pyeval!(Env.t() | Interpreter.server(), code() | vars(), vars() | [pyeval_opt()]) :: term()
+  def pyeval!(env_or_interpreter, code_or_vars, vars_or_opts),
+    do: bang!(pyeval(env_or_interpreter, code_or_vars, vars_or_opts))
+
+  @doc """
+  `pyeval/2` that returns the value itself, and raises the `Snex.Error`.
+
+      iex> {:ok, interpreter} = Snex.Interpreter.start_link()
+      iex> Snex.pyeval!(interpreter, "return 6 * 7")
+      42
+  """
+  @spec pyeval!(Env.t() | Interpreter.server(), code() | vars() | [pyeval_opt()]) :: term()
+  def pyeval!(env_or_interpreter, code_or_vars_or_opts),
+    do: bang!(pyeval(env_or_interpreter, code_or_vars_or_opts))
+
+  @doc """
   Makes an environment: `{:ok, %Snex.Env{}}` or `{:error, %Snex.Error{}}`.
 
   It starts as a copy of the interpreter's root environment (what the init script left), plus what `:from` names, plus `vars`.
@@ -120,6 +190,8 @@ defmodule Snex do
     * `:from` - an environment, `{env, only: names}`, `{env, except: names}`, or a list of these; later ones override
       earlier ones. The interpreter may be left out then
     * `:encoding_opts` - see `t:Snex.Serde.encoding_opts/0`
+
+  The interpreter may be on another node; see `Snex.Env` for how long the environment lives then.
 
   Raises `ArgumentError` for environments of different interpreters, and for `:only` together with `:except`.
 
@@ -131,24 +203,29 @@ defmodule Snex do
   """
   @spec make_env(Interpreter.server(), vars(), [make_env_opt()]) ::
           {:ok, Env.t()} | {:error, Error.t()}
-  def make_env(interpreter, vars, opts) when is_list(opts) do
+  def make_env(interpreter, vars, opts) do
     known!(opts, [:from, :encoding_opts])
     encoding = Serde.options!(Keyword.get(opts, :encoding_opts, []))
     sources = Enum.map(List.wrap(Keyword.get(opts, :from, [])), &source!/1)
     vars = vars!(vars)
 
-    with {:ok, pid} <- interpreter(interpreter) do
-      for {env, _mode, _names} <- sources, env.interpreter != pid do
-        raise ArgumentError,
-              "#{inspect(env)} belongs to the interpreter #{inspect(env.interpreter)}, not to #{inspect(pid)}"
-      end
-
-      from = for {env, mode, names} <- sources, do: {env.id, mode, names}
-      new_env(pid, %{from: from, vars: vars}, encoding)
-    end
+    Telemetry.call(:make_env, interpreter, fn ->
+      result = Remote.make_env(interpreter, sources, vars, encoding, options())
+      Env.hold(sources)
+      result
+    end)
   end
 
-  @doc "See `make_env/3`."
+  @doc """
+  `make_env/3` with one of `interpreter`, `vars` and `opts` left out.
+
+      iex> {:ok, interpreter} = Snex.Interpreter.start_link()
+      iex> {:ok, one} = Snex.make_env(interpreter, %{"a" => 1})
+      iex> {:ok, two} = Snex.make_env(interpreter, from: one)
+      iex> {:ok, three} = Snex.make_env(%{"b" => 2}, from: two)
+      iex> Snex.pyeval(three, "return (a, b)")
+      {:ok, {1, 2}}
+  """
   @spec make_env(Interpreter.server() | vars(), vars() | [make_env_opt()]) ::
           {:ok, Env.t()} | {:error, Error.t()}
   def make_env(%{} = vars, opts) when not is_struct(vars) and is_list(opts),
@@ -157,13 +234,56 @@ defmodule Snex do
   def make_env(interpreter, opts) when is_list(opts), do: make_env(interpreter, %{}, opts)
   def make_env(interpreter, vars), do: make_env(interpreter, vars, [])
 
-  @doc "See `make_env/3`."
+  @doc """
+  `make_env/3` with an interpreter, or the option `:from`, alone.
+
+      iex> {:ok, interpreter} = Snex.Interpreter.start_link(init_script: "x = 1")
+      iex> {:ok, env} = Snex.make_env(interpreter)
+      iex> {:ok, copy} = Snex.make_env(from: env)
+      iex> {Snex.pyeval(copy, "x += 1; return x"), Snex.pyeval(env, "return x")}
+      {{:ok, 2}, {:ok, 1}}
+  """
   @spec make_env(Interpreter.server() | [make_env_opt()]) :: {:ok, Env.t()} | {:error, Error.t()}
   def make_env(opts) when is_list(opts), do: make_env(interpreter_of!(opts), %{}, opts)
   def make_env(interpreter), do: make_env(interpreter, %{}, [])
 
   @doc """
-  Drops an environment now. `:ok` also when it is gone already, or its interpreter is.
+  `make_env/3` that returns the environment itself, and raises the `Snex.Error`.
+
+      iex> {:ok, interpreter} = Snex.Interpreter.start_link()
+      iex> env = Snex.make_env!(interpreter, %{"a" => 1, "b" => 2}, [])
+      iex> Snex.make_env!(interpreter, %{}, from: {env, only: ["c"]})
+      ** (Snex.Error) env_key_not_found: no variable 'c' in environment 1
+  """
+  @spec make_env!(Interpreter.server(), vars(), [make_env_opt()]) :: Env.t()
+  def make_env!(interpreter, vars, opts), do: bang!(make_env(interpreter, vars, opts))
+
+  @doc """
+  `make_env/2` that returns the environment itself, and raises the `Snex.Error`.
+
+      iex> {:ok, interpreter} = Snex.Interpreter.start_link()
+      iex> env = Snex.make_env!(interpreter, %{"a" => 1})
+      iex> Snex.pyeval!(env, "return a")
+      1
+  """
+  @spec make_env!(Interpreter.server() | vars(), vars() | [make_env_opt()]) :: Env.t()
+  def make_env!(interpreter_or_vars, vars_or_opts),
+    do: bang!(make_env(interpreter_or_vars, vars_or_opts))
+
+  @doc """
+  `make_env/1` that returns the environment itself, and raises the `Snex.Error`.
+
+      iex> {:ok, interpreter} = Snex.Interpreter.start_link()
+      iex> Snex.Env.interpreter(Snex.make_env!(interpreter)) == interpreter
+      true
+      iex> Snex.make_env!(:nobody)
+      ** (Snex.Error) there is no such interpreter, or it is gone
+  """
+  @spec make_env!(Interpreter.server() | [make_env_opt()]) :: Env.t()
+  def make_env!(interpreter_or_opts), do: bang!(make_env(interpreter_or_opts))
+
+  @doc """
+  Drops an environment now, from any node. `:ok` also when it is gone already, or its interpreter is.
 
       iex> {:ok, interpreter} = Snex.Interpreter.start_link()
       iex> {:ok, env} = Snex.make_env(interpreter)
@@ -174,35 +294,15 @@ defmodule Snex do
       :env_not_found
   """
   @spec destroy_env(Env.t()) :: :ok
-  def destroy_env(%Env{} = env), do: Native.environment_destroy(env.interpreter, env.id)
+  def destroy_env(%Env{} = env), do: Remote.destroy_env(env, options())
 
-  defp new_env(pid, make, encoding) do
-    submit = fn reference, scheduler, encoded ->
-      encoding = put_elem(encoding, 3, encoded)
+  defp options, do: %{deadline: Request.deadline(@timeout), on_timeout: :leave, output: nil}
 
-      case scheduler do
-        :normal -> Native.request_make_env(pid, reference, make, encoding)
-        :dirty -> Native.request_make_env_dirty(pid, reference, make, encoding)
-      end
-    end
+  defp target(%Env{} = env), do: {env.interpreter, env.id}
+  defp target(interpreter), do: {interpreter, nil}
 
-    options = %{deadline: Request.deadline(@timeout), on_timeout: :leave, output: nil}
-
-    with {:ok, _nil, {:ok, _request, id, handle}} <- Request.call(pid, submit, options),
-         do: {:ok, %Env{id: id, interpreter: pid, handle: handle}}
-  end
-
-  defp target(%Env{} = env), do: {:ok, env.interpreter, env.id}
-  defp target(server), do: with({:ok, pid} <- interpreter(server), do: {:ok, pid, nil})
-
-  defp interpreter(pid) when is_pid(pid), do: {:ok, pid}
-
-  defp interpreter(server) do
-    case GenServer.whereis(server) do
-      pid when is_pid(pid) -> {:ok, pid}
-      _none -> {:error, %Error{code: :call_failed, reason: :noproc}}
-    end
-  end
+  defp bang!({:ok, value}), do: value
+  defp bang!({:error, error}), do: raise(error)
 
   defp interpreter_of!(opts) do
     case List.wrap(opts[:from]) do
@@ -249,7 +349,8 @@ defmodule Snex do
   end
 
   defp timeout!(:infinity), do: :infinity
-  defp timeout!(timeout) when is_integer(timeout) and timeout >= 0, do: timeout
+  # The longest time that a `receive` waits.
+  defp timeout!(timeout) when timeout in 0..0xFFFF_FFFF, do: timeout
 
   defp timeout!(other) do
     raise ArgumentError, "expected :timeout in milliseconds or :infinity, got: #{inspect(other)}"
@@ -262,8 +363,56 @@ defmodule Snex do
   end
 
   defp known!(opts, known) do
+    if not Keyword.keyword?(opts) do
+      raise ArgumentError, "expected a keyword list of options, got: #{inspect(opts)}"
+    end
+
     for {name, _value} <- opts, name not in known do
       raise ArgumentError, "unknown option #{inspect(name)}; known are #{inspect(known)}"
+    end
+  end
+
+  # The option :returning, as a `return` after the code. Lines of their own keep code and expressions apart from comments at
+  # their ends.
+  defp returning(code, nil), do: code
+
+  defp returning(code, expressions) do
+    source = [code.src, "\nreturn " | expression!(expressions)]
+    warn_returning()
+    %{code | src: source}
+  end
+
+  defp expression!(expression) when is_binary(expression), do: ["(\n", expression, "\n)"]
+
+  defp expression!(expressions) do
+    if is_list(expressions) and Enum.all?(expressions, &is_binary/1) do
+      ["[", Enum.map(expressions, &[expression!(&1), ","]), "]"]
+    else
+      raise ArgumentError,
+            "expected :returning to be a Python expression, or a list of them, as strings, got: " <>
+              inspect(expressions)
+    end
+  end
+
+  # Places that have been warned of: a table of hashes, of fixed size. Of two places that meet in a slot, each may be warned of
+  # again.
+  @places 4_096
+
+  defp warn_returning do
+    {:current_stacktrace, stacktrace} = Process.info(self(), :current_stacktrace)
+    caller = Enum.drop_while(stacktrace, fn {module, _, _, _} -> module in [Process, __MODULE__] end)
+    mark = :erlang.phash2(Enum.take(caller, 1), 2 ** 32) + 1
+
+    if :atomics.exchange(places(), rem(mark, @places) + 1, mark) != mark do
+      IO.warn("the option :returning is deprecated: end the code with a return statement", caller)
+    end
+  end
+
+  defp places do
+    with nil <- :persistent_term.get({__MODULE__, :returning}, nil) do
+      places = :atomics.new(@places, signed: false)
+      :persistent_term.put({__MODULE__, :returning}, places)
+      places
     end
   end
 end

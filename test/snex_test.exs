@@ -1,6 +1,8 @@
 defmodule SnexTest do
   use Snex.Case, async: true
 
+  import ExUnit.CaptureIO
+
   doctest Snex
 
   describe "pyeval" do
@@ -162,6 +164,20 @@ defmodule SnexTest do
       refute_received _
     end
 
+    test "an answer that comes just as the caller gives up leaves no message", %{inp: inp} do
+      {:ok, env} = Snex.make_env(inp, %{"pause" => 0.0009})
+      {:ok, nil} = Snex.pyeval(env, "import time")
+
+      for _ <- 1..500 do
+        assert Snex.pyeval(env, "time.sleep(pause); return 1", timeout: 1) in [
+                 {:ok, 1},
+                 {:error, %Error{code: :response_timeout}}
+               ]
+
+        refute_received _
+      end
+    end
+
     test "a timeout of 0 gives up at once, also when the answer is quicker", %{inp: inp} do
       for _ <- 1..200 do
         assert Snex.pyeval(inp, "return 1", timeout: 0) in [
@@ -185,6 +201,15 @@ defmodule SnexTest do
 
       assert_raise ArgumentError, ~r/string keys, got: ~D/, fn -> Snex.pyeval(inp, "1", ~D[2026-01-01]) end
       assert_raise ArgumentError, ~r/got: 17/, fn -> Snex.pyeval(inp, 17) end
+
+      assert_raise ArgumentError, ~r/keyword list of options, got: \[1\]/, fn ->
+        Snex.pyeval(inp, "1", [1])
+      end
+
+      assert_raise ArgumentError, ~r/an environment or an interpreter.*got: 17/, fn ->
+        Snex.pyeval(17, "1")
+      end
+
       assert_raise ArgumentError, ~r/timeout.*got: -1/, fn -> Snex.pyeval(inp, "1", timeout: -1) end
 
       assert_raise ArgumentError, ~r/:binary_as.*got: :text/, fn ->
@@ -208,6 +233,135 @@ defmodule SnexTest do
     test "says so when there is no interpreter" do
       assert {:error, %Error{code: :call_failed, reason: :noproc}} = Snex.pyeval(:nobody_here, "return 1")
       assert {:error, %Error{code: :call_failed, reason: :noproc}} = Snex.pyeval(self(), "return 1")
+    end
+  end
+
+  describe "pyeval!" do
+    @describetag :interpreter
+
+    test "returns the value, in every combination of arguments", %{inp: inp} do
+      env = Snex.make_env!(inp)
+      assert Snex.pyeval!(env, "x = 1") == nil
+      assert Snex.pyeval!(env, %{"y" => 2}) == nil
+      assert Snex.pyeval!(env, timeout: 60_000) == nil
+      assert Snex.pyeval!(env, "return x + y + z", %{"z" => 3}) == 6
+      assert Snex.pyeval!(env, "return x + y + z", timeout: 60_000) == 6
+      assert Snex.pyeval!(env, %{"z" => 4}, timeout: 60_000) == nil
+      assert Snex.pyeval!(env, "return x + y + z", %{}, timeout: 60_000) == 7
+    end
+
+    test "raises Snex.Error, and ArgumentError as ever", %{inp: inp} do
+      assert_raise Error, ~r/ValueError: no good/, fn -> Snex.pyeval!(inp, "raise ValueError('no good')") end
+
+      error = catch_error(Snex.pyeval!(inp, "return 1", timeout: 0))
+      assert %Error{code: :response_timeout} = error
+
+      assert_raise Error, ~r/no such interpreter/, fn -> Snex.pyeval!(:nobody_here, "return 1") end
+      assert_raise ArgumentError, fn -> Snex.pyeval!(inp, 17) end
+    end
+  end
+
+  describe "make_env!" do
+    @describetag :interpreter
+
+    test "returns the environment, in every combination of arguments", %{inp: inp} do
+      assert %Snex.Env{} = Snex.make_env!(inp)
+      assert %Snex.Env{} = a = Snex.make_env!(inp, %{"a" => 1})
+      assert %Snex.Env{} = b = Snex.make_env!(inp, from: a)
+      assert %Snex.Env{} = c = Snex.make_env!(inp, %{"b" => 2}, from: b)
+      assert %Snex.Env{} = Snex.make_env!(from: c)
+      assert %Snex.Env{} = d = Snex.make_env!(%{"c" => 3}, from: c)
+      assert Snex.pyeval!(d, "return (a, b, c)") == {1, 2, 3}
+    end
+
+    test "raises Snex.Error", %{inp: inp} do
+      env = Snex.make_env!(inp)
+      assert_raise Error, ~r/missing/, fn -> Snex.make_env!(from: {env, only: ["missing"]}) end
+      assert_raise Error, ~r/no such interpreter/, fn -> Snex.make_env!(:nobody_here) end
+    end
+  end
+
+  describe ":returning" do
+    @describetag :interpreter
+
+    # The calls are in one place each; what they print to standard error is of no interest here.
+    defp returning(inp, code, returning, vars \\ %{}) do
+      with_io(:stderr, fn -> Snex.pyeval(inp, code, vars, returning: returning) end) |> elem(0)
+    end
+
+    test "returns the value of an expression, or a list of values", %{inp: inp} do
+      assert returning(inp, "x = 1", "x") == {:ok, 1}
+      assert returning(inp, "x = 1", ["x", "x + 1"]) == {:ok, [1, 2]}
+      assert returning(inp, "x = 1", []) == {:ok, []}
+      assert returning(inp, nil, "x", %{"x" => 1}) == {:ok, 1}
+      assert returning(inp, "import asyncio", "await asyncio.sleep(0, 'slept')") == {:ok, "slept"}
+    end
+
+    test "keeps what the code itself returns", %{inp: inp} do
+      assert returning(inp, "return 1", "2") == {:ok, 1}
+      assert returning(inp, "if x: return 1", "2", %{"x" => true}) == {:ok, 1}
+      assert returning(inp, "if x: return 1", "2", %{"x" => false}) == {:ok, 2}
+    end
+
+    test "takes code and expressions that end in any way", %{inp: inp} do
+      for code <- [
+            "x = 1 # one",
+            "x = 1\n\n",
+            "x = 1;",
+            "if True:\n    x = 1",
+            "if True:\n    x = 1\n    # one\n",
+            "x = 1\ny = \"\"\"\n    more\n\"\"\"",
+            "x = (\n  1\n)",
+            "def f():\n    return 2\nx = 1"
+          ] do
+        assert {code, returning(inp, code, "x")} == {code, {:ok, 1}}
+      end
+
+      assert returning(inp, "x = 1", "x # one") == {:ok, 1}
+      assert returning(inp, "x = 1", ["x # one", "(x,\n  2)"]) == {:ok, [1, {1, 2}]}
+      assert returning(inp, "x = 1", "x, 2") == {:ok, {1, 2}}
+      assert returning(inp, "x = 1", ["x, 2"]) == {:ok, [{1, 2}]}
+      assert returning(inp, %Snex.Code{src: ["x ", ["=", ?\s], "1"]}, "x") == {:ok, 1}
+    end
+
+    test "keeps the file and line of the code", %{inp: inp} do
+      code = %Snex.Code{src: "x = 1\nx / 0", file: "/app/lib/mine.ex", line: 40}
+      assert {:error, error} = returning(inp, code, "x")
+      assert Enum.join(error.traceback) =~ ~s(File "/app/lib/mine.ex", line 41)
+    end
+
+    test "warns once for each place that it is used in", %{inp: inp} do
+      one = fn -> Snex.pyeval(inp, "x = 1", returning: "x") |> then(& &1) end
+      other = fn -> Snex.pyeval!(inp, "x = 2", returning: "x") |> then(& &1) end
+
+      assert {{:ok, 1}, warning} = with_io(:stderr, one)
+      assert warning =~ "the option :returning is deprecated"
+      assert warning =~ Path.basename(__ENV__.file)
+      assert with_io(:stderr, one) == {{:ok, 1}, ""}
+
+      assert {2, warning} = with_io(:stderr, other)
+      assert warning =~ "the option :returning is deprecated"
+      assert with_io(:stderr, other) == {2, ""}
+      assert with_io(:stderr, one) == {{:ok, 1}, ""}
+    end
+
+    test "names what it cannot be", %{inp: inp} do
+      for wrong <- [:x, 17, ["x", :y], %{}] do
+        assert_raise ArgumentError, ~r/expected :returning.*got: #{Regex.escape(inspect(wrong))}/, fn ->
+          Snex.pyeval(inp, "x = 1", returning: wrong)
+        end
+      end
+    end
+  end
+
+  test "each public function has an example, which runs as a doctest" do
+    for module <- [Snex, Snex.Env] do
+      {:docs_v1, _, :elixir, _, _, _, docs} = Code.fetch_docs(module)
+
+      for {{:function, name, arity}, _, _, doc, _} <- docs, doc != :hidden do
+        assert %{"en" => text} = doc, "#{inspect(module)}.#{name}/#{arity} has no documentation"
+        assert text =~ "iex> ", "#{inspect(module)}.#{name}/#{arity} has no example"
+      end
     end
   end
 
@@ -253,6 +407,8 @@ defmodule SnexTest do
         )
       end)
 
+      # The high-water mark, and as much as one request each of those who came just before it was reached.
+      assert Interpreter.info(inp).queued <= 10_000 + 4 * 61_000
       File.write!(path, "x")
       assert Task.await(blocked, :infinity) == {:ok, "unblocked"}
       assert Enum.map(callers, &Task.await(&1, :infinity)) == for(n <- 1..40, do: {:ok, {n, 60_000}})

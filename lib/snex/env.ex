@@ -5,16 +5,37 @@ defmodule Snex.Env do
   Made by `Snex.make_env/3`, used by `Snex.pyeval/4`. Environments are mutable: names that the code assigns stay.
 
   They are garbage collected: when the last reference on the node that made an environment is gone, Python drops the
-  dictionary, soon and without any call in between. References on other nodes do not count; see `disable_gc/1`.
+  dictionary, soon and without any call in between. A call that uses an environment counts as a reference until it has
+  returned.
+
+  ## Between nodes
+
+  An environment can be used from any node. The node that made it is the one where `Snex.make_env/3` was called, which need
+  not be that of the interpreter. References on other nodes do not count: either the node that made the environment
+  holds on to it, or `disable_gc/1` keeps it until `Snex.destroy_env/1`. An environment that was made for an interpreter
+  of another node is dropped as well when the two nodes lose their connection, unless `disable_gc/1` keeps it.
   """
 
+  alias Snex.Error
   alias Snex.Native
+  alias Snex.Remote
+  alias Snex.Request
 
   @typedoc "Opaque but for `:id`, which is unique within the interpreter."
-  @type t() :: %__MODULE__{id: pos_integer(), interpreter: pid(), handle: reference()}
+  @type t() :: %__MODULE__{
+          id: pos_integer(),
+          interpreter: pid(),
+          handle: reference(),
+          keeper: pid() | nil
+        }
 
+  # The handle is a resource of the node that made the environment: that node counts the references to it. For an
+  # interpreter of another node, `keeper` is the process there that has the handle of the environment itself.
   @enforce_keys [:id, :interpreter, :handle]
-  defstruct [:id, :interpreter, :handle]
+  defstruct [:id, :interpreter, :handle, :keeper]
+
+  @typedoc false
+  @type source() :: {t(), mode :: 0..2, names :: [String.t()]}
 
   @doc """
   Keeps the environment alive until `Snex.destroy_env/1`, whoever refers to it. Returns it.
@@ -29,13 +50,19 @@ defmodule Snex.Env do
       :ok
   """
   @spec disable_gc(t()) :: t()
-  def disable_gc(%__MODULE__{interpreter: interpreter} = env) do
-    if node(interpreter) != node() do
-      raise ArgumentError,
-            "an environment can only be kept by the node that made it: #{inspect(env)} is of #{node(interpreter)}"
+  def disable_gc(%__MODULE__{handle: handle, keeper: keeper} = env) do
+    cond do
+      node(handle) != node() ->
+        raise ArgumentError,
+              "an environment can only be kept by the node that made it: #{inspect(env)} is of #{node(handle)}"
+
+      keeper == nil ->
+        Native.environment_keep(handle)
+
+      true ->
+        Remote.disable_gc(keeper)
     end
 
-    Native.environment_keep(env.handle)
     env
   end
 
@@ -49,6 +76,35 @@ defmodule Snex.Env do
   """
   @spec interpreter(t()) :: pid()
   def interpreter(%__MODULE__{interpreter: interpreter}), do: interpreter
+
+  @doc false
+  # Makes an environment of an interpreter of this node.
+  @spec make(pid(), [source()], map(), tuple(), Request.options()) :: {:ok, t()} | {:error, Error.t()}
+  def make(interpreter, sources, vars, encoding, options) do
+    for {env, _mode, _names} <- sources, env.interpreter != interpreter do
+      raise ArgumentError,
+            "#{inspect(env)} belongs to the interpreter #{inspect(env.interpreter)}, not to #{inspect(interpreter)}"
+    end
+
+    make = %{from: for({env, mode, names} <- sources, do: {env.id, mode, names}), vars: vars}
+
+    submit = fn reference, scheduler, encoded ->
+      encoding = put_elem(encoding, 3, encoded)
+
+      case scheduler do
+        :normal -> Native.request_make_env(interpreter, reference, make, encoding)
+        :dirty -> Native.request_make_env_dirty(interpreter, reference, make, encoding)
+      end
+    end
+
+    with {:ok, _nil, {:ok, _request, id, handle}} <- Request.call(interpreter, submit, options),
+         do: {:ok, %__MODULE__{id: id, interpreter: interpreter, handle: handle}}
+  end
+
+  @doc false
+  # Called after a call, so that the garbage collector cannot take what it uses before it has returned.
+  @spec hold(term()) :: :ok
+  def hold(_envs), do: :ok
 
   defimpl Inspect do
     def inspect(env, _options), do: "#Snex.Env<#{env.id}>"

@@ -63,6 +63,9 @@ defmodule Snex.Error do
   defp summary(%{code: :call_failed, reason: :noproc}),
     do: "there is no such interpreter, or it is gone"
 
+  defp summary(%{code: :call_failed, reason: {:nodedown, node}}),
+    do: "the node of the interpreter is down: #{node}"
+
   defp summary(%{reason: reason} = error) when is_binary(reason), do: "#{error.code}: #{reason}"
   defp summary(error), do: "#{error.code}: #{inspect(error.reason)}"
 

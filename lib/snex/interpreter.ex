@@ -49,6 +49,7 @@ defmodule Snex.Interpreter do
   alias Snex.Interpreter.Options
   alias Snex.Interpreter.Output
   alias Snex.Native
+  alias Snex.Telemetry
 
   require Logger
 
@@ -82,7 +83,7 @@ defmodule Snex.Interpreter do
           | {:port_opts,
              [
                :use_stdio
-               | {:busy_limits_port, {pos_integer(), pos_integer()}}
+               | {:busy_limits_port, {non_neg_integer(), non_neg_integer()} | :disabled}
                | {:parallelism, boolean()}
              ]}
           | {:eager_polyfill?, boolean()}
@@ -113,11 +114,11 @@ defmodule Snex.Interpreter do
       `Snex.Code`, or either with a map of variables: `{code, vars}`
     * `:init_script_timeout` - for start and init script together, in ms; 60_000 by default
     * `:sync_start?` - `true` by default; `false` returns at once, and a start that fails makes the process exit
-    * `:label` - label of the process, see `:proc_lib.set_label/1`
+    * `:label` - label of the process, see `Process.set_label/1`
     * `:encoding_opts` - see `t:Snex.Serde.encoding_opts/0`
     * `:port_opts` - `:use_stdio` talks over standard input and output, for a Python behind `docker run -i` or `ssh`;
       `busy_limits_port: {low, high}` are the marks, in bytes, between which callers wait for a Python that does not read,
-      `{4 MiB, 8 MiB}` by default; `:parallelism` is accepted and has no effect
+      `{4 MiB, 8 MiB}` by default, or `:disabled`; `:parallelism` and `:busy_limits_msgq` are accepted and have no effect
     * `:eager_polyfill?` - `true` by default: Python's loop runs ready callbacks before it polls again
     * `:stop_timeout` - grace between SIGTERM and SIGKILL in ms, 5_000 by default. When the VM is killed, and there is
       nobody to ask for it, the grace is at most half a second
@@ -180,6 +181,7 @@ defmodule Snex.Interpreter do
     * `:python` (such as `"3.13.0"`), `:implementation` (`"CPython"`, `"PyPy"`), `:executable`, `:version` (of the Python
       package `snex`), `:encoder` (`"pure"`, `"native"`), `:os_pid`
     * `:uptime` in ms, `:requests_served`, `:requests_in_flight`, `:environments` alive
+    * `:queued`: bytes that wait for Python to read them
     * `:memory`: resident memory of Python and all that it started, in bytes (0 where the system does not tell)
 
   For example
@@ -211,16 +213,17 @@ defmodule Snex.Interpreter do
 
   defmodule State do
     @moduledoc false
-    # `ended` holds how the worker went down, once it has: there is nothing left to stop then.
+    # `ended` holds how the worker went down, once it has: there is nothing left to stop then. `stuck` holds the requests that
+    # have been reported.
     @enforce_keys [:options, :calls, :output, :started]
-    defstruct [:options, :calls, :output, :started, :os_pid, python: %{}, ended: nil]
+    defstruct [:options, :calls, :output, :started, :os_pid, python: %{}, stuck: [], ended: nil]
   end
 
   @impl GenServer
   def init(options) do
     # So that terminate/2 runs, whoever ends this process: it waits until Python is gone.
     Process.flag(:trap_exit, true)
-    if options.label, do: :proc_lib.set_label(options.label)
+    if options.label, do: Process.set_label(options.label)
 
     state = %State{
       options: options,
@@ -257,11 +260,12 @@ defmodule Snex.Interpreter do
   def handle_call(:info, _from, state) do
     figures =
       case Native.interpreter_info(self()) do
-        {:ok, submitted, in_flight, environments, memory} ->
+        {:ok, submitted, in_flight, environments, queued, memory} ->
           %{
             requests_served: submitted - in_flight,
             requests_in_flight: in_flight,
             environments: environments,
+            queued: queued,
             memory: memory
           }
 
@@ -294,7 +298,7 @@ defmodule Snex.Interpreter do
       error = %Error{code: :call_failed, reason: :stuck}
       {:stop, error, %{state | ended: error}}
     else
-      {:noreply, state}
+      {:noreply, %{state | stuck: [request | state.stuck]}}
     end
   end
 
@@ -303,15 +307,21 @@ defmodule Snex.Interpreter do
   def handle_info(_message, state), do: {:noreply, state}
 
   @impl GenServer
-  def terminate(reason, %State{ended: nil} = state), do: stop_worker(reason, state)
-  def terminate(_reason, _state), do: :ok
+  def terminate(reason, state) do
+    if state.ended == nil, do: stop_worker(reason, state)
+
+    if state.os_pid,
+      do: Telemetry.interpreter_stopped(state.started, Map.put(event_metadata(state), :reason, reason))
+  end
 
   defp await(state) do
     case Launch.await(state.options) do
       {:ok, os_pid, fields} ->
         Native.interpreter_open()
         python = Map.new(@python_fields, &{&1, fields[to_string(&1)]})
-        {:ok, %{state | os_pid: os_pid, python: python}}
+        state = %{state | os_pid: os_pid, python: python}
+        Telemetry.interpreter_started(state.started, event_metadata(state))
+        {:ok, state}
 
       {:ended, error} ->
         {:error, error}
@@ -321,6 +331,9 @@ defmodule Snex.Interpreter do
         {:error, error}
     end
   end
+
+  defp event_metadata(state),
+    do: %{interpreter: self(), os_pid: state.os_pid, label: state.options.label}
 
   defp stop_worker(reason, state) do
     if Native.interpreter_stop(:erlang.term_to_binary(reason), state.options.stop_timeout) == :ok do

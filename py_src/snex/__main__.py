@@ -1,23 +1,20 @@
-"""`python -m snex IN OUT`: an interpreter that speaks frames on two descriptors."""
+"""`python -m snex IN OUT [PRINTS INTERRUPTS]`: an interpreter that speaks frames on descriptors.
+
+With `0 1`, what is printed goes out with all the other frames, and there are no interrupts. With any
+other two descriptors the standard streams stay what they are as well.
+"""
 
 from __future__ import annotations
 
 import io
 import os
 import pickle
-import select
-import signal
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from . import _frame
 from ._etf import Settings, encode
 from ._version import PROTOCOL, VERSION
-
-if TYPE_CHECKING:
-    from types import FrameType
-
-    from ._interpreter import Interpreter
 
 _EXIT_USAGE = 64
 _EXIT_GARBAGE = 70
@@ -33,11 +30,18 @@ class _EndOfInputError(Exception):
 def main(argv: list[str]) -> int:
     """Run an interpreter. Returns the exit status."""
     try:
-        in_fd, out_fd = (int(argument) for argument in argv[1:])
+        fds = [int(argument) for argument in argv[1:]]
+        in_fd, out_fd, *more = fds
+        print_fd, interrupt_fd = more or (None, None)
     except ValueError:
-        print("usage: python -m snex IN OUT", file=sys.stderr)  # noqa: T201 - a command line
+        print("usage: python -m snex IN OUT [PRINTS INTERRUPTS]", file=sys.stderr)  # noqa: T201 - a command line
         return _EXIT_USAGE
-    in_fd, out_fd = _claim(in_fd, out_fd)
+    if in_fd <= 2 or out_fd <= 2:  # noqa: PLR2004 - the standard descriptors
+        in_fd, out_fd = _move_away(in_fd, out_fd)
+        print_fd = out_fd
+    for fd in (in_fd, out_fd, print_fd, interrupt_fd):
+        if fd is not None:
+            os.set_inheritable(fd, False)
     # What user code looks at to learn how it was started; our arguments would only confuse it.
     sys.argv[:] = [""]
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -54,78 +58,43 @@ def main(argv: list[str]) -> int:
         return _EXIT_REFUSED
     if "map_set" in hello:
         Settings.set_head, Settings.set_member = map(bytes, hello["map_set"])
-    return _serve(in_fd, out_fd, hello)
+    return _serve(in_fd, out_fd, print_fd, interrupt_fd, hello)
 
 
-def _serve(in_fd: int, out_fd: int, hello: dict[str, Any]) -> int:
+def _serve(
+    in_fd: int, out_fd: int, print_fd: int | None, interrupt_fd: int | None, hello: dict[str, Any]
+) -> int:
     # Asyncio is the larger part of a start; a refusal does without.
     import asyncio
 
     from ._interpreter import Interpreter
     from ._loop import new_loop
+    from ._signals import Interrupts, on_sigint, on_sigterm
 
     loop = new_loop(eager=bool(hello.get("eager", True)))
     asyncio.set_event_loop(loop)
     limits = hello.get("buffer_limits", (4 << 20, 8 << 20))
-    interpreter = Interpreter(loop, in_fd, out_fd, limits)
-    _on_sigterm(interpreter, in_fd)
+    interrupts = Interrupts(interrupt_fd)
+    interpreter = Interpreter(loop, in_fd, out_fd, limits, interrupts=interrupts, print_fd=print_fd)
+    on_sigterm(interpreter, in_fd)
+    if interrupt_fd is not None:
+        os.set_blocking(interrupt_fd, False)
+        on_sigint(interrupts)
     _write(out_fd, _frame.READY, _greeting())
-    os.set_blocking(in_fd, False)
-    os.set_blocking(out_fd, False)
+    for fd in (in_fd, out_fd, print_fd):
+        if fd is not None:
+            os.set_blocking(fd, False)
     return interpreter.run()
 
 
-def _claim(in_fd: int, out_fd: int) -> tuple[int, int]:
-    """Make the descriptors ours alone: out of the way of `print`, and not inherited."""
-    if in_fd <= 2 or out_fd <= 2:  # noqa: PLR2004 - the standard descriptors
-        in_fd, out_fd = os.dup(in_fd), os.dup(out_fd)
-        null = os.open(os.devnull, os.O_RDONLY)
-        os.dup2(null, 0)
-        os.close(null)
-        os.dup2(2, 1)
-    os.set_inheritable(in_fd, False)
-    os.set_inheritable(out_fd, False)
+def _move_away(in_fd: int, out_fd: int) -> tuple[int, int]:
+    """Get the descriptors out of the way of whatever reads or writes the standard ones."""
+    in_fd, out_fd = os.dup(in_fd), os.dup(out_fd)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    os.dup2(2, 1)
     return in_fd, out_fd
-
-
-def _on_sigterm(interpreter: Interpreter, in_fd: int) -> None:
-    """End on SIGTERM, but only if the VM is gone.
-
-    Code that blocks the event loop does not see the end of input; the warden's signal, which
-    follows it, gets that code out of the way. A signal that comes while the VM is still there is
-    part of a machine's shutdown, and the VM decides when it is done with us.
-    """
-    import asyncio
-    import selectors
-
-    pid = os.getpid()
-    package = __file__.removesuffix("__main__.py")
-    returning = (package, asyncio.__file__.removesuffix("__init__.py"), selectors.__file__)
-
-    def handler(number: int, frame: FrameType | None) -> None:
-        if os.getpid() != pid:
-            # In a child, with a signal that came before the hook below has run.
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-            return
-        if interpreter.ended:
-            return
-        poll = select.poll()
-        poll.register(in_fd, select.POLLIN)
-        if any(events & (select.POLLHUP | select.POLLERR) for _, events in poll.poll(0)):
-            interpreter.end()
-            # Code of ours or of asyncio is on its way back to the event loop, which now stops; in the
-            # middle of it an exception would only do harm.
-            if frame is None or not frame.f_code.co_filename.startswith(returning):
-                raise SystemExit(0)
-
-    def forked() -> None:
-        # A child, of `multiprocessing` for example, ends as any process does.
-        if signal.getsignal(signal.SIGTERM) is handler:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-    signal.signal(signal.SIGTERM, handler)
-    os.register_at_fork(after_in_child=forked)
 
 
 def _read_exactly(fd: int, size: int) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import os
 import pickle
 import sys
@@ -13,13 +14,16 @@ from ._calls import ElixirError
 from ._client import Client
 from ._envs import Envs
 from ._etf import encode
+from ._prints import Printer, Streams
 from ._reader import FrameReader
+from ._request import Request, current
 from ._runner import Runner
 from ._writer import FrameWriter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
 
+    from ._signals import Interrupts
     from ._sinks import Sink
 
     Body = bytes | bytearray
@@ -27,6 +31,8 @@ if TYPE_CHECKING:
 EXIT_GARBAGE = 70
 # How long tasks may take to end, once the VM is gone. The warden waits longer than that.
 _GRACE = 2.0
+# How long the VM has for what has been printed, and is not in the pipe yet.
+_PRINT_GRACE = 0.5
 
 
 class Interpreter:
@@ -37,24 +43,47 @@ class Interpreter:
     take their numbers.
     """
 
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, in_fd: int, out_fd: int, limits: tuple[int, int]
+    def __init__(  # noqa: PLR0913 - made in one place, by `__main__`
+        self,
+        loop: asyncio.AbstractEventLoop,
+        in_fd: int,
+        out_fd: int,
+        limits: tuple[int, int],
+        *,
+        interrupts: Interrupts,
+        print_fd: int | None,
     ) -> None:
-        """Prepare; both descriptors are non-blocking by now."""
+        """Prepare; all descriptors are non-blocking by now.
+
+        What is printed goes out on `print_fd`, which may be `out_fd` again; with `None` the standard
+        streams stay as they are.
+        """
         self._loop = loop
         self._pid = os.getpid()
+        # That of no request; callbacks inherit the context in which they are scheduled.
+        self._context = contextvars.copy_context()
         low, high = limits
         self._writer = FrameWriter(out_fd, loop, low, high, self._pressure, self._writer_broken)
+        self._printer: Printer | None = None
+        if print_fd is not None:
+            writer = self._writer
+            if print_fd != out_fd:
+                # Who prints waits by itself when too much waits to be written.
+                writer = FrameWriter(print_fd, loop, low, high, _ignore, self._writer_broken)
+            self._printer = Printer(writer)
         self._reader = FrameReader(in_fd, loop, self._frame, self._input_ended)
         self._envs = Envs()
-        self._runner = Runner(loop, self._envs, self._answer)
+        self._runner = Runner(loop, self._envs, interrupts, self._answer)
         self._client = Client(self._writer)
         self.status = 0
+        # The event loop is to stop; it has stopped.
         self.ended = False
+        self.stopped = False
 
     def run(self) -> int:
         """Serve until the VM is gone. Returns the exit status."""
         _client.use(self._client)
+        streams = self._print_as_frames()
         self._reader.start()
         while not self.ended:
             try:
@@ -65,8 +94,24 @@ class Interpreter:
                 self._leave_if_forked()
                 if not self.ended:
                     print(f"snex: a task has raised {error!r}", file=sys.stderr)  # noqa: T201
+        self.stopped = True
         self._shut_down()
+        if streams is not None:
+            streams.restore()
         return self.status
+
+    def _print_as_frames(self) -> Streams | None:
+        printer = self._printer
+        if printer is None:
+            return None
+        streams = Streams(printer)
+
+        def forked() -> None:
+            printer.abandon()
+            streams.restore()
+
+        os.register_at_fork(after_in_child=forked)
+        return streams
 
     def end(self) -> None:
         """Begin to end, from the event loop's thread or from a signal handler on it."""
@@ -74,30 +119,42 @@ class Interpreter:
             return
         self.ended = True
         self._runner.ending = True
+        if self._printer is not None:
+            self._printer.closed = True
         self._loop.stop()
+        # A signal handler alone does not wake it.
+        self._soon(_nothing)
 
     def _shut_down(self) -> None:
         self._reader.stop()
         self._client.close()
+        if self._printer is not None:
+            self._printer.close(_PRINT_GRACE)
         tasks = asyncio.all_tasks(self._loop)
         for task in tasks:
             task.cancel()
-        try:
-            if tasks:
-                self._loop.run_until_complete(asyncio.wait(tasks, timeout=_GRACE))
-            self._loop.run_until_complete(
-                asyncio.wait_for(self._loop.shutdown_asyncgens(), timeout=_GRACE)
-            )
-        except (SystemExit, KeyboardInterrupt, asyncio.TimeoutError):
-            pass
+        if tasks:
+            self._finish(lambda: asyncio.wait(tasks, timeout=_GRACE))
+        self._finish(lambda: asyncio.wait_for(self._loop.shutdown_asyncgens(), timeout=_GRACE))
         self._loop.close()
+
+    def _finish(self, work: Callable[[], Coroutine[Any, Any, object]]) -> None:
+        # A second time if need be: a `stop` that came while the loop was not running ends the first.
+        for _ in range(2):
+            try:
+                self._loop.run_until_complete(work())
+            except RuntimeError:
+                continue
+            except (SystemExit, KeyboardInterrupt, asyncio.TimeoutError):
+                pass
+            return
 
     def _input_ended(self, error: BaseException | None) -> None:
         self._leave_if_forked()
+        self.end()
         if error is not None:
             self.status = EXIT_GARBAGE
             print(f"snex: garbage on the input: {error}", file=sys.stderr)  # noqa: T201
-        self.end()
 
     def _writer_broken(self) -> None:
         self._soon(self.end)
@@ -108,7 +165,7 @@ class Interpreter:
 
     def _soon(self, callback: Callable[[], None]) -> None:
         try:
-            self._loop.call_soon_threadsafe(callback)
+            self._loop.call_soon_threadsafe(callback, context=self._context)
         except RuntimeError:
             if not self._loop.is_closed():
                 raise
@@ -123,24 +180,23 @@ class Interpreter:
                 stream.flush()
             os._exit(0)
 
-    def _answer(self, kind: int, request: int, parts: Sequence[bytes | memoryview]) -> None:
+    def _answer(self, kind: int, request: Request, parts: Sequence[bytes | memoryview]) -> None:
         self._leave_if_forked()
-        self._writer.write(kind, request, parts)
+        if request.printed and self._printer is not None:
+            self._printer.answer(kind, request, parts)
+        else:
+            self._writer.write(kind, request.number, parts)
 
     def _frame(self, kind: int, request: int, body: Body, sinks: Sequence[Sink]) -> None:
         if kind == _frame.EVAL:
-            try:
-                fields: Any = _load(body, sinks)
-            except BaseException as error:  # noqa: BLE001 - constructors of the user's classes
-                self._runner.fail(request, error)
-                return
-            self._runner.eval(request, fields)
+            # A context of its own, as a task would have. It holds for whatever is done for it.
+            contextvars.copy_context().run(self._eval, request, body, sinks)
         elif kind == _frame.CALL_RESULT:
             # A late answer is not even decoded.
             if self._client.expects(request):
                 self._settle(request, body, sinks)
         elif kind == _frame.MAKE_ENV:
-            self._make_env(request, body, sinks)
+            contextvars.copy_context().run(self._make_env, request, body, sinks)
         elif kind == _frame.CALL_ERROR:
             self._settle_error(request, body, sinks)
         elif kind == _frame.CANCEL:
@@ -149,6 +205,16 @@ class Interpreter:
             self._drop_envs(body, sinks)
         else:
             self._input_ended(_frame.FrameError("a second HELLO"))
+
+    def _eval(self, number: int, body: Body, sinks: Sequence[Sink]) -> None:
+        request = Request(number)
+        current.set(request)
+        try:
+            fields: Any = _load(body, sinks)
+        except BaseException as error:  # noqa: BLE001 - constructors of the user's classes
+            self._runner.fail(request, error)
+        else:
+            self._runner.eval(request, fields)
 
     def _drop_envs(self, body: Body, sinks: Sequence[Sink]) -> None:
         try:
@@ -177,7 +243,9 @@ class Interpreter:
             error = problem
         self._client.settle(number, error)
 
-    def _make_env(self, request: int, body: Body, sinks: Sequence[Sink]) -> None:
+    def _make_env(self, number: int, body: Body, sinks: Sequence[Sink]) -> None:
+        request = Request(number)
+        current.set(request)
         try:
             fields: Any = _load(body, sinks)
             env_id, sources, variables = fields
@@ -185,7 +253,15 @@ class Interpreter:
         except BaseException as error:  # noqa: BLE001 - constructors of the user's classes
             self._runner.fail(request, error)
         else:
-            self._answer(_frame.RESULT, request, encode(None))
+            self._runner.succeed(request, encode(None))
+
+
+def _nothing() -> None:
+    pass
+
+
+def _ignore(_full: bool) -> None:  # noqa: FBT001 - the writer's callback
+    pass
 
 
 def _load(body: Body, sinks: Sequence[Sink]) -> object:

@@ -2,25 +2,30 @@
 
 Code that does not await runs at once, in the callback that read it; other code becomes a task. In
 either case whatever the code raises, `SystemExit` included, is the answer to that one request.
+
+A request that the VM has cancelled is not answered: CANCELLED answers the CANCEL frame, once for
+each, when the work has come to its end.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextvars
 from typing import TYPE_CHECKING, Any
 
 from . import _frame
 from ._code import Program, compile_code
 from ._envs import EnvError, Envs
 from ._etf import encode
+from ._request import Request
 from ._traceback import error_fields
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    Request = tuple[int | None, str | None, str | None, int | None, dict[str, object] | None]
-    Write = Callable[[int, int, Sequence[bytes | memoryview]], None]
+    from ._signals import Interrupts
+
+    Fields = tuple[int | None, str | None, str | None, int | None, dict[str, object] | None]
+    Write = Callable[[int, Request, Sequence[bytes | memoryview]], None]
 
 
 class Runner:
@@ -30,76 +35,109 @@ class Runner:
     of the end, and nobody's answer.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, envs: Envs, write: Write) -> None:
-        """Answer through `write(kind, id, parts)`."""
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, envs: Envs, interrupts: Interrupts, write: Write
+    ) -> None:
+        """Answer through `write(kind, request, parts)`."""
         self._loop = loop
         self._envs = envs
+        self._interrupts = interrupts
+        self._wanted = interrupts.wanted
         self._write = write
-        # Tasks are kept here until they are done: the loop itself holds them only weakly.
-        # Who is in here has not been answered.
-        self._tasks: dict[int, asyncio.Task[None] | None] = {}
+        # Requests whose tasks are under way. The loop itself holds tasks only weakly.
+        self._running: dict[int, Request] = {}
         self.ending = False
 
-    def eval(self, request: int, fields: Request) -> None:
-        """Run the code of a request, or start to."""
+    def eval(self, request: Request, fields: Fields) -> None:
+        """Run the code of a request, or start to. In the request's own context."""
+        number = request.number
+        if number in self._wanted:
+            # Interrupted before it began; its CANCEL is on the way.
+            request.ended = True
+            return
         try:
             env_id, source, file, line, variables = fields
             env = self._envs.get(env_id)
             if variables:
                 env.update(variables)
             program = compile_code(source or "", file, line or 1)
-        except BaseException as error:  # noqa: BLE001 - the compiler raises all sorts of things
+            if program.is_async:
+                self._start(request, program, env)
+                return
+            parts = encode(program.bind(env)())
+        except BaseException as error:  # noqa: BLE001 - also SystemExit and KeyboardInterrupt
             self.fail(request, error)
-            return
-        if program.is_async:
-            self._tasks[request] = None
-            task = self._loop.create_task(self._run_async(request, program, env))
-            # A task factory of the user's may have run it to its end already.
-            if request in self._tasks:
-                self._tasks[request] = task
-                task.add_done_callback(lambda _: self._done(request))
         else:
-            try:
-                # A context of its own, as a task would have.
-                value = contextvars.copy_context().run(program.bind(env))
-                parts = encode(value)
-            except BaseException as error:  # noqa: BLE001 - also SystemExit and KeyboardInterrupt
-                self.fail(request, error)
-            else:
-                self._write(_frame.RESULT, request, parts)
+            self.succeed(request, parts)
 
-    async def _run_async(self, request: int, program: Program, env: dict[str, Any]) -> None:
+    def _start(self, request: Request, program: Program, env: dict[str, Any]) -> None:
+        number = request.number
+        self._running[number] = request
+        coroutine = self._run(request, program, env)
         try:
-            value = await program.bind(env)()
-            parts = encode(value)
+            task = self._loop.create_task(coroutine)
+        except BaseException:
+            # From a task factory of the user's.
+            coroutine.close()
+            self._running.pop(number, None)
+            raise
+        # Such a factory may also have run it to its end already.
+        if number in self._running:
+            request.task = task
+            task.add_done_callback(lambda _: self._done(request))
+
+    async def _run(self, request: Request, program: Program, env: dict[str, Any]) -> None:
+        try:
+            parts = encode(await program.bind(env)())
         except BaseException as error:  # noqa: BLE001 - also SystemExit and CancelledError
-            # A request that was cancelled has nobody waiting for the answer.
-            if request in self._tasks:
-                del self._tasks[request]
+            if not self._was_cancelled(request):
                 self.fail(request, error)
         else:
-            if request in self._tasks:
-                del self._tasks[request]
-                self._write(_frame.RESULT, request, parts)
+            if not self._was_cancelled(request):
+                self.succeed(request, parts)
 
-    def _done(self, request: int) -> None:
-        """Answer for a task that other code has cancelled before its first step."""
-        if request in self._tasks:
-            del self._tasks[request]
-            if not self.ending:
-                self.fail(request, asyncio.CancelledError())
+    def _was_cancelled(self, request: Request) -> bool:
+        """Take a request that has come to its end out of the table, and say CANCELLED for it."""
+        self._running.pop(request.number, None)
+        if not request.cancels:
+            return False
+        request.ended = True
+        for _ in range(request.cancels):
+            self._cancelled(request.number)
+        return True
 
-    def cancel(self, request: int) -> None:
-        """Cancel a request that is still under way. It is not answered any more."""
-        task = self._tasks.pop(request, None)
-        if task is not None:
-            _abandoned.add(task)
-            task.add_done_callback(_abandoned.discard)
-            task.cancel()
+    def _done(self, request: Request) -> None:
+        """Answer for a task that has been cancelled before its first step."""
+        # It knows the request through its callback, and the request knows it.
+        request.task = None
+        if request.number in self._running and not self._was_cancelled(request):
+            self.fail(request, asyncio.CancelledError())
 
-    def fail(self, request: int, error: BaseException) -> None:
+    def cancel(self, number: int) -> None:
+        """Cancel a request if it is still under way. It is not answered any more."""
+        request = self._running.get(number)
+        if request is None or request.task is None:
+            self._cancelled(number)
+        else:
+            request.cancels += 1
+            request.task.cancel()
+
+    def _cancelled(self, number: int) -> None:
+        self._interrupts.settled(number)
+        # Nothing that is printed needs to come before it, and a VM that waits for it to know
+        # whether this interpreter is stuck should not wait for readers of output.
+        self._write(_frame.CANCELLED, Request(number), ())
+
+    def succeed(self, request: Request, parts: Sequence[bytes | memoryview]) -> None:
+        """Answer a request with its result."""
+        request.ended = True
+        if request.number not in self._wanted:
+            self._write(_frame.RESULT, request, parts)
+
+    def fail(self, request: Request, error: BaseException) -> None:
         """Answer a request with an error."""
-        if self.ending:
+        if self.ending or request.number in self._wanted:
+            request.ended = True
             return
         if isinstance(error, EnvError):
             fields: dict[str, object] = {
@@ -110,8 +148,7 @@ class Runner:
             }
         else:
             fields = error_fields(error)
-        self._write(_frame.ERROR, request, encode(fields))
-
-
-# Cancelled tasks that have not come to their end yet.
-_abandoned: set[asyncio.Task[None]] = set()
+        # From here on nothing interrupts it; `error_fields` runs user code.
+        request.ended = True
+        if request.number not in self._wanted:
+            self._write(_frame.ERROR, request, encode(fields))

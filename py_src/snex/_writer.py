@@ -1,8 +1,10 @@
 """Writes frames to a non-blocking descriptor, from any thread.
 
-Who owns what: the queue, its size and the descriptor are touched only with `_lock` held. The lock
-is re-entrant, because the garbage collector may run somebody's `__del__`, which sends something, in
-the middle of a write; such a frame is only queued, and the write it interrupted takes it along.
+Who owns what: the queue, its size and the descriptor are touched only with `_lock` held. Nobody
+waits for the lock: the one who holds it may run somebody's `__del__`, in the middle of a write,
+which sends something or waits for a lock of its own. A frame that finds the lock taken, by another
+thread or further up on its own stack, goes to the inbox, and the holder takes it along. (The lock
+is re-entrant only so that `pump` can tell the two apart.)
 The event loop's writer callback is armed and disarmed on the loop's own thread.
 
 Parts of a frame are written from where they are. What the pipe does not take at once waits in the
@@ -14,6 +16,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from ._frame import encode_header
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 
 # Well below IOV_MAX of every system, and enough to keep system calls rare.
 _PARTS_PER_WRITE = 64
+_WRITES_PER_TURN = 64
 # Up to this size one buffer is cheaper than two parts.
 _JOIN = 16 * 1024
 
@@ -45,7 +49,7 @@ class FrameWriter:
         on_broken: Callable[[], None],
     ) -> None:
         """Prepare to write to `fd`, which stays the caller's to close. On the loop's own thread."""
-        self._fd = fd
+        self.fd = fd
         self._loop = loop
         self._thread = threading.get_ident()
         self._low = low
@@ -53,13 +57,19 @@ class FrameWriter:
         self._on_pressure = on_pressure
         self._on_broken = on_broken
         self._lock = threading.RLock()
+        self._busy = False
+        self._inbox: deque[list[bytes | memoryview]] = deque()
         self._queue: deque[memoryview] = deque()
         self._size = 0
-        self._busy = False
         self._armed = False
-        self._waiters: list[Callable[[], None]] = []
+        self._waiters: deque[Callable[[], None]] = deque()
         self.full = False
         self.broken = False
+
+    @property
+    def backlog(self) -> bool:
+        """Whether anything waits to be written."""
+        return bool(self._queue or self._inbox)
 
     def write(self, kind: int, request: int, parts: Sequence[bytes | memoryview] = ()) -> None:
         """Send a frame whose body is `parts`, one after the other. Never blocks."""
@@ -73,28 +83,61 @@ class FrameWriter:
         else:
             length = sum(p.nbytes if isinstance(p, memoryview) else len(p) for p in parts)
             header = encode_header(kind, request, length)
-        with self._lock:
-            if self.broken:
-                return
-            if self._queue or self._busy:
-                self._enqueue([header, *parts], 0)
-                return
+        if self._take():
+            try:
+                if self._queue or self._inbox:
+                    self._take_inbox()
+                    self._enqueue([header, *parts])
+                elif not self.broken:
+                    self._write_now(header, parts)
+            finally:
+                self._leave()
+        else:
+            # One operation, so that nothing gets between the parts.
+            self._inbox.append([header, *map(_frozen, parts)])
+        if self._inbox:
+            self.pump()
+
+    def pump(self) -> bool:
+        """Write what the pipe takes now, unless another thread is just doing so.
+
+        Returns False, and does nothing, in the middle of a write of this thread's own.
+        """
+        while True:
+            if not self._lock.acquire(blocking=False):
+                return True
+            if self._busy:
+                self._lock.release()
+                return False
             self._busy = True
             try:
-                self._write_now(header, parts)
-                # Frames of a `__del__` that ran in between.
-                if self._queue:
-                    self._flush()
+                self._flush()
             finally:
-                self._busy = False
+                self._leave()
+            # Whoever came in the last moment has found the lock taken.
+            if not self._inbox:
+                return True
+
+    def _take(self) -> bool:
+        if not self._lock.acquire(blocking=False):
+            return False
+        if self._busy:
+            self._lock.release()
+            return False
+        self._busy = True
+        return True
+
+    def _leave(self) -> None:
+        self._busy = False
+        self._lock.release()
 
     def _write_now(self, header: bytes, parts: Sequence[bytes | memoryview]) -> None:
         all_parts = [header, *parts]
         try:
             if len(all_parts) == 1:
-                count = os.write(self._fd, header)
+                count = os.write(self.fd, header)
             else:
-                count = os.writev(self._fd, all_parts[:_PARTS_PER_WRITE])
+                count = os.writev(self.fd, all_parts[:_PARTS_PER_WRITE])
         except (BlockingIOError, InterruptedError):
             count = 0
         except OSError:
@@ -109,21 +152,20 @@ class FrameWriter:
             rest.append(memoryview(part).cast("B")[count:] if count else part)
             count = 0
         if rest:
-            # What was queued meanwhile belongs behind this frame.
-            self._enqueue(rest, len(self._queue))
+            self._enqueue(rest)
 
-    def _enqueue(self, parts: list[bytes | memoryview], behind: int) -> None:
-        views = []
+    def _take_inbox(self) -> None:
+        while self._inbox:
+            self._enqueue(self._inbox.popleft())
+
+    def _enqueue(self, parts: list[bytes | memoryview]) -> None:
+        if self.broken:
+            return
         for part in parts:
-            view = memoryview(part)
-            if type(view.obj) is not bytes:
-                view = memoryview(bytes(view))
+            view = memoryview(_frozen(part))
             if view.nbytes:
-                views.append(view)
+                self._queue.append(view)
                 self._size += view.nbytes
-        self._queue.extend(views)
-        if behind:
-            self._queue.rotate(len(views))
         self._arm()
         if self._size > self._high and not self.full:
             self.full = True
@@ -133,7 +175,7 @@ class FrameWriter:
         if not self._armed:
             self._armed = True
             if threading.get_ident() == self._thread:
-                self._loop.add_writer(self._fd, self._writable)
+                self._loop.add_writer(self.fd, self._writable)
             else:
                 try:
                     self._loop.call_soon_threadsafe(self._arm_on_loop)
@@ -142,26 +184,32 @@ class FrameWriter:
                     self._break()
 
     def _arm_on_loop(self) -> None:
-        with self._lock:
-            if self._queue:
-                self._loop.add_writer(self._fd, self._writable)
-            else:
-                self._armed = False
+        # With nothing left to write by now, it disarms itself.
+        self._loop.add_writer(self.fd, self._writable)
 
     def _writable(self) -> None:
-        with self._lock:
-            self._flush()
-            if not self._queue:
-                self._armed = False
-                self._loop.remove_writer(self._fd)
+        if self._take():
+            try:
+                self._flush()
+                if not self._queue:
+                    self._armed = False
+                    self._loop.remove_writer(self.fd)
+            finally:
+                self._leave()
+            if self._inbox:
+                self.pump()
 
     def _flush(self) -> None:
-        """Write what the pipe takes. Needs the lock."""
+        """Write what the pipe takes, within bounds; then the loop goes on. Needs the lock."""
         queue = self._queue
-        while queue:
+        for _ in range(_WRITES_PER_TURN):
+            # Every time, so that it counts for the mark however long this takes.
+            self._take_inbox()
+            if not queue:
+                return
             parts = [queue[i] for i in range(min(len(queue), _PARTS_PER_WRITE))]
             try:
-                count = os.writev(self._fd, parts)
+                count = os.writev(self.fd, parts)
             except (BlockingIOError, InterruptedError):
                 return
             except OSError:
@@ -180,9 +228,8 @@ class FrameWriter:
     def _relax(self) -> None:
         self.full = False
         self._on_pressure(False)  # noqa: FBT003 - a callback's only argument
-        waiters, self._waiters = self._waiters, []
-        for wake in waiters:
-            wake()
+        while self._waiters:
+            self._waiters.popleft()()
 
     def _break(self) -> None:
         """Nobody reads any more: forget what waits, let go of those who wait. Needs the lock."""
@@ -194,15 +241,22 @@ class FrameWriter:
             self._on_broken()
 
     def when_drained(self, wake: Callable[[], None]) -> bool:
-        """Have `wake` called, on any thread, once there is room. Returns False if there is now."""
-        with self._lock:
-            if not self.full:
-                return False
-            self._waiters.append(wake)
+        """Have `wake` called, on any thread, once there is room. Returns False if there is now.
+
+        It may be called in either case: who finds room at once may have been seen waiting.
+        """
+        self._waiters.append(wake)
+        if self.full:
             return True
+        self.forget(wake)
+        return False
 
     def forget(self, wake: Callable[[], None]) -> None:
         """Take back `when_drained`."""
-        with self._lock:
-            if wake in self._waiters:
-                self._waiters.remove(wake)
+        with suppress(ValueError):
+            self._waiters.remove(wake)
+
+
+def _frozen(part: bytes | memoryview) -> bytes | memoryview:
+    """Return what will not change until it is written: a copy, unless it is `bytes` below."""
+    return part if type(memoryview(part).obj) is bytes else bytes(part)

@@ -55,6 +55,56 @@ defmodule Snex.EnvTest do
     assert {:ok, true} = Snex.pyeval(env, "return mine in marks")
   end
 
+  # Whether a task waits for an answer, or for room for its request.
+  defp waits?(task) do
+    match?(
+      [status: :waiting, current_function: {Snex.Request, _, _}],
+      Process.info(task.pid, [:status, :current_function])
+    )
+  end
+
+  test "is alive at least until the call that uses it has returned" do
+    inp = start_interpreter!(port_opts: [busy_limits_port: {0, 1}])
+    test = self()
+    {:ok, control} = Snex.make_env(inp)
+    {:ok, writer} = Snex.pyeval(control, "import os; r, w = os.pipe(); return w")
+
+    user =
+      Task.async(fn ->
+        env = Snex.make_env!(inp, %{"x" => 1})
+        send(test, :made)
+        receive do: (:go -> Snex.pyeval(env, "return x", timeout: :infinity))
+      end)
+
+    assert_receive :made, 60_000
+
+    # Python blocks until a byte comes through this pipe.
+    blocker =
+      Task.async(fn ->
+        Snex.pyeval(control, "await snex.send(test, 'blocked'); os.read(r, 1)", %{"test" => test},
+          timeout: :infinity
+        )
+      end)
+
+    assert_receive "blocked", 60_000
+    # More than the pipe takes: the queue is full.
+    large =
+      Task.async(fn ->
+        Snex.pyeval(inp, %{"x" => String.duplicate("x", 4_000_000)}, timeout: :infinity)
+      end)
+
+    eventually(fn -> waits?(large) end)
+
+    # The call has to wait for room, and nothing else refers to the environment.
+    send(user.pid, :go)
+    eventually(fn -> waits?(user) end)
+    :erlang.garbage_collect(user.pid)
+    File.write!("/proc/#{Interpreter.os_pid(inp)}/fd/#{writer}", "x")
+    assert {:ok, nil} = Task.await(blocker, :infinity)
+    assert {:ok, nil} = Task.await(large, :infinity)
+    assert {:ok, 1} = Task.await(user, :infinity)
+  end
+
   test "stays when its garbage collection is disabled, until it is destroyed", %{inp: inp} do
     env =
       Task.await(

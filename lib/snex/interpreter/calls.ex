@@ -21,7 +21,7 @@ defmodule Snex.Interpreter.Calls do
     decoding = if atoms == :existing, do: [:safe], else: []
 
     spawn_link(fn ->
-      :proc_lib.set_label({__MODULE__, interpreter})
+      Process.set_label({__MODULE__, interpreter})
       loop(interpreter, decoding)
     end)
   end

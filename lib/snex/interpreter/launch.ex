@@ -77,7 +77,7 @@ defmodule Snex.Interpreter.Launch do
   end
 
   defp command(python, options) do
-    args = ["-m", "snex" | if(options.port_opts.use_stdio, do: ["0", "1"], else: ["3", "4"])]
+    args = ["-m", "snex" | if(options.port_opts.use_stdio, do: ["0", "1"], else: ["3", "4", "5", "6"])]
 
     {program, args} =
       case options.wrap_exec do

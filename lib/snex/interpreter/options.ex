@@ -33,8 +33,12 @@ defmodule Snex.Interpreter.Options do
   @port_defaults [
     use_stdio: false,
     busy_limits_port: {4 * 1024 * 1024, 8 * 1024 * 1024},
+    busy_limits_msgq: :disabled,
     parallelism: false
   ]
+
+  # More than any queue holds.
+  @no_limit {0xFFFF_FFFF_FFFF, 0xFFFF_FFFF_FFFF}
 
   @type t() :: %{required(atom()) => term()}
 
@@ -174,6 +178,9 @@ defmodule Snex.Interpreter.Options do
     options = Map.new(Keyword.merge(@port_defaults, options))
 
     case options.busy_limits_port do
+      :disabled ->
+        %{options | busy_limits_port: @no_limit}
+
       {low, high} when is_integer(low) and is_integer(high) and 0 <= low and low <= high ->
         options
 

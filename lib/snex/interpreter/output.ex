@@ -15,7 +15,7 @@ defmodule Snex.Interpreter.Output do
   @spec start_link(pid(), Output.destination()) :: pid()
   def start_link(interpreter, destination) do
     spawn_link(fn ->
-      :proc_lib.set_label({__MODULE__, interpreter})
+      Process.set_label({__MODULE__, interpreter})
       loop(interpreter, destination, %{})
     end)
   end

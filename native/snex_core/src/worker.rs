@@ -185,6 +185,11 @@ impl<B: AsRef<[u8]> + Send + 'static, S: Sink> Worker<B, S> {
         self.outbox().is_full()
     }
 
+    /// Bytes that wait to be written.
+    pub fn queued(&self) -> usize {
+        self.outbox().queued()
+    }
+
     /// As [`Worker::is_full`]; if so, [`Sink::writable`] gets `request` when there is room.
     pub fn wait_if_full(&self, request: u64) -> bool {
         self.outbox().wait_if_full(request)

@@ -14,10 +14,13 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_millis(50);
 
 /// The longest pause between two interrupts.
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
 /// How long interrupts may fail before the interpreter counts as stuck.
 const STUCK: Duration = Duration::from_secs(3);
+
+/// Set in the number of a request that never was.
+const PROBE: u64 = 1 << 63;
 
 /// Requests that Python has been told to cancel and has not said that it did.
 #[derive(Default)]
@@ -45,22 +48,36 @@ impl Cancelling {
 /// Has Python give up the work of a request. From any thread; does not block.
 pub fn cancel(worker: &Arc<Worker<Held, News>>, id: u64) {
     let Some(runtime) = runtime::handle() else { return };
-    worker.sink.cancelling.insert(id);
-    worker.submit(Frame::new(Kind::Cancel, id, &[]));
+    send(worker, id);
     runtime.spawn(see_to(Arc::clone(worker), id));
 }
 
+fn send(worker: &Worker<Held, News>, id: u64) {
+    worker.sink.cancelling.insert(id);
+    worker.submit(Frame::new(Kind::Cancel, id, &[]));
+}
+
+/// Waits for the end of a request's work. Code that awaits may take its time to clean up; what has to be told apart from that
+/// is an event loop that hears nothing. A second cancellation tells, of a request that never was: it is answered at once.
 async fn see_to(worker: Arc<Worker<Held, News>>, id: u64) {
-    let start = Instant::now();
+    let probe = id | PROBE;
+    send(&worker, probe);
+    let mut deaf_since = Instant::now();
     let mut pause = PATIENCE;
     let mut reported = false;
     loop {
         tokio::time::sleep(pause).await;
-        if worker.is_closed() || !worker.sink.cancelling.contains(id) {
-            return;
+        let cancelling = &worker.sink.cancelling;
+        if worker.is_closed() || !cancelling.contains(id) {
+            return cancelling.noticed(probe);
         }
-        worker.interrupt(id);
-        if !reported && start.elapsed() >= STUCK {
+        if cancelling.contains(probe) {
+            worker.interrupt(id);
+        } else {
+            deaf_since = Instant::now();
+            send(&worker, probe);
+        }
+        if !reported && deaf_since.elapsed() >= STUCK {
             reported = true;
             worker.sink.tell(&worker.sink.owner, (atoms::snex_stuck(), id));
         }

@@ -180,6 +180,7 @@ fn interpreter_start<'a>(env: Env<'a>, options: StartOptions<'a>) -> Term<'a> {
         requests: AtomicU64::new(0),
         environments: AtomicU64::new(0),
         drops,
+        last_errors: Mutex::default(),
         unread: [Semaphore::new(1), Semaphore::new(1)],
     };
     let worker = match Worker::start(runtime, options.settings(), news) {
@@ -244,14 +245,16 @@ fn print_read(interpreter: LocalPid, request: u64) -> Atom {
     atoms::ok()
 }
 
-/// Figures for `Snex.Interpreter.info/1`: requests submitted and under way, environments, resident memory of the tree in bytes.
+/// Figures for `Snex.Interpreter.info/1`: requests submitted and under way, environments, bytes queued
+/// towards Python, resident memory of the tree in bytes.
 #[rustler::nif(schedule = "DirtyIo")]
 fn interpreter_info(env: Env<'_>, interpreter: LocalPid) -> Term<'_> {
     let Some(interpreter) = registry::find(interpreter) else { return atoms::noproc().encode(env) };
     let worker = &interpreter.worker;
     let memory = worker.pid().map_or(0, process_tree::resident_memory);
     let served = worker.sink.requests.load(Ordering::Relaxed);
-    (atoms::ok(), served, worker.sink.pending.len(), worker.sink.alive.len(), memory).encode(env)
+    let queued = worker.queued();
+    (atoms::ok(), served, worker.sink.pending.len(), worker.sink.alive.len(), queued, memory).encode(env)
 }
 
 /// Where the output of this interpreter goes, as it was given at the start; empty when there is no such interpreter.

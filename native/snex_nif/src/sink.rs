@@ -13,9 +13,14 @@ use snex_core::allow::Allow;
 use snex_core::frame::{Header, Kind};
 use snex_core::handshake::Ready;
 use snex_core::worker::{Body, End, Sink, Stream};
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::UnboundedSender;
+
+/// Bytes of standard error that are kept for the report of a crash.
+const LAST_ERRORS: usize = 4 * 1024;
 
 /// What the NIFs and the worker's tasks share about one interpreter.
 pub struct News {
@@ -49,6 +54,8 @@ pub struct News {
     pub environments: AtomicU64,
     /// Environments to be forgotten.
     pub drops: UnboundedSender<u64>,
+    /// The last that was printed to standard error from Python's own code, for the report of a crash.
+    pub last_errors: Mutex<VecDeque<u8>>,
     /// Room for chunks of output that the output process has not acknowledged: one for each stream.
     pub unread: [Semaphore; 2],
 }
@@ -79,6 +86,14 @@ impl News {
     /// Sends a message. Only from threads that are not the VM's own.
     pub fn tell(&self, to: &LocalPid, message: impl Encoder) -> bool {
         OwnedEnv::new().send_and_clear(to, |env| message.encode(env)).is_ok()
+    }
+
+    fn remember(&self, errors: &[u8]) {
+        let mut last = self.last_errors.lock().unwrap_or_else(PoisonError::into_inner);
+        let fresh = errors.get(errors.len().saturating_sub(LAST_ERRORS)..).unwrap_or_default();
+        let surplus = (last.len() + fresh.len()).saturating_sub(LAST_ERRORS);
+        last.drain(..surplus);
+        last.extend(fresh);
     }
 
     fn answer(&self, request: u64, tag: Atom, body: OwnedBinary) {
@@ -140,6 +155,9 @@ impl Sink for News {
             Some(2) => Stream::Stderr,
             _ => return,
         };
+        if stream == Stream::Stderr {
+            self.remember(body.get(1..).unwrap_or_default());
+        }
         let mut body = Some(body);
         if let Some(unread) = self.pending.unread(request) {
             // Given back by `print_read`; closed when the caller is gone.
@@ -178,7 +196,11 @@ impl Sink for News {
         }
     }
 
-    fn ended(&self, end: End) {
+    fn ended(&self, mut end: End) {
+        // What Python's own code printed, and after it what C code did: the last words of a crash.
+        let last = self.last_errors.lock().unwrap_or_else(PoisonError::into_inner);
+        end.stderr = last.iter().copied().chain(end.stderr).collect();
+        drop(last);
         // Nobody waits for output any more.
         self.unread.iter().for_each(Semaphore::close);
         let down = Down::Ended(end);

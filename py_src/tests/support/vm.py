@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import select
+import signal
 import struct
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from support.etf import A, decode
 
 PACKAGE = Path(__file__).parents[2]
 HELLO, EVAL, MAKE_ENV, DROP_ENVS, CANCEL, CALL_RESULT, CALL_ERROR = range(1, 8)
-READY, REFUSED, RESULT, ERROR, CALL, CAST, SEND = range(0x81, 0x88)
+READY, REFUSED, RESULT, ERROR, CALL, CAST, SEND, PRINT, CANCELLED = range(0x81, 0x8A)
 BUFFERS = 1
 
 # A test that waits this long for an event has failed.
@@ -62,14 +63,44 @@ def place() -> pickle.PickleBuffer:
     return pickle.PickleBuffer(bytearray())
 
 
+class Source:
+    """Frames from one descriptor."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self.data = bytearray()
+
+    def frame(self) -> tuple[int, int, bytes] | None:
+        """Return the next frame if it has arrived as a whole."""
+        if len(self.data) < 20:
+            return None
+        magic, kind, flags, request, length = struct.unpack_from("<2sBBQQ", self.data)
+        assert (magic, flags) == (b"SX", 0), self.data[:20]
+        if len(self.data) < 20 + length:
+            return None
+        body = bytes(memoryview(self.data)[20 : 20 + length])
+        del self.data[: 20 + length]
+        return int(kind), int(request), body
+
+    def more(self) -> bool:
+        """Read once. Returns False at the end."""
+        chunk = os.read(self.fd, 1 << 20)
+        self.data += chunk
+        return bool(chunk)
+
+
 class VM:
-    """One interpreter. Use as a context manager; the process is gone afterwards."""
+    """One interpreter. Use as a context manager; the process is gone afterwards.
+
+    `full=False` starts it with two descriptors, without prints and interrupts.
+    """
 
     def __init__(
         self,
         *,
         hello: dict[str, Any] | None = None,
         stdio: bool = False,
+        full: bool = True,
         greet: bool = True,
         args: tuple[str, ...] = (),
     ) -> None:
@@ -77,20 +108,29 @@ class VM:
         self.in_fd, python_out = os.pipe()
         paths = [str(PACKAGE), os.environ.get("PYTHONPATH", "")]
         env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
-        numbers = ("0", "1") if stdio else (str(python_in), str(python_out))
+        theirs = [python_in, python_out]
+        self.print_fd = self.interrupt_fd = -1
+        if full and not stdio:
+            self.print_fd, prints = os.pipe()
+            interrupts, self.interrupt_fd = os.pipe()
+            theirs += [prints, interrupts]
+        numbers = ("0", "1") if stdio else map(str, theirs)
         self.process = subprocess.Popen(
             [sys.executable, *args, "-m", "snex", *numbers],
             stdin=python_in if stdio else subprocess.DEVNULL,
             stdout=python_out if stdio else subprocess.PIPE,
             stderr=subprocess.PIPE,
-            pass_fds=() if stdio else (python_in, python_out),
+            pass_fds=() if stdio else theirs,
             env=env,
         )
-        os.close(python_in)
-        os.close(python_out)
+        for fd in theirs:
+            os.close(fd)
         self.next_id = 1
         self.pending: list[tuple[int, int, bytes]] = []
-        self.data = b""
+        self.frames = Source(self.in_fd)
+        self.prints = Source(self.print_fd)
+        # Where `read` reads from.
+        self.sources: list[Source] = [self.frames, *([self.prints] if self.print_fd >= 0 else ())]
         if greet:
             self.greet(hello or {})
 
@@ -104,8 +144,9 @@ class VM:
         for stream in (self.process.stdout, self.process.stderr):
             if stream is not None:
                 stream.close()
-        if self.in_fd >= 0:
-            os.close(self.in_fd)
+        for fd in (self.in_fd, self.print_fd, self.interrupt_fd):
+            if fd >= 0:
+                os.close(fd)
 
     def greet(self, hello: dict[str, Any]) -> None:
         fields = {
@@ -177,31 +218,59 @@ class VM:
                     return entry[1], entry[2]
             self.pending.append(self.read())
 
-    def read(self) -> tuple[int, int, bytes]:
-        """Read the next frame."""
-        while len(self.data) < 20:
-            self._more()
-        magic, kind, flags, request, length = struct.unpack_from("<2sBBQQ", self.data)
-        assert (magic, flags) == (b"SX", 0), self.data[:20]
-        chunks = [self.data[20:]]
-        have = len(chunks[0])
-        while have < length:
-            chunks.append(self._chunk())
-            have += len(chunks[-1])
-        data = b"".join(chunks)
-        self.data = data[length:]
-        return kind, request, data[:length]
+    def read(self, patience: float = PATIENCE) -> tuple[int, int, bytes]:
+        """Read the next frame, from any descriptor. Raises `TimeoutError` where there is none."""
+        while True:
+            for source in self.sources:
+                frame = source.frame()
+                if frame is not None:
+                    return frame
+            if not self.sources:
+                raise EOFError
+            ready, _, _ = select.select([s.fd for s in self.sources], [], [], patience)
+            if not ready:
+                msg = "nothing arrived"
+                raise TimeoutError(msg)
+            for source in list(self.sources):
+                if source.fd in ready and not source.more():
+                    self.sources.remove(source)
+                    if source is self.frames:
+                        raise EOFError
 
-    def _more(self) -> None:
-        self.data += self._chunk()
+    def cancel(self, request: int) -> None:
+        """Cancel as the VM does: with interrupts, until CANCELLED comes."""
+        self.send(CANCEL, request)
+        while (CANCELLED, request, b"") not in self.pending:
+            try:
+                self.pending.append(self.read(0.02))
+            except TimeoutError:
+                self.interrupt(request)
+        self.pending.remove((CANCELLED, request, b""))
 
-    def _chunk(self) -> bytes:
-        ready, _, _ = select.select([self.in_fd], [], [], PATIENCE)
-        assert ready, "nothing arrived"
-        chunk = os.read(self.in_fd, 1 << 20)
-        if not chunk:
-            raise EOFError
-        return chunk
+    def interrupt(self, request: int) -> None:
+        os.write(self.interrupt_fd, struct.pack("<Q", request))
+        self.process.send_signal(signal.SIGINT)
+
+    def printed(self, request: int, stream: int = 1) -> bytes:
+        """Take what has been printed for a request, of the frames that were read by now."""
+        mine = [f for f in self.pending if f[:2] == (PRINT, request) and f[2][0] == stream]
+        for frame in mine:
+            self.pending.remove(frame)
+        return b"".join(body[1:] for _, _, body in mine)
+
+    def answers(self, request: int) -> list[int]:
+        """Return the kinds of all that came for a request, but for prints, and was not taken."""
+        return [kind for kind, number, _ in self.pending if number == request and kind != PRINT]
+
+    def finish(self) -> None:
+        """End Python in good order, and read what it still had to say."""
+        self.hang_up()
+        while self.sources:
+            try:
+                self.pending.append(self.read())
+            except EOFError:
+                continue
+        assert self.wait() == 0
 
     def wait(self) -> int:
         """Wait for the process to end and return its status."""

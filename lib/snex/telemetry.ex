@@ -1,0 +1,159 @@
+defmodule Snex.Telemetry do
+  @moduledoc """
+  The events that Snex emits through `:telemetry`, when that application is present.
+
+  Where it is not, nothing is emitted and nothing is lost but one look whether it is. The events of a call are emitted in the
+  calling process, on its own node, also when the interpreter is on another one.
+
+      :telemetry.attach("slow-python", [:snex, :call, :stop], &MyApp.Metrics.handle/4, nil)
+
+  ## Calls
+
+  Around each `Snex.pyeval/4` and each `Snex.make_env/3`, under all of their arities, whose arguments are in order.
+
+  ### `[:snex, :call, :start]`
+
+  | measurement | |
+  |---|---|
+  | `:system_time`, `:monotonic_time` | in native units |
+
+  | metadata | |
+  |---|---|
+  | `:function` | `:pyeval` or `:make_env` |
+  | `:interpreter` | what the call was given: a pid, a name, `{name, node}`, ... |
+  | `:env` | the `Snex.Env` that the call was given, or `nil` |
+  | `:telemetry_span_context` | a reference that the events of one call have in common |
+
+  ### `[:snex, :call, :stop]`
+
+  The call has returned.
+
+  | measurement | |
+  |---|---|
+  | `:duration`, `:monotonic_time` | in native units |
+
+  The metadata of the start, and
+
+  | metadata | |
+  |---|---|
+  | `:error` | the `Snex.Error` that was returned, or `nil` after `{:ok, value}` |
+
+  ### `[:snex, :call, :exception]`
+
+  The call has raised, as for a variable that cannot be encoded. Errors in Python are returned, and no exceptions.
+
+  The measurements of a stop. The metadata of the start, and
+
+  | metadata | |
+  |---|---|
+  | `:kind` | `:error`, `:exit` or `:throw` |
+  | `:reason`, `:stacktrace` | of the exception |
+
+  ## Interpreters
+
+  Emitted in the interpreter process.
+
+  ### `[:snex, :interpreter, :start]`
+
+  Python runs, and has run its init script.
+
+  | measurement | |
+  |---|---|
+  | `:system_time`, `:monotonic_time` | in native units |
+  | `:duration` | of the start, in native units |
+
+  | metadata | |
+  |---|---|
+  | `:interpreter` | its pid |
+  | `:os_pid` | Python's process id in the operating system |
+  | `:label` | the option `:label` |
+
+  ### `[:snex, :interpreter, :stop]`
+
+  Python has been stopped, or has ended by itself. Not emitted for one that never got as far as its start, nor when the
+  interpreter process is killed.
+
+  | measurement | |
+  |---|---|
+  | `:monotonic_time` | in native units |
+  | `:duration` | since the beginning of the start, in native units |
+
+  The metadata of the start, and
+
+  | metadata | |
+  |---|---|
+  | `:reason` | that the interpreter process exits with |
+  """
+
+  alias Snex.Env
+  alias Snex.Error
+  alias Snex.Interpreter
+
+  @doc false
+  # Runs a call, and emits its events.
+  @spec call(:pyeval | :make_env, Env.t() | Interpreter.server(), (-> result)) :: result
+        when result: {:ok, term()} | {:error, Error.t()}
+  def call(function, target, fun) do
+    if present?(), do: span(function, target, fun), else: fun.()
+  end
+
+  @doc false
+  # `started` is in milliseconds.
+  @spec interpreter_started(integer(), map()) :: :ok
+  def interpreter_started(started, metadata) do
+    measurements = Map.put(since(native(started)), :system_time, System.system_time())
+    emit([:snex, :interpreter, :start], measurements, metadata)
+  end
+
+  @doc false
+  @spec interpreter_stopped(integer(), map()) :: :ok
+  def interpreter_stopped(started, metadata),
+    do: emit([:snex, :interpreter, :stop], since(native(started)), metadata)
+
+  defp span(function, target, fun) do
+    {interpreter, env} = if is_struct(target, Env), do: {target.interpreter, target}, else: {target, nil}
+    started = System.monotonic_time()
+
+    metadata = %{
+      function: function,
+      interpreter: interpreter,
+      env: env,
+      telemetry_span_context: make_ref()
+    }
+
+    emit([:snex, :call, :start], %{system_time: System.system_time(), monotonic_time: started}, metadata)
+
+    try do
+      fun.()
+    catch
+      kind, reason ->
+        failure = %{kind: kind, reason: reason, stacktrace: __STACKTRACE__}
+        emit([:snex, :call, :exception], since(started), Map.merge(metadata, failure))
+        :erlang.raise(kind, reason, __STACKTRACE__)
+    else
+      result ->
+        emit([:snex, :call, :stop], since(started), Map.put(metadata, :error, error(result)))
+        result
+    end
+  end
+
+  defp error({:ok, _value}), do: nil
+  defp error({:error, error}), do: error
+
+  defp native(milliseconds), do: System.convert_time_unit(milliseconds, :millisecond, :native)
+
+  defp since(started) do
+    now = System.monotonic_time()
+    %{duration: now - started, monotonic_time: now}
+  end
+
+  # Whoever has attached a handler has loaded the module: it needs no loading from here, and the answer is never out of date.
+  defp present?, do: :erlang.function_exported(:telemetry, :execute, 3)
+
+  # Nobody here depends on it.
+  @compile {:no_warn_undefined, :telemetry}
+  @dialyzer {:no_unknown, emit: 3}
+  defp emit(event, measurements, metadata) do
+    if present?(), do: :telemetry.execute(event, measurements, metadata), else: :ok
+  end
+end

@@ -1,0 +1,216 @@
+"""Signals: SIGTERM, which ends, and SIGINT, which interrupts one request.
+
+Either is turned into an exception only where that does no harm: user code, what it calls, and those
+parts of ours that change no state. Everywhere else the work is about to come to an end by itself,
+or the signal will be repeated.
+"""
+
+from __future__ import annotations
+
+import _thread
+import os
+import select
+import signal
+import struct
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING
+
+from . import _code, _etf, _prints, _scalars
+from ._request import Cancelled, current
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+
+    from ._interpreter import Interpreter
+
+    Handler = Callable[[int, FrameType | None], None]
+
+_NUMBER = struct.Struct("<Q")
+_READ = 512 * _NUMBER.size
+# How many requests are remembered for which an interrupt comes too late.
+_RECENT = 1024
+# Seconds until a signal that came at a bad moment is repeated, and how often: the VM sends it again
+# after half a second at the latest.
+_PAUSE = 0.01
+_REPETITIONS = 50
+
+
+class Interrupts:
+    """The numbers of requests that the VM wants to be interrupted.
+
+    A number comes after the CANCEL frame has been written, though often before it is read. So it can
+    be forgotten when CANCELLED is sent, and one that comes later still is known to be stale.
+    Changed by single operations only: the signal handler may run between any two.
+    """
+
+    def __init__(self, fd: int | None) -> None:
+        """Read from `fd`, which is non-blocking; `None`: there are no interrupts."""
+        self._fd = fd
+        self._recent: deque[int] = deque(maxlen=_RECENT)
+        self.wanted: set[int] = set()
+
+    def read(self) -> None:
+        """Take the numbers that have arrived."""
+        while self._fd is not None:
+            try:
+                data = os.read(self._fd, _READ)
+            except OSError:
+                return
+            # Eight bytes are written as a whole, and so they are read.
+            whole = len(data) - len(data) % _NUMBER.size
+            for (number,) in _NUMBER.iter_unpack(data[:whole]):
+                if number not in self._recent:
+                    self.wanted.add(number)
+            if len(data) < _READ:
+                return
+
+    def settled(self, number: int) -> None:
+        """Forget a request, whose CANCELLED is about to be sent."""
+        if self._fd is not None:
+            self._recent.append(number)
+            self.wanted.discard(number)
+
+
+class _Again:
+    """Repeats an interrupt that came where it could do harm, until it has found a better place.
+
+    A thread asks for it every few milliseconds. It is there only while it is needed.
+    """
+
+    def __init__(self, interrupts: Interrupts) -> None:
+        """Repeat what `interrupts` still wants."""
+        self._interrupts = interrupts
+        self._repeating = False
+
+    def soon(self, number: int) -> None:
+        """Interrupt once more, and again, until that request has come to its end."""
+        if not self._repeating:
+            self._repeating = True
+            # Not `threading.Thread`: the code that was interrupted may hold one of its locks.
+            _thread.start_new_thread(self._repeat, (number,))
+
+    def _repeat(self, number: int) -> None:
+        for _ in range(_REPETITIONS):
+            time.sleep(_PAUSE)
+            if number not in self._interrupts.wanted:
+                break
+            _thread.interrupt_main(signal.SIGINT)
+        self._repeating = False
+
+
+def on_sigterm(interpreter: Interpreter, in_fd: int) -> None:
+    """End on SIGTERM, but only if the VM is gone.
+
+    Code that blocks the event loop does not see the end of input; the warden's signal, which
+    follows it, gets that code out of the way. A signal that comes while the VM is still there is
+    part of a machine's shutdown, and the VM decides when it is done with us.
+    """
+    may_raise = _places()
+    thread = threading.get_ident()
+
+    def again() -> None:
+        time.sleep(_PAUSE)
+        if not interpreter.stopped:
+            signal.pthread_kill(thread, signal.SIGTERM)
+
+    def handler(_number: int, frame: FrameType | None) -> None:
+        if interpreter.stopped:
+            return
+        if not interpreter.ended:
+            poll = select.poll()
+            poll.register(in_fd, select.POLLIN)
+            if not any(events & (select.POLLHUP | select.POLLERR) for _, events in poll.poll(0)):
+                return
+            interpreter.end()
+        if frame is None or may_raise(frame):
+            raise SystemExit(0)
+        # Code of ours or of asyncio is on its way to the event loop, which now stops, or back to
+        # the user's code, which may block. (A `threading.Thread` takes locks when it starts.)
+        _thread.start_new_thread(again, ())
+
+    _install(signal.SIGTERM, handler, signal.SIG_DFL)
+
+
+def on_sigint(interrupts: Interrupts) -> None:
+    """Raise `Cancelled` on SIGINT in code that runs for a request which is to be interrupted.
+
+    Python runs the handler in the context of the code that it has interrupted.
+    """
+    may_raise = _places()
+    again = _Again(interrupts)
+
+    def handler(_number: int, frame: FrameType | None) -> None:
+        interrupts.read()
+        request = current.get()
+        if request.number in interrupts.wanted and not request.ended and frame is not None:
+            if may_raise(frame):
+                raise Cancelled
+            # Code that does little but call us, such as a loop that prints, is hardly ever met elsewhere.
+            again.soon(request.number)
+
+    _install(signal.SIGINT, handler, signal.default_int_handler)
+
+
+def _install(number: signal.Signals, handler: Handler, in_child: Handler | signal.Handlers) -> None:
+    """Set a handler that a forked child, of `multiprocessing` for example, does not keep."""
+    pid = os.getpid()
+
+    def here(received: int, frame: FrameType | None) -> None:
+        if os.getpid() == pid:
+            handler(received, frame)
+        else:
+            # The signal has come before the hook below has run.
+            signal.signal(number, in_child)
+            signal.raise_signal(number)
+
+    def forked() -> None:
+        if signal.getsignal(number) is here:
+            signal.signal(number, in_child)
+
+    signal.signal(number, here)
+    os.register_at_fork(after_in_child=forked)
+
+
+def _places() -> Callable[[FrameType], bool]:
+    """Return a function that tells whether an exception may be raised in a frame."""
+    import _weakrefset
+    import asyncio
+    import selectors
+    import threading
+    import weakref
+
+    from . import _interpreter
+
+    package = __file__.removesuffix("_signals.py")
+    asyncios = asyncio.__file__.removesuffix("__init__.py")
+    # What user code calls as well as we do: it counts as a part of the caller.
+    helpers = {m.__file__ for m in (_weakrefset, selectors, threading, weakref)}
+    pure = {_etf.__file__, _scalars.__file__, _code.__file__}
+    # Keeps the books of the cache.
+    impure = _code.compile_code.__code__
+    # Where we, or asyncio, have nothing under way but a call of the user's, which may be to C code.
+    calling = {
+        function.__code__
+        for function in (
+            asyncio.Handle._run,  # noqa: SLF001 - a place, not a call
+            _interpreter._load,  # noqa: SLF001 - as above
+            _prints.Printer._wait_for_room,  # noqa: SLF001 - as above
+        )
+    }
+
+    def may_raise(frame: FrameType) -> bool:
+        place: FrameType | None = frame
+        while place is not None and place.f_code.co_filename in helpers:
+            place = place.f_back
+        if place is None:
+            return True
+        code = place.f_code
+        file = code.co_filename
+        if file.startswith(package):
+            return code in calling or (file in pure and code is not impure)
+        return code in calling or not file.startswith(asyncios)
+
+    return may_raise

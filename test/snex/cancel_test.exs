@@ -1,0 +1,157 @@
+defmodule Snex.CancelTest do
+  use Snex.Case, async: true
+
+  import ExUnit.CaptureLog
+
+  @blocking %{
+    "a loop of pure Python" => "while True: pass",
+    "time.sleep" => "import time; time.sleep(1000)",
+    "a loop that catches Exception" =>
+      "while True:\n    try:\n        1 / 0\n    except Exception:\n        pass",
+    "code that blocks in an async function" =>
+      "import asyncio, time\nawait asyncio.sleep(0)\ntime.sleep(1000)",
+    "a print without end" => "while True: print('x')",
+    "a result without end" =>
+      "import itertools\nx = []\nfor _ in range(3_000_000): x.append([x and x[0]])\nreturn [x] * 1000"
+  }
+
+  for {what, code} <- @blocking do
+    test "after a timeout, #{what} is interrupted and the next call is answered" do
+      inp = start_interpreter!(output: :discard)
+      assert {:error, %Error{code: :response_timeout}} = Snex.pyeval(inp, unquote(code), timeout: 200)
+      assert Snex.pyeval(inp, "return 1", timeout: 60_000) == {:ok, 1}
+      refute_received _
+    end
+  end
+
+  test "when the caller is killed, code that blocks is interrupted" do
+    inp = start_interpreter!()
+    test = self()
+
+    caller =
+      spawn(fn ->
+        code = "import time; await snex.send(test, 'blocking'); time.sleep(1000)"
+        Snex.pyeval(inp, code, %{"test" => test}, timeout: :infinity)
+      end)
+
+    assert_receive "blocking", 60_000
+    Process.exit(caller, :kill)
+    assert Snex.pyeval(inp, "return 1", timeout: 60_000) == {:ok, 1}
+  end
+
+  test "finally blocks run, and Cancelled is no Exception" do
+    inp = start_interpreter!()
+    {:ok, env} = Snex.make_env(inp)
+
+    code = """
+    # Not `while True: pass`: CPython 3.11 and 3.12 raise a signal's exception at a jump back past the `try` around it.
+    import time
+    seen = []
+    try:
+        try:
+            time.sleep(1000)
+        except Exception:
+            seen.append("exception")
+    except snex.Cancelled:
+        seen.append("cancelled")
+        raise
+    finally:
+        seen.append("finally")
+    """
+
+    assert {:error, %Error{code: :response_timeout}} = Snex.pyeval(env, code, timeout: 100)
+    assert Snex.pyeval(env, "return seen", timeout: 60_000) == {:ok, ["cancelled", "finally"]}
+  end
+
+  test "code that awaits may take its time to clean up, and is neither interrupted nor stuck" do
+    inp = start_interpreter!(on_stuck: :restart)
+    {:ok, env} = Snex.make_env(inp)
+
+    code = """
+    import asyncio, time
+    seen = []
+    try:
+        await asyncio.Event().wait()
+    finally:
+        for n in range(80):
+            await asyncio.sleep(0.05)
+            time.sleep(0.01)
+        seen.append("cleaned up")
+    """
+
+    assert {:error, %Error{code: :response_timeout}} = Snex.pyeval(env, code, timeout: 50)
+    wait = "import asyncio\nwhile not seen: await asyncio.sleep(0.01)\nreturn seen"
+    assert Snex.pyeval(env, wait, timeout: 60_000) == {:ok, ["cleaned up"]}
+  end
+
+  test "only the request concerned is interrupted, never its neighbour" do
+    inp = start_interpreter!()
+
+    code = """
+    import asyncio, time
+    for n in range(5):
+        await asyncio.sleep(0)
+        end = time.perf_counter() + 0.002
+        while time.perf_counter() < end: pass
+    return number
+    """
+
+    # Every other one gives up in the middle.
+    results =
+      1..400
+      |> Task.async_stream(
+        fn number ->
+          timeout = if rem(number, 2) == 0, do: 30, else: :infinity
+          {number, Snex.pyeval(inp, code, %{"number" => number}, timeout: timeout)}
+        end,
+        max_concurrency: 20,
+        timeout: :infinity
+      )
+      |> Enum.map(fn {:ok, pair} -> pair end)
+
+    for {number, result} <- results do
+      if rem(number, 2) == 1,
+        do: assert(result == {:ok, number}),
+        else: assert(result in [{:ok, number}, {:error, %Error{code: :response_timeout}}])
+    end
+
+    assert Snex.pyeval(inp, "return 1", timeout: 60_000) == {:ok, 1}
+  end
+
+  @c_call "sum(range(10 ** 15))"
+
+  test "code in C that never returns is reported as stuck" do
+    inp = start_interpreter!(stop_timeout: 0)
+
+    log =
+      capture_log(fn ->
+        assert {:error, %Error{code: :response_timeout}} = Snex.pyeval(inp, @c_call, timeout: 50)
+        eventually(fn -> :sys.get_state(inp).stuck != [] end)
+      end)
+
+    assert log =~ "is stuck: request"
+  end
+
+  test "with on_stuck: :restart it is replaced by its supervisor" do
+    name = :"stuck_#{System.unique_integer([:positive])}"
+    start_supervised!({Interpreter, name: name, on_stuck: :restart})
+    os_pid = Interpreter.os_pid(name)
+    monitor = Process.monitor(name)
+
+    capture_log(fn ->
+      other =
+        Task.async(fn ->
+          Snex.pyeval(name, "import asyncio; await asyncio.Event().wait()", timeout: :infinity)
+        end)
+
+      eventually(fn -> Interpreter.info(name).requests_in_flight == 1 end)
+      assert {:error, %Error{code: :response_timeout}} = Snex.pyeval(name, @c_call, timeout: 50)
+      assert_receive {:DOWN, ^monitor, :process, _, %Error{code: :call_failed, reason: :stuck}}, 60_000
+      assert Task.await(other, :infinity) == {:error, %Error{code: :call_failed, reason: :stuck}}
+    end)
+
+    refute exists?(os_pid)
+    eventually(fn -> is_pid(Process.whereis(name)) end)
+    assert Snex.pyeval(name, "return 1") == {:ok, 1}
+  end
+end

@@ -1,0 +1,124 @@
+defmodule Snex.TelemetryTest do
+  # Not async: while there is a module `:telemetry`, all calls in this VM emit events.
+  use Snex.Case
+
+  # There are no packages from Hex here. This stands for the `:telemetry` application: it sends the events to the process
+  # that is registered as `Snex.TelemetryTest`.
+  @recorder (quote do
+               @moduledoc false
+               def execute(event, measurements, metadata) do
+                 test = Process.whereis(Snex.TelemetryTest)
+                 # What ends after the test is nobody's concern.
+                 if test, do: send(test, {event, measurements, metadata})
+                 :ok
+               end
+             end)
+
+  setup context do
+    if context[:present] do
+      Process.register(self(), __MODULE__)
+      Module.create(:telemetry, @recorder, Macro.Env.location(__ENV__))
+
+      on_exit(fn ->
+        :code.purge(:telemetry)
+        :code.delete(:telemetry)
+        :code.purge(:telemetry)
+      end)
+    end
+
+    :ok
+  end
+
+  # In processes of their own: nobody but the handler hears of them.
+  defp call(fun), do: Task.await(Task.async(fun), :infinity)
+
+  describe "with :telemetry present" do
+    @describetag :present
+
+    test "pyeval emits start and stop around each call" do
+      inp = start_interpreter!()
+      assert call(fn -> Snex.pyeval(inp, "return 1") end) == {:ok, 1}
+
+      assert_received {[:snex, :call, :start], %{system_time: _, monotonic_time: started}, metadata}
+
+      assert %{function: :pyeval, interpreter: ^inp, env: nil, telemetry_span_context: context} = metadata
+
+      assert_received {[:snex, :call, :stop], %{duration: duration, monotonic_time: stopped}, metadata}
+
+      assert %{
+               function: :pyeval,
+               interpreter: ^inp,
+               env: nil,
+               telemetry_span_context: ^context,
+               error: nil
+             } = metadata
+
+      assert stopped - started == duration
+      refute_received {[:snex, :call, _], _, _}
+    end
+
+    test "pyeval in an environment names both, and the error that it returns" do
+      inp = start_interpreter!()
+      {:ok, env} = Snex.make_env(inp)
+      assert {:error, error} = call(fn -> Snex.pyeval(env, "return 1 / 0") end)
+      assert_received {[:snex, :call, :start], _, %{function: :pyeval, env: ^env, interpreter: ^inp}}
+      assert_received {[:snex, :call, :stop], _, %{function: :pyeval, env: ^env, error: ^error}}
+    end
+
+    test "make_env emits start and stop" do
+      inp = start_interpreter!()
+      {:ok, env} = call(fn -> Snex.make_env(inp, %{"x" => 1}) end)
+      assert_received {[:snex, :call, :start], _, %{function: :make_env, interpreter: ^inp, env: nil}}
+      assert_received {[:snex, :call, :stop], _, %{function: :make_env, error: nil}}
+      # Held until here: the event must not be what keeps it alive.
+      assert %Snex.Env{} = env
+    end
+
+    test "a call that raises emits an exception" do
+      inp = start_interpreter!()
+      assert_raise ArgumentError, fn -> Snex.pyeval(inp, "return 1", %{x: 1}) end
+      assert_received {[:snex, :call, :start], _, %{telemetry_span_context: context}}
+      assert_received {[:snex, :call, :exception], %{duration: _, monotonic_time: _}, metadata}
+      assert %{telemetry_span_context: ^context, function: :pyeval, interpreter: ^inp} = metadata
+      assert %{kind: :error, reason: %ArgumentError{}, stacktrace: [_ | _]} = metadata
+      refute_received {[:snex, :call, :stop], _, _}
+    end
+
+    test "an interpreter emits start when Python is ready, and stop when it is stopped" do
+      {:ok, inp} = Interpreter.start_link(label: "mine")
+      os_pid = Interpreter.os_pid(inp)
+      assert_received {[:snex, :interpreter, :start], measurements, metadata}
+      assert metadata == %{interpreter: inp, os_pid: os_pid, label: "mine"}
+      assert %{system_time: _, monotonic_time: _, duration: duration} = measurements
+      assert duration > 0
+
+      Interpreter.stop(inp)
+      assert_received {[:snex, :interpreter, :stop], %{duration: uptime, monotonic_time: _}, metadata}
+      assert metadata == %{interpreter: inp, os_pid: os_pid, label: "mine", reason: :normal}
+      assert uptime > 0
+    end
+
+    test "an interpreter whose Python ends by itself emits stop with the reason" do
+      Process.flag(:trap_exit, true)
+      {:ok, inp} = Interpreter.start_link()
+      Snex.pyeval(inp, "import os; os._exit(3)")
+      assert_receive {:EXIT, ^inp, reason}, 60_000
+      assert_received {[:snex, :interpreter, :stop], _, %{interpreter: ^inp, reason: ^reason}}
+      assert %Error{code: :interpreter_exited} = reason
+    end
+
+    test "an interpreter that does not start emits nothing" do
+      Process.flag(:trap_exit, true)
+      assert {:error, _error} = Interpreter.start_link(init_script: "1 / 0")
+      refute_received {[:snex, :interpreter, _], _, _}
+    end
+  end
+
+  test "without :telemetry, calls and interpreters work as ever" do
+    refute Code.ensure_loaded?(:telemetry)
+    {:ok, inp} = Interpreter.start_link()
+    assert Snex.pyeval(inp, "return 1") == {:ok, 1}
+    assert {:ok, _env} = Snex.make_env(inp)
+    assert Interpreter.stop(inp) == :ok
+  end
+end
