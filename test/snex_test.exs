@@ -253,7 +253,8 @@ defmodule SnexTest do
     test "raises Snex.Error, and ArgumentError as ever", %{inp: inp} do
       assert_raise Error, ~r/ValueError: no good/, fn -> Snex.pyeval!(inp, "raise ValueError('no good')") end
 
-      error = catch_error(Snex.pyeval!(inp, "return 1", timeout: 0))
+      endless = "import asyncio; await asyncio.Event().wait()"
+      error = catch_error(Snex.pyeval!(inp, endless, timeout: 10))
       assert %Error{code: :response_timeout} = error
 
       assert_raise Error, ~r/no such interpreter/, fn -> Snex.pyeval!(:nobody_here, "return 1") end
