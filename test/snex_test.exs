@@ -151,7 +151,7 @@ defmodule SnexTest do
       """
 
       Snex.pyeval(env, "import asyncio; started = asyncio.Event(); cancelled = asyncio.Event()")
-      assert {:error, %Error{code: :response_timeout}} = Snex.pyeval(env, code, timeout: 50)
+      assert {:error, %Error{code: :response_timeout}} = Snex.pyeval(env, code, timeout: 1_000)
       assert Snex.pyeval(env, "await cancelled.wait(); return started.is_set()") == {:ok, true}
       refute_received _
     end

@@ -59,7 +59,7 @@ defmodule Snex.CancelTest do
         seen.append("finally")
     """
 
-    assert {:error, %Error{code: :response_timeout}} = Snex.pyeval(env, code, timeout: 100)
+    assert {:error, %Error{code: :response_timeout}} = Snex.pyeval(env, code, timeout: 1_000)
     assert Snex.pyeval(env, "return seen", timeout: 60_000) == {:ok, ["cancelled", "finally"]}
   end
 
@@ -79,7 +79,7 @@ defmodule Snex.CancelTest do
         seen.append("cleaned up")
     """
 
-    assert {:error, %Error{code: :response_timeout}} = Snex.pyeval(env, code, timeout: 50)
+    assert {:error, %Error{code: :response_timeout}} = Snex.pyeval(env, code, timeout: 1_000)
     wait = "import asyncio\nwhile not seen: await asyncio.sleep(0.01)\nreturn seen"
     assert Snex.pyeval(env, wait, timeout: 60_000) == {:ok, ["cleaned up"]}
   end
@@ -125,7 +125,7 @@ defmodule Snex.CancelTest do
 
     log =
       capture_log(fn ->
-        assert {:error, %Error{code: :response_timeout}} = Snex.pyeval(inp, @c_call, timeout: 50)
+        assert {:error, %Error{code: :response_timeout}} = Snex.pyeval(inp, @c_call, timeout: 1_000)
         eventually(fn -> :sys.get_state(inp).stuck != [] end)
       end)
 
@@ -145,7 +145,7 @@ defmodule Snex.CancelTest do
         end)
 
       eventually(fn -> Interpreter.info(name).requests_in_flight == 1 end)
-      assert {:error, %Error{code: :response_timeout}} = Snex.pyeval(name, @c_call, timeout: 50)
+      assert {:error, %Error{code: :response_timeout}} = Snex.pyeval(name, @c_call, timeout: 1_000)
       assert_receive {:DOWN, ^monitor, :process, _, %Error{code: :call_failed, reason: :stuck}}, 60_000
       assert Task.await(other, :infinity) == {:error, %Error{code: :call_failed, reason: :stuck}}
     end)
