@@ -87,13 +87,17 @@ defmodule Snex.TelemetryTest do
     test "an interpreter emits start when Python is ready, and stop when it is stopped" do
       {:ok, inp} = Interpreter.start_link(label: "mine")
       os_pid = Interpreter.os_pid(inp)
-      assert_received {[:snex, :interpreter, :start], measurements, metadata}
+      # Interpreters of tests that ended a moment ago may still be stopping.
+      assert_received {[:snex, :interpreter, :start], measurements, %{interpreter: ^inp} = metadata}
       assert metadata == %{interpreter: inp, os_pid: os_pid, label: "mine"}
       assert %{system_time: _, monotonic_time: _, duration: duration} = measurements
       assert duration > 0
 
       Interpreter.stop(inp)
-      assert_received {[:snex, :interpreter, :stop], %{duration: uptime, monotonic_time: _}, metadata}
+
+      assert_received {[:snex, :interpreter, :stop], %{duration: uptime, monotonic_time: _},
+                       %{interpreter: ^inp} = metadata}
+
       assert metadata == %{interpreter: inp, os_pid: os_pid, label: "mine", reason: :normal}
       assert uptime > 0
     end
@@ -110,7 +114,8 @@ defmodule Snex.TelemetryTest do
     test "an interpreter that does not start emits nothing" do
       Process.flag(:trap_exit, true)
       assert {:error, _error} = Interpreter.start_link(init_script: "1 / 0")
-      refute_received {[:snex, :interpreter, _], _, _}
+      refute_received {[:snex, :interpreter, :start], _, _}
+      refute_received {[:snex, :interpreter, :stop], _, %{reason: %Error{}}}
     end
   end
 
