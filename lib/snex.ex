@@ -11,6 +11,7 @@ defmodule Snex do
   alias Snex.Output
   alias Snex.Remote
   alias Snex.Request
+  alias Snex.Returning
   alias Snex.Serde
   alias Snex.Telemetry
 
@@ -83,7 +84,7 @@ defmodule Snex do
 
   def pyeval(env_or_interpreter, code, vars, opts) do
     known!(opts, [:timeout, :encoding_opts, :on_timeout, :output, :returning])
-    code = code |> code!() |> returning(opts[:returning])
+    code = code |> code!() |> Returning.append(opts[:returning])
     vars = vars!(vars)
     encoding = Serde.options!(Keyword.get(opts, :encoding_opts, []))
 
@@ -369,50 +370,6 @@ defmodule Snex do
 
     for {name, _value} <- opts, name not in known do
       raise ArgumentError, "unknown option #{inspect(name)}; known are #{inspect(known)}"
-    end
-  end
-
-  # The option :returning, as a `return` after the code. Lines of their own keep code and expressions apart from comments at
-  # their ends.
-  defp returning(code, nil), do: code
-
-  defp returning(code, expressions) do
-    source = [code.src, "\nreturn " | expression!(expressions)]
-    warn_returning()
-    %{code | src: source}
-  end
-
-  defp expression!(expression) when is_binary(expression), do: ["(\n", expression, "\n)"]
-
-  defp expression!(expressions) do
-    if is_list(expressions) and Enum.all?(expressions, &is_binary/1) do
-      ["[", Enum.map(expressions, &[expression!(&1), ","]), "]"]
-    else
-      raise ArgumentError,
-            "expected :returning to be a Python expression, or a list of them, as strings, got: " <>
-              inspect(expressions)
-    end
-  end
-
-  # Places that have been warned of: a table of hashes, of fixed size. Of two places that meet in a slot, each may be warned of
-  # again.
-  @places 4_096
-
-  defp warn_returning do
-    {:current_stacktrace, stacktrace} = Process.info(self(), :current_stacktrace)
-    caller = Enum.drop_while(stacktrace, fn {module, _, _, _} -> module in [Process, __MODULE__] end)
-    mark = :erlang.phash2(Enum.take(caller, 1), 2 ** 32) + 1
-
-    if :atomics.exchange(places(), rem(mark, @places) + 1, mark) != mark do
-      IO.warn("the option :returning is deprecated: end the code with a return statement", caller)
-    end
-  end
-
-  defp places do
-    with nil <- :persistent_term.get({__MODULE__, :returning}, nil) do
-      places = :atomics.new(@places, signed: false)
-      :persistent_term.put({__MODULE__, :returning}, places)
-      places
     end
   end
 end

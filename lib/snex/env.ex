@@ -88,14 +88,14 @@ defmodule Snex.Env do
 
     make = %{from: for({env, mode, names} <- sources, do: {env.id, mode, names}), vars: vars}
 
-    submit = fn reference, scheduler, encoded ->
-      encoding = put_elem(encoding, 3, encoded)
-
-      case scheduler do
-        :normal -> Native.request_make_env(interpreter, reference, make, encoding)
-        :dirty -> Native.request_make_env_dirty(interpreter, reference, make, encoding)
-      end
-    end
+    submit =
+      Request.submission(
+        interpreter,
+        &Native.request_make_env/4,
+        &Native.request_make_env_dirty/4,
+        make,
+        encoding
+      )
 
     with {:ok, _nil, {:ok, _request, id, handle}} <- Request.call(interpreter, submit, options),
          do: {:ok, %__MODULE__{id: id, interpreter: interpreter, handle: handle}}

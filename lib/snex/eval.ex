@@ -29,14 +29,14 @@ defmodule Snex.Eval do
   """
   @spec run(pid(), map(), tuple(), Request.options()) :: {:ok, term()} | {:error, Error.t()}
   def run(interpreter, request, encoding, options) do
-    submit = fn reference, scheduler, encoded ->
-      encoding = put_elem(encoding, 3, encoded)
-
-      case scheduler do
-        :normal -> Native.request_eval(interpreter, reference, request, encoding)
-        :dirty -> Native.request_eval_dirty(interpreter, reference, request, encoding)
-      end
-    end
+    submit =
+      Request.submission(
+        interpreter,
+        &Native.request_eval/4,
+        &Native.request_eval_dirty/4,
+        request,
+        encoding
+      )
 
     with {:ok, value, _accepted} <- Request.call(interpreter, submit, options), do: {:ok, value}
   end

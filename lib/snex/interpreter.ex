@@ -41,7 +41,7 @@ defmodule Snex.Interpreter do
   `:interpreter_exited`, and its supervisor decides what comes next.
   """
 
-  use GenServer, shutdown: 6_000
+  use GenServer
 
   alias Snex.Error
   alias Snex.Interpreter.Calls

@@ -39,6 +39,19 @@ defmodule Snex.Request do
         }
 
   @doc """
+  A submission of `term` by a NIF that encodes it, `nif.(interpreter, reference, term, encoding)`, or by the variant of
+  that NIF for a dirty scheduler.
+  """
+  @spec submission(pid(), nif, nif, term(), tuple()) :: submit()
+        when nif: (pid(), reference(), term(), tuple() -> outcome())
+  def submission(interpreter, normal, dirty, term, encoding) do
+    fn reference, scheduler, encoded ->
+      nif = if scheduler == :dirty, do: dirty, else: normal
+      nif.(interpreter, reference, term, put_elem(encoding, 3, encoded))
+    end
+  end
+
+  @doc """
   Submits a request and waits for its answer: `{:ok, value, accepted}` with what the NIF answered, or an error.
   """
   @spec call(pid(), submit(), options()) :: {:ok, term(), tuple()} | {:error, Error.t()}

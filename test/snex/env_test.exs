@@ -11,24 +11,7 @@ defmodule Snex.EnvTest do
   defp alive(inp), do: Snex.pyeval(inp, "return len(marks)") |> elem(1)
 
   setup do
-    inp =
-      start_interpreter!(
-        init_script: """
-        import weakref
-
-        class Mark:
-            pass
-
-        marks = weakref.WeakSet()
-
-        def mark():
-            made = Mark()
-            marks.add(made)
-            return made
-        """
-      )
-
-    {:ok, inp: inp}
+    {:ok, inp: start_interpreter!(init_script: marks())}
   end
 
   defp marked(inp) do

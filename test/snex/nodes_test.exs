@@ -7,21 +7,6 @@ defmodule Snex.NodesTest do
   alias Snex.Env
   alias Snex.Peer
 
-  # Python's side of the environments: a mark dies with the environment that it is in.
-  @marks """
-  import weakref
-
-  class Mark:
-      pass
-
-  marks = weakref.WeakSet()
-
-  def mark():
-      made = Mark()
-      marks.add(made)
-      return made
-  """
-
   # Runs until it is cancelled.
   @endless """
   import asyncio
@@ -41,7 +26,7 @@ defmodule Snex.NodesTest do
   setup %{b: b} do
     # What the test before has left to the garbage collector is gone first.
     eventually(fn -> helpers(node()) == [] and helpers(b) == [] end)
-    {:ok, there: Peer.start_interpreter!(b, init_script: @marks)}
+    {:ok, there: Peer.start_interpreter!(b, init_script: marks())}
   end
 
   defp marked!(interpreter) do
@@ -215,7 +200,7 @@ defmodule Snex.NodesTest do
     end
 
     test "is dropped when the node that made it goes down" do
-      here = start_interpreter!(init_script: @marks)
+      here = start_interpreter!(init_script: marks())
       {c, control} = Peer.start_node!()
       {{:ok, env}, _keeper} = Peer.run(c, Snex, :make_env, [here])
       Snex.pyeval!(env, "mine = mark()")
@@ -230,7 +215,7 @@ defmodule Snex.NodesTest do
     end
 
     test "stays after disable_gc until it is destroyed, also when the node that made it goes down" do
-      here = start_interpreter!(init_script: @marks)
+      here = start_interpreter!(init_script: marks())
       {c, control} = Peer.start_node!()
       {{:ok, env}, _keeper} = Peer.run(c, Snex, :make_env, [here])
       Snex.pyeval!(env, "mine = mark()")
@@ -280,7 +265,7 @@ defmodule Snex.NodesTest do
 
   describe "an environment of an interpreter here" do
     test "is used from another node", %{b: b} do
-      here = start_interpreter!(init_script: @marks)
+      here = start_interpreter!(init_script: marks())
       env = Snex.make_env!(here, %{"x" => 1})
       assert :erpc.call(b, Snex, :pyeval, [env, "x += 1; return x"]) == {:ok, 2}
       assert {:ok, 2} = Snex.pyeval(env, "return x")
@@ -289,7 +274,7 @@ defmodule Snex.NodesTest do
     end
 
     test "that went to another node and came back still works, and is what keeps it alive", %{b: b} do
-      here = start_interpreter!(init_script: @marks)
+      here = start_interpreter!(init_script: marks())
       test = self()
 
       maker =
@@ -332,7 +317,7 @@ defmodule Snex.NodesTest do
     end
 
     test "has it cancelled on the side of the interpreter, with nothing left behind" do
-      here = start_interpreter!(init_script: @marks)
+      here = start_interpreter!(init_script: marks())
       {c, control} = Peer.start_node!()
       # Not through `Peer.run/4`, which would wait for it.
       Node.spawn(c, Snex, :pyeval, [here, @endless, %{"test" => self()}, [timeout: :infinity]])

@@ -28,6 +28,25 @@ defmodule Snex.Case do
   end
 
   @doc """
+  An init script whose `mark()` makes an object that `len(marks)` counts for as long as it lives.
+  """
+  def marks do
+    """
+    import weakref
+
+    class Mark:
+        pass
+
+    marks = weakref.WeakSet()
+
+    def mark():
+        made = Mark()
+        marks.add(made)
+        return made
+    """
+  end
+
+  @doc """
   Every Python that `bin/test` found on this machine, as `{name, path}`; otherwise the one on PATH.
   """
   def pythons do

@@ -72,14 +72,14 @@ defmodule Snex.Interpreter.Calls do
     {value, options} = fun.()
     encoding = Serde.options!(options)
 
-    submit = fn reference, scheduler, encoded ->
-      encoding = put_elem(encoding, 3, encoded)
-
-      case scheduler do
-        :normal -> Native.call_result(interpreter, reference, id, value, encoding)
-        :dirty -> Native.call_result_dirty(interpreter, reference, id, value, encoding)
-      end
-    end
+    submit =
+      Request.submission(
+        interpreter,
+        &Native.call_result(&1, &2, id, &3, &4),
+        &Native.call_result_dirty(&1, &2, id, &3, &4),
+        value,
+        encoding
+      )
 
     with {:error, error} <- Request.cast(interpreter, submit, :infinity), do: raise(error)
   catch

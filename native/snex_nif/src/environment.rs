@@ -7,7 +7,7 @@ use crate::runtime;
 use crate::sink::News;
 use rustc_hash::FxHashSet;
 use rustler::env::OwnedEnv;
-use rustler::{Atom, LocalPid, NifResult, Resource, ResourceArc, Term};
+use rustler::{Atom, LocalPid, Resource, ResourceArc};
 use snex_core::frame::Kind;
 use snex_core::handshake;
 use snex_core::worker::Worker;
@@ -69,16 +69,13 @@ impl Drop for Environment {
 pub struct Proxy {
     keeper: LocalPid,
     token: u64,
-    collect: AtomicBool,
 }
 
 impl Resource for Proxy {}
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        if self.collect.load(Ordering::Relaxed)
-            && let Some(runtime) = runtime::handle()
-        {
+        if let Some(runtime) = runtime::handle() {
             let (keeper, token) = (self.keeper, self.token);
             // Not from here: this thread may be a scheduler's.
             runtime.spawn(async move {
@@ -91,18 +88,14 @@ impl Drop for Proxy {
 /// Makes a stand-in; see [`Proxy`].
 #[rustler::nif]
 fn environment_proxy(keeper: LocalPid, token: u64) -> ResourceArc<Proxy> {
-    ResourceArc::new(Proxy { keeper, token, collect: AtomicBool::new(true) })
+    ResourceArc::new(Proxy { keeper, token })
 }
 
 /// From now on the environment stays until it is destroyed.
 #[rustler::nif]
-fn environment_keep(handle: Term<'_>) -> NifResult<Atom> {
-    if let Ok(handle) = handle.decode::<ResourceArc<Environment>>() {
-        handle.collect.store(false, Ordering::Relaxed);
-    } else {
-        handle.decode::<ResourceArc<Proxy>>()?.collect.store(false, Ordering::Relaxed);
-    }
-    Ok(atoms::ok())
+fn environment_keep(handle: ResourceArc<Environment>) -> Atom {
+    handle.collect.store(false, Ordering::Relaxed);
+    atoms::ok()
 }
 
 /// Has Python forget an environment; `ok` also when there is none. Sent at once, not in a batch: a request that comes after
