@@ -108,7 +108,14 @@ defmodule Snex.Error do
   @doc false
   # A term from Python, decoded where it is needed: `binary_to_term` yields.
   @spec decode(binary(), [:safe]) :: {:ok, term()} | {:error, t()}
-  def decode(body, options \\ []) do
+  def decode(body, options \\ [])
+
+  # Python compresses nothing. Memory would be taken for whatever length such a term claims.
+  def decode(<<131, 80, _::binary>> = body, _options) do
+    {:error, internal("a term from Python is compressed: #{inspect(body, limit: 64)}")}
+  end
+
+  def decode(body, options) do
     {:ok, :erlang.binary_to_term(body, options)}
   rescue
     ArgumentError ->

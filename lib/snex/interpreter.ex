@@ -314,6 +314,12 @@ defmodule Snex.Interpreter do
       do: Telemetry.interpreter_stopped(state.started, Map.put(event_metadata(state), :reason, reason))
   end
 
+  # What goes into the report of a crash. Scripts and environment variables, which may hold secrets, do not.
+  @impl GenServer
+  def format_status(status) do
+    Map.replace_lazy(status, :state, &Map.take(&1, [:os_pid, :python, :started, :stuck]))
+  end
+
   defp await(state) do
     case Launch.await(state.options) do
       {:ok, os_pid, fields} ->

@@ -93,21 +93,21 @@ defmodule Snex.Case do
   def exists?(os_pid), do: File.exists?("/proc/#{os_pid}")
 
   @doc """
-  Asks again and again, with a pause in between, until the answer is true; fails after a minute. For facts that no event
-  announces.
+  Asks again and again, with a pause in between, until the answer is true; fails after a minute, with what `explain` says.
+  For facts that no event announces.
   """
-  def eventually(fun, attempts \\ 6_000) do
+  def eventually(fun, attempts \\ 6_000, explain \\ fn -> "" end) do
     cond do
       fun.() ->
         :ok
 
       attempts == 0 ->
-        flunk("still not true after a minute")
+        flunk("still not true. " <> explain.())
 
       true ->
         receive do
         after
-          10 -> eventually(fun, attempts - 1)
+          10 -> eventually(fun, attempts - 1, explain)
         end
     end
   end

@@ -70,6 +70,9 @@ impl Kind {
     }
 }
 
+/// Bytes that a body can have at most: what a process of a 64-bit system can address.
+pub const MAX_LENGTH: u64 = 1 << 47;
+
 /// A frame's header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
@@ -97,6 +100,14 @@ pub enum FrameError {
         kind: u8,
         /// The frame's flags.
         flags: u8,
+    },
+    /// A length that no body can have.
+    #[error("frame of kind {kind:#04x} with {length} bytes, more than memory can hold")]
+    TooLong {
+        /// The frame's kind.
+        kind: u8,
+        /// The length that it claims.
+        length: u64,
     },
     /// The stream ended inside a frame.
     #[error("the stream ended inside a frame, after {got} of {expected} bytes")]
@@ -153,8 +164,12 @@ pub fn read_header(bytes: &[u8]) -> Result<Option<Header>, FrameError> {
     if *flags != 0 {
         return Err(FrameError::UnknownFlags { kind: *kind, flags: *flags });
     }
+    let length = number(length);
+    if length > MAX_LENGTH {
+        return Err(FrameError::TooLong { kind: *kind, length });
+    }
     match Kind::from_python(*kind) {
-        Some(kind) => Ok(Some(Header { kind, id: number(id), length: number(length) })),
+        Some(kind) => Ok(Some(Header { kind, id: number(id), length })),
         None => Err(FrameError::UnknownKind(*kind)),
     }
 }
@@ -248,6 +263,15 @@ mod tests {
     }
 
     #[test]
+    fn a_length_beyond_all_memory_is_refused() {
+        let error = read_header(&header_bytes(0x83, 0, 1, 1 << 63)).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "frame of kind 0x83 with 9223372036854775808 bytes, more than memory can hold"
+        );
+    }
+
+    #[test]
     fn long_garbage_is_cut() {
         let error = read_header(&[b'x'; 1000]).unwrap_err();
         assert_eq!(error.to_string().len(), r#"expected a frame, got """#.len() + 64 + 3);
@@ -255,7 +279,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_header_survives_the_trip(id: u64, length: u64) {
+        fn a_header_survives_the_trip(id: u64, length in 0..=MAX_LENGTH) {
             let header = read_header(&header_bytes(0x85, 0, id, length)).unwrap().unwrap();
             prop_assert_eq!(header, Header { kind: Kind::Call, id, length });
         }
