@@ -228,7 +228,7 @@ defmodule Snex.Interpreter do
     state = %State{
       options: options,
       calls: Calls.start_link(self(), options.atoms),
-      output: Output.start_link(self(), options.output),
+      output: Output.start_link(self(), options.output, options.atoms),
       started: System.monotonic_time(:millisecond)
     }
 

@@ -11,6 +11,7 @@ defmodule Snex.Native do
     interpreter_info: 1,
     interpreter_output: 1,
     output_read: 2,
+    log_read: 1,
     print_read: 2,
     struct_plain: 1,
     environment_keep: 1,
@@ -59,6 +60,9 @@ defmodule Snex.Native do
 
   @spec output_read(pid(), :stdout | :stderr) :: :ok
   def output_read(_interpreter, _stream), do: not_loaded()
+
+  @spec log_read(pid()) :: :ok
+  def log_read(_interpreter), do: not_loaded()
 
   @spec environment_keep(reference()) :: :ok
   def environment_keep(_handle), do: not_loaded()

@@ -16,7 +16,9 @@ from ._terms import Atom, DistinctAtom, Term
 from ._version import VERSION
 
 if TYPE_CHECKING:
+    from ._logging import LoggingHandler
     from ._options import EncodingOpt, EncodingOpts
+    from ._serve import io_loop_for_connection, serve, serve_forever
 
 __version__ = VERSION
 
@@ -29,22 +31,37 @@ __all__ = [
     "ElixirError",
     "EncodingOpt",
     "EncodingOpts",
+    "LoggingHandler",
     "Term",
     "__version__",
     "call",
     "call_sync",
     "cast",
+    "io_loop_for_connection",
     "send",
     "send_sync",
+    "serve",
+    "serve_forever",
     "set_custom_encoder",
 ]
 
 
-def __getattr__(name: str) -> object:
-    # Interpreters start without these; few programs need them.
-    if name in {"EncodingOpt", "EncodingOpts"}:
-        from . import _options
+# Interpreters start without these; few programs need them.
+_LATER = {
+    "EncodingOpt": "_options",
+    "EncodingOpts": "_options",
+    "LoggingHandler": "_logging",
+    "io_loop_for_connection": "_serve",
+    "serve": "_serve",
+    "serve_forever": "_serve",
+}
 
-        return getattr(_options, name)
-    msg = f"module {__name__!r} has no attribute {name!r}"
-    raise AttributeError(msg)
+
+def __getattr__(name: str) -> object:
+    module = _LATER.get(name)
+    if module is None:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    from importlib import import_module
+
+    return getattr(import_module(f"{__name__}.{module}"), name)

@@ -71,7 +71,12 @@ def _serve(
     from ._loop import new_loop
     from ._signals import Interrupts, on_sigint, on_sigterm
 
-    loop = new_loop(eager=bool(hello.get("eager", True)))
+    try:
+        factory = os.environ.get("SNEX_LOOP_FACTORY", "")
+        loop = new_loop(eager=bool(hello.get("eager", True)), factory=factory)
+    except RuntimeError as error:
+        print(f"snex: SNEX_LOOP_FACTORY: {error}", file=sys.stderr)  # noqa: T201 - last words
+        return _EXIT_USAGE
     asyncio.set_event_loop(loop)
     limits = hello.get("buffer_limits", (4 << 20, 8 << 20))
     interrupts = Interrupts(interrupt_fd)

@@ -12,14 +12,16 @@ import itertools
 import os
 import threading
 from concurrent.futures import Future as SyncFuture
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
+from ._answers import Answer, outcome
 from ._etf import encode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-    from ._writer import FrameWriter
+    Parts = Sequence[bytes | memoryview]
+    Settle = Callable[[Answer | BaseException], None]
 
 _GONE = "the connection to the VM is closed"
 _OUTSIDE = "not inside a Snex interpreter: there is no VM to talk to"
@@ -30,83 +32,97 @@ _BLOCKING = (
 )
 
 
-class Client:
-    """One connection's requests. Made on the event loop's thread."""
+class Writer(Protocol):
+    """Where a client's frames go: a pipe's `FrameWriter`, or a stream's `FrameStream`."""
 
-    def __init__(self, writer: FrameWriter) -> None:
+    full: bool
+    broken: bool
+
+    def write(self, kind: int, request: int, parts: Parts = ()) -> None:
+        """Send a frame, from any thread. Never blocks."""
+
+    def when_drained(self, wake: Callable[[], None]) -> bool:
+        """Have `wake` called once there is room; False if there is now."""
+
+    def forget(self, wake: Callable[[], None]) -> None:
+        """Take back `when_drained`."""
+
+
+class Client:
+    """One connection's requests. Made on the event loop's thread.
+
+    `log` sends a log event, from any thread, after it has waited for room where it may.
+    """
+
+    def __init__(self, writer: Writer, log: Callable[[Parts], None]) -> None:
         """Send through `writer`."""
         self._writer = writer
+        self.log = log
         self._thread = threading.get_ident()
         self._ids = itertools.count(1)
-        self._waiting: dict[int, Callable[[BaseException | None, object], None]] = {}
+        self._waiting: dict[int, Settle] = {}
         self._closed = False
 
     async def request(self, kind: int, body: object) -> object:
         """Send a frame and return its answer, or raise it. Works on any event loop."""
-        parts = encode(body)
         await self.drain()
+        parts = encode(body)
         loop = asyncio.get_running_loop()
         future: asyncio.Future[object] = loop.create_future()
 
         def settle(error: BaseException | None, value: object) -> None:
-            if future.done():
-                return
-            if error is not None:
-                future.set_exception(error)
-            else:
-                future.set_result(value)
+            if not future.done():
+                _settle(future, error, value)
 
-        def settle_elsewhere(error: BaseException | None, value: object) -> None:
+        def settle_here(answer: Answer | BaseException) -> None:
+            settle(*outcome(answer))
+
+        def settle_elsewhere(answer: Answer | BaseException) -> None:
+            error, value = outcome(answer)
             # A loop that is closed by now has nobody who waits.
-            _call_soon(loop, lambda: settle(error, value))
+            call_soon(loop, lambda: settle(error, value))
 
         here = threading.get_ident() == self._thread
-        number = self._send(kind, parts, settle if here else settle_elsewhere)
+        number = self._send(kind, parts, settle_here if here else settle_elsewhere)
         try:
             return await future
         finally:
-            self._waiting.pop(number, None)
+            self.forget(number)
 
     def request_sync(self, name: str, kind: int, body: object) -> object:
         """Like `request`, for threads without an event loop."""
         if threading.get_ident() == self._thread:
             raise RuntimeError(_BLOCKING.format(name))
+        wait_for_room(self._writer)
         parts = encode(body)
-        room = threading.Event()
-        while self._writer.when_drained(room.set):
-            room.wait()
-            room.clear()
         future: SyncFuture[object] = SyncFuture()
-
-        def settle(error: BaseException | None, value: object) -> None:
-            if error is not None:
-                future.set_exception(error)
-            else:
-                future.set_result(value)
-
-        number = self._send(kind, parts, settle)
+        number = self._send(kind, parts, lambda answer: _settle(future, *outcome(answer)))
         try:
             return future.result()
         finally:
-            self._waiting.pop(number, None)
+            self.forget(number)
 
     async def post(self, kind: int, body: object) -> None:
         """Send a frame that has no answer."""
-        parts = encode(body)
         await self.drain()
+        self.pass_on(kind, encode(body))
+
+    def pass_on(self, kind: int, parts: Parts, settle: Settle | None = None) -> int:
+        """Send a frame whose body is made; `settle` gets its answer, as it comes.
+
+        Returns the number by which it can be forgotten, 0 without `settle`.
+        """
+        if settle is not None:
+            return self._send(kind, parts, settle)
         self._check()
         self._writer.write(kind, 0, parts)
+        return 0
 
     def _check(self) -> None:
         if self._closed or self._writer.broken:
             raise RuntimeError(_GONE)
 
-    def _send(
-        self,
-        kind: int,
-        parts: list[bytes | memoryview],
-        settle: Callable[[BaseException | None, object], None],
-    ) -> int:
+    def _send(self, kind: int, parts: Parts, settle: Settle) -> int:
         number = next(self._ids)
         self._waiting[number] = settle
         try:
@@ -121,43 +137,69 @@ class Client:
 
     async def drain(self) -> None:
         """Wait while too much waits to be written."""
-        while self._writer.full:
-            loop = asyncio.get_running_loop()
-            room: asyncio.Future[None] = loop.create_future()
+        await drain(self._writer)
 
-            def settle(room: asyncio.Future[None] = room) -> None:
-                if not room.done():
-                    room.set_result(None)
+    def answer(self, number: int, answer: Answer | BaseException) -> None:
+        """Give an answer to the one that waits for it. On the event loop's thread.
 
-            def wake(
-                loop: asyncio.AbstractEventLoop = loop, settle: Callable[[], None] = settle
-            ) -> None:
-                _call_soon(loop, settle)
+        A late one, which nobody waits for any more, is not even decoded.
+        """
+        settle = self._waiting.pop(number, None)
+        if settle is not None:
+            settle(answer)
 
-            if self._writer.when_drained(wake):
-                try:
-                    await room
-                finally:
-                    self._writer.forget(wake)
-
-    def expects(self, number: int) -> bool:
-        """Whether somebody still waits for the answer `number`."""
-        return number in self._waiting
-
-    def settle(self, number: int, error: BaseException | None, value: object = None) -> None:
-        """Give an answer to the one that waits for it. On the event loop's thread."""
-        waiter = self._waiting.pop(number, None)
-        if waiter is not None:
-            waiter(error, value)
+    def forget(self, number: int) -> None:
+        """Wait for an answer no longer."""
+        self._waiting.pop(number, None)
 
     def close(self) -> None:
         """Let go of all who wait, with an error, and refuse new requests."""
         self._closed = True
         for number in list(self._waiting):
-            self.settle(number, RuntimeError(_GONE))
+            self.answer(number, RuntimeError(_GONE))
 
 
-def _call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
+def _settle(
+    future: asyncio.Future[object] | SyncFuture[object], error: BaseException | None, value: object
+) -> None:
+    if error is not None:
+        future.set_exception(error)
+    else:
+        future.set_result(value)
+
+
+async def drain(writer: Writer) -> None:
+    """Wait while too much waits to be written; on any event loop."""
+    while writer.full:
+        loop = asyncio.get_running_loop()
+        room: asyncio.Future[None] = loop.create_future()
+
+        def settle(room: asyncio.Future[None] = room) -> None:
+            if not room.done():
+                room.set_result(None)
+
+        def wake(
+            loop: asyncio.AbstractEventLoop = loop, settle: Callable[[], None] = settle
+        ) -> None:
+            call_soon(loop, settle)
+
+        if writer.when_drained(wake):
+            try:
+                await room
+            finally:
+                writer.forget(wake)
+
+
+def wait_for_room(writer: Writer) -> None:
+    """Block the thread while too much waits to be written."""
+    room = threading.Event()
+    while writer.when_drained(room.set):
+        room.wait()
+        room.clear()
+
+
+def call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
+    """Have a loop run `callback`, from any thread; not at all if it is closed."""
     try:
         loop.call_soon_threadsafe(callback)
     except RuntimeError:
@@ -176,6 +218,11 @@ def use(client: Client | None, missing: str = _OUTSIDE) -> None:
     """Make `client` that of this process."""
     _Current.client = client
     _Current.missing = missing
+
+
+def is_connected() -> bool:
+    """Return whether this process has a connection."""
+    return _Current.client is not None
 
 
 def current() -> Client:

@@ -30,10 +30,14 @@ CAST = 0x86
 SEND = 0x87
 PRINT = 0x88
 CANCELLED = 0x89
+LOG = 0x8A
 
 BUFFERS = 0x01
 
 INCOMING = frozenset({HELLO, EVAL, MAKE_ENV, DROP_ENVS, CANCEL, CALL_RESULT, CALL_ERROR})
+# Between an interpreter and a process that it serves: from the interpreter, and towards it.
+SERVED = frozenset({HELLO, CALL_RESULT, CALL_ERROR})
+SERVING = frozenset({CALL, CAST, SEND, LOG})
 
 _HEADER = struct.Struct("<2sBBQQ")
 _pack = _HEADER.pack
@@ -53,8 +57,10 @@ def encode_header(kind: int, request: int, length: int, flags: int = 0) -> bytes
     return _pack(MAGIC, kind, flags, request, length)
 
 
-def parse_header(data: bytes | bytearray, offset: int = 0) -> tuple[int, int, int, int]:
-    r"""Return `(kind, flags, id, length)` of the header at `offset`.
+def parse_header(
+    data: bytes | bytearray, offset: int = 0, kinds: frozenset[int] = INCOMING
+) -> tuple[int, int, int, int]:
+    r"""Return `(kind, flags, id, length)` of the header at `offset`; `kinds` may come.
 
     Raises:
         FrameError: for a wrong magic, an unknown kind or an unknown flag; it names what was seen.
@@ -70,7 +76,7 @@ def parse_header(data: bytes | bytearray, offset: int = 0) -> tuple[int, int, in
         seen = bytes(data[offset : offset + HEADER_SIZE])
         msg = f"expected a frame, got {seen!r}"
         raise FrameError(msg)
-    if kind not in INCOMING:
+    if kind not in kinds:
         msg = f"unknown frame kind {kind:#04x}"
         raise FrameError(msg)
     if flags & ~BUFFERS:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import os
-import pickle
 import sys
 from typing import TYPE_CHECKING, Any
 
 from . import _client, _frame
-from ._calls import ElixirError
+from ._answers import Answer
+from ._body import load
 from ._client import Client
 from ._envs import Envs
 from ._etf import encode
@@ -23,12 +23,13 @@ from ._writer import FrameWriter
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
+    from ._body import Body
     from ._signals import Interrupts
     from ._sinks import Sink
 
-    Body = bytes | bytearray
 
 EXIT_GARBAGE = 70
+_ANSWERS = frozenset({_frame.CALL_RESULT, _frame.CALL_ERROR})
 # How long tasks may take to end, once the VM is gone. The warden waits longer than that.
 _GRACE = 2.0
 # How long the VM has for what has been printed, and is not in the pipe yet.
@@ -74,7 +75,7 @@ class Interpreter:
         self._reader = FrameReader(in_fd, loop, self._frame, self._input_ended)
         self._envs = Envs()
         self._runner = Runner(loop, self._envs, interrupts, self._answer)
-        self._client = Client(self._writer)
+        self._client = Client(self._writer, self._log)
         self.status = 0
         # The event loop is to stop; it has stopped.
         self.ended = False
@@ -187,18 +188,20 @@ class Interpreter:
         else:
             self._writer.write(kind, request.number, parts)
 
+    def _log(self, parts: Sequence[bytes | memoryview]) -> None:
+        if self._printer is not None:
+            self._printer.log(parts)
+        else:
+            self._writer.write(_frame.LOG, 0, parts)
+
     def _frame(self, kind: int, request: int, body: Body, sinks: Sequence[Sink]) -> None:
         if kind == _frame.EVAL:
             # A context of its own, as a task would have. It holds for whatever is done for it.
             contextvars.copy_context().run(self._eval, request, body, sinks)
-        elif kind == _frame.CALL_RESULT:
-            # A late answer is not even decoded.
-            if self._client.expects(request):
-                self._settle(request, body, sinks)
+        elif kind in _ANSWERS:
+            self._client.answer(request, Answer(kind, body, sinks))
         elif kind == _frame.MAKE_ENV:
             contextvars.copy_context().run(self._make_env, request, body, sinks)
-        elif kind == _frame.CALL_ERROR:
-            self._settle_error(request, body, sinks)
         elif kind == _frame.CANCEL:
             self._runner.cancel(request)
         elif kind == _frame.DROP_ENVS:
@@ -210,7 +213,7 @@ class Interpreter:
         request = Request(number)
         current.set(request)
         try:
-            fields: Any = _load(body, sinks)
+            fields: Any = load(body, sinks)
         except BaseException as error:  # noqa: BLE001 - constructors of the user's classes
             self._runner.fail(request, error)
         else:
@@ -218,36 +221,16 @@ class Interpreter:
 
     def _drop_envs(self, body: Body, sinks: Sequence[Sink]) -> None:
         try:
-            env_ids: Any = _load(body, sinks)
+            env_ids: Any = load(body, sinks)
             self._envs.drop(env_ids)
         except Exception as error:  # noqa: BLE001 - there is nobody to be told but the VM itself
             self._input_ended(_frame.FrameError(f"DROP_ENVS that does not decode: {error!r}"))
-
-    def _settle(self, number: int, body: Body, sinks: Sequence[Sink]) -> None:
-        try:
-            value = _load(body, sinks)
-        except Exception as error:  # noqa: BLE001 - goes to the caller
-            self._client.settle(number, error)
-        except BaseException as error:  # noqa: BLE001 - asyncio would end the loop with these
-            self._client.settle(number, RuntimeError(f"the result raised {error!r}"))
-        else:
-            self._client.settle(number, None, value)
-
-    def _settle_error(self, number: int, body: Body, sinks: Sequence[Sink]) -> None:
-        try:
-            fields: Any = _load(body, sinks)
-            error: Exception = ElixirError(
-                str(fields["kind"]), fields["reason"], fields["message"], fields["stacktrace"]
-            )
-        except Exception as problem:  # noqa: BLE001 - the caller must not wait for ever
-            error = problem
-        self._client.settle(number, error)
 
     def _make_env(self, number: int, body: Body, sinks: Sequence[Sink]) -> None:
         request = Request(number)
         current.set(request)
         try:
-            fields: Any = _load(body, sinks)
+            fields: Any = load(body, sinks)
             env_id, sources, variables = fields
             self._envs.make(env_id, sources, variables or {})
         except BaseException as error:  # noqa: BLE001 - constructors of the user's classes
@@ -262,9 +245,3 @@ def _nothing() -> None:
 
 def _ignore(_full: bool) -> None:  # noqa: FBT001 - the writer's callback
     pass
-
-
-def _load(body: Body, sinks: Sequence[Sink]) -> object:
-    if not sinks:
-        return pickle.loads(body)  # noqa: S301 - from the VM, which could run any code anyway
-    return pickle.loads(body, buffers=[sink.finish() for sink in sinks])  # noqa: S301 - as above

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 from typing import Any
 
 # Callbacks in a row before descriptors and timers are looked at again.
@@ -28,8 +29,24 @@ class EagerLoop(asyncio.SelectorEventLoop):
                 handle._run()  # noqa: SLF001 - as above
 
 
-def new_loop(*, eager: bool) -> asyncio.AbstractEventLoop:
-    """Return a new event loop; a plain one where asyncio is not built as `EagerLoop` expects."""
+def new_loop(*, eager: bool, factory: str = "") -> asyncio.AbstractEventLoop:
+    """Return a new event loop; a plain one where asyncio is not built as `EagerLoop` expects.
+
+    Args:
+        eager: whether ready callbacks are run before polling again.
+        factory: `"module:function"`, of a function that makes the loop instead, for example
+            `"uvloop:new_event_loop"`. It needs `add_reader` and `add_writer`.
+
+    Raises:
+        RuntimeError: for a factory that is not there or does not make a loop.
+
+    >>> loop = new_loop(eager=True, factory="asyncio:SelectorEventLoop")
+    >>> type(loop).__name__
+    '_UnixSelectorEventLoop'
+    >>> loop.close()
+    """
+    if factory:
+        return _made_by(factory)
     loop: Any = asyncio.SelectorEventLoop()
     needed = ("_run_once", "_ready", "_stopping")
     fits = all(hasattr(loop, name) for name in needed) and all(
@@ -39,3 +56,16 @@ def new_loop(*, eager: bool) -> asyncio.AbstractEventLoop:
         return loop  # type: ignore[no-any-return]
     loop.close()
     return EagerLoop()
+
+
+def _made_by(factory: str) -> asyncio.AbstractEventLoop:
+    module, _, function = factory.partition(":")
+    try:
+        loop = getattr(importlib.import_module(module), function)()
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        msg = f"no event loop can be made by {factory!r}, expected 'module:function': {error}"
+        raise RuntimeError(msg) from error
+    if not isinstance(loop, asyncio.AbstractEventLoop):
+        msg = f"expected {factory!r} to make an event loop, got {loop!r}"
+        raise RuntimeError(msg)  # noqa: TRY004 - whoever set it reads one kind of error
+    return loop

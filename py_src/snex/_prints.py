@@ -60,7 +60,7 @@ class Printer:
         """Print through `writer`."""
         self._writer = writer
         self._lock = threading.Lock()
-        # (request, a stream or the kind of an answer, parts)
+        # (request, a stream or the kind of a frame, parts)
         self._line: deque[tuple[Request, int, Sequence[bytes | memoryview]]] = deque()
         # Requests with a line begun. Needs the lock.
         self._partial: set[Request] = set()
@@ -77,7 +77,16 @@ class Printer:
             return
         request = current.get()
         request.printed = True
-        self._line.append((request, stream, (data,)))
+        self._add(request, stream, (data,))
+
+    def log(self, parts: Sequence[bytes | memoryview]) -> None:
+        """Send a log event behind what its request has printed. Waits as `print` does."""
+        request = current.get()
+        request.printed = True
+        self._add(request, _frame.LOG, parts)
+
+    def _add(self, request: Request, what: int, parts: Sequence[bytes | memoryview]) -> None:
+        self._line.append((request, what, parts))
         self._work()
         if self._writer.backlog:
             self._wait_for_room()

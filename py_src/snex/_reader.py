@@ -10,9 +10,9 @@ One callback of the event loop does a bounded amount of work; what is left is co
 from __future__ import annotations
 
 import os
-import struct
 from typing import TYPE_CHECKING
 
+from ._body import COUNT, ENTRY, check_table
 from ._frame import BUFFERS, HEADER_SIZE, FrameError, parse_header
 from ._sinks import SINKS, Sink
 
@@ -28,9 +28,6 @@ CHUNK = 64 * 1024
 _DIRECT = 16 * 1024
 _FRAMES_PER_TURN = 32
 _READS_PER_TURN = 16
-
-_COUNT = struct.Struct("<I")
-_ENTRY = struct.Struct("<BQ")
 
 
 class FrameReader:
@@ -210,11 +207,11 @@ class FrameReader:
         self._long = (kind, request)
         self._current = 0
         if flags & BUFFERS:
-            if length < _COUNT.size:
+            if length < COUNT.size:
                 msg = f"a body of {length} bytes has no room for its table of buffers"
                 raise FrameError(msg)
             self._after_table = length
-            self._sinks = [Sink(_COUNT.size)]
+            self._sinks = [Sink(COUNT.size)]
         else:
             self._after_table = None
             self._sinks = [Sink(length)]
@@ -254,21 +251,18 @@ class FrameReader:
         length = self._after_table or 0
         first = self._sinks[0].finish()
         assert isinstance(first, bytearray)  # noqa: S101 - a plain sink's
-        (count,) = _COUNT.unpack_from(first)
-        rows = count * _ENTRY.size
+        (count,) = COUNT.unpack_from(first)
+        rows = count * ENTRY.size
         if len(self._sinks) == 1:
-            if _COUNT.size + rows > length:
+            if COUNT.size + rows > length:
                 msg = f"a table of {count} buffers does not fit into a body of {length} bytes"
                 raise FrameError(msg)
             self._sinks.append(Sink(rows))
             return
         table = self._sinks[1].finish()
         assert isinstance(table, bytearray)  # noqa: S101 - a plain sink's
-        entries = list(_ENTRY.iter_unpack(table))
-        pickle_size = length - _COUNT.size - rows - sum(size for _, size in entries)
-        if pickle_size < 0 or any(number >= len(SINKS) for number, _ in entries):
-            msg = f"a table of buffers that makes no sense in a body of {length} bytes"
-            raise FrameError(msg)
+        entries = list(ENTRY.iter_unpack(table))
+        pickle_size = check_table(entries, length - COUNT.size - rows)
         self._after_table = None
         self._sinks = [Sink(pickle_size), *(SINKS[number](size) for number, size in entries)]
         self._current = 0

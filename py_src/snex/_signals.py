@@ -182,7 +182,7 @@ def _places() -> Callable[[FrameType], bool]:
     import threading
     import weakref
 
-    from . import _interpreter
+    from . import _body
 
     package = __file__.removesuffix("_signals.py")
     asyncios = asyncio.__file__.removesuffix("__init__.py")
@@ -196,7 +196,7 @@ def _places() -> Callable[[FrameType], bool]:
         function.__code__
         for function in (
             asyncio.Handle._run,  # noqa: SLF001 - a place, not a call
-            _interpreter._load,  # noqa: SLF001 - as above
+            _body.load,
             _prints.Printer._wait_for_room,  # noqa: SLF001 - as above
         )
     }

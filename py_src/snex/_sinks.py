@@ -41,6 +41,10 @@ class Sink:
             self.advance(count)
             chunk = chunk[count:]
 
+    def content(self) -> memoryview:
+        """Return the bytes that have arrived, whatever they are to become."""
+        return memoryview(self._data)[: self.filled]
+
     def finish(self) -> object:
         """Return the filled object."""
         return self._data
@@ -93,6 +97,10 @@ class BytesSink(Sink):
         if self.filled == self._io.tell():
             self._extend()
         return self._io.getbuffer()[self.filled :]
+
+    def content(self) -> memoryview:
+        """Return the bytes that have arrived."""
+        return self._io.getbuffer()[: self.filled]
 
     def finish(self) -> bytes:
         """Return the filled object."""

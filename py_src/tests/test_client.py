@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.etf import decode
-from support.vm import CALL, CAST
+from support.vm import CALL, CALL_RESULT, CAST
 
+from snex._answers import Answer
 from snex._client import Client
 
 if TYPE_CHECKING:
@@ -38,6 +40,10 @@ class FakeWriter:
             wake()
 
 
+def answer(value: object) -> Answer:
+    return Answer(CALL_RESULT, pickle.dumps(value), ())
+
+
 async def turns() -> None:
     """Let everything run that can."""
     for _ in range(10):
@@ -46,7 +52,7 @@ async def turns() -> None:
 
 def make() -> tuple[FakeWriter, Client]:
     writer: Any = FakeWriter()
-    return writer, Client(writer)
+    return writer, Client(writer, lambda _: None)
 
 
 def test_requests_and_casts_wait_while_too_much_is_queued() -> None:
@@ -66,7 +72,7 @@ def test_requests_and_casts_wait_while_too_much_is_queued() -> None:
         writer.drained()
         await turns()
         assert writer.frames == [(CAST, 0, 1), (CALL, 1, 2)]
-        client.settle(1, None, "answer")
+        client.answer(1, answer("answer"))
         assert await asyncio.gather(*tasks) == [None, "answer"]
 
     asyncio.run(main())
@@ -77,11 +83,11 @@ def test_an_answer_to_nobody_is_dropped() -> None:
         _, client = make()
         task = asyncio.ensure_future(client.request(CALL, 1))
         await turns()
-        assert client.expects(1)
+        assert 1 in client._waiting
         task.cancel()
         await turns()
-        assert not client.expects(1)
-        client.settle(1, None, 5)
+        assert not client._waiting
+        client.answer(1, answer(5))
 
     asyncio.run(main())
 

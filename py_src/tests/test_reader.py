@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from support.vm import BUFFERS, CANCEL, EVAL, frame, place, with_buffers
 
+from snex._body import load
 from snex._frame import FrameError
-from snex._interpreter import _load
 from snex._reader import FrameReader
 from snex._sinks import AHEAD, SINKS, BytesSink, Sink
 
@@ -94,7 +94,7 @@ def test_frames_that_come_byte_by_byte_are_whole(bench: Bench) -> None:
     data = frame(EVAL, 1, b"abc") + frame(CANCEL, 2)
     fields = with_buffers({"a": place()}, [(0, b"xyz")])
     data += frame(EVAL, 3, fields, BUFFERS) + frame(CANCEL, 4)
-    bench.keep = lambda body, sinks: _load(body, sinks) if sinks else bytes(body)
+    bench.keep = lambda body, sinks: load(body, sinks) if sinks else bytes(body)
     seen: list[int] = []
 
     def feed(position: int = 0) -> None:
@@ -133,7 +133,7 @@ def test_buffers_of_every_type_and_size_arrive(bench: Bench, size: int, count: i
         size //= 100
     content = b"a" * size
     body = with_buffers([place() for _ in range(count)], [(i % 4, content) for i in range(count)])
-    bench.keep = _load
+    bench.keep = load
     thread = bench.write_aside(frame(EVAL, 1, body, BUFFERS), frame(EVAL, 2, body, BUFFERS))
     bench.until_end()
     thread.join()
@@ -241,7 +241,7 @@ def test_a_large_buffer_takes_its_own_size_and_no_more(bench: Bench, kind: int) 
     size = 64 * 1024 * 1024
     body = with_buffers([place()], [(kind, b"a" * size)])
     sizes = []
-    bench.keep = lambda body, sinks: sizes.append(len(_load(body, sinks)[0]))  # type: ignore[index]
+    bench.keep = lambda body, sinks: sizes.append(len(load(body, sinks)[0]))  # type: ignore[index]
     piece = frame(EVAL, 1, body, BUFFERS)
     thread = bench.write_aside(piece)
     tracemalloc.start()

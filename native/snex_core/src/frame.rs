@@ -49,6 +49,8 @@ pub enum Kind {
     Print = 0x88,
     /// The work of a cancelled request has come to its end.
     Cancelled = 0x89,
+    /// A log event of Python's.
+    Log = 0x8a,
 }
 
 impl Kind {
@@ -64,6 +66,7 @@ impl Kind {
             Kind::Send,
             Kind::Print,
             Kind::Cancelled,
+            Kind::Log,
         ]
         .into_iter()
         .find(|kind| *kind as u8 == byte)

@@ -47,6 +47,8 @@ pub trait Sink: Send + Sync + 'static {
     /// A request printed: a byte that tells the stream (1, 2), and what it printed. What follows on the same pipe waits until
     /// the future is done, and so does Python when the pipe is full.
     fn print(&self, request: u64, body: Self::Body) -> impl Future<Output = ()> + Send;
+    /// A log event, as a term in external format. What follows on the same pipe waits until the future is done.
+    fn log(&self, event: Self::Body) -> impl Future<Output = ()> + Send;
     /// There is room again, or there never will be: these requests should be tried once more.
     fn writable(&self, requests: Vec<u64>);
     /// The tree wrote this. No more is read from the same stream until the future is done.

@@ -23,6 +23,7 @@ rustler::atoms! {
     snex_ended,
     snex_call,
     snex_output,
+    snex_log,
     snex_stuck,
     snex_env_dropped,
     refused,

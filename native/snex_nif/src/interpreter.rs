@@ -182,6 +182,7 @@ fn interpreter_start<'a>(env: Env<'a>, options: StartOptions<'a>) -> Term<'a> {
         drops,
         last_errors: Mutex::default(),
         unread: [Semaphore::new(1), Semaphore::new(1)],
+        logged: Semaphore::new(0),
     };
     let worker = match Worker::start(runtime, options.settings(), news) {
         Ok(worker) => worker,
@@ -230,6 +231,15 @@ fn output_read(interpreter: LocalPid, stream: Atom) -> Atom {
     if let Some(interpreter) = registry::find(interpreter) {
         let [stdout, stderr] = &interpreter.worker.sink.unread;
         if stream == atoms::stdout() { stdout } else { stderr }.add_permits(1);
+    }
+    atoms::ok()
+}
+
+/// The output process has dealt with a log event.
+#[rustler::nif]
+fn log_read(interpreter: LocalPid) -> Atom {
+    if let Some(interpreter) = registry::find(interpreter) {
+        interpreter.worker.sink.logged.add_permits(1);
     }
     atoms::ok()
 }

@@ -58,6 +58,8 @@ pub struct News {
     pub last_errors: Mutex<VecDeque<u8>>,
     /// Room for chunks of output that the output process has not acknowledged: one for each stream.
     pub unread: [Semaphore; 2],
+    /// Log events that the output process has dealt with.
+    pub logged: Semaphore,
 }
 
 /// A reply on its way, in the VM's own memory.
@@ -179,6 +181,16 @@ impl Sink for News {
         }
     }
 
+    async fn log(&self, Reply(event): Reply) {
+        let sent = OwnedEnv::new()
+            .send_and_clear(&self.output, |env| (atoms::snex_log(), event.release(env).to_term(env)))
+            .is_ok();
+        // The answer of the request that has logged it comes behind it.
+        if sent && let Ok(permit) = self.logged.acquire().await {
+            permit.forget();
+        }
+    }
+
     async fn output(&self, stream: Stream, chunk: &[u8]) {
         let unread = match stream {
             Stream::Stdout => &self.unread[0],
@@ -203,6 +215,7 @@ impl Sink for News {
         drop(last);
         // Nobody waits for output any more.
         self.unread.iter().for_each(Semaphore::close);
+        self.logged.close();
         let down = Down::Ended(end);
         self.pending.fail_all(down.clone());
         self.tell(&self.owner, (atoms::snex_ended(), down));

@@ -58,6 +58,8 @@ impl Sink for Listener {
         }
     }
 
+    async fn log(&self, _event: Vec<u8>) {}
+
     async fn output(&self, stream: Stream, chunk: &[u8]) {
         let _ = self.0.send(News::Output(stream, chunk.to_vec()));
     }

@@ -92,6 +92,7 @@ impl Reader {
         loop {
             match self.frame().await {
                 Ok((header, body)) if header.kind == Kind::Print => sink.print(header.id, body).await,
+                Ok((header, body)) if header.kind == Kind::Log => sink.log(body).await,
                 Ok((header, body)) => sink.frame(header, body),
                 Err(stop) => return stop,
             }

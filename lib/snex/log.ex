@@ -1,0 +1,36 @@
+defmodule Snex.Log do
+  @moduledoc false
+  # What Python logs through `snex.LoggingHandler`, continued by `Logger`.
+
+  alias Snex.Error
+
+  require Logger
+
+  # The names in `_logging.py`; as atoms here, they exist also for interpreters that may not create any.
+  @metadata ~w[file line time python_logger python_level python_module python_function python_process_id
+               python_thread_id python_thread_name python_task_name python_exception]a
+
+  @doc """
+  The metadata that every event may have, besides what the handler was told to add.
+  """
+  @spec metadata() :: [atom()]
+  def metadata, do: @metadata
+
+  @doc """
+  Logs an event: `{level, message, metadata}` in external format.
+  """
+  @spec log(pid(), binary(), [:safe]) :: :ok
+  def log(interpreter, body, decoding) do
+    with {:ok, {level, message, metadata}} <- Error.decode(body, decoding),
+         true <- level in Logger.levels() and is_binary(message) and is_map(metadata) do
+      # Of the interpreter, wherever it was logged from; what Python says of itself comes first.
+      own = %{pid: interpreter, gl: Process.group_leader(), domain: [:elixir], snex_interpreter: interpreter}
+      :logger.log(level, "~ts", [message], Map.merge(own, metadata))
+    else
+      {:error, error} -> complain(Exception.message(error))
+      _other -> complain(inspect(body, limit: 64))
+    end
+  end
+
+  defp complain(what), do: Logger.warning("what Python logs cannot be understood: #{what}")
+end

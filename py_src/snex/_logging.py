@@ -1,0 +1,135 @@
+"""Python's `logging`, continued by Elixir's `Logger`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any
+
+from ._client import current
+from ._etf import encode
+from ._terms import Atom
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+# Elixir's levels, each with the lowest of Python's that it stands for; the highest first. They have
+# more of them than Python: `notice` is between INFO and WARNING, two are above CRITICAL.
+_LEVELS = (
+    (logging.CRITICAL + 10, Atom("emergency")),
+    (logging.CRITICAL + 1, Atom("alert")),
+    (logging.CRITICAL, Atom("critical")),
+    (logging.ERROR, Atom("error")),
+    (logging.WARNING, Atom("warning")),
+    (logging.INFO + 1, Atom("notice")),
+    (logging.INFO, Atom("info")),
+)
+_LOWEST = Atom("debug")
+
+_MICROSECONDS = 1_000_000
+
+
+def elixir_level(level: int) -> Atom:
+    """Return the level of Elixir's `Logger` for one of Python's.
+
+    >>> [str(elixir_level(level)) for level in (10, 20, 25, 30, 40, 50, 55, 60)]
+    ['debug', 'info', 'notice', 'warning', 'error', 'critical', 'alert', 'emergency']
+    """
+    return next((name for lowest, name in _LEVELS if level >= lowest), _LOWEST)
+
+
+class LoggingHandler(logging.Handler):
+    """Passes log records on to Elixir's `Logger`, in order, from any thread.
+
+    What the record's own formatter makes of it is the message. The metadata has `file`, `line` and `time` as
+    `Logger` knows them, and `python_logger`, `python_level`, `python_module`, `python_function`,
+    `python_process_id`, `python_thread_id`, `python_thread_name`, `python_task_name` (of the asyncio task)
+    and `python_exception` (the traceback), where there are such.
+
+    What a call of `Snex.pyeval` logs reaches `Logger` before the call returns. `:allow` does not concern it:
+    nothing but `Logger` can be reached this way.
+
+    Args:
+        level: records below it are left out, as in any `logging.Handler`.
+        default_metadata: metadata of every record; its keys become atoms.
+        extra_metadata_keys: what to take over of the `extra` that a record was logged with.
+
+    >>> handler = LoggingHandler(default_metadata={"application": "my_app"}, extra_metadata_keys={"user"})
+    >>> logger = logging.getLogger("my_app.jobs")
+    >>> logger.addHandler(handler)
+    >>> logger.removeHandler(handler)
+    """
+
+    __module__ = "snex"
+
+    def __init__(
+        self,
+        level: int | str = logging.NOTSET,
+        *,
+        default_metadata: Mapping[str, object] | None = None,
+        extra_metadata_keys: Collection[str] = (),
+    ) -> None:
+        """Prepare; the connection is looked for when something is logged."""
+        super().__init__(level)
+        self._default = {Atom(str(key)): value for key, value in (default_metadata or {}).items()}
+        self._extra = tuple(extra_metadata_keys)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Send a record. Waits while too much waits to be sent."""
+        try:
+            client = current()
+            message = self.format(record)
+            metadata = {**self._default, **self._metadata(record)}
+            level = elixir_level(record.levelno)
+            try:
+                parts = encode((level, message, metadata))
+            except (TypeError, ValueError):
+                # One value that can't travel is no reason to lose the rest.
+                metadata = {key: _encodable(value) for key, value in metadata.items()}
+                parts = encode((level, _encodable(message), metadata))
+            client.log(parts)
+        except RecursionError:
+            raise
+        except Exception:  # noqa: BLE001 - `logging` has a way to deal with these
+            self.handleError(record)
+
+    def _metadata(self, record: logging.LogRecord) -> dict[Atom, object]:
+        fields = vars(record)
+        known: dict[str, Any] = {
+            # A charlist, as Elixir's own `Logger` has it.
+            "file": [ord(character) for character in record.pathname],
+            "line": record.lineno,
+            "time": round(record.created * _MICROSECONDS),
+            "python_logger": record.name,
+            "python_level": record.levelname,
+            "python_module": record.module,
+            "python_function": record.funcName,
+            "python_process_id": record.process,
+            "python_thread_id": record.thread,
+            "python_thread_name": record.threadName,
+            "python_task_name": fields.get("taskName") or _task_name(),
+            # `format` has put it there.
+            "python_exception": record.exc_text,
+        }
+        metadata: dict[Atom, object] = {
+            Atom(key): value for key, value in known.items() if value is not None
+        }
+        metadata.update((Atom(key), fields[key]) for key in self._extra if key in fields)
+        return metadata
+
+
+def _task_name() -> str | None:
+    # Records know it from Python 3.12 on.
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:
+        return None
+    return task.get_name() if task is not None else None
+
+
+def _encodable(value: object) -> object:
+    try:
+        encode(value)
+    except (TypeError, ValueError):
+        return repr(value).encode("utf-8", "backslashreplace").decode()
+    return value
