@@ -9,18 +9,8 @@ defmodule Snex.MigrationTest do
   @page Path.expand("../docs/migration.md", __DIR__)
   @moduletag timeout: 20_000
 
-  # Mix has consolidated the protocol without what the page defines; in a project, that would be among it.
   setup do
-    consolidated = :code.which(Snex.Serde.Encoder)
-    load(Application.app_dir(:snex, "ebin/Elixir.Snex.Serde.Encoder.beam"))
-    on_exit(fn -> load(consolidated) end)
-  end
-
-  defp load(path) do
-    :code.purge(Snex.Serde.Encoder)
-
-    {:module, Snex.Serde.Encoder} =
-      path |> to_string() |> Path.rootname() |> to_charlist() |> :code.load_abs()
+    Snex.Unconsolidated.exchange()
   end
 
   test "each block of the migration page works, after the ones before it" do
