@@ -29,6 +29,7 @@ defmodule Snex.Interpreter do
     * `:uv` - the uv command, `"uv"` by default
     * `:python_preference` - `:managed` (default), `:system`, `:only_managed` or `:only_system`, as in uv
     * `:groups`, `:extras` - dependency groups and extras to install
+    * `:python_path` - the default of that option of `start_link/1`
 
   uv runs when the module is compiled, and not again until something changes. The module gets `start_link/1`,
   `child_spec/1`, `os_pid/1` and `stop/3`; `start_link/1` and `child_spec/1` can be overridden.
@@ -64,6 +65,9 @@ defmodule Snex.Interpreter do
           (python :: String.t(), args :: [String.t()] -> {String.t(), [String.t()]})
           | {module(), atom(), [term()]}
 
+  @typedoc "A folder with Python code, or such a folder of an application."
+  @type python_path() :: Path.t() | {app :: atom(), Path.t()}
+
   @typedoc "Code that runs first, optionally with variables."
   @type init_script() ::
           String.t()
@@ -75,6 +79,12 @@ defmodule Snex.Interpreter do
           | {:wrap_exec, wrap_exec()}
           | {:cd, Path.t()}
           | {:environment, %{optional(String.t()) => String.t()}}
+          | {:python_path, python_path() | [python_path()]}
+          | {:pyproject_toml, String.t()}
+          | {:uv, String.t()}
+          | {:python_preference, :managed | :system | :only_managed | :only_system}
+          | {:groups, [atom() | String.t()]}
+          | {:extras, [atom() | String.t()]}
           | {:init_script, init_script()}
           | {:init_script_timeout, timeout()}
           | {:sync_start?, boolean()}
@@ -110,9 +120,16 @@ defmodule Snex.Interpreter do
     * `:wrap_exec` - `fun(python, args)` or `{module, function, args}`, returns `{executable, args}` to run instead
     * `:cd` - working directory
     * `:environment` - map of environment variables, added to those of the VM. `PYTHONPATH` is extended, not replaced
+    * `:python_path` - folders with Python code of your own, which goes before other packages: a path, `{:my_app,
+      "priv/python"}` for a folder of an application, or a list. Python loads a module once: after a change, restart the
+      interpreter, or call `importlib.reload`
+    * `:pyproject_toml` - packages for this interpreter, installed by uv when it starts, as `use Snex.Interpreter` does when
+      a module is compiled; for scripts and notebooks. The environment is kept in the user's cache (`XDG_CACHE_HOME`), and
+      made once for each text. With it `:uv`, `:python_preference`, `:groups` and `:extras`
     * `:init_script` - code that runs first; the environment that it leaves is what all others start from. A string, a
       `Snex.Code`, or either with a map of variables: `{code, vars}`
-    * `:init_script_timeout` - for start and init script together, in ms; 60_000 by default
+    * `:init_script_timeout` - for start and init script together, in ms; 60_000 by default. Installing packages takes as long
+      as it takes
     * `:sync_start?` - `true` by default; `false` returns at once, and a start that fails makes the process exit
     * `:label` - label of the process, see `Process.set_label/1`
     * `:encoding_opts` - see `t:Snex.Serde.encoding_opts/0`
@@ -232,27 +249,25 @@ defmodule Snex.Interpreter do
       started: System.monotonic_time(:millisecond)
     }
 
-    # Before anyone knows this pid: a call that comes early then finds a worker to wait for.
-    with :ok <- Launch.start(options, state.calls, state.output),
-         true <- options.sync_start?,
-         {:ok, state} <- await(state) do
-      {:ok, state}
+    # A call that comes early finds no worker yet, and waits for this process.
+    if options.sync_start? do
+      with {:error, error} <- start(state), do: {:stop, error}
     else
-      false -> {:ok, state, {:continue, :await}}
-      {:error, error} when options.sync_start? -> {:stop, error}
-      {:error, error} -> {:ok, %{state | ended: error}, {:continue, :await}}
+      {:ok, state, {:continue, :start}}
     end
   end
 
   @impl GenServer
-  def handle_continue(:await, %State{ended: nil} = state) do
-    case await(state) do
+  def handle_continue(:start, state) do
+    case start(state) do
       {:ok, state} -> {:noreply, state}
       {:error, error} -> {:stop, error, %{state | ended: error}}
     end
   end
 
-  def handle_continue(:await, %State{ended: error} = state), do: {:stop, error, state}
+  defp start(state) do
+    with :ok <- Launch.start(state.options, state.calls, state.output), do: await(state)
+  end
 
   @impl GenServer
   def handle_call(:os_pid, _from, state), do: {:reply, state.os_pid, state}

@@ -15,7 +15,7 @@ defmodule Snex.Project do
 
   alias Snex.Project.{Lock, Uv, Venv}
 
-  @enforce_keys [:name, :module, :root, :source, :uv, :python_preference, :groups, :extras]
+  @enforce_keys [:name, :module, :root, :source, :uv, :python_preference, :groups, :extras, :python_path]
   defstruct @enforce_keys
 
   @type source :: {:toml, String.t()} | {:path, Path.t()}
@@ -27,7 +27,8 @@ defmodule Snex.Project do
           uv: String.t(),
           python_preference: nil | :managed | :system | :only_managed | :only_system,
           groups: nil | [String.t()],
-          extras: [String.t()]
+          extras: [String.t()],
+          python_path: term()
         }
 
   # What of a project folder tells uv what to install. A readme or the project's own code does not.
@@ -49,13 +50,24 @@ defmodule Snex.Project do
       uv: Keyword.get(opts, :uv, "uv"),
       python_preference: opts[:python_preference],
       groups: opts[:groups] && Enum.map(opts[:groups], &to_string/1),
-      extras: Enum.map(Keyword.get(opts, :extras, []), &to_string/1)
+      extras: Enum.map(Keyword.get(opts, :extras, []), &to_string/1),
+      python_path: Keyword.get(opts, :python_path, [])
     }
 
     case opts[:root] do
       nil -> place(project)
       root -> %{project | root: root}
     end
+  end
+
+  @doc """
+  A project that belongs to no module, made from a text at run time. It lives in the user's cache, and whoever asks for the
+  same text and options gets the same one.
+  """
+  @spec at_run_time(String.t(), keyword()) :: t()
+  def at_run_time(toml, opts) do
+    root = Path.join(:filename.basedir(:user_cache, "snex"), "run_time")
+    name_by_content(%{new(nil, {:toml, toml}, Keyword.put(opts, :root, root)) | name: "python"})
   end
 
   # In a Mix project: beside the applications that Mix builds. A script has no folder of its own: those with the same
@@ -116,11 +128,12 @@ defmodule Snex.Project do
       stamp = stamp(project)
       seed(project)
       File.rm_rf!(venv(project))
-      preference = preference_args(project)
 
-      with :ok <- uv(project, ["lock"] ++ locked_args(project) ++ preference),
-           :ok <- uv(project, ["venv", "--relocatable", venv(project)] ++ preference),
-           :ok <- uv(project, ["sync", "--locked"] ++ sync_args(project) ++ preference) do
+      folder = workplace(project)
+
+      with :ok <- uv(project, ["lock" | locked_args(project)], folder),
+           :ok <- uv(project, ["venv", "--relocatable", venv(project)], folder),
+           :ok <- uv(project, ["sync", "--locked" | sync_args(project)], folder) do
         Venv.make_movable(venv(project), project.root)
         File.write!(stamp_path(project), stamp)
       end
@@ -168,13 +181,12 @@ defmodule Snex.Project do
     ["--no-install-project" | groups] ++ Enum.flat_map(project.extras, &["--extra", &1])
   end
 
-  defp preference_args(%{python_preference: nil}), do: []
-
-  defp preference_args(%{python_preference: preference}),
-    do: ["--python-preference", preference |> to_string() |> String.replace("_", "-")]
-
-  defp uv(project, args) do
-    env = %{
+  @doc """
+  Runs uv on the project, in a folder of its files, with the environment and the Pythons that are the project's.
+  """
+  @spec uv(t(), [String.t()], Path.t(), map()) :: :ok | {:error, String.t()}
+  def uv(project, args, folder, env \\ %{}) do
+    own = %{
       "UV_PROJECT_ENVIRONMENT" => venv(project),
       "UV_PYTHON_INSTALL_DIR" => Path.join(project.root, "python"),
       # Only into this folder: no links to it in the user's folder of programs.
@@ -183,9 +195,14 @@ defmodule Snex.Project do
       "VIRTUAL_ENV" => nil
     }
 
+    env = own |> Map.merge(preference(project.python_preference)) |> Map.merge(env)
     # Several modules may be compiled at once: each line says whose it is.
-    Uv.run(project.uv, args, workplace(project), env, "[#{project.name}] ")
+    Uv.run(project.uv, args, folder, env, "[#{project.name}] ")
   end
+
+  # Without one, what the user has told uv counts.
+  defp preference(nil), do: %{}
+  defp preference(name), do: %{"UV_PYTHON_PREFERENCE" => name |> to_string() |> String.replace("_", "-")}
 
   @doc """
   The path of the environment's Python on this machine, now.
@@ -201,7 +218,7 @@ defmodule Snex.Project do
     case Enum.find(venvs, &Venv.usable?/1) do
       nil ->
         raise """
-        the Python environment of #{inspect(project.module)} is not there. It was looked for in:
+        the Python environment of #{project.name} is not there. It was looked for in:
         #{Enum.map_join(venvs, "\n", &"  #{&1}")}
         `mix compile` makes it again.\
         """

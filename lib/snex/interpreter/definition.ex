@@ -4,7 +4,7 @@ defmodule Snex.Interpreter.Definition do
 
   alias Snex.Project
 
-  @options [:pyproject_toml, :project_path, :uv, :python_preference, :groups, :extras]
+  @options [:pyproject_toml, :project_path, :uv, :python_preference, :groups, :extras, :python_path]
   @preferences [:managed, :system, :only_managed, :only_system]
 
   @doc """
@@ -14,6 +14,8 @@ defmodule Snex.Interpreter.Definition do
   def define(opts) do
     quote do
       # The options are evaluated here, in the module's body: they may be any expression.
+      # Persisted: `Snex.Release` reads it from the compiled module.
+      Module.register_attribute(__MODULE__, :snex_project, persist: true)
       @snex_project Snex.Interpreter.Definition.install!(unquote(opts), __ENV__)
 
       for path <- Snex.Project.resources(@snex_project), do: @external_resource(path)
@@ -25,6 +27,7 @@ defmodule Snex.Interpreter.Definition do
       def start_link(opts \\ []) do
         opts
         |> Keyword.put_new_lazy(:python, fn -> Snex.Project.python!(@snex_project) end)
+        |> Keyword.put_new(:python_path, @snex_project.python_path)
         |> Snex.Interpreter.start_link()
       end
 
@@ -116,13 +119,19 @@ defmodule Snex.Interpreter.Definition do
     end
   end
 
-  defp valid?(:python_preference, value), do: value in @preferences
-  defp valid?(:groups, nil), do: true
+  @doc """
+  Whether an option of a project can have a value.
+  """
+  @spec valid?(atom(), term()) :: boolean()
+  def valid?(:python_preference, value), do: value in @preferences
+  def valid?(:groups, nil), do: true
 
-  defp valid?(name, value) when name in [:groups, :extras],
+  def valid?(name, value) when name in [:groups, :extras],
     do: is_list(value) and Enum.all?(value, &name?/1)
 
-  defp valid?(_name, value), do: is_binary(value)
+  # Looked at when an interpreter starts: its folders may not be there yet.
+  def valid?(:python_path, _value), do: true
+  def valid?(_name, value), do: is_binary(value)
 
   defp name?(value), do: is_binary(value) or (is_atom(value) and value not in [nil, true, false])
 

@@ -4,6 +4,7 @@ defmodule Snex.Interpreter.Launch do
 
   alias Snex.Error
   alias Snex.Native
+  alias Snex.Project
   alias Snex.Request
 
   @version Mix.Project.config()[:version]
@@ -35,6 +36,7 @@ defmodule Snex.Interpreter.Launch do
 
   defp native_options(options, calls, output) do
     with {:ok, python} <- find_python(options.python),
+         {:ok, python_path} <- python_path(options.python_path),
          {:ok, {program, args}} <- command(python, options) do
       {low, high} = options.port_opts.busy_limits_port
 
@@ -43,7 +45,7 @@ defmodule Snex.Interpreter.Launch do
          warden: Application.app_dir(:snex, "priv/native/snex_warden"),
          program: program,
          args: args,
-         env: environment(options.environment),
+         env: environment(options.environment, python_path),
          cwd: options.cd,
          use_stdio: options.port_opts.use_stdio,
          version: @version,
@@ -59,6 +61,13 @@ defmodule Snex.Interpreter.Launch do
          allow: options.allow,
          limits: options.limits
        }}
+    end
+  end
+
+  defp find_python(%Project{} = project) do
+    case Project.install(project) do
+      :ok -> {:ok, Project.python!(project)}
+      {:error, message} -> failed("the Python environment could not be made: " <> message)
     end
   end
 
@@ -92,13 +101,26 @@ defmodule Snex.Interpreter.Launch do
     end
   end
 
-  # The package comes first: a PYTHONPATH of the user's must not hide it.
-  defp environment(variables) do
-    package = Application.app_dir(:snex, "priv/python")
+  @doc """
+  The variable `PYTHONPATH`: the package, which nothing may hide, then `folders`, then what it is without us.
+  """
+  @spec pythonpath([Path.t()], String.t() | nil) :: String.t()
+  def pythonpath(folders, others \\ System.get_env("PYTHONPATH")) do
+    Enum.join([Application.app_dir(:snex, "priv/python") | folders] ++ List.wrap(others), ":")
+  end
 
-    System.get_env()
-    |> Map.merge(variables)
-    |> Map.update("PYTHONPATH", package, &"#{package}:#{&1}")
+  defp python_path(folders) do
+    case Enum.reject(folders, &File.dir?/1) do
+      [] -> {:ok, folders}
+      [missing | _] -> failed("no folder at #{inspect(missing)}, which is in :python_path")
+    end
+  end
+
+  defp environment(variables, python_path) do
+    variables = Map.merge(System.get_env(), variables)
+
+    variables
+    |> Map.put("PYTHONPATH", pythonpath(python_path, variables["PYTHONPATH"]))
     |> Map.to_list()
   end
 

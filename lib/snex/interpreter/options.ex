@@ -3,7 +3,9 @@ defmodule Snex.Interpreter.Options do
   # The options of an interpreter, checked and filled in.
 
   alias Snex.Code
+  alias Snex.Interpreter.Definition
   alias Snex.Output
+  alias Snex.Project
   alias Snex.Serde
 
   @server_options [:name, :timeout, :debug, :spawn_opt, :hibernate_after]
@@ -13,6 +15,7 @@ defmodule Snex.Interpreter.Options do
     wrap_exec: nil,
     cd: nil,
     environment: %{},
+    python_path: [],
     init_script: nil,
     init_script_timeout: 60_000,
     sync_start?: true,
@@ -27,6 +30,9 @@ defmodule Snex.Interpreter.Options do
     atoms: :create,
     output: :group_leader
   ]
+
+  # Of a project that is made at run time. They come to the interpreter as its Python.
+  @project_options [:pyproject_toml, :uv, :python_preference, :groups, :extras]
 
   @limits [:memory, :cpu, :open_files, :nice]
 
@@ -59,12 +65,34 @@ defmodule Snex.Interpreter.Options do
     end
 
     {server_options, own} = Keyword.split(opts, @server_options)
-    known!(own, @defaults, @server_options)
+    {project_options, own} = Keyword.split(own, @project_options)
+    known!(own, @defaults, @server_options ++ @project_options)
+    own = if project_options == [], do: own, else: [{:python, project!(own, project_options)} | own]
 
     options =
       Map.new(Keyword.merge(@defaults, own), fn {name, value} -> {name, check!(name, value)} end)
 
     {server_options, options}
+  end
+
+  defp project!(own, options) do
+    for {name, value} <- options, not Definition.valid?(name, value) do
+      raise ArgumentError, "option #{inspect(name)} cannot be #{inspect(value)}"
+    end
+
+    {toml, options} = Keyword.pop(options, :pyproject_toml)
+
+    cond do
+      toml == nil ->
+        raise ArgumentError,
+              "#{inspect(Keyword.keys(options))} go with the option :pyproject_toml, which is missing"
+
+      own[:python] != nil ->
+        raise ArgumentError, "of the options :python and :pyproject_toml there can be one"
+
+      true ->
+        Project.at_run_time(toml, options)
+    end
   end
 
   defp known!(options, defaults, others) do
@@ -84,7 +112,10 @@ defmodule Snex.Interpreter.Options do
       else: "; known are #{inspect(Enum.sort(known))}"
   end
 
-  defp check!(:python, value) when is_binary(value) or is_nil(value), do: value
+  defp check!(:python, value) when is_binary(value) or is_nil(value) or is_struct(value, Project),
+    do: value
+
+  defp check!(:python_path, value), do: python_path!(value)
   defp check!(:wrap_exec, value) when is_function(value, 2) or is_nil(value), do: value
 
   defp check!(:wrap_exec, {m, f, a} = value) when is_atom(m) and is_atom(f) and is_list(a),
@@ -127,6 +158,24 @@ defmodule Snex.Interpreter.Options do
 
   defp check!(name, value) do
     raise ArgumentError, "option #{inspect(name)} cannot be #{inspect(value)}"
+  end
+
+  @doc """
+  The folders that the option `:python_path` names.
+  """
+  @spec python_path!(term()) :: [Path.t()]
+  def python_path!(option), do: option |> List.wrap() |> Enum.map(&folder!/1)
+
+  defp folder!(path) when is_binary(path), do: Path.expand(path)
+
+  defp folder!({app, path}) when is_atom(app) and is_binary(path) do
+    # Where the application is now: in a release, or in `_build`, where `priv` is a link to the sources.
+    Application.app_dir(app, path)
+  end
+
+  defp folder!(other) do
+    raise ArgumentError,
+          "expected :python_path to be a folder, {application, folder}, or a list of these, got: #{inspect(other)}"
   end
 
   defp limits!(limits) do

@@ -7,6 +7,12 @@ defmodule Snex.Project.Venv do
   # library. So it is written again by whoever starts Python and finds that the folder has been moved.
   @moduledoc false
 
+  # Written by `link/2`, for archives that follow links.
+  @base "bin/base"
+
+  # From this version on Python needs the line `home`.
+  @needs_home {3, 14}
+
   @doc """
   The environment's Python. A link: Python finds the environment by the path that it was started with.
   """
@@ -60,17 +66,56 @@ defmodule Snex.Project.Venv do
   end
 
   @doc """
-  Puts `home` in pyvenv.cfg right if the folder has been moved since it was written.
+  The program at the end of all links: the base Python's own.
+  """
+  @spec base_program(Path.t()) :: Path.t()
+  def base_program(venv), do: real_path(python(venv))
+
+  @doc """
+  What the names of files with compiled Python have in them, such as `cpython-313`.
+  """
+  @spec cache_tag(Path.t()) :: String.t()
+  def cache_tag(venv) do
+    {major, minor} = version(venv)
+    implementation = venv |> setting("implementation") |> String.downcase()
+    if implementation == "cpython", do: "cpython-#{major}#{minor}", else: "#{implementation}#{major}#{minor}"
+  end
+
+  @doc """
+  Links an environment that is to travel to its Python, `target` being the way from its folder `bin`.
+  """
+  @spec link(Path.t(), Path.t()) :: :ok
+  def link(venv, target) do
+    relink(python(venv), target)
+    File.write!(Path.join(venv, @base), target)
+
+    # A Python outside is where it is, wherever the environment goes.
+    if Path.type(target) == :relative and not needs_home?(venv),
+      do: File.write!(config(venv), Regex.replace(~r/^home\s*=.*\n/m, File.read!(config(venv)), ""))
+
+    settle(venv)
+  end
+
+  @doc """
+  Puts right what moving has broken: the line `home` in pyvenv.cfg, where it is needed, and the link to Python, if it has
+  become a copy.
   """
   @spec settle(Path.t()) :: :ok
   def settle(venv) do
+    with {:error, :einval} <- File.read_link(python(venv)),
+         {:ok, target} <- File.read(Path.join(venv, @base)),
+         do: relink(python(venv), target)
+
     case File.read_link(python(venv)) do
       # A Python outside: where this environment lies makes no difference to it.
       {:ok, "/" <> _} ->
         :ok
 
       {:ok, target} ->
-        write_home(venv, target |> Path.expand(Path.join(venv, "bin")) |> Path.dirname())
+        # A release has no such line where Python does without: its folder may be one that cannot be written to.
+        if setting(venv, "home") != nil or needs_home?(venv),
+          do: write_home(venv, target |> Path.expand(Path.join(venv, "bin")) |> Path.dirname()),
+          else: :ok
 
       {:error, _} ->
         :ok
@@ -79,7 +124,8 @@ defmodule Snex.Project.Venv do
 
   defp write_home(venv, home) do
     old = File.read!(config(venv))
-    new = Regex.replace(~r/^home\s*=.*$/m, old, fn _ -> "home = #{home}" end, global: false)
+    others = Regex.replace(~r/^home\s*=.*\n/m, old, "")
+    new = "home = #{home}\n" <> others
 
     # Several interpreters may start at once: each puts a whole file with the same content in its place.
     if new != old do
@@ -93,11 +139,26 @@ defmodule Snex.Project.Venv do
 
   defp config(venv), do: Path.join(venv, "pyvenv.cfg")
 
-  defp real_path(path) do
-    path
-    |> Path.expand()
-    |> Path.split()
-    |> Enum.reduce("", fn part, done ->
+  defp needs_home?(venv), do: version(venv) >= @needs_home
+
+  defp version(venv) do
+    [major, minor | _] = venv |> setting("version_info") |> String.split(".")
+    {String.to_integer(major), String.to_integer(minor)}
+  end
+
+  # A line of pyvenv.cfg; nil when there is none of that name.
+  defp setting(venv, name) do
+    with [_, value] <- Regex.run(~r/^#{name}\s*=\s*(.*?)\s*$/m, File.read!(config(venv))), do: value
+  end
+
+  @doc """
+  A path without links in it.
+  """
+  @spec real_path(Path.t()) :: Path.t()
+  def real_path(path) do
+    [top | parts] = path |> Path.expand() |> Path.split()
+
+    Enum.reduce(parts, top, fn part, done ->
       here = Path.join(done, part)
 
       case File.read_link(here) do

@@ -1,0 +1,54 @@
+defmodule Mix.Tasks.Snex.Python do
+  @shortdoc "Runs the Python of an interpreter module"
+
+  @moduledoc """
+  Runs the Python of a module that uses `Snex.Interpreter`, with its packages and its `:python_path`.
+
+      mix snex.python MyApp.Numpy -- -c "import numpy; print(numpy.__version__)"
+      mix snex.python MyApp.Numpy --path
+
+  What follows `--` are Python's own arguments. The task ends with Python's exit status. With `--path` it prints where
+  that Python is, for an interactive one or an editor: `$(mix snex.python MyApp.Numpy --path)`.
+  """
+
+  use Mix.Task
+
+  alias Snex.Interpreter.Launch
+  alias Snex.Interpreter.Options
+  alias Snex.Project
+
+  @requirements ["compile"]
+
+  @impl Mix.Task
+  def run([name, "--path"]), do: Mix.shell().info(name |> project!() |> Project.python!())
+
+  def run([name, "--" | args]) do
+    project = project!(name)
+
+    port =
+      Port.open({:spawn_executable, Project.python!(project)}, [
+        :nouse_stdio,
+        :exit_status,
+        args: args,
+        env: [
+          {~c"PYTHONPATH",
+           project.python_path |> Options.python_path!() |> Launch.pythonpath() |> to_charlist()}
+        ]
+      ])
+
+    receive do
+      {^port, {:exit_status, 0}} -> :ok
+      {^port, {:exit_status, status}} -> exit({:shutdown, status})
+    end
+  end
+
+  def run(_args),
+    do: Mix.raise("usage: mix snex.python Module -- ARGUMENTS, or: mix snex.python Module --path")
+
+  defp project!(name) do
+    case Project.Module.named(name) do
+      {:ok, project} -> project
+      {:error, message} -> Mix.raise(message)
+    end
+  end
+end

@@ -1,0 +1,75 @@
+defmodule Mix.Tasks.Snex.Uv do
+  @shortdoc "Runs uv on the project of an interpreter module"
+
+  @moduledoc """
+  Runs uv on the project of a module that uses `Snex.Interpreter`.
+
+      mix snex.uv MyApp.Numpy -- add "pandas>=2"
+      mix snex.uv MyApp.Numpy -- remove pandas
+      mix snex.uv MyApp.Numpy -- tree
+
+  What follows `--` are uv's own arguments. For a module with `:project_path`, uv works in that folder. For one with
+  `:pyproject_toml`, it works on a copy; what it changes in the text is then changed in the module's source file, or
+  shown, when the text is not found there as it is. The next `mix compile` installs what has changed.
+  """
+
+  use Mix.Task
+
+  alias Snex.Project
+
+  @requirements ["compile"]
+
+  @impl Mix.Task
+  def run([name, "--" | [_ | _] = args]) do
+    with {:ok, project} <- Project.Module.named(name),
+         :ok <- Project.Uv.check(project.uv),
+         :ok <- edit(project, args) do
+      :ok
+    else
+      {:error, message} -> Mix.raise(message)
+    end
+  end
+
+  def run(_args), do: Mix.raise("usage: mix snex.uv Module -- ARGUMENTS")
+
+  defp edit(%{source: {:path, path}} = project, args), do: uv(project, args, path)
+
+  defp edit(%{source: {:toml, old}} = project, args) do
+    folder = Path.join(System.tmp_dir!(), "snex-uv-#{System.pid()}-#{System.unique_integer([:positive])}")
+    toml = Path.join(folder, "pyproject.toml")
+
+    try do
+      File.mkdir_p!(folder)
+      File.write!(toml, old)
+      lock = Path.join(Project.dir(project), "uv.lock")
+      if File.exists?(lock), do: File.cp!(lock, Path.join(folder, "uv.lock"))
+
+      with :ok <- uv(project, args, folder) do
+        new = File.read!(toml)
+        if new != old, do: write(project, old, new), else: :ok
+      end
+    after
+      File.rm_rf!(folder)
+    end
+  end
+
+  # The environment is the compiler's to make.
+  defp uv(project, args, folder), do: Project.uv(project, args, folder, %{"UV_NO_SYNC" => "1"})
+
+  defp write(project, old, new) do
+    source = to_string(project.module.module_info(:compile)[:source])
+
+    with {:ok, text} <- File.read(source),
+         {:ok, edited} <- Project.Heredoc.replace(text, old, new) do
+      File.write!(source, edited)
+      Mix.shell().info("#{Path.relative_to_cwd(source)} has the changed text now; `mix compile` installs it")
+    else
+      _ ->
+        Mix.shell().info("""
+        The text was not found in #{Path.relative_to_cwd(source)} as it is. Put this there:
+
+        #{new}\
+        """)
+    end
+  end
+end

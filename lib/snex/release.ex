@@ -1,0 +1,105 @@
+defmodule Snex.Release do
+  @moduledoc """
+  Python in releases.
+
+  Modules that `use Snex.Interpreter` have their Python and its packages below `_build`. A release that is to run elsewhere
+  takes them along with a step after `:assemble`:
+
+      def project do
+        [
+          releases: [
+            my_app: [steps: [:assemble, &Snex.Release.after_assemble/1]]
+          ]
+        ]
+      end
+
+  The release then has a folder `snex` with the projects of the modules that are part of it, and the Pythons that these
+  use. It runs after being moved, without uv, Rust or the source.
+
+  A Python that uv did not install, one of the system (`python_preference: :system`), is not copied: it would not run
+  elsewhere. The machine that the release runs on has to have the same one in the same place, and the step says so. With
+  `python_preference: :only_managed` a release has all that it needs.
+
+  Python 3.14 reads an absolute path from a file of its environment. It is put right at the first start after a move, so
+  with 3.14 that folder has to be writable then. Earlier versions do without.
+  """
+
+  alias Snex.Project
+  alias Snex.Project.Bundle
+
+  @doc """
+  The step: copies what the release's interpreters need to `<release>/snex`, says what it took, and returns the release.
+
+  With the step `:tar` after it, the folder is part of the archive.
+
+  Raises `Mix.Error` when the environment of a module has not been made, or not from what the module says now.
+
+      iex> release = %Mix.Release{path: System.tmp_dir!(), applications: %{}, steps: [:assemble]}
+      iex> Snex.Release.after_assemble(release).steps
+      [:assemble]
+  """
+  @spec after_assemble(Mix.Release.t()) :: Mix.Release.t()
+  def after_assemble(%Mix.Release{} = release) do
+    target = Path.join(release.path, "snex")
+    File.rm_rf!(target)
+
+    case projects(release) do
+      [] ->
+        release
+
+      projects ->
+        for project <- projects, do: bundle(project, target)
+        tags = projects |> Enum.map(&Project.Venv.cache_tag(Project.venv(&1))) |> Enum.uniq()
+        prune_package(release, tags)
+        Mix.shell().info([:green, "* copied ", :reset, "snex (#{megabytes(target)} MB of Python)"])
+        %{release | overlays: ["snex" | release.overlays]}
+    end
+  end
+
+  defp bundle(project, target) do
+    if Project.stale?(project) do
+      Mix.raise(
+        "the Python environment of #{inspect(project.module)} is not up to date: run `mix compile` before the release"
+      )
+    end
+
+    case Bundle.copy(project, target) do
+      {:bundled, _folder} ->
+        :ok
+
+      {:system, python} ->
+        Mix.shell().info([
+          :yellow,
+          "* #{inspect(project.module)} uses a Python of the system: the target needs the same one at #{python}. ",
+          "`python_preference: :only_managed` would put one into the release"
+        ])
+    end
+  end
+
+  # The package of ours, which all of them load.
+  defp prune_package(release, [tag]) do
+    for {:snex, properties} <- release.applications do
+      package = Path.join([release.path, "lib", "snex-#{properties[:vsn]}", "priv", "python"])
+      Bundle.prune_bytecode(package, tag)
+    end
+  end
+
+  defp prune_package(_release, _tags), do: :ok
+
+  defp projects(release) do
+    for {_app, properties} <- release.applications,
+        not Keyword.get(properties, :otp_app?, false),
+        project <- Project.Module.in_ebin(Path.join(properties[:path], "ebin")),
+        do: project
+  end
+
+  defp megabytes(folder) do
+    bytes =
+      for path <- Path.wildcard(Path.join(folder, "**"), match_dot: true),
+          {:ok, %{type: :regular, size: size}} <- [File.lstat(path)],
+          reduce: 0,
+          do: (sum -> sum + size)
+
+    Float.round(bytes / 1_000_000, 1)
+  end
+end

@@ -1,0 +1,80 @@
+defmodule Snex.Mix.TasksTest do
+  use ExUnit.Case, async: true
+
+  alias Snex.OtherProject
+
+  @moduletag :tmp_dir
+  @moduletag timeout: 600_000
+
+  @numpy """
+  defmodule App.Small do
+    # The text below is what `mix snex.uv` changes.
+    use Snex.Interpreter,
+      python_preference: :system,
+      python_path: {:app, "priv/python"},
+      pyproject_toml: \"""
+      [project]
+      name = "app"
+      version = "0.0.0"
+      requires-python = ">=3.10"
+      dependencies = [
+          "iniconfig",
+      ]
+      \"""
+  end
+  """
+
+  test "the tasks, one after the other, in a project of their own", %{tmp_dir: folder} do
+    OtherProject.create!(folder, %{
+      "lib/app/small.ex" => @numpy,
+      "priv/python/mine.py" => "import iniconfig\nanswer = 42\n"
+    })
+
+    # snex.python runs the module's Python, with its packages and its own code.
+    code = "import mine, snex; print('the answer is', mine.answer, snex.__name__)"
+    output = OtherProject.mix!(folder, ["snex.python", "App.Small", "--", "-c", code])
+    assert output =~ "the answer is 42 snex"
+    assert {_, 3} = OtherProject.mix(folder, ["snex.python", "App.Small", "--", "-c", "raise SystemExit(3)"])
+    path = folder |> OtherProject.mix!(["snex.python", "App.Small", "--path"]) |> String.trim()
+    assert path == Path.join(folder, "_build/dev/snex/projects/App.Small/.venv/bin/python")
+    assert {message, 1} = OtherProject.mix(folder, ["snex.python", "App.Large", "--path"])
+    assert message =~ "there is no module App.Large"
+
+    # snex.uv changes the text in the source file, where it stands.
+    output = OtherProject.mix!(folder, ["snex.uv", "App.Small", "--", "add", "packaging"])
+    assert output =~ "lib/app/small.ex has the changed text now"
+    source = File.read!(Path.join(folder, "lib/app/small.ex"))
+
+    assert source =~
+             ~r/dependencies = \[\n        "iniconfig",\n        "packaging>=[\d.]+",\n    \]\n    """\n/
+
+    assert source =~ "# The text below"
+
+    # What has changed is stale, and the next compilation installs it.
+    output =
+      OtherProject.mix!(folder, ["snex.python", "App.Small", "--", "-c", "import packaging; print('there')"])
+
+    assert output =~ "there"
+
+    # snex.doctor finds all well, and what is broken.
+    output = OtherProject.mix!(folder, ["snex.doctor"])
+    assert output =~ ~r/good  native code +\S+snex_nif.so/
+    assert output =~ ~r/good  App.Small/
+    assert output =~ ~r/good    its Python +CPython 3/
+
+    {output, 1} =
+      OtherProject.mix(folder, [
+        "do",
+        "compile",
+        "+",
+        "run",
+        "--no-start",
+        "-e",
+        ~S|File.rm_rf!("_build/dev/snex/projects/App.Small/.venv/bin/python")|,
+        "+",
+        "snex.doctor"
+      ])
+
+    assert output =~ ~r/BAD   App.Small +has to be made again: mix compile/
+  end
+end

@@ -1,0 +1,59 @@
+defmodule Snex.OtherProject do
+  @moduledoc """
+  A Mix project beside this one, as a user has it: made in a folder, built and run by Mix as a program of its own.
+  """
+
+  import ExUnit.Assertions
+
+  @root Path.expand("../..", __DIR__)
+
+  @doc """
+  Makes a project `app` with Snex as a dependency in `folder`. `files` maps paths to contents; `mix` is put into the
+  keyword list of `project/0`.
+  """
+  def create!(folder, files, mix \\ "") do
+    write!(folder, "mix.exs", """
+    defmodule App.MixProject do
+      use Mix.Project
+
+      def project do
+        [app: :app, version: "0.1.0", deps: [{:snex, path: #{inspect(@root)}}]#{mix}]
+      end
+
+      def application, do: [extra_applications: [:logger]]
+    end
+    """)
+
+    for {path, content} <- files, do: write!(folder, path, content)
+    folder
+  end
+
+  @doc """
+  Writes a file of the project.
+  """
+  def write!(folder, path, content) do
+    path = Path.join(folder, path)
+    File.mkdir_p!(Path.dirname(path))
+    File.write!(path, content)
+  end
+
+  @doc """
+  Runs `mix` in the project, with none of this one's settings but the folder where cargo builds. Returns what it said.
+  """
+  def mix!(folder, args, env \\ []) do
+    {output, status} = mix(folder, args, env)
+    assert status == 0, output
+    output
+  end
+
+  @doc """
+  As `mix!/3`, with the exit status, whatever it is.
+  """
+  def mix(folder, args, env \\ []) do
+    # One target folder for all: what cargo has built for this project it need not build again.
+    target = System.get_env("CARGO_TARGET_DIR") || Path.join(@root, "_build/snex_native")
+
+    env = [{"MIX_ENV", nil}, {"ERL_LIBS", nil}, {"MIX_BUILD_PATH", nil}, {"CARGO_TARGET_DIR", target}] ++ env
+    System.cmd("mix", args, cd: folder, env: env, stderr_to_stdout: true)
+  end
+end
