@@ -1,0 +1,176 @@
+defmodule Snex.ReleaseTest do
+  use ExUnit.Case, async: true
+
+  alias Snex.ManagedPython
+  alias Snex.OtherProject
+
+  doctest Snex.Release
+
+  @moduletag :tmp_dir
+  @moduletag timeout: 600_000
+
+  defp toml(name, dependencies) do
+    """
+    pyproject_toml: \"""
+      [project]
+      name = "#{name}"
+      version = "0.0.0"
+      requires-python = ">=3.10"
+      dependencies = #{inspect(dependencies)}
+      \"""
+    """
+  end
+
+  defp app(opts) do
+    """
+    defmodule App.Numpy do
+      use Snex.Interpreter, python_path: {:app, "priv/python"}, #{opts}
+    end
+
+    defmodule App do
+      def compute do
+        {:ok, inp} = App.Numpy.start_link(init_script: "import numpy as np, sys, mine")
+        {:ok, value} = Snex.pyeval(inp, "return mine.double(float(np.arange(10).sum()))")
+        {:ok, files} = Snex.pyeval(inp, "return [np.__file__, mine.__file__, snex.__file__, sys.base_prefix]")
+        IO.inspect(value: value, files: files)
+      end
+    end
+    """
+  end
+
+  @mine "def double(x):\n    return 2 * x\n"
+
+  # A release that the program finds nothing for but what the system has: no uv, no cargo, no Elixir.
+  defp run(release) do
+    env = [
+      {"PATH", "/usr/bin:/bin"},
+      {"PYTHONPATH", nil},
+      {"HOME", release},
+      {"RELEASE_ROOT", nil},
+      {"MIX_ENV", nil}
+    ]
+
+    System.cmd(Path.join(release, "bin/app"), ["eval", "App.compute()"], env: env, stderr_to_stdout: true)
+  end
+
+  defp files(folder), do: Path.wildcard(Path.join(folder, "**"), match_dot: true)
+
+  test "a release with a managed Python runs elsewhere, with what it needs and no more", %{tmp_dir: tmp_dir} do
+    uv = ManagedPython.uv(tmp_dir)
+
+    source =
+      OtherProject.create!(
+        Path.join(tmp_dir, "app"),
+        %{
+          "lib/app.ex" =>
+            app("python_preference: :only_managed, uv: #{inspect(uv)}, " <> toml("app", ["numpy>=2"])),
+          "priv/python/mine.py" => @mine
+        },
+        ", releases: [app: [steps: [:assemble, &Snex.Release.after_assemble/1, :tar]]]"
+      )
+
+    env = [{"MIX_ENV", "prod"}]
+    OtherProject.mix!(source, ["compile"], env)
+    # A Python and a project that nothing uses any more, and bytecode of another version.
+    root = Path.join(source, "_build/prod/snex")
+    File.mkdir_p!(Path.join(root, "python/cpython-3.9.0-left-over/bin"))
+    File.mkdir_p!(Path.join(root, "projects/App.Gone/.venv"))
+    [numpy] = Path.wildcard(Path.join(root, "projects/App.Numpy/.venv/lib/python3*/site-packages/numpy"))
+    File.mkdir_p!(Path.join(numpy, "__pycache__"))
+    File.write!(Path.join(numpy, "__pycache__/version.cpython-39.pyc"), "")
+
+    output = OtherProject.mix!(source, ["release"], env)
+    assert output =~ ~r/\* copied snex \(\d+\.\d MB of Python\)/
+
+    # Elsewhere, without the source, `_build`, and all that is on PATH.
+    release = Path.join(tmp_dir, "elsewhere")
+    File.rename!(Path.join(source, "_build/prod/rel/app"), release)
+    archive = Path.join(tmp_dir, "app.tar.gz")
+    File.rename!(Path.join(source, "_build/prod/app-0.1.0.tar.gz"), archive)
+    File.rm_rf!(source)
+
+    snex = Path.join(release, "snex")
+    assert File.ls!(Path.join(snex, "projects")) == ["App.Numpy"]
+    assert [python] = File.ls!(Path.join(snex, "python"))
+    refute python =~ "left-over"
+    assert [program] = File.ls!(Path.join([snex, "python", python, "bin"]))
+    assert program =~ ~r/^python3\.\d+$/
+
+    for file <- files(snex) do
+      with {:ok, target} <- File.read_link(file),
+           do: assert(Path.type(target) == :relative, "#{file} -> #{target}")
+
+      refute file =~ "cpython-39"
+    end
+
+    # Nothing has to be put right, so the folder may be one that cannot be written to.
+    settings = Path.join(snex, "projects/App.Numpy/.venv/pyvenv.cfg")
+    before = File.read!(settings)
+    assert {output, 0} = run(release)
+    assert output =~ "value: 90.0"
+    for [_, file] <- Regex.scan(~r/"(\/[^"]+)"/, output), do: assert(String.starts_with?(file, release), file)
+    assert File.read!(settings) == before
+
+    # An archive follows links: the copies are links again when it runs.
+    unpacked = Path.join(tmp_dir, "unpacked")
+    :ok = :erl_tar.extract(to_charlist(archive), [:compressed, cwd: to_charlist(unpacked)])
+    File.rm_rf!(release)
+    assert {output, 0} = run(unpacked)
+    assert output =~ "value: 90.0"
+
+    for [_, file] <- Regex.scan(~r/"(\/[^"]+)"/, output),
+        do: assert(String.starts_with?(file, unpacked), file)
+
+    assert {:ok, "../" <> _} = File.read_link(Path.join(unpacked, "snex/projects/App.Numpy/.venv/bin/python"))
+  end
+
+  test "with a Python of the system it says that the target needs the same one, and runs", %{tmp_dir: tmp_dir} do
+    source =
+      OtherProject.create!(
+        Path.join(tmp_dir, "app"),
+        %{
+          "lib/app.ex" => app("python_preference: :only_system, " <> toml("app", ["numpy>=2"])),
+          "priv/python/mine.py" => @mine
+        },
+        ", releases: [app: [steps: [:assemble, &Snex.Release.after_assemble/1]]]"
+      )
+
+    env = [{"MIX_ENV", "prod"}]
+    OtherProject.mix!(source, ["compile"], env)
+    output = OtherProject.mix!(source, ["release"], env)
+
+    assert [_, python] =
+             Regex.run(
+               ~r/App.Numpy uses a Python of the system: the target needs the same one at (\S+)\./,
+               output
+             )
+
+    release = Path.join(tmp_dir, "elsewhere")
+    File.rename!(Path.join(source, "_build/prod/rel/app"), release)
+    File.rm_rf!(source)
+
+    refute File.exists?(Path.join(release, "snex/python"))
+    assert File.read_link!(Path.join(release, "snex/projects/App.Numpy/.venv/bin/python")) == python
+    assert {output, 0} = run(release)
+    assert output =~ "value: 90.0"
+  end
+
+  test "an environment that is not up to date is an error that says what to do", %{tmp_dir: tmp_dir} do
+    source =
+      OtherProject.create!(
+        Path.join(tmp_dir, "app"),
+        %{
+          "lib/app.ex" => app("python_preference: :only_system, " <> toml("app", []))
+        },
+        ", releases: [app: [steps: [:assemble, &Snex.Release.after_assemble/1]]]"
+      )
+
+    env = [{"MIX_ENV", "prod"}]
+    OtherProject.mix!(source, ["compile"], env)
+    File.rm!(Path.join(source, "_build/prod/snex/projects/App.Numpy/stamp"))
+    assert {output, 1} = OtherProject.mix(source, ["release", "--no-compile"], env)
+
+    assert output =~
+             "the Python environment of App.Numpy is not up to date: run `mix compile` before the release"
+  end
+end
