@@ -1,3 +1,4 @@
+Code.require_file("mix/prebuilt.ex", __DIR__)
 Code.require_file("mix/compile_cargo.ex", __DIR__)
 
 defmodule Snex.MixProject do

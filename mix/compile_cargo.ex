@@ -12,6 +12,8 @@ defmodule Mix.Tasks.Compile.Cargo do
   source changed. Cargo's target folder lies beside the folders of the environments (`_build/snex_native`), so that
   `dev`, `test` and `prod` share one; `CARGO_TARGET_DIR` moves it elsewhere.
 
+  With `SNEX_PREBUILT`, the path of an archive that `mix snex.prebuild` made, the native code is taken from there.
+
   The task lives outside `lib` because it has to run before anything in `lib` is compiled.
   """
 
@@ -64,6 +66,26 @@ defmodule Mix.Tasks.Compile.Cargo do
   ## The native code
 
   defp build_native(old, force?) do
+    case System.get_env("SNEX_PREBUILT") do
+      unset when unset in [nil, ""] -> build_with_cargo(old, force?)
+      archive -> take_prebuilt(Path.expand(archive), old, force?)
+    end
+  end
+
+  defp take_prebuilt(archive, old, force?) do
+    stamp = {:prebuilt, File.regular?(archive) and Snex.Prebuilt.sha256(archive)}
+
+    if not force? and stamp == old.rust and Enum.all?(installed_paths(), &File.exists?/1) do
+      {:ok, stamp, []}
+    else
+      case Snex.Prebuilt.install(archive, native_dir(), Mix.Project.config()[:version]) do
+        :ok -> {:ok, stamp, []}
+        {:error, message} -> Mix.raise("SNEX_PREBUILT cannot be used: " <> message)
+      end
+    end
+  end
+
+  defp build_with_cargo(old, force?) do
     stamp = stamp(rust_sources(), Enum.map(@cargo_settings, &System.get_env/1))
 
     if not force? and stamp == old.rust and Enum.all?(installed_paths(), &File.exists?/1) do

@@ -6,15 +6,27 @@ defmodule Snex.Markdown do
   @doc """
   The blocks of Elixir in a file, in order, as `{line, code}`.
   """
-  def elixir_blocks(path) do
+  def elixir_blocks(path), do: for({"elixir", line, code} <- blocks(path), do: {line, code})
+
+  @doc """
+  All blocks in a file, in order, as `{language, line, content}`.
+  """
+  def blocks(path) do
     path
     |> File.stream!()
     |> Enum.with_index(1)
     |> Enum.reduce({nil, []}, fn
-      {"```elixir" <> _, line}, {nil, blocks} -> {{line + 1, []}, blocks}
-      {"```" <> _, _line}, {{start, lines}, blocks} -> {nil, [{start, join(lines)} | blocks]}
-      {text, _line}, {{start, lines}, blocks} -> {{start, [text | lines]}, blocks}
-      {_text, _line}, {nil, blocks} -> {nil, blocks}
+      {"```" <> language, line}, {nil, blocks} ->
+        {{String.trim(language), line + 1, []}, blocks}
+
+      {"```" <> _, _line}, {{language, start, lines}, blocks} ->
+        {nil, [{language, start, join(lines)} | blocks]}
+
+      {text, _line}, {{language, start, lines}, blocks} ->
+        {{language, start, [text | lines]}, blocks}
+
+      {_text, _line}, {nil, blocks} ->
+        {nil, blocks}
     end)
     |> then(fn {nil, blocks} -> Enum.reverse(blocks) end)
   end
