@@ -37,7 +37,7 @@ defmodule Snex.ManagedPython do
   def uv(dir, env \\ env()) do
     exports = for {name, value} <- env, do: "export #{name}='#{value}'\n"
     path = Path.join(dir, "uv")
-    File.write!(path, ["#!/bin/sh\n", exports, ~s(exec uv "$@"\n)])
+    File.write!(path, ["#!/bin/sh\n", exports, ~s(exec "#{System.find_executable("uv")}" "$@"\n)])
     File.chmod!(path, 0o755)
     path
   end
