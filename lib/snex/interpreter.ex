@@ -32,7 +32,7 @@ defmodule Snex.Interpreter do
     * `:python_path` - the default of that option of `start_link/1`
 
   uv runs when the module is compiled, and not again until something changes. The module gets `start_link/1`,
-  `child_spec/1`, `os_pid/1` and `stop/3`; `start_link/1` and `child_spec/1` can be overridden.
+  `child_spec/1`, `os_pid/1`, `info/1` and `stop/3`; `start_link/1` and `child_spec/1` can be overridden.
 
   ## What happens to the process
 

@@ -56,6 +56,12 @@ defmodule Snex.Interpreter.Definition do
       defdelegate os_pid(interpreter), to: Snex.Interpreter
 
       @doc """
+      What this interpreter is and does; see `Snex.Interpreter.info/1`.
+      """
+      @spec info(Snex.Interpreter.server()) :: map()
+      defdelegate info(interpreter), to: Snex.Interpreter
+
+      @doc """
       Stops an interpreter; see `Snex.Interpreter.stop/3`.
       """
       @spec stop(Snex.Interpreter.server(), term(), timeout()) :: :ok

@@ -24,7 +24,7 @@ defmodule Snex.Interpreter.DefinitionTest do
 
   @toml ~S|pyproject_toml: "[project]\nname = 'm'\nversion = '0.0.0'\nrequires-python = '>=3.10'\n"|
 
-  test "the module has a Python of its own" do
+  test "the module gets start_link/1, child_spec/1, os_pid/1, info/1, stop/1,2,3, and a Python below _build/$MIX_ENV/snex" do
     module = define(@toml)
     refute module.__mix_recompile__?()
     assert %{id: ^module, start: {^module, :start_link, [[]]}} = module.child_spec([])
@@ -37,16 +37,25 @@ defmodule Snex.Interpreter.DefinitionTest do
     assert {:ok, {^venv, ^pid}} =
              Snex.pyeval(interpreter, "import sys, os\nreturn sys.prefix, os.getpid()")
 
+    assert %{os_pid: ^pid, requests_served: 1} = module.info(interpreter)
     assert module.stop(interpreter) == :ok
+
+    for stop <- [&module.stop(&1, :normal), &module.stop(&1, :normal, 60_000)] do
+      {:ok, interpreter} = module.start_link([])
+      assert stop.(interpreter) == :ok
+      refute Process.alive?(interpreter)
+    end
   end
 
-  test "functions can be overridden" do
+  test "start_link/1, child_spec/1 and __mix_recompile__?/0 can be overridden" do
     name = "Snex.DefinitionTest.Overridden"
 
     code = """
     defmodule #{name} do
       use Snex.Interpreter, #{@toml}
       def start_link(opts), do: super(Keyword.put(opts, :init_script, "x = 42"))
+      def child_spec(opts), do: Map.put(super(opts), :restart, :transient)
+      def __mix_recompile__?, do: {:asked, super()}
     end
     """
 
@@ -55,18 +64,20 @@ defmodule Snex.Interpreter.DefinitionTest do
     end)
 
     {[{module, _}], _} = with_io(fn -> Code.compile_string(code) end)
+    assert %{id: ^module, restart: :transient, shutdown: 1_300} = module.child_spec(stop_timeout: 300)
+    assert module.__mix_recompile__?() == {:asked, false}
     {:ok, interpreter} = module.start_link([])
     assert Snex.pyeval(interpreter, "return x") == {:ok, 42}
     module.stop(interpreter)
   end
 
-  test "exactly one source" do
+  test "exactly one of :pyproject_toml and :project_path is required" do
     assert error("[]") =~ "one of :pyproject_toml and :project_path"
     assert error(@toml <> ~s|, project_path: "x"|) =~ "one of :pyproject_toml and :project_path"
     assert error(~s|project_path: "/no/such"|) =~ "no pyproject.toml in /no/such"
   end
 
-  test "options are checked, with the nearest known one" do
+  test "an option that is not known is a compile error, which names it and the nearest known one" do
     assert error(@toml <> ", python_preferense: :system") =~ "Did you mean :python_preference?"
     assert error(@toml <> ", python_preference: :any") =~ "[python_preference: :any]"
     assert error(@toml <> ", groups: :dev") =~ "[groups: :dev]"
