@@ -39,6 +39,31 @@ defmodule Snex.CancelTest do
     assert Snex.pyeval(inp, "return 1", timeout: 60_000) == {:ok, 1}
   end
 
+  test "when the caller is killed, code that awaits is cancelled" do
+    inp = start_interpreter!()
+    {:ok, env} = Snex.make_env(inp)
+    {:ok, nil} = Snex.pyeval(env, "import asyncio; cancelled = asyncio.Event()")
+    test = self()
+
+    pid =
+      spawn(fn ->
+        code = """
+        try:
+            await snex.send(test, "running")
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+        """
+
+        Snex.pyeval(env, code, %{"test" => test}, timeout: :infinity)
+      end)
+
+    assert_receive "running", 60_000
+    Process.exit(pid, :kill)
+    assert Snex.pyeval(env, "await cancelled.wait(); return True", timeout: 60_000) == {:ok, true}
+    assert Interpreter.info(inp).requests_in_flight == 0
+  end
+
   test "finally blocks run, and Cancelled is no Exception" do
     inp = start_interpreter!()
     {:ok, env} = Snex.make_env(inp)
@@ -120,7 +145,7 @@ defmodule Snex.CancelTest do
 
   @c_call "sum(range(10 ** 15))"
 
-  test "code in C that never returns is reported as stuck" do
+  test "on_stuck: :report, the default: code in C that never returns is reported in the log" do
     inp = start_interpreter!(stop_timeout: 0)
 
     log =
@@ -132,7 +157,7 @@ defmodule Snex.CancelTest do
     assert log =~ "is stuck: request"
   end
 
-  test "with on_stuck: :restart it is replaced by its supervisor" do
+  test "on_stuck: :restart: an interpreter that is stuck is ended, and replaced by its supervisor" do
     name = :"stuck_#{System.unique_integer([:positive])}"
     start_supervised!({Interpreter, name: name, on_stuck: :restart})
     os_pid = Interpreter.os_pid(name)

@@ -1,8 +1,6 @@
 defmodule Snex.InterpreterTest do
   use Snex.Case, async: true
 
-  import ExUnit.CaptureIO
-
   doctest Snex.Interpreter
 
   setup do
@@ -10,113 +8,23 @@ defmodule Snex.InterpreterTest do
     :ok
   end
 
-  describe "start_link" do
-    test "runs Python as a process of its own, in a session of its own" do
-      inp = start_interpreter!()
-      {:ok, {pid, sid}} = Snex.pyeval(inp, "import os; return os.getpid(), os.getsid(0)")
-      assert pid == sid
-      assert Interpreter.os_pid(inp) == pid
-    end
-
-    test "takes folder, environment and label" do
-      inp = start_interpreter!(cd: "/", environment: %{"ANIMAL" => "snake"}, label: :my_label)
-      assert Snex.pyeval(inp, "import os; return os.getcwd(), os.environ['ANIMAL']") == {:ok, {"/", "snake"}}
-      assert :proc_lib.get_label(inp) == :my_label
-    end
-
-    test "extends PYTHONPATH, and does not replace it" do
-      inp = start_interpreter!(environment: %{"PYTHONPATH" => "/somewhere/else"})
-      {:ok, path} = Snex.pyeval(inp, "import sys; return sys.path")
-      assert "/somewhere/else" in path
-      assert Enum.any?(path, &String.ends_with?(&1, "snex/priv/python"))
-    end
-
-    test "runs Python through what wrap_exec returns" do
-      wrap = fn python, args -> {"env", ["WRAPPED=yes", python | args]} end
-      inp = start_interpreter!(wrap_exec: wrap)
-      assert Snex.pyeval(inp, "import os; return os.environ['WRAPPED']") == {:ok, "yes"}
-
-      inp = start_interpreter!(wrap_exec: {__MODULE__, :wrap, ["tuple"]})
-      assert Snex.pyeval(inp, "import os; return os.environ['WRAPPED']") == {:ok, "tuple"}
-    end
-
-    def wrap(value, python, args), do: {"env", ["WRAPPED=#{value}", python | args]}
-
-    test "talks over standard input and output where asked to, and prints do no harm" do
-      # Like ssh or docker: only the standard streams pass through.
-      wrap = fn python, args ->
-        {"sh", ["-c", "exec 3>&- 4>&-; cat | \"$0\" \"$@\" | cat", python | args]}
+  describe "an interpreter process" do
+    test "has a name of any kind, by which os_pid, info and stop reach it" do
+      for {server, pid} <- start_named_interpreters!() do
+        assert Interpreter.os_pid(server) == Interpreter.os_pid(pid)
+        assert Interpreter.info(server).os_pid == Interpreter.os_pid(pid)
       end
 
-      inp = start_interpreter!(port_opts: [:use_stdio], wrap_exec: wrap)
-      assert Snex.pyeval(inp, "print('not a frame', flush=True); return 1") == {:ok, 1}
-      large = String.duplicate("x", 1_000_000)
-      assert Snex.pyeval(inp, "return x", %{"x" => large}) == {:ok, large}
-    end
-
-    test "fails with the reason of a failing init script" do
-      assert {:error, %Error{code: :python_runtime_error, reason: "not today"}} =
-               Interpreter.start_link(init_script: "raise RuntimeError('not today')")
-    end
-
-    test "fails when the init script takes too long, and leaves no Python behind" do
-      path = Path.join(System.tmp_dir!(), "snex-pid-#{System.unique_integer([:positive])}")
-      on_exit(fn -> File.rm(path) end)
-      script = "import os, time\nopen(path, 'w').write(str(os.getpid()))\ntime.sleep(1000)"
-
-      assert {:error, %Error{code: :init_script_timeout}} =
-               Interpreter.start_link(
-                 init_script: {script, %{"path" => path}},
-                 init_script_timeout: 2_000,
-                 stop_timeout: 0
-               )
-
-      refute exists?(File.read!(path))
-    end
-
-    test "fails when there is no such Python" do
-      assert {:error, %Error{code: :call_failed, reason: reason}} =
-               Interpreter.start_link(python: "/no/python")
-
-      assert reason =~ "/no/python"
-    end
-
-    test "fails when the program is no interpreter, and says what it said" do
-      assert {:error, error} =
-               Interpreter.start_link(wrap_exec: fn _, _ -> {"sh", ["-c", "echo no luck >&2; exit 9"]} end)
-
-      assert %Error{code: :interpreter_exited, reason: {:exit_status, 9}, traceback: ["no luck\n"]} = error
-      assert Exception.message(error) =~ "Python exited with status 9\n\nno luck"
-    end
-
-    test "fails when garbage comes instead of frames, and quotes it" do
-      wrap = fn _python, _args -> {"sh", ["-c", "echo this is no frame >&4; sleep 1000"]} end
-      assert {:error, %Error{code: :internal_error, reason: reason}} = Interpreter.start_link(wrap_exec: wrap)
-      assert reason == ~S(expected a frame, got "this is no frame\n")
-    end
-
-    test "returns at once with sync_start?: false, and calls wait for the start" do
-      inp = start_interpreter!(sync_start?: false, init_script: "import time; time.sleep(0.3); ready = True")
-      assert Snex.pyeval(inp, "return ready") == {:ok, true}
-    end
-
-    test "with sync_start?: false a failing start makes the process exit" do
-      {:ok, inp} = Interpreter.start_link(sync_start?: false, init_script: "raise ValueError('later')")
-      assert_receive {:EXIT, ^inp, %Error{reason: "later"}}, 60_000
-    end
-
-    test "names an unknown option and the nearest known one" do
-      assert_raise ArgumentError, "unknown option :pyton, did you mean :python?", fn ->
-        Interpreter.start_link(pyton: "python3")
+      for name <- [:"stopped_#{System.unique_integer([:positive])}", {:global, make_ref()}] do
+        {:ok, inp} = Interpreter.start_link(name: name)
+        assert Interpreter.stop(name) == :ok
+        refute Process.alive?(inp)
       end
+    end
 
-      assert_raise ArgumentError, ~r/unknown option :zzz; known are \[:allow,/, fn ->
-        Interpreter.start_link(zzz: 1)
-      end
-
-      assert_raise ArgumentError, ~r/option :stop_timeout cannot be :never/, fn ->
-        Interpreter.start_link(stop_timeout: :never)
-      end
+    test "has a child_spec whose id is its name, or the module" do
+      assert %{id: Interpreter, start: {Interpreter, :start_link, [[]]}} = Interpreter.child_spec([])
+      assert %{id: :mine} = Interpreter.child_spec(name: :mine)
     end
 
     test "works under a supervisor, which restarts it" do
@@ -130,10 +38,66 @@ defmodule Snex.InterpreterTest do
       assert Snex.pyeval(name, "return 1") == {:ok, 1}
       refute Interpreter.os_pid(name) == first
     end
+
+    test "that is killed takes Python with it" do
+      {:ok, inp} = Interpreter.start_link()
+      os_pid = Interpreter.os_pid(inp)
+      Process.exit(inp, :kill)
+      assert_receive {:EXIT, ^inp, :killed}
+      await_gone([os_pid])
+      assert {:error, %Error{code: :call_failed, reason: :noproc}} = Snex.pyeval(inp, "return 1")
+    end
+  end
+
+  describe "info" do
+    test "tells Python's version, implementation, executable, encoder and os_pid, uptime, requests, environments, memory" do
+      inp = start_interpreter!()
+      {:ok, env} = Snex.make_env(inp)
+
+      {:ok, {version, executable}} =
+        Snex.pyeval(env, "import sys; return sys.version.split()[0], sys.executable")
+
+      test = self()
+
+      waiting =
+        Task.async(fn ->
+          code = "import asyncio; done = asyncio.Event(); await snex.send(test, 'here'); await done.wait()"
+          Snex.pyeval(env, code, %{"test" => test}, timeout: :infinity)
+        end)
+
+      assert_receive "here", 60_000
+      info = Interpreter.info(inp)
+      assert %{python: ^version, executable: ^executable, environments: 1, requests_in_flight: 1} = info
+      assert info.implementation in ["CPython", "PyPy"]
+      assert info.requests_served >= 2
+      assert info.os_pid == Interpreter.os_pid(inp)
+      assert info.uptime >= 0
+      assert info.memory > 1_000_000
+      assert info.encoder in ["pure", "native"]
+      {:ok, nil} = Snex.pyeval(env, "done.set()")
+      assert Task.await(waiting) == {:ok, nil}
+      assert Interpreter.info(inp).requests_in_flight == 0
+    end
+
+    test "counts the resident memory of the whole process tree" do
+      inp = start_interpreter!()
+      before = Interpreter.info(inp).memory
+      size = 200_000_000
+
+      code = """
+      import subprocess, sys
+      script = f"x = bytearray(b'x') * {size}; print('ready', flush=True); input()"
+      child = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+      child.stdout.readline()
+      """
+
+      assert Snex.pyeval(inp, code, %{"size" => size}, timeout: 60_000) == {:ok, nil}
+      assert Interpreter.info(inp).memory > before + size
+    end
   end
 
   describe "when Python ends" do
-    test "by itself, the interpreter exits with its status, and callers know at once" do
+    test "by itself, the interpreter exits with its exit status and last words, and callers get the same" do
       {:ok, inp} = Interpreter.start_link()
 
       waiting =
@@ -151,20 +115,41 @@ defmodule Snex.InterpreterTest do
       assert_receive {:EXIT, ^inp, ^error}, 60_000
     end
 
-    test "by a signal, its name is known" do
-      {:ok, inp} = Interpreter.start_link()
-      assert {:error, error} = Snex.pyeval(inp, "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")
+    test "by a signal, the exit status is 128 and its number, and the error has its name" do
+      for {name, number} <- [SIGSEGV: 11, SIGKILL: 9, SIGABRT: 6] do
+        {:ok, inp} = Interpreter.start_link()
+        assert {:error, error} = Snex.pyeval(inp, "import os; os.kill(os.getpid(), #{number})")
+        status = 128 + number
+        name = to_string(name)
 
-      assert %Error{code: :interpreter_exited, reason: {:exit_status, 139}, exception: %{signal: "SIGSEGV"}} =
-               error
+        assert %Error{code: :interpreter_exited, reason: {:exit_status, ^status}, exception: %{signal: ^name}} =
+                 error
 
-      assert Exception.message(error) =~ "ended by SIGSEGV"
+        assert Exception.message(error) =~ "ended by #{name} (exit status #{status})"
+        assert_receive {:EXIT, ^inp, ^error}, 60_000
+      end
+    end
+
+    test "the error has the last lines of stderr, of Python and of C code" do
+      {:ok, inp} = Interpreter.start_link(output: :discard)
+
+      code = """
+      import os, sys
+      for n in range(100):
+          print("line", n, file=sys.stderr)
+      os.write(2, b"from C\\n")
+      os._exit(1)
+      """
+
+      assert {:error, %Error{traceback: lines} = error} = Snex.pyeval(inp, code)
+      assert lines == Enum.map(81..99, &"line #{&1}\n") ++ ["from C\n"]
+      assert Exception.message(error) =~ "Python exited with status 1\n\nline 81\n"
       assert_receive {:EXIT, ^inp, ^error}, 60_000
     end
   end
 
   describe "stop" do
-    test "returns when Python and all it started is gone, and tells callers why" do
+    test "returns once Python and everything it started is gone and reaped; pending callers get the reason" do
       {:ok, inp} = Interpreter.start_link()
 
       {:ok, child} =
@@ -174,19 +159,53 @@ defmodule Snex.InterpreterTest do
         )
 
       os_pid = Interpreter.os_pid(inp)
+      waiting = pending_call(inp)
+      assert Interpreter.stop(inp, :shutdown) == :ok
+      refute exists?(os_pid)
+      refute exists?(child)
+      assert Task.await(waiting) == {:error, %Error{code: :call_failed, reason: :shutdown}}
+    end
+
+    test "has stop/1, stop/2 and stop/3: with a reason, :normal by default, and a timeout, none by default" do
+      for {stop, reason} <- [
+            {&Interpreter.stop/1, :normal},
+            {&Interpreter.stop(&1, :shutdown), :shutdown},
+            {&Interpreter.stop(&1, {:shutdown, :why}, 60_000), {:shutdown, :why}}
+          ] do
+        {:ok, inp} = Interpreter.start_link()
+        pending = pending_call(inp)
+        assert stop.(inp) == :ok
+        assert_received {:EXIT, ^inp, ^reason}
+        assert Task.await(pending) == {:error, %Error{code: :call_failed, reason: reason}}
+      end
+
+      assert {:noproc, _} = catch_exit(Interpreter.stop(:nobody_here))
+    end
+
+    test "exits when its timeout is over, and what it began goes on" do
+      {:ok, inp} = Interpreter.start_link(stop_timeout: 1_000)
+
+      code =
+        "import subprocess; return subprocess.Popen(['sh', '-c', 'trap : TERM; while :; do sleep 0.1; done']).pid"
+
+      {:ok, child} = Snex.pyeval(inp, code)
+      assert {:timeout, _} = catch_exit(Interpreter.stop(inp, :normal, 0))
+      assert_receive {:EXIT, ^inp, :normal}, 60_000
+      refute exists?(child)
+    end
+
+    # A call that waits for an answer, and has begun to.
+    defp pending_call(inp) do
       test = self()
 
-      waiting =
+      task =
         Task.async(fn ->
           code = "import asyncio; await snex.send(test, 'waiting'); await asyncio.Event().wait()"
           Snex.pyeval(inp, code, %{"test" => test}, timeout: :infinity)
         end)
 
       assert_receive "waiting", 60_000
-      assert Interpreter.stop(inp, :shutdown) == :ok
-      refute exists?(os_pid)
-      refute exists?(child)
-      assert Task.await(waiting) == {:error, %Error{code: :call_failed, reason: :shutdown}}
+      task
     end
 
     test "lets code clean up within the grace" do
@@ -221,33 +240,6 @@ defmodule Snex.InterpreterTest do
       # Without an interrupt this would take the whole grace, which is longer than a test may run.
       assert Interpreter.stop(inp) == :ok
       assert {:error, %Error{code: :call_failed, reason: :normal}} = Task.await(blocked)
-    end
-
-    test "a killed interpreter process takes Python with it" do
-      {:ok, inp} = Interpreter.start_link()
-      os_pid = Interpreter.os_pid(inp)
-      Process.exit(inp, :kill)
-      assert_receive {:EXIT, ^inp, :killed}
-      await_gone([os_pid])
-      assert {:error, %Error{code: :call_failed, reason: :noproc}} = Snex.pyeval(inp, "return 1")
-    end
-  end
-
-  describe "output" do
-    test "goes to the interpreter's group leader, whatever its size and whole characters at a time" do
-      text =
-        capture_io(fn ->
-          {:ok, inp} = Interpreter.start_link()
-          {:ok, nil} = Snex.pyeval(inp, "for n in range(50_000): print('ä€𝄞', n)", timeout: 60_000)
-          Interpreter.stop(inp)
-        end)
-
-      assert text == Enum.map_join(0..49_999, &"ä€𝄞 #{&1}\n")
-    end
-
-    test "input is at its end at once" do
-      inp = start_interpreter!()
-      assert {:error, %Error{exception: %{type: "EOFError"}}} = Snex.pyeval(inp, "input()")
     end
   end
 end

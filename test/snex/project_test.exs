@@ -244,9 +244,14 @@ defmodule Snex.ProjectTest do
     assert Enum.frequencies(calls.())["sync"] == 1
   end
 
-  test "the Python is found after the folder has been moved", context do
+  test "the folder can be moved: its Python is found, and its links are relative", context do
     project = new(context, {:toml, @empty})
     install!(project)
+
+    for folder <- ["python/*", "projects/*/.venv/*", "projects/*/.venv/bin/*"],
+        path <- Path.wildcard(Path.join(project.root, folder), match_dot: true),
+        {:ok, target} <- [File.read_link(path)],
+        do: refute(String.starts_with?(target, project.root), "#{path} leads to #{target}")
 
     # As in a release: the variable says where it is unpacked now.
     moved = Path.join(context.tmp_dir, "release/snex")

@@ -47,6 +47,28 @@ defmodule Snex.Case do
   end
 
   @doc """
+  Starts interpreters that are stopped after the test, and returns what they are reached by: each kind of
+  `t:GenServer.server/0` that there is on one node, with the pid behind it.
+  """
+  def start_named_interpreters! do
+    name = :"interpreter_#{System.unique_integer([:positive])}"
+    registry = :"registry_#{System.unique_integer([:positive])}"
+    start_supervised!({Registry, keys: :unique, name: registry}, id: registry)
+
+    pid = start_interpreter!(name: name)
+    via = {:via, Registry, {registry, "key"}}
+    global = {:global, {name, :anything}}
+
+    [
+      {pid, pid},
+      {name, pid},
+      {{name, node()}, pid},
+      {via, start_interpreter!(name: via)},
+      {global, start_interpreter!(name: global)}
+    ]
+  end
+
+  @doc """
   Every Python that `bin/test` found on this machine, as `{name, path}`; otherwise the one on PATH.
   """
   def pythons do

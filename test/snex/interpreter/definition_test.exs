@@ -71,6 +71,24 @@ defmodule Snex.Interpreter.DefinitionTest do
     module.stop(interpreter)
   end
 
+  @tag :tmp_dir
+  test "pyproject.toml and uv.lock below :project_path are external resources of the module", %{tmp_dir: path} do
+    File.write!(Path.join(path, "pyproject.toml"), """
+    [project]
+    name = "m"
+    version = "0.0.0"
+    requires-python = ">=3.10"
+    """)
+
+    module = define("project_path: #{inspect(path)}")
+    resources = for {:external_resource, files} <- module.__info__(:attributes), file <- files, do: file
+    assert Path.join(path, "pyproject.toml") in resources
+    assert Path.join(path, "uv.lock") in resources
+    refute module.__mix_recompile__?()
+    File.write!(Path.join(path, "pyproject.toml"), "# changed\n", [:append])
+    assert module.__mix_recompile__?()
+  end
+
   test "exactly one of :pyproject_toml and :project_path is required" do
     assert error("[]") =~ "one of :pyproject_toml and :project_path"
     assert error(@toml <> ~s|, project_path: "x"|) =~ "one of :pyproject_toml and :project_path"

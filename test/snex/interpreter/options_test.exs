@@ -1,21 +1,260 @@
 defmodule Snex.Interpreter.OptionsTest do
   use Snex.Case, async: true
 
-  import ExUnit.CaptureLog
-
   setup do
     Process.flag(:trap_exit, true)
     :ok
   end
 
-  describe "limits" do
-    test "of memory: what does not fit fails in Python, not on the machine" do
+  test "each option has the default that is documented" do
+    assert {[], options} = Snex.Interpreter.Options.split!([])
+
+    assert Map.take(options, [:init_script_timeout, :sync_start?, :eager_polyfill?, :stop_timeout]) == %{
+             init_script_timeout: 60_000,
+             sync_start?: true,
+             eager_polyfill?: true,
+             stop_timeout: 5_000
+           }
+
+    assert options.port_opts.busy_limits_port == {4 * 1024 * 1024, 8 * 1024 * 1024}
+    assert options.port_opts.use_stdio == false
+    assert options.on_stuck == :report
+    assert options.atoms == :create
+    assert options.output == %{stdout: :group_leader, stderr: :group_leader}
+    assert options.limits == {nil, nil, nil, nil}
+  end
+
+  test "an option that is not known raises ArgumentError, which names it and the nearest known one" do
+    for {wrong, nearest} <- [
+          pyton: :python,
+          wrap_exe: :wrap_exec,
+          init_scirpt: :init_script,
+          sync_start: :sync_start?,
+          hibernate_aftr: :hibernate_after,
+          nam: :name
+        ] do
+      assert_raise ArgumentError, "unknown option #{inspect(wrong)}, did you mean #{inspect(nearest)}?", fn ->
+        Interpreter.start_link([{wrong, 1}])
+      end
+    end
+
+    assert_raise ArgumentError, "unknown option :use_stdout, did you mean :use_stdio?", fn ->
+      Interpreter.start_link(port_opts: [:use_stdout])
+    end
+
+    assert_raise ArgumentError, ~r/unknown option :zzz; known are \[:allow,/, fn ->
+      Interpreter.start_link(zzz: 1)
+    end
+  end
+
+  test "an option with a value that it cannot have raises ArgumentError, which names both" do
+    for {name, value} <- [
+          python: 17,
+          wrap_exec: fn -> :ok end,
+          environment: [],
+          init_script_timeout: -1,
+          sync_start?: nil,
+          eager_polyfill?: 1,
+          port_opts: :use_stdio,
+          stop_timeout: :never,
+          on_stuck: :wait,
+          limits: 1,
+          allow: :some,
+          atoms: :safe
+        ] do
+      assert_raise ArgumentError, "option #{inspect(name)} cannot be #{inspect(value)}", fn ->
+        Interpreter.start_link([{name, value}])
+      end
+    end
+
+    assert_raise ArgumentError, ~r/:environment to map strings to strings, got: {"A", 1}/, fn ->
+      Interpreter.start_link(environment: %{"A" => 1})
+    end
+
+    assert_raise ArgumentError, ~r/:init_script to be a string or a Snex.Code, got: :x/, fn ->
+      Interpreter.start_link(init_script: :x)
+    end
+
+    assert_raise ArgumentError, ~r/:busy_limits_port to be {low, high}.*got: {2, 1}/, fn ->
+      Interpreter.start_link(port_opts: [busy_limits_port: {2, 1}])
+    end
+
+    assert_raise ArgumentError, ~r/expected :allow to be.*found: "String"/, fn ->
+      Interpreter.start_link(allow: ["String"])
+    end
+
+    assert_raise ArgumentError, ~r/a keyword list of options, got: :python/, fn ->
+      Interpreter.start_link(:python)
+    end
+  end
+
+  test "the option label is the process's label" do
+    inp = start_interpreter!(label: {:my, "label"})
+    assert {:dictionary, dictionary} = Process.info(inp, :dictionary)
+    assert dictionary[:"$process_label"] == {:my, "label"}
+  end
+
+  test "the option hibernate_after, as others of GenServer, has the idle process hibernate; it still works" do
+    inp = start_interpreter!(hibernate_after: 1)
+
+    # As of OTP 28, or until then.
+    asleep = [{:gen_server, :loop_hibernate, 4}, {:erlang, :hibernate, 3}]
+    eventually(fn -> elem(Process.info(inp, :current_function), 1) in asleep end)
+
+    assert Snex.pyeval(inp, "return 1") == {:ok, 1}
+    assert is_integer(Interpreter.os_pid(inp))
+  end
+
+  test "the option encoding_opts holds for calls that do not say otherwise, and for what Elixir returns to Python" do
+    inp = start_interpreter!(encoding_opts: [binary_as: :bytes, set_as: :frozenset, atom_as: :distinct_atom])
+    code = "return type(b).__name__, type(s).__name__, type(a).__name__"
+    vars = %{"b" => "x", "s" => MapSet.new(), "a" => :a}
+    assert Snex.pyeval(inp, code, vars) == {:ok, {"bytes", "frozenset", "DistinctAtom"}}
+
+    assert Snex.pyeval(inp, code, vars, encoding_opts: [binary_as: :str]) ==
+             {:ok, {"str", "frozenset", "DistinctAtom"}}
+
+    {:ok, env} = Snex.make_env(inp, vars, encoding_opts: [set_as: :set])
+    assert Snex.pyeval(env, code) == {:ok, {"bytes", "set", "DistinctAtom"}}
+    assert Snex.pyeval(inp, "return type(await Elixir.String.upcase('a')).__name__") == {:ok, "bytes"}
+  end
+
+  describe "the option port_opts" do
+    test "busy_limits_port: between which marks of waiting bytes callers wait, or :disabled" do
+      # Python blocks until a byte comes through a pipe; more than what that one takes waits to be written.
+      for {opts, waits?} <- [
+            {[busy_limits_port: {1_000, 2_000}], true},
+            {[], false},
+            {[busy_limits_port: :disabled], false}
+          ] do
+        inp = start_interpreter!(port_opts: opts)
+        test = self()
+        {:ok, env} = Snex.make_env(inp)
+        {:ok, writer} = Snex.pyeval(env, "import os; r, w = os.pipe(); return w")
+
+        blocked =
+          Task.async(fn ->
+            Snex.pyeval(env, "await snex.send(test, 'blocked'); os.read(r, 1)", %{"test" => test},
+              timeout: :infinity
+            )
+          end)
+
+        assert_receive "blocked", 60_000
+        call = fn -> Snex.pyeval(inp, %{"x" => String.duplicate("x", 1_500_000)}, timeout: :infinity) end
+        first = Task.async(call)
+        eventually(fn -> Interpreter.info(inp).queued > 2_000 end)
+        second = Task.async(call)
+
+        if waits?,
+          do: eventually(fn -> Interpreter.info(inp).queued > 2_000 and waits_for_room?(second.pid) end),
+          else: eventually(fn -> Interpreter.info(inp).queued > 1_500_000 end)
+
+        assert Interpreter.info(inp).queued < 1_500_000 == waits?
+        File.write!("/proc/#{Interpreter.os_pid(inp)}/fd/#{writer}", "x")
+        for task <- [blocked, first, second], do: assert(Task.await(task, :infinity) == {:ok, nil})
+      end
+    end
+
+    defp waits_for_room?(pid) do
+      Process.info(pid, [:status, :current_function]) ==
+        [status: :waiting, current_function: {Snex.Request, :wait, 5}]
+    end
+
+    test "parallelism and busy_limits_msgq are accepted, and have no effect" do
+      for opts <- [[:parallelism], [parallelism: true], [parallelism: false], [busy_limits_msgq: {1, 2}]] do
+        assert Snex.pyeval(start_interpreter!(port_opts: opts), "return 1") == {:ok, 1}
+      end
+    end
+  end
+
+  describe "the option eager_polyfill?" do
+    # A chain of callbacks, each scheduled by the one before, and a descriptor that is ready from the beginning.
+    @chain """
+    import asyncio, os
+    loop = asyncio.get_running_loop()
+    reader, writer = os.pipe()
+    os.write(writer, b"x")
+    seen = []
+    done = asyncio.Event()
+
+    def polled():
+        loop.remove_reader(reader)
+        seen.append("polled")
+        done.set()
+
+    def chain(n):
+        seen.append(n)
+        if n:
+            loop.call_soon(chain, n - 1)
+
+    loop.add_reader(reader, polled)
+    loop.call_soon(chain, 10)
+    await done.wait()
+    return seen
+    """
+
+    test "true, the default: callbacks that are ready run before Python polls again" do
+      for opts <- [[], [eager_polyfill?: true]] do
+        assert Snex.pyeval(start_interpreter!(opts), @chain) == {:ok, Enum.to_list(10..0//-1) ++ ["polled"]}
+      end
+    end
+
+    test "false: Python polls between them, as asyncio does" do
+      inp = start_interpreter!(eager_polyfill?: false)
+      assert {:ok, seen} = Snex.pyeval(inp, @chain)
+      assert Enum.find_index(seen, &(&1 == "polled")) < 10
+    end
+  end
+
+  describe "the option stop_timeout" do
+    defp start_child!(inp, script) do
+      code = """
+      import subprocess
+      child = subprocess.Popen(["sh", "-c", script], stdout=subprocess.PIPE)
+      child.stdout.readline()
+      return child.pid
+      """
+
+      Snex.pyeval!(inp, code, %{"script" => script}, timeout: 60_000)
+    end
+
+    test "is the grace after SIGTERM: what needs less of it comes to its end" do
+      path = Path.join(System.tmp_dir!(), "snex-grace-#{System.pid()}-#{System.unique_integer([:positive])}")
+      on_exit(fn -> File.rm(path) end)
+      {:ok, inp} = Interpreter.start_link(stop_timeout: 60_000)
+
+      start_child!(
+        inp,
+        "trap 'sleep 0.3; echo done >#{path}; exit' TERM; echo ready; while :; do sleep 0.1; done"
+      )
+
+      Interpreter.stop(inp)
+      assert File.read!(path) == "done\n"
+    end
+
+    test "over, SIGKILL ends what has not heard SIGTERM" do
+      for stop_timeout <- [0, 200] do
+        {:ok, inp} = Interpreter.start_link(stop_timeout: stop_timeout)
+        child = start_child!(inp, "trap '' TERM; echo ready; while :; do sleep 0.1; done")
+        Interpreter.stop(inp)
+        refute exists?(child)
+      end
+    end
+
+    test "gets a second more from a supervisor, by the child_spec" do
+      assert Interpreter.child_spec([]).shutdown == 6_000
+      assert Interpreter.child_spec(stop_timeout: 200).shutdown == 1_200
+    end
+  end
+
+  describe "the option limits" do
+    test "memory: what does not fit fails in Python, not on the machine" do
       inp = start_interpreter!(limits: [memory: 1024 * 1024 * 1024])
       assert {:error, %Error{exception: %{type: "MemoryError"}}} = Snex.pyeval(inp, "x = bytearray(4 << 30)")
       assert Snex.pyeval(inp, "return len(bytearray(1 << 20))") == {:ok, 1_048_576}
     end
 
-    test "of open files and niceness hold for Python and its children" do
+    test "open_files and nice hold for Python and its children" do
       inp = start_interpreter!(limits: [open_files: 64, nice: 3])
 
       code = """
@@ -27,7 +266,7 @@ defmodule Snex.Interpreter.OptionsTest do
       assert Snex.pyeval(inp, code) == {:ok, {64, 3, [64, 3]}}
     end
 
-    test "of processor time end a loop" do
+    test "cpu: processor time that is used up ends Python" do
       {:ok, inp} = Interpreter.start_link(limits: [cpu: 1])
       assert {:error, error} = Snex.pyeval(inp, "while True: pass", timeout: :infinity)
       assert %Error{code: :interpreter_exited, exception: %{signal: signal}} = error
@@ -35,7 +274,7 @@ defmodule Snex.Interpreter.OptionsTest do
       assert_receive {:EXIT, ^inp, ^error}, 60_000
     end
 
-    test "that make no sense are named" do
+    test "that makes no sense raises ArgumentError, which names it" do
       assert_raise ArgumentError, ~r/unknown limit :memori, did you mean :memory\?/, fn ->
         Interpreter.start_link(limits: [memori: 1])
       end
@@ -43,145 +282,6 @@ defmodule Snex.Interpreter.OptionsTest do
       assert_raise ArgumentError, ~r/the limit :cpu cannot be 0/, fn ->
         Interpreter.start_link(limits: [cpu: 0])
       end
-    end
-  end
-
-  describe "allow" do
-    defp call(inp, call) do
-      code = "try:\n    return await #{call}\nexcept snex.ElixirError as e:\n    return str(e)"
-      {:ok, result} = Snex.pyeval(inp, code)
-      result
-    end
-
-    test "names modules, functions or arities, and refuses the rest by name" do
-      inp = start_interpreter!(allow: [String, {Enum, :sum}, {:erlang, :abs, 1}])
-      assert call(inp, "Elixir.String.upcase('a')") == "A"
-      assert call(inp, "Elixir.Enum.sum([1, 2])") == 3
-      assert call(inp, "snex.call('erlang', 'abs', [-1])") == 1
-
-      assert call(inp, "Elixir.Enum.count([1])") =~
-               "Enum.count/1 is not among the functions that Python may call"
-
-      assert call(inp, "snex.call('erlang', 'abs', [])") =~ ":erlang.abs/0 is not among"
-    end
-
-    test "none refuses all, before any atom is made" do
-      inp = start_interpreter!(allow: :none)
-      name = "Elixir.NeverHeardOf#{System.unique_integer([:positive])}"
-      assert call(inp, "snex.call('#{name}', 'fun', [])") =~ "is not among"
-      assert_raise ArgumentError, fn -> String.to_existing_atom(name) end
-    end
-
-    test "a refused cast is logged" do
-      inp = start_interpreter!(allow: :none)
-      test = self()
-
-      log =
-        capture_log(fn ->
-          code = "await snex.cast('Elixir.System', 'halt', []); await snex.send(test, 'sent')"
-          {:ok, nil} = Snex.pyeval(inp, code, %{"test" => test})
-          assert_receive "sent", 60_000
-        end)
-
-      assert log =~ "System.halt/0 is not among the functions that Python may call"
-    end
-
-    test "messages may be sent whatever is allowed" do
-      inp = start_interpreter!(allow: :none)
-      {:ok, nil} = Snex.pyeval(inp, "await snex.send(test, 1)", %{"test" => self()})
-      assert_received 1
-    end
-  end
-
-  describe "atoms: :existing" do
-    test "replies may name atoms that exist, and no others" do
-      inp = start_interpreter!(atoms: :existing)
-      assert Snex.pyeval(inp, "return snex.Atom('ok')") == {:ok, :ok}
-      name = "never_heard_of_#{System.unique_integer([:positive])}"
-      assert {:error, error} = Snex.pyeval(inp, "return [snex.Atom('#{name}')]")
-      assert %Error{code: :internal_error, reason: reason} = error
-      assert reason =~ "names an atom that does not exist"
-      assert_raise ArgumentError, fn -> String.to_existing_atom(name) end
-      assert Snex.pyeval(inp, "return 1") == {:ok, 1}
-    end
-
-    test "holds for calls too, and the error is Python's" do
-      inp = start_interpreter!(atoms: :existing)
-      name = "NeverHeardOf#{System.unique_integer([:positive])}"
-      code = "try:\n    await Elixir.#{name}.fun()\nexcept snex.ElixirError as e:\n    return str(e)"
-      assert {:ok, message} = Snex.pyeval(inp, code)
-      assert message =~ "names an atom that does not exist"
-    end
-  end
-
-  describe "info" do
-    test "tells about Python, its process and its requests" do
-      inp = start_interpreter!()
-      {:ok, env} = Snex.make_env(inp)
-
-      {:ok, {version, executable}} =
-        Snex.pyeval(env, "import sys; return sys.version.split()[0], sys.executable")
-
-      test = self()
-
-      waiting =
-        Task.async(fn ->
-          code = "import asyncio; done = asyncio.Event(); await snex.send(test, 'here'); await done.wait()"
-          Snex.pyeval(env, code, %{"test" => test}, timeout: :infinity)
-        end)
-
-      assert_receive "here", 60_000
-      info = Interpreter.info(inp)
-      assert %{python: ^version, executable: ^executable, environments: 1, requests_in_flight: 1} = info
-      assert info.implementation in ["CPython", "PyPy"]
-      assert info.requests_served >= 2
-      assert info.os_pid == Interpreter.os_pid(inp)
-      assert info.uptime >= 0
-      assert info.memory > 1_000_000
-      {:ok, nil} = Snex.pyeval(env, "done.set()")
-      assert Task.await(waiting) == {:ok, nil}
-      assert Interpreter.info(inp).requests_in_flight == 0
-    end
-  end
-
-  describe "a caller that dies" do
-    test "has its work cancelled" do
-      inp = start_interpreter!()
-      {:ok, env} = Snex.make_env(inp)
-      {:ok, nil} = Snex.pyeval(env, "import asyncio; cancelled = asyncio.Event()")
-      test = self()
-
-      pid =
-        spawn(fn ->
-          code = """
-          try:
-              await snex.send(test, "running")
-              await asyncio.Event().wait()
-          finally:
-              cancelled.set()
-          """
-
-          Snex.pyeval(env, code, %{"test" => test}, timeout: :infinity)
-        end)
-
-      assert_receive "running", 60_000
-      Process.exit(pid, :kill)
-      assert Snex.pyeval(env, "await cancelled.wait(); return True", timeout: 60_000) == {:ok, true}
-      assert Interpreter.info(inp).requests_in_flight == 0
-    end
-  end
-
-  describe "on_timeout" do
-    test ":leave lets the work run to its end, and drops the answer" do
-      inp = start_interpreter!()
-      {:ok, env} = Snex.make_env(inp)
-      {:ok, nil} = Snex.pyeval(env, "import asyncio; go = asyncio.Event(); done = asyncio.Event()")
-
-      assert {:error, %Error{code: :response_timeout}} =
-               Snex.pyeval(env, "await go.wait(); done.set(); return 1", timeout: 10, on_timeout: :leave)
-
-      assert Snex.pyeval(env, "go.set(); await done.wait(); return 2") == {:ok, 2}
-      refute_received _
     end
   end
 end

@@ -1,0 +1,90 @@
+defmodule Snex.Interpreter.AllowTest do
+  use Snex.Case, async: true
+
+  import ExUnit.CaptureLog
+
+  describe "the option allow" do
+    defp call(inp, call) do
+      code = "try:\n    return await #{call}\nexcept snex.ElixirError as e:\n    return str(e)"
+      {:ok, result} = Snex.pyeval(inp, code)
+      result
+    end
+
+    test "is :all by default" do
+      for opts <- [[], [allow: :all]] do
+        inp = start_interpreter!(opts)
+        assert call(inp, "Elixir.String.upcase('a')") == "A"
+        assert call(inp, "snex.call('erlang', 'abs', [-1])") == 1
+      end
+    end
+
+    test "is a list of Module, {Module, fun} and {Module, fun, arity}: the rest is refused by name" do
+      inp = start_interpreter!(allow: [String, {Enum, :sum}, {:erlang, :abs, 1}])
+      assert call(inp, "Elixir.String.upcase('a')") == "A"
+      assert call(inp, "Elixir.Enum.sum([1, 2])") == 3
+      assert call(inp, "snex.call('erlang', 'abs', [-1])") == 1
+
+      assert call(inp, "Elixir.Enum.count([1])") =~
+               "Enum.count/1 is not among the functions that Python may call"
+
+      assert call(inp, "snex.call('erlang', 'abs', [])") =~ ":erlang.abs/0 is not among"
+    end
+
+    test ":none refuses all, before any atom is made" do
+      inp = start_interpreter!(allow: :none)
+      name = "Elixir.NeverHeardOf#{System.unique_integer([:positive])}"
+      assert call(inp, "snex.call('#{name}', 'fun', [])") =~ "is not among"
+      assert_raise ArgumentError, fn -> String.to_existing_atom(name) end
+    end
+
+    test "has casts that it refuses logged" do
+      inp = start_interpreter!(allow: :none)
+      test = self()
+
+      log =
+        capture_log(fn ->
+          code = "await snex.cast('Elixir.System', 'halt', []); await snex.send(test, 'sent')"
+          {:ok, nil} = Snex.pyeval(inp, code, %{"test" => test})
+          assert_receive "sent", 60_000
+        end)
+
+      assert log =~ "System.halt/0 is not among the functions that Python may call"
+    end
+
+    test "says nothing about messages, which may be sent" do
+      inp = start_interpreter!(allow: :none)
+      {:ok, nil} = Snex.pyeval(inp, "await snex.send(test, 1)", %{"test" => self()})
+      assert_received 1
+    end
+  end
+
+  describe "the option atoms" do
+    test ":create, the default: replies may create atoms" do
+      for opts <- [[], [atoms: :create]] do
+        inp = start_interpreter!(opts)
+        name = "never_heard_of_#{System.unique_integer([:positive])}"
+        assert {:ok, atom} = Snex.pyeval(inp, "return snex.Atom('#{name}')")
+        assert Atom.to_string(atom) == name
+      end
+    end
+
+    test ":existing: replies may name atoms that exist, and no others" do
+      inp = start_interpreter!(atoms: :existing)
+      assert Snex.pyeval(inp, "return snex.Atom('ok')") == {:ok, :ok}
+      name = "never_heard_of_#{System.unique_integer([:positive])}"
+      assert {:error, error} = Snex.pyeval(inp, "return [snex.Atom('#{name}')]")
+      assert %Error{code: :internal_error, reason: reason} = error
+      assert reason =~ "names an atom that does not exist"
+      assert_raise ArgumentError, fn -> String.to_existing_atom(name) end
+      assert Snex.pyeval(inp, "return 1") == {:ok, 1}
+    end
+
+    test ":existing holds for calls too, and the error is Python's" do
+      inp = start_interpreter!(atoms: :existing)
+      name = "NeverHeardOf#{System.unique_integer([:positive])}"
+      code = "try:\n    await Elixir.#{name}.fun()\nexcept snex.ElixirError as e:\n    return str(e)"
+      assert {:ok, message} = Snex.pyeval(inp, code)
+      assert message =~ "names an atom that does not exist"
+    end
+  end
+end
