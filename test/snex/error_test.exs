@@ -1,20 +1,185 @@
 defmodule Snex.ErrorTest do
-  use ExUnit.Case, async: true
+  use Snex.Case, async: true
 
   alias Snex.Error
 
-  test "every code reads well" do
-    messages = %{
-      %Error{code: :response_timeout} => "Python did not answer in time",
-      %Error{code: :init_script_timeout} => "Python did not start in time",
-      %Error{code: :env_not_found, reason: "no environment 7"} => "env_not_found: no environment 7",
-      %Error{code: :call_failed, reason: :shutdown} => "call_failed: :shutdown",
-      %Error{code: :call_failed, reason: :noproc} => "there is no such interpreter, or it is gone",
-      %Error{code: :interpreter_exited, reason: {:exit_status, 1}} => "Python exited with status 1",
-      %Error{code: :internal_error, reason: "x"} => "internal_error: x"
-    }
+  setup do
+    Process.flag(:trap_exit, true)
+    :ok
+  end
 
-    for {error, message} <- messages, do: assert(Exception.message(error) == message)
+  describe "the code" do
+    @describetag :interpreter
+
+    test ":python_runtime_error: the reason is str(exception), with traceback and exception", %{inp: inp} do
+      code = """
+      class Strange(Exception):
+          def __str__(self):
+              return "strange " + repr(self.args)
+      raise Strange(1, 2)
+      """
+
+      assert {:error, %Error{code: :python_runtime_error, reason: "strange (1, 2)"} = error} =
+               Snex.pyeval(inp, code)
+
+      assert %{type: "Strange", module: "__main__"} = error.exception
+
+      assert List.last(error.traceback) == "Strange: strange (1, 2)\n" or
+               List.last(error.traceback) =~ "Strange:"
+    end
+
+    test ":env_not_found: the reason names the environment", %{inp: inp} do
+      env = Snex.make_env!(inp)
+      Snex.destroy_env(env)
+      assert {:error, %Error{code: :env_not_found, reason: reason}} = Snex.pyeval(env, "return 1")
+      assert reason == "no environment with id #{env.id}"
+    end
+
+    test ":env_key_not_found: the reason names the variable and the environment", %{inp: inp} do
+      env = Snex.make_env!(inp)
+
+      assert {:error, %Error{code: :env_key_not_found, reason: reason}} =
+               Snex.make_env(from: {env, only: ["missing"]})
+
+      assert reason == "no variable 'missing' in environment #{env.id}"
+    end
+
+    test ":response_timeout: no answer in time", %{inp: inp} do
+      assert Snex.pyeval(inp, "import asyncio; await asyncio.Event().wait()", timeout: 10) ==
+               {:error, %Error{code: :response_timeout}}
+    end
+
+    test ":init_script_timeout: no start in time" do
+      assert Interpreter.start_link(
+               init_script: "import asyncio; await asyncio.Event().wait()",
+               init_script_timeout: 500
+             ) == {:error, %Error{code: :init_script_timeout}}
+    end
+
+    test ":call_failed: there is nobody to answer, and the reason says why", %{inp: inp} do
+      Interpreter.stop(inp)
+      assert Snex.pyeval(inp, "return 1") == {:error, %Error{code: :call_failed, reason: :noproc}}
+      assert Snex.make_env(inp) == {:error, %Error{code: :call_failed, reason: :noproc}}
+    end
+
+    test ":interpreter_exited: Python ended on its own, and the reason has its exit status" do
+      {:ok, inp} = Interpreter.start_link()
+
+      assert {:error, %Error{code: :interpreter_exited, reason: {:exit_status, 7}} = error} =
+               Snex.pyeval(inp, "import os; os._exit(7)")
+
+      assert_receive {:EXIT, ^inp, ^error}, 60_000
+    end
+
+    test ":internal_error: the conversation broke, and the reason says how" do
+      {:ok, inp} = Interpreter.start_link(output: :discard)
+      # Where the frames of Python go to the VM.
+      assert {:error, %Error{code: :internal_error, reason: reason} = error} =
+               Snex.pyeval(inp, "import os, time; os.write(4, b'garbage' * 10); time.sleep(1000)")
+
+      assert reason =~ "garbage"
+      assert_receive {:EXIT, ^inp, ^error}, 60_000
+    end
+  end
+
+  describe "the traceback" do
+    @describetag :interpreter
+
+    test "is a list of strings, exactly as traceback.format_exception gives", %{inp: inp} do
+      # Code in a file: what Python itself shows of code without one is not the same.
+      path = Path.join(System.tmp_dir!(), "snex_traceback_#{System.unique_integer([:positive])}.py")
+      on_exit(fn -> File.rm(path) end)
+
+      source = """
+      import traceback
+
+      class Odd(Exception):
+          pass
+
+      def fail():
+          try:
+              1 / 0
+          except ZeroDivisionError as error:
+              raise Odd("two\\nlines") from error
+
+      try:
+          fail()
+      except Odd as error:
+          expected = traceback.format_exception(error)
+          raise
+      """
+
+      File.write!(path, source)
+      {:ok, env} = Snex.make_env(inp)
+      assert {:error, error} = Snex.pyeval(env, %Snex.Code{src: source, file: path})
+      {:ok, expected} = Snex.pyeval(env, "return [line for line in expected if '/snex/_' not in line]")
+      assert error.traceback == expected
+      assert Enum.all?(error.traceback, &String.ends_with?(&1, "\n"))
+      assert length(expected) > 6
+    end
+  end
+
+  describe "the exception" do
+    @describetag :interpreter
+
+    test "is a map of type, module, notes and cause; a cause is such a map, and so on", %{inp: inp} do
+      code = """
+      import json
+      try:
+          try:
+              json.loads("{")
+          except ValueError as error:
+              raise KeyError("second") from error
+      except KeyError as error:
+          third = RuntimeError("third")
+          third.__notes__ = ["a note", "and another"]
+          raise third from error
+      """
+
+      assert {:error, %Error{exception: exception}} = Snex.pyeval(inp, code)
+
+      assert exception == %{
+               type: "RuntimeError",
+               module: "builtins",
+               notes: ["a note", "and another"],
+               cause: %{
+                 type: "KeyError",
+                 module: "builtins",
+                 notes: [],
+                 cause: %{type: "JSONDecodeError", module: "json.decoder", notes: [], cause: nil}
+               }
+             }
+    end
+
+    test "has notes: [] and cause: nil where there are none", %{inp: inp} do
+      assert {:error, error} = Snex.pyeval(inp, "raise ValueError('x')")
+      assert error.exception == %{type: "ValueError", module: "builtins", notes: [], cause: nil}
+    end
+  end
+
+  describe "message/1" do
+    test "reads well in a log, for every code" do
+      messages = %{
+        %Error{code: :response_timeout} => "Python did not answer in time",
+        %Error{code: :init_script_timeout} => "Python did not start in time",
+        %Error{code: :env_not_found, reason: "no environment 7"} => "env_not_found: no environment 7",
+        %Error{code: :env_key_not_found, reason: "no 'x'"} => "env_key_not_found: no 'x'",
+        %Error{code: :call_failed, reason: :shutdown} => "call_failed: :shutdown",
+        %Error{code: :call_failed, reason: :noproc} => "there is no such interpreter, or it is gone",
+        %Error{code: :interpreter_exited, reason: {:exit_status, 1}} => "Python exited with status 1",
+        %Error{code: :internal_error, reason: "x"} => "internal_error: x"
+      }
+
+      for {error, message} <- messages, do: assert(Exception.message(error) == message)
+    end
+
+    @tag :interpreter
+    test "has the exception and its traceback", %{inp: inp} do
+      assert {:error, error} = Snex.pyeval(inp, "def fail():\n    raise ValueError('no good')\nfail()")
+
+      assert Exception.message(error) =~
+               ~r/\AValueError: no good\n\nTraceback \(most recent call last\):\n.*\nValueError: no good\z/s
+    end
   end
 
   test "an error from Python that is none becomes an internal error" do

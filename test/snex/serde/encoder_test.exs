@@ -25,7 +25,10 @@ defmodule Snex.Serde.EncoderTest do
            }
   end
 
-  test "an encoder that returns the same struct has the last word", %{inp: inp} do
+  test "an encoder that returns the same struct type: that is a plain dict with __struct__", %{inp: inp} do
+    code = "return type(x) is dict, x['__struct__'], x['tag']"
+    assert Snex.pyeval(inp, code, %{"x" => %Tagged{}}) == {:ok, {true, Tagged, "seen"}}
+
     assert seen(inp, %Tagged{value: %Money{amount: 1, currency: :USD}}) == %Tagged{
              value: {1, :USD},
              tag: "seen"
@@ -68,7 +71,7 @@ defmodule Snex.Serde.EncoderTest do
     refute_received :encoded
   end
 
-  test "many and large structs", %{inp: inp} do
+  test "many and large structs are encoded", %{inp: inp} do
     many = for n <- 1..20_000, do: %Money{amount: n, currency: :EUR}
     assert seen(inp, many, timeout: 60_000) == for(n <- 1..20_000, do: {n, :EUR})
     large = %Money{amount: Enum.to_list(1..50_000), currency: :EUR}
@@ -101,7 +104,7 @@ defmodule Snex.Serde.EncoderTest do
     assert Snex.pyeval(inp, code) == {:ok, "12:30:00"}
   end
 
-  test "structs without an encoder need not be asked for twice", %{inp: inp} do
+  test "structs without an encoder are plain dicts with __struct__, each time", %{inp: inp} do
     uri = URI.parse("https://example.org/")
     for _ <- 1..3, do: assert(seen(inp, [uri, ~D[2026-01-01]]) == [uri, ~D[2026-01-01]])
   end

@@ -1,0 +1,105 @@
+defmodule Snex.Serde.PythonTest do
+  # What Python sends that Elixir has no type of its own for.
+  use Snex.Case, async: true
+
+  @moduletag :interpreter
+
+  test "subclasses of str, int, float, bytes, ..., dict, set travel as their base", %{inp: inp} do
+    code = """
+    import collections, enum
+    bases = {"n": str, 7: int, 1.5: float, b"b": bytes, (1, 2): tuple, frozenset([1]): frozenset, snex.Atom("a"): snex.Atom}
+    seen = [type("Mine", (base,), {})(value) for value, base in bases.items()]
+    for value in (bytearray(b"b"), [1], {"k": 1}, {1}):
+        seen.append(type("Mine", (type(value),), {})(value))
+    class Colour(enum.IntEnum):
+        RED = 1
+    Point = collections.namedtuple("Point", "x y")
+    return seen + [Colour.RED, Point(1, 2), collections.OrderedDict(a=1), collections.Counter("aa"), True]
+    """
+
+    assert Snex.pyeval(inp, code) ===
+             {:ok,
+              ["n", 7, 1.5, "b", {1, 2}, MapSet.new([1]), :a, "b", [1], %{"k" => 1}, MapSet.new([1])] ++
+                [1, {1, 2}, %{"a" => 1}, %{"a" => 2}, true]}
+  end
+
+  test "a memoryview travels as a binary, whatever its layout", %{inp: inp} do
+    code = """
+    import array
+    return [memoryview(b"abc"), memoryview(bytearray(b"abc")), memoryview(b"abc")[::2],
+            memoryview(array.array("H", [1, 2]))]
+    """
+
+    assert Snex.pyeval(inp, code) == {:ok, ["abc", "abc", "ac", <<1::16-little, 2::16-little>>]}
+  end
+
+  test "views of collections.abc travel as lists", %{inp: inp} do
+    code = """
+    import collections.abc
+
+    class Doubles(collections.abc.Mapping):
+        def __getitem__(self, key): return key * 2
+        def __iter__(self): return iter([1, 2])
+        def __len__(self): return 2
+
+    views = []
+    for mapping in ({"k": 1}, Doubles()):
+        views += [mapping.keys(), mapping.values(), mapping.items()]
+    return views
+    """
+
+    assert Snex.pyeval(inp, code) == {:ok, [["k"], [1], [{"k", 1}], [1, 2], [2, 4], [{1, 2}, {2, 4}]]}
+  end
+
+  test "anything else: TypeError: Cannot serialize object of <class ...>, as an error of that call", %{
+    inp: inp
+  } do
+    for {code, class} <- [
+          {"return object()", "object"},
+          {"return [1, {'k': object()}]", "object"},
+          {"return 1j", "complex"},
+          {"import decimal; return decimal.Decimal(1)", "decimal.Decimal"}
+        ] do
+      assert {:error, %Error{code: :python_runtime_error} = error} = Snex.pyeval(inp, code)
+      assert error.exception.type == "TypeError"
+      assert error.reason == "Cannot serialize object of <class '#{class}'>"
+    end
+
+    assert Snex.pyeval(inp, "return 1") == {:ok, 1}
+  end
+
+  test "anything else is what the function given to snex.set_custom_encoder makes of it", %{inp: inp} do
+    code = """
+    import datetime
+    def encode(value):
+        if isinstance(value, datetime.date):
+            return {snex.Atom("__struct__"): snex.Atom("Elixir.Date"), snex.Atom("year"): value.year,
+                    snex.Atom("month"): value.month, snex.Atom("day"): value.day,
+                    snex.Atom("calendar"): snex.Atom("Elixir.Calendar.ISO")}
+        raise TypeError(f"no {value}")
+    snex.set_custom_encoder(encode)
+    return [datetime.date(2026, 12, 27)]
+    """
+
+    assert Snex.pyeval(inp, code) == {:ok, [~D[2026-12-27]]}
+  end
+
+  test "a lone surrogate is an error that names its place", %{inp: inp} do
+    assert {:error, error} = Snex.pyeval(inp, "return 'ab\\ud800'")
+    assert error.reason =~ "2"
+  end
+
+  test "a value that contains itself is a clear error", %{inp: inp} do
+    for {code, kind} <- [
+          {"x = []; x.append(x)", "list"},
+          {"x = {}; x['x'] = [x]", ""},
+          {"x = []; x.append((1, {'k': x}))", ""}
+        ] do
+      assert {:error, %Error{code: :python_runtime_error} = error} = Snex.pyeval(inp, code <> "\nreturn x")
+      assert error.exception.type == "ValueError"
+      assert error.reason =~ ~r/Cannot serialize a #{kind}.* that contains itself/
+    end
+
+    assert Snex.pyeval(inp, "return 1") == {:ok, 1}
+  end
+end
