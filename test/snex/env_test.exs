@@ -20,18 +20,50 @@ defmodule Snex.EnvTest do
     env
   end
 
-  test "shows only its id", %{inp: inp} do
-    env = marked(inp)
-    assert inspect(env) == "#Snex.Env<#{env.id}>"
+  test "has an id, which is all that Inspect shows", %{inp: inp} do
+    envs = for _ <- 1..3, do: marked(inp)
+    for env <- envs, do: assert(inspect(env) == "#Snex.Env<#{env.id}>")
+    assert envs |> Enum.uniq_by(& &1.id) |> length() == 3
   end
 
-  test "is dropped when nobody refers to it any more, without any further call on it", %{inp: inp} do
+  test "interpreter/1 is the pid of its interpreter, also for one that was given by name" do
+    for {server, pid} <- start_named_interpreters!() do
+      assert server |> Snex.make_env!() |> Env.interpreter() == pid
+    end
+  end
+
+  test "ids of dropped environments are sent to Python in batches", %{inp: inp} do
+    # Counts what arrives in Python.
+    counter = Snex.make_env!(inp)
+
+    {:ok, nil} =
+      Snex.pyeval(counter, """
+      from snex._envs import Envs
+
+      batches = []
+      original = Envs.drop
+
+      def drop(self, ids):
+          batches.append(len(ids))
+          original(self, ids)
+
+      Envs.drop = drop
+      """)
+
+    # They all become garbage at once, when this process ends.
+    {_pid, monitor} = spawn_monitor(fn -> for _ <- 1..1_000, do: Snex.make_env!(inp) end)
+    assert_receive {:DOWN, ^monitor, :process, _pid, :normal}, 60_000
+    eventually(fn -> Snex.pyeval(counter, "return sum(batches)") == {:ok, 1_000} end)
+    assert {:ok, true} = Snex.pyeval(counter, "return len(batches) < 1_000")
+  end
+
+  test "is dropped when nobody on its node refers to it any more, without any call in between", %{inp: inp} do
     # In a process of its own: when it ends, so do its references.
     Task.await(Task.async(fn -> for _ <- 1..100, do: marked(inp) && nil end), :infinity)
     eventually(fn -> alive(inp) == 0 end)
   end
 
-  test "stays while anyone refers to it", %{inp: inp} do
+  test "stays while anyone on its node refers to it", %{inp: inp} do
     env = marked(inp)
     Task.await(Task.async(fn -> for _ <- 1..10, do: marked(inp) && nil end), :infinity)
     eventually(fn -> alive(inp) == 1 end)
@@ -88,7 +120,7 @@ defmodule Snex.EnvTest do
     assert {:ok, 1} = Task.await(user, :infinity)
   end
 
-  test "stays when its garbage collection is disabled, until it is destroyed", %{inp: inp} do
+  test "disable_gc/1, called once or twice, keeps it until it is destroyed", %{inp: inp} do
     env =
       Task.await(
         Task.async(fn ->
@@ -107,10 +139,15 @@ defmodule Snex.EnvTest do
     assert {:error, %Error{code: :env_not_found}} = Snex.pyeval(env, "return 1")
   end
 
-  test "is gone with its interpreter, and says so", %{inp: inp} do
-    env = marked(inp)
-    Interpreter.stop(inp)
-    assert {:error, %Error{code: :call_failed, reason: :noproc}} = Snex.pyeval(env, "return 1")
+  test "destroy_env/1 is idempotent, and :ok even when the interpreter is gone", %{inp: inp} do
+    [env, other] = for _ <- 1..2, do: marked(inp)
     assert Snex.destroy_env(env) == :ok
+    assert Snex.destroy_env(env) == :ok
+    assert {:error, %Error{code: :env_not_found}} = Snex.pyeval(env, "return 1")
+    assert Snex.pyeval(other, "return 1") == {:ok, 1}
+    Interpreter.stop(inp)
+    assert {:error, %Error{code: :call_failed, reason: :noproc}} = Snex.pyeval(other, "return 1")
+    assert Snex.destroy_env(env) == :ok
+    assert Snex.destroy_env(other) == :ok
   end
 end

@@ -244,12 +244,15 @@ defmodule Snex.NodesTest do
       assert Snex.destroy_env(env) == :ok
     end
 
-    test "is destroyed from a third node", %{there: there} do
+    test "is destroyed from any node, twice, and also when its interpreter is gone", %{there: there} do
       {c, _control} = Peer.start_node!()
       env = marked!(there)
       assert :erpc.call(c, Snex, :destroy_env, [env]) == :ok
       eventually(fn -> marks(there) == 0 end)
       assert {:error, %Error{code: :env_not_found}} = Snex.pyeval(env, "return 1")
+      assert :erpc.call(c, Snex, :destroy_env, [env]) == :ok
+      Interpreter.stop(there)
+      assert :erpc.call(c, Snex, :destroy_env, [env]) == :ok
     end
 
     test "that cannot be made leaves no process behind", %{there: there, b: b} do
@@ -264,13 +267,25 @@ defmodule Snex.NodesTest do
   end
 
   describe "an environment of an interpreter here" do
-    test "is used from another node", %{b: b} do
+    test "is used from any node: pyeval, make_env, destroy_env", %{b: b} do
       here = start_interpreter!(init_script: marks())
       env = Snex.make_env!(here, %{"x" => 1})
       assert :erpc.call(b, Snex, :pyeval, [env, "x += 1; return x"]) == {:ok, 2}
       assert {:ok, 2} = Snex.pyeval(env, "return x")
+      assert {:ok, %Env{interpreter: ^here}} = :erpc.call(b, Snex, :make_env, [[from: env]])
+      assert :erpc.call(b, Env, :interpreter, [env]) == here
       assert :erpc.call(b, Snex, :destroy_env, [env]) == :ok
       assert {:error, %Error{code: :env_not_found}} = Snex.pyeval(env, "return x")
+    end
+
+    test "disable_gc/1 raises ArgumentError on another node than that which made it", %{b: b} do
+      env = Snex.make_env!(start_interpreter!())
+
+      assert {:exception, %ArgumentError{message: message}, _} =
+               catch_error(:erpc.call(b, Env, :disable_gc, [env]))
+
+      assert message =~ "can only be kept by the node that made it"
+      assert Env.disable_gc(env) == env
     end
 
     test "that went to another node and came back still works, and is what keeps it alive", %{b: b} do

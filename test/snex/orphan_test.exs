@@ -63,4 +63,24 @@ defmodule Snex.OrphanTest do
       await_gone(tree)
     end
   end
+
+  test "kill -9 of the VM leaves no process behind that does not hear SIGTERM, whatever stop_timeout says" do
+    vm =
+      OtherVM.start("""
+      # Longer than this test waits.
+      {:ok, inp} = Snex.Interpreter.start_link(stop_timeout: 600_000)
+      {:ok, child} = Snex.pyeval(inp, \"\"\"
+      import subprocess
+      child = subprocess.Popen(["sh", "-c", "trap '' TERM; echo; while :; do sleep 0.1; done"], stdout=subprocess.PIPE)
+      child.stdout.readline()
+      return child.pid
+      \"\"\")
+      tell.({String.to_integer(System.pid()), Snex.Interpreter.os_pid(inp), child})
+      Process.sleep(:infinity)
+      """)
+
+    {vm_pid, os_pid, child} = OtherVM.await(vm)
+    OtherVM.kill(vm, vm_pid, "KILL")
+    await_gone([os_pid, child])
+  end
 end

@@ -4,10 +4,10 @@ defmodule Snex.OutputTest do
   import ExUnit.CaptureIO
   import ExUnit.CaptureLog
 
-  describe "by default, prints go to the group leader of the caller" do
+  describe ":group_leader, the default: prints go to the group leader of the calling process" do
     @describetag :interpreter
 
-    test "and are there before the result is", %{inp: inp} do
+    test "and are delivered before the result", %{inp: inp} do
       for n <- 1..50 do
         text =
           capture_io(fn ->
@@ -30,7 +30,7 @@ defmodule Snex.OutputTest do
       assert text == "last words"
     end
 
-    test "call by call, with calls interleaved on one loop", %{inp: inp} do
+    test "each to that of its own call, with calls interleaved on one loop", %{inp: inp} do
       code = """
       import asyncio
       for n in range(20):
@@ -53,7 +53,7 @@ defmodule Snex.OutputTest do
       for {n, text} <- results, do: assert(text == Enum.map_join(0..19, &"call #{n} #{&1}\n"))
     end
 
-    test "also from threads that asyncio.to_thread starts, and from tasks", %{inp: inp} do
+    test "also those of tasks, and of threads started through asyncio.to_thread", %{inp: inp} do
       code = """
       import asyncio
       async def task(): print('task', name)
@@ -68,7 +68,13 @@ defmodule Snex.OutputTest do
       |> Enum.each(fn {:ok, true} -> :ok end)
     end
 
-    test "in order, whole characters at a time, 100 MB of it", %{inp: inp} do
+    test "each character whole and in its place, wherever chunks are cut", %{inp: inp} do
+      code = "for n in range(50_000): print('ä€𝄞', n)"
+      text = capture_io(fn -> {:ok, nil} = Snex.pyeval(inp, code, timeout: 60_000) end)
+      assert text == Enum.map_join(0..49_999, &"ä€𝄞 #{&1}\n")
+    end
+
+    test "all of them, whole characters at a time, 100 MB", %{inp: inp} do
       code = """
       line = 'ä€𝄞' * 1000
       for n in range(12_000):
@@ -119,8 +125,66 @@ defmodule Snex.OutputTest do
     defp counted(counter), do: :counters.get(counter, 1)
   end
 
+  describe "order is kept:" do
+    test "prints of stdout and stderr, and of calls one after the other, come in order" do
+      inp = start_interpreter!(output: self())
+
+      code = """
+      import sys
+      for n in range(100):
+          print(call, n, file=sys.stderr if n % 3 == 0 else sys.stdout)
+      """
+
+      for call <- 1..3, do: {:ok, nil} = Snex.pyeval(inp, code, %{"call" => call})
+
+      for call <- 1..3, n <- 0..99 do
+        stream = if rem(n, 3) == 0, do: :stderr, else: :stdout
+        line = "#{call} #{n}\n"
+        assert_received {:snex_output, ^inp, received_stream, received}
+        assert {received_stream, received} == {stream, line}
+      end
+    end
+  end
+
+  describe "outside of any call" do
+    test "prints go to the interpreter's group leader: of tasks that outlive their call, of threads, at exit" do
+      {:ok, device} = StringIO.open("")
+      leader = Process.group_leader()
+      Process.group_leader(self(), device)
+      {:ok, inp} = Interpreter.start_link()
+      Process.group_leader(self(), leader)
+
+      code = """
+      import asyncio, atexit, threading
+      go = asyncio.Event()
+      done = asyncio.Event()
+
+      async def later():
+          await go.wait()
+          print("task")
+          done.set()
+
+      task = asyncio.create_task(later())
+      atexit.register(print, "exit")
+      print("now")
+      """
+
+      {:ok, env} = Snex.make_env(inp)
+      assert capture_io(fn -> {:ok, nil} = Snex.pyeval(env, code) end) == "now\n"
+
+      assert capture_io(fn -> {:ok, nil} = Snex.pyeval(env, "go.set(); await done.wait()") end) == ""
+
+      code = "thread = threading.Thread(target=print, args=('thread',)); thread.start(); thread.join()"
+      assert capture_io(fn -> {:ok, nil} = Snex.pyeval(env, code) end) in ["", "thread\n"]
+      Interpreter.stop(inp)
+      {:ok, {_input, text}} = StringIO.close(device)
+      assert ["task" | rest] = String.split(text, "\n", trim: true)
+      assert List.last(rest) == "exit"
+    end
+  end
+
   describe "what C code and child processes print" do
-    test "goes to the interpreter's group leader" do
+    test "goes to the interpreter's output, never breaks the protocol" do
       text =
         capture_io(fn ->
           {:ok, inp} = Interpreter.start_link()
@@ -132,6 +196,8 @@ defmodule Snex.OutputTest do
                 "import os, subprocess; os.write(1, b'raw\\n'); subprocess.run(['echo', 'child'])"
               )
 
+            {:ok, 1} = Snex.pyeval(inp, "return 1")
+
             Interpreter.stop(inp)
           end)
         end)
@@ -141,14 +207,14 @@ defmodule Snex.OutputTest do
   end
 
   describe "the option :output" do
-    test "of a call sends prints to a pid" do
+    test "pid: it gets {:snex_output, interpreter, :stdout or :stderr, binary}" do
       inp = start_interpreter!()
       {:ok, nil} = Snex.pyeval(inp, "import sys; print('out'); print('err', file=sys.stderr)", output: self())
       assert_received {:snex_output, ^inp, :stdout, "out\n"}
       assert_received {:snex_output, ^inp, :stderr, "err\n"}
     end
 
-    test "of an interpreter holds for calls that do not say otherwise" do
+    test "[stdout: ..., stderr: ...], of an interpreter, holds for calls that do not say otherwise" do
       inp = start_interpreter!(output: [stdout: self(), stderr: :discard])
       code = "import sys; print('out'); print('err', file=sys.stderr)"
       assert capture_io(fn -> {:ok, nil} = Snex.pyeval(inp, code) end) == ""
@@ -157,7 +223,7 @@ defmodule Snex.OutputTest do
       refute_received _
     end
 
-    test ":logger logs lines, errors as warnings" do
+    test ":logger: each line is logged, those of stderr as warnings" do
       inp = start_interpreter!(output: :logger)
       code = "import sys; print('first\\nsecond'); print('careful', file=sys.stderr)"
       log = capture_log(fn -> {:ok, nil} = Snex.pyeval(inp, code) end)
@@ -166,12 +232,42 @@ defmodule Snex.OutputTest do
       assert log =~ ~r/\[warning\].*careful/
     end
 
-    test ":discard loses it" do
+    # The streams of the VM itself, which is one of its own here.
+    test ":inherit: it goes to the VM's own standard output and error" do
+      folder =
+        Path.join(System.tmp_dir!(), "snex-inherit-#{System.pid()}-#{System.unique_integer([:positive])}")
+
+      File.mkdir_p!(folder)
+      on_exit(fn -> File.rm_rf!(folder) end)
+
+      code = """
+      {:ok, device} = StringIO.open("")
+      Process.group_leader(self(), device)
+      {:ok, inp} = Snex.Interpreter.start_link(output: :inherit)
+      code = "import os, sys; print('out'); print('err', file=sys.stderr); os.write(1, b'raw '); os.write(2, b'low ')"
+      {:ok, nil} = Snex.pyeval(inp, code)
+      Snex.Interpreter.stop(inp)
+      {:ok, {"", ""}} = StringIO.close(device)
+      """
+
+      script = ~s(exec elixir -pa "$1" -e "$2" >"$3/out" 2>"$3/err")
+      args = ["-c", script, "sh", Application.app_dir(:snex, "ebin"), code, folder]
+      {"", status} = System.cmd("sh", args)
+      text = fn name -> folder |> Path.join(name) |> File.read!() |> String.split() |> Enum.sort() end
+      assert {status, text.("out"), text.("err")} == {0, ["out", "raw"], ["err", "low"]}
+    end
+
+    test ":group_leader, of a call, wins over that of the interpreter" do
+      inp = start_interpreter!(output: :discard)
+      assert capture_io(fn -> {:ok, nil} = Snex.pyeval(inp, "print('x')", output: :group_leader) end) == "x\n"
+    end
+
+    test ":discard: it goes nowhere" do
       inp = start_interpreter!(output: :discard)
       assert capture_io(fn -> {:ok, 1} = Snex.pyeval(inp, "print('x' * 1_000_000); return 1") end) == ""
     end
 
-    test "is named when it makes no sense" do
+    test "that makes no sense raises ArgumentError, which names it" do
       inp = start_interpreter!()
 
       assert_raise ArgumentError, ~r/expected :output.*got: :nowhere/, fn ->
@@ -184,10 +280,10 @@ defmodule Snex.OutputTest do
     end
   end
 
-  describe "a reader that is gone" do
-    @describetag :interpreter
-
-    test "holds up nobody: what a killed caller's code prints is taken away", %{inp: inp} do
+  describe "Python never waits for good:" do
+    test "with a reader that is gone, what a killed caller's code prints is taken away" do
+      # What comes after the caller is the interpreter's.
+      inp = start_interpreter!(output: :discard)
       test = self()
       {:ok, env} = Snex.make_env(inp)
 
@@ -198,12 +294,23 @@ defmodule Snex.OutputTest do
         spawn(fn ->
           Process.group_leader(self(), stuck)
           code = "await snex.send(test, 'printing')\nfor n in range(100_000): print('x' * 100, n)"
-          Snex.pyeval(env, code, %{"test" => test}, timeout: :infinity, on_timeout: :leave)
+
+          Snex.pyeval(env, code, %{"test" => test},
+            timeout: :infinity,
+            on_timeout: :leave,
+            output: :group_leader
+          )
         end)
 
       assert_receive "printing", 60_000
       Process.exit(caller, :kill)
       assert Snex.pyeval(env, "return 1", timeout: :infinity) == {:ok, 1}
     end
+  end
+
+  test "input() is at its end at once: EOFError" do
+    inp = start_interpreter!()
+    assert {:error, %Error{exception: %{type: "EOFError"}}} = Snex.pyeval(inp, "input()")
+    assert Snex.pyeval(inp, "import sys; return sys.stdin.read()") == {:ok, ""}
   end
 end

@@ -35,7 +35,7 @@ defmodule Snex.TelemetryTest do
   describe "with :telemetry present" do
     @describetag :present
 
-    test "pyeval emits start and stop around each call" do
+    test "[:snex, :call, :start] and [:snex, :call, :stop] are emitted around each pyeval" do
       inp = start_interpreter!()
       assert call(fn -> Snex.pyeval(inp, "return 1") end) == {:ok, 1}
 
@@ -57,7 +57,7 @@ defmodule Snex.TelemetryTest do
       refute_received {[:snex, :call, _], _, _}
     end
 
-    test "pyeval in an environment names both, and the error that it returns" do
+    test "they name the environment and its interpreter, and the error that is returned" do
       inp = start_interpreter!()
       {:ok, env} = Snex.make_env(inp)
       assert {:error, error} = call(fn -> Snex.pyeval(env, "return 1 / 0") end)
@@ -65,7 +65,7 @@ defmodule Snex.TelemetryTest do
       assert_received {[:snex, :call, :stop], _, %{function: :pyeval, env: ^env, error: ^error}}
     end
 
-    test "make_env emits start and stop" do
+    test "[:snex, :call, :start] and [:snex, :call, :stop] are emitted around each make_env" do
       inp = start_interpreter!()
       {:ok, env} = call(fn -> Snex.make_env(inp, %{"x" => 1}) end)
       assert_received {[:snex, :call, :start], _, %{function: :make_env, interpreter: ^inp, env: nil}}
@@ -74,7 +74,7 @@ defmodule Snex.TelemetryTest do
       assert %Snex.Env{} = env
     end
 
-    test "a call that raises emits an exception" do
+    test "[:snex, :call, :exception] is emitted when a call raises" do
       inp = start_interpreter!()
       assert_raise ArgumentError, fn -> Snex.pyeval(inp, "return 1", %{x: 1}) end
       assert_received {[:snex, :call, :start], _, %{telemetry_span_context: context}}
@@ -84,7 +84,7 @@ defmodule Snex.TelemetryTest do
       refute_received {[:snex, :call, :stop], _, _}
     end
 
-    test "an interpreter emits start when Python is ready, and stop when it is stopped" do
+    test "[:snex, :interpreter, :start] is emitted when Python is ready, [:snex, :interpreter, :stop] when it is stopped" do
       {:ok, inp} = Interpreter.start_link(label: "mine")
       os_pid = Interpreter.os_pid(inp)
       # Interpreters of tests that ended a moment ago may still be stopping.
@@ -102,7 +102,7 @@ defmodule Snex.TelemetryTest do
       assert uptime > 0
     end
 
-    test "an interpreter whose Python ends by itself emits stop with the reason" do
+    test "[:snex, :interpreter, :stop] has the reason when Python ends by itself" do
       Process.flag(:trap_exit, true)
       {:ok, inp} = Interpreter.start_link()
       Snex.pyeval(inp, "import os; os._exit(3)")
@@ -111,7 +111,7 @@ defmodule Snex.TelemetryTest do
       assert %Error{code: :interpreter_exited} = reason
     end
 
-    test "an interpreter that does not start emits nothing" do
+    test "an interpreter that does not start emits no event" do
       Process.flag(:trap_exit, true)
       assert {:error, _error} = Interpreter.start_link(init_script: "1 / 0")
       refute_received {[:snex, :interpreter, :start], _, _}
@@ -125,5 +125,18 @@ defmodule Snex.TelemetryTest do
     assert Snex.pyeval(inp, "return 1") == {:ok, 1}
     assert {:ok, _env} = Snex.make_env(inp)
     assert Interpreter.stop(inp) == :ok
+  end
+
+  test "Snex.Telemetry documents each event" do
+    {:docs_v1, _, :elixir, _, %{"en" => text}, _, _} = Code.fetch_docs(Snex.Telemetry)
+    documented = for [_, event] <- Regex.scan(~r/^### `(.*)`$/m, text), do: event
+
+    assert documented == [
+             "[:snex, :call, :start]",
+             "[:snex, :call, :stop]",
+             "[:snex, :call, :exception]",
+             "[:snex, :interpreter, :start]",
+             "[:snex, :interpreter, :stop]"
+           ]
   end
 end
