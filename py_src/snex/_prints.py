@@ -90,11 +90,14 @@ class Printer:
         self._work()
         if self._writer.backlog:
             self._wait_for_room()
+        request.checkpoint()
 
     def flush(self) -> None:
         """Send what the request that runs has printed so far."""
-        self._line.append((current.get(), _FLUSH, ()))
+        request = current.get()
+        self._line.append((request, _FLUSH, ()))
         self._work()
+        request.checkpoint()
 
     def answer(self, kind: int, request: Request, parts: Sequence[bytes | memoryview]) -> None:
         """Send the answer of a request behind what it has printed."""

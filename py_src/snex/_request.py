@@ -6,6 +6,7 @@ calls of `asyncio.to_thread` belong to it as well.
 
 from __future__ import annotations
 
+import threading
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
@@ -46,6 +47,8 @@ class Request:
     cancels = 0
     # The answer has been sent, or will never be.
     ended = False
+    # An interrupt came while code of ours ran for it, where nothing could be raised.
+    interrupted = False
     printed = False
     pending: list[bytes] | None = None
     stream = 0
@@ -54,6 +57,16 @@ class Request:
     def __init__(self, number: int) -> None:
         """Begin the request with that number; 0 stands for what belongs to none."""
         self.number = number
+
+    def checkpoint(self) -> None:
+        """Raise what an interrupt could not, now that nothing of ours is under way."""
+        if (
+            self.interrupted
+            and not self.ended
+            and threading.current_thread() is threading.main_thread()
+        ):
+            self.interrupted = False
+            raise Cancelled
 
 
 OUTSIDE = Request(0)

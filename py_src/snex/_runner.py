@@ -120,6 +120,8 @@ class Runner:
             self._cancelled(number)
         else:
             request.cancels += 1
+            # What it does when it awaits next, and cleans up, is not to be interrupted for what is past.
+            request.interrupted = False
             request.task.cancel()
 
     def _cancelled(self, number: int) -> None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from ._interpreter import Interpreter
+    from ._request import Request
 
     Handler = Callable[[int, FrameType | None], None]
 
@@ -85,17 +86,17 @@ class _Again:
         self._interrupts = interrupts
         self._repeating = False
 
-    def soon(self, number: int) -> None:
-        """Interrupt once more, and again, until that request has come to its end."""
+    def soon(self, request: Request) -> None:
+        """Interrupt once more, and again, until that request is interrupted or at its end."""
         if not self._repeating:
             self._repeating = True
             # Not `threading.Thread`: the code that was interrupted may hold one of its locks.
-            _thread.start_new_thread(self._repeat, (number,))
+            _thread.start_new_thread(self._repeat, (request,))
 
-    def _repeat(self, number: int) -> None:
+    def _repeat(self, request: Request) -> None:
         for _ in range(_REPETITIONS):
             time.sleep(_PAUSE)
-            if number not in self._interrupts.wanted:
+            if not request.interrupted or request.number not in self._interrupts.wanted:
                 break
             _thread.interrupt_main(signal.SIGINT)
         self._repeating = False
@@ -147,9 +148,12 @@ def on_sigint(interrupts: Interrupts) -> None:
         request = current.get()
         if request.number in interrupts.wanted and not request.ended and frame is not None:
             if may_raise(frame):
+                request.interrupted = False
                 raise Cancelled
-            # Code that does little but call us, such as a loop that prints, is hardly ever met elsewhere.
-            again.soon(request.number)
+            # Code that does little but call us, such as a loop that prints, is hardly ever met elsewhere:
+            # other threads, and so signals, get their turn while we write. Printing has a checkpoint.
+            request.interrupted = True
+            again.soon(request)
 
     _install(signal.SIGINT, handler, signal.default_int_handler)
 

@@ -239,6 +239,32 @@ def test_a_print_that_nobody_reads_is_interrupted(vm: VM) -> None:
     assert vm.run("print('next')\nreturn 2") == 2
 
 
+def test_code_that_does_nothing_but_print_is_interrupted(vm: VM) -> None:
+    for code in ("while True: print('x')", "import sys\nwhile True: sys.stdout.flush()"):
+        request = begun(vm, code)
+        # One signal has to do.
+        vm.interrupt(request)
+        vm.cancel(request)
+        assert vm.run("return 1") == 1
+
+
+@pytest.mark.parametrize("code", ["print('x')", "sys.stdout.flush()"])
+def test_an_interrupt_that_comes_in_a_print_is_raised_after_it(vm: VM, code: str) -> None:
+    interrupted = (
+        "import asyncio, sys\n"
+        "from snex._request import current\n"
+        "current.get().interrupted = True\n"
+        # Not in another thread.
+        "await asyncio.to_thread(print, 'y')\n"
+        f"try: {code}\n"
+        "except snex.Cancelled:\n"
+        # Once.
+        f"    {code}\n"
+        "    return True"
+    )
+    assert vm.run(interrupted) is True
+
+
 def test_a_forked_child_has_the_usual_handler(vm: VM) -> None:
     code = (
         "import os, signal, time\n"
