@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from ._body import COUNT, ENTRY, check_table
 from ._frame import BUFFERS, HEADER_SIZE, FrameError, parse_header
 from ._sinks import SINKS, Sink
+from ._vectored import readv
 
 if TYPE_CHECKING:
     import asyncio
@@ -152,7 +153,7 @@ class FrameReader:
     def _read_into(self, sink: Sink) -> bool:
         with sink.view() as view:
             wanted = len(view)
-            count = os.readv(self._fd, [view])
+            count = readv(self._fd, [view])
         if count == 0:
             self._end(None)
             return False

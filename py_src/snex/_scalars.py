@@ -93,6 +93,9 @@ def _memoryview(value: memoryview) -> Piece:
     if size < LARGE:
         return _pack_count(109, size) + value.tobytes()
     head = header(109, size, "a binary of {} bytes")
+    if value.format == "B" and value.ndim == 1 and value.c_contiguous:
+        # PyPy reads what has been cast byte by byte.
+        return [head, value]
     if value.c_contiguous:
         try:
             return [head, value.cast("B")]

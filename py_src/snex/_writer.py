@@ -20,6 +20,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from ._frame import encode_header
+from ._vectored import writev
 
 if TYPE_CHECKING:
     import asyncio
@@ -72,7 +73,10 @@ class FrameWriter:
         return bool(self._queue or self._inbox)
 
     def write(self, kind: int, request: int, parts: Sequence[bytes | memoryview] = ()) -> None:
-        """Send a frame whose body is `parts`, one after the other. Never blocks."""
+        """Send a frame whose body is `parts`, one after the other: bytes or flat views of bytes.
+
+        Never blocks.
+        """
         if len(parts) == 1:
             part = parts[0]
             length = part.nbytes if isinstance(part, memoryview) else len(part)
@@ -137,7 +141,7 @@ class FrameWriter:
             if len(all_parts) == 1:
                 count = os.write(self.fd, header)
             else:
-                count = os.writev(self.fd, all_parts[:_PARTS_PER_WRITE])
+                count = writev(self.fd, all_parts[:_PARTS_PER_WRITE])
         except (BlockingIOError, InterruptedError):
             count = 0
         except OSError:
@@ -149,7 +153,7 @@ class FrameWriter:
             if count >= size:
                 count -= size
                 continue
-            rest.append(memoryview(part).cast("B")[count:] if count else part)
+            rest.append(memoryview(part)[count:] if count else part)
             count = 0
         if rest:
             self._enqueue(rest)
@@ -209,7 +213,7 @@ class FrameWriter:
                 return
             parts = [queue[i] for i in range(min(len(queue), _PARTS_PER_WRITE))]
             try:
-                count = os.writev(self.fd, parts)
+                count = writev(self.fd, parts)
             except (BlockingIOError, InterruptedError):
                 return
             except OSError:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 import warnings
 from typing import Any
@@ -121,19 +122,24 @@ def test_generics_and_type_aliases() -> None:
         ("nonlocal x", "nonlocal declaration not allowed at module level", 10),
         ("x = 1\ndef f():\n    nonlocal x", "no binding for nonlocal 'x' found", 12),
         ("x = 1\nglobal x", "assigned to before global", 11),
-        ("class A:\n    return 1", "'return' outside function", 11),
+        ("class A:\n    return 1", "return'? outside function", 11),
         ("def f():\n    await x", "'await' outside async function", 11),
         ("x = (", "", 10),
         ("  x = 1", "unexpected indent", 10),
-        ("break", "'break' outside loop", 10),
-        ("x = 1\nfrom __future__ import annotations", "must occur at the beginning", 11),
+        ("break", "'break' (outside|not properly in) loop", 10),
+        (
+            "x = 1\nfrom __future__ import annotations",
+            "must (occur at the|appear at) beginning",
+            11,
+        ),
     ],
 )
 def test_syntax_errors_carry_the_users_file_and_line(source: str, message: str, line: int) -> None:
     with pytest.raises(SyntaxError) as caught:
         compile_code(source, "lib/my.ex", 10)
     error = caught.value
-    assert message in error.msg
+    # PyPy has words of its own for some of them.
+    assert re.search(message, error.msg)
     assert (error.filename, error.lineno) == ("lib/my.ex", line)
     assert error.text == source.splitlines()[line - 10]
 

@@ -3,7 +3,6 @@ from __future__ import annotations
 import enum
 import math
 import sys
-import tracemalloc
 from collections import OrderedDict, defaultdict, namedtuple
 from typing import Any
 
@@ -11,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.etf import A, MapSet, decode
+from support.memory import needs_tracing, tracing
 
 import snex
 from snex._etf import encode
@@ -19,6 +19,9 @@ from snex._scalars import LARGE
 
 def trip(value: object) -> Any:
     return decode(b"".join(encode(value)))
+
+
+PYPY = sys.implementation.name == "pypy"
 
 
 class Color(enum.IntEnum):
@@ -172,7 +175,10 @@ def test_the_same_object_many_times_is_no_cycle() -> None:
         {snex.Atom("nil"): 1, None: 2},
         {snex.Atom("x"): 1, snex.DistinctAtom("x"): 2},
         {math.inf: 1, snex.Atom("inf"): 2},
-        {float("nan"): 1, float("nan"): 2},
+        pytest.param(
+            {float("nan"): 1, float("nan"): 2},
+            marks=pytest.mark.skipif(PYPY, reason="there they are one key"),
+        ),
         {frozenset({"a"}): 1, frozenset({b"a"}): 2},
     ],
 )
@@ -223,14 +229,12 @@ def test_a_custom_encoder_that_never_ends_is_ended() -> None:
 
 
 @pytest.mark.parametrize("kind", [bytes, bytearray, lambda n: memoryview(bytes(n))])
-@pytest.mark.skipif(sys.implementation.name != "cpython", reason="tracemalloc")
+@needs_tracing
 def test_large_binaries_are_not_copied(kind: Any) -> None:
     value = kind(50 * LARGE)
-    tracemalloc.start()
-    parts = encode([1, value, 2])
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert peak < LARGE
+    with tracing() as peak:
+        parts = encode([1, value, 2])
+    assert peak[0] < LARGE
     assert decode(b"".join(parts)) == [1, bytes(50 * LARGE), 2]
 
 

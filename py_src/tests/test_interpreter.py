@@ -469,5 +469,6 @@ def test_the_exception_of_a_task_left_behind_is_logged(vm: VM) -> None:
         "await asyncio.wait([t])\n"
         "del t"
     )
+    vm.run("gc.collect()")
     vm.finish()
     assert b"left behind" in b"".join(body for kind, _, body in vm.pending if kind == PRINT)

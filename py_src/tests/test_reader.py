@@ -2,12 +2,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 import threading
-import tracemalloc
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from support.memory import needs_tracing, tracing
 from support.vm import BUFFERS, CANCEL, EVAL, frame, place, with_buffers
 
 from snex._body import load
@@ -235,7 +234,7 @@ def test_frames_before_garbage_count_and_none_behind(bench: Bench, garbage: byte
     assert [type(error) for error in bench.ends] == [FrameError]
 
 
-@pytest.mark.skipif(sys.implementation.name != "cpython", reason="tracemalloc")
+@needs_tracing
 @pytest.mark.parametrize("kind", range(4))
 def test_a_large_buffer_takes_its_own_size_and_no_more(bench: Bench, kind: int) -> None:
     size = 64 * 1024 * 1024
@@ -244,26 +243,22 @@ def test_a_large_buffer_takes_its_own_size_and_no_more(bench: Bench, kind: int) 
     bench.keep = lambda body, sinks: sizes.append(len(load(body, sinks)[0]))  # type: ignore[index]
     piece = frame(EVAL, 1, body, BUFFERS)
     thread = bench.write_aside(piece)
-    tracemalloc.start()
-    bench.until_end()
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
+    with tracing() as peak:
+        bench.until_end()
     thread.join()
     assert sizes == [size]
     # Text is decoded into another object.
-    assert peak < size * (2 if kind == 1 else 1) + 2_000_000
+    assert peak[0] < size * (2 if kind == 1 else 1) + 2_000_000
 
 
-@pytest.mark.skipif(sys.implementation.name != "cpython", reason="tracemalloc")
+@needs_tracing
 def test_a_length_is_not_believed(bench: Bench) -> None:
     lie = 2**31
     bench.write(frame(EVAL, 1, b"")[:-8] + lie.to_bytes(8, "little") + b"x")
     bench.hang_up()
-    tracemalloc.start()
-    bench.until_end()
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert peak < AHEAD + 2_000_000
+    with tracing() as peak:
+        bench.until_end()
+    assert peak[0] < AHEAD + 2_000_000
     assert bench.frames == []
 
 

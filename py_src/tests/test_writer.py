@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from support.vm import CAST, RESULT
 
+from snex._vectored import writev as real_writev
 from snex._writer import FrameWriter
 
 if TYPE_CHECKING:
@@ -126,15 +127,14 @@ def test_a_frame_sent_in_the_middle_of_a_write_comes_whole(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As a `__del__` would do it that the collector happens to run there.
-    real = os.writev
     inner = [(RESULT, 2, [b"inner"]), (RESULT, 3, [b"more"])]
 
     def writev(fd: int, parts: list[bytes]) -> int:
         while inner:
             bench.writer.write(*inner.pop(0))
-        return real(fd, parts)
+        return real_writev(fd, parts)
 
-    monkeypatch.setattr(os, "writev", writev)
+    monkeypatch.setattr("snex._writer.writev", writev)
     bench.writer.write(RESULT, 1, [b"a" * 1_000_000, b"b"])
     assert bench.everything(1_000_000 + 10 + 60) == [
         (RESULT, 1, b"a" * 1_000_000 + b"b"),
