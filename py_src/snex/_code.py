@@ -20,6 +20,8 @@ import warnings
 from types import CodeType, FunctionType
 from typing import TYPE_CHECKING, Any
 
+from ._pypy import CO_COROUTINE, PYPY, detach
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -29,7 +31,6 @@ _INSIDE = "<module>.<locals>."
 _ONLY_AST = 0x400
 _CO_OPTIMIZED = 0x1
 _CO_NEWLOCALS = 0x2
-_CO_COROUTINE = 0x80
 
 # The cache is bounded both ways: many small pieces of code, or a few generated giants.
 _MAX_ENTRIES = 512
@@ -50,7 +51,7 @@ class Program:
     def __init__(self, code: CodeType) -> None:
         """Wrap the code object of the function that stands for the module."""
         self.code = code
-        self.is_async = bool(code.co_flags & _CO_COROUTINE)
+        self.is_async = bool(code.co_flags & CO_COROUTINE)
 
     def bind(self, env: dict[str, Any]) -> Callable[[], Any]:
         """Return a function that runs the code in `env`; a coroutine function if `is_async`."""
@@ -118,7 +119,10 @@ def _compile(source: str, file: str, line: int) -> Program:
     code = _inner(
         compile(_function(futures, body, is_async=is_async), file, "exec", dont_inherit=True)
     )
-    return Program(_as_module(_with_source(code, (_SOURCE_MARK, source, line))))
+    code = _as_module(_with_source(code, (_SOURCE_MARK, source, line)))
+    if PYPY:
+        detach(code)
+    return Program(code)
 
 
 def _line(source: str, index: int) -> str | None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import builtins
 from typing import TYPE_CHECKING, Any
 
+from ._pypy import PYPY
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -108,3 +110,6 @@ class Envs:
         for env_id in env_ids:
             if env_id != ROOT:
                 self._envs.pop(env_id, None)
+        if PYPY:
+            # Its dicts may keep what was deleted in places that are not in use any more.
+            self._envs = self._envs.copy()

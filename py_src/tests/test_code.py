@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import re
 import sys
 import warnings
+import weakref
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ import pytest
 from snex import _code
 from snex._code import compile_code
 from snex._envs import fresh_env
+from snex._pypy import detach
 
 
 def run(source: str, env: dict[str, Any] | None = None) -> Any:
@@ -183,3 +186,47 @@ def test_the_same_text_elsewhere_is_other_code() -> None:
     assert compile_code("x", "a.ex", 1).code.co_firstlineno == 1
     assert compile_code("x", "a.ex", 1).code.co_filename == "a.ex"
     assert compile_code("x", None, 1).code.co_filename == "<Snex.Code>"
+
+
+def test_code_keeps_no_environment_alive() -> None:
+    source = (
+        "class Mark: pass\n"
+        "mark, x = Mark(), 1\n"
+        "def plain(): return x\n"
+        "def arguments(a, /, b, *, c=2): return x\n"
+        "def anything(*a, **k): return x\n"
+        "def outer():\n    y = x\n    def inner(*a): return x, y\n    return inner()\n"
+        "def generator(): yield x\n"
+        "async def coroutine(*a): return x\n"
+        "async def asynchronous(): yield x\n"
+        "class Class:\n    y = x\n    def method(self): return x\n"
+        "plain(), arguments(1, 2), anything(1, k=1), outer(), list(generator())\n"
+        "(lambda *a: x)(), [x for _ in 'ab'], Class.method(0)\n"
+        "await coroutine()\n"
+        "async for _ in asynchronous(): pass\n"
+    )
+    env = fresh_env()
+    # Kept, as by the cache.
+    program = compile_code(source, None, 1)
+    asyncio.run(program.bind(env)())
+    mark = weakref.ref(env["mark"])
+    assert mark() is not None
+    del env
+    # With a few calls in between, as PyPy keeps the last ones.
+    for _ in range(5):
+        gc.collect()
+    assert mark() is None
+
+
+def test_code_that_is_detached_does_not_run(capsys: pytest.CaptureFixture[str]) -> None:
+    # On PyPy it is what `compile_code` does.
+    source = (
+        "print('top')\n"
+        "def outer(a):\n    def inner(*b): print(a, b)\n    return inner\n"
+        "async def coroutine(): print('coroutine')\n"
+        "def generator():\n    print('generator')\n    yield\n"
+    )
+    tracing = sys.gettrace()
+    detach(compile(source, "<test>", "exec"))
+    assert sys.gettrace() is tracing
+    assert capsys.readouterr().out == ""

@@ -94,9 +94,18 @@ defmodule Snex.Case do
 
     script = """
     import os, select, sys
+    def pidfd_open(pid):
+        if hasattr(os, "pidfd_open"):
+            return os.pidfd_open(pid)
+        # PyPy has no name for it; the number is the same on every machine.
+        import ctypes
+        fd = ctypes.CDLL(None, use_errno=True).syscall(434, pid, 0)
+        if fd < 0:
+            raise OSError(ctypes.get_errno(), "pidfd_open")
+        return fd
     for pid in map(int, sys.argv[1:]):
         try:
-            fd = os.pidfd_open(pid)
+            fd = pidfd_open(pid)
         except ProcessLookupError:
             continue
         if not select.select([fd], [], [], 60)[0]:

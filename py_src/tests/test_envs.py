@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import gc
+import weakref
+
+import pytest
+
+from snex._code import compile_code
+from snex._envs import EnvError, Envs
+
+
+class Mark:
+    pass
+
+
+def test_dropped_environments_are_freed() -> None:
+    envs = Envs()
+    marks: weakref.WeakSet[Mark] = weakref.WeakSet()
+    program = compile_code("mine = mark()", None, 1)
+
+    def mark() -> Mark:
+        made = Mark()
+        marks.add(made)
+        return made
+
+    for i in range(1, 101):
+        envs.make(i, [], {"mark": mark})
+        program.bind(envs.get(i))()
+        if i > 10:
+            envs.drop([i - 10])
+    assert len(envs) == 11
+    envs.drop(list(range(200)))
+    assert len(envs) == 1
+    gc.collect()
+    gc.collect()
+    assert len(marks) == 0
+
+
+def test_the_root_stays() -> None:
+    envs = Envs()
+    envs.drop([0])
+    assert envs.get(0)["__name__"] == "__main__"
+    with pytest.raises(EnvError, match="5"):
+        envs.get(5)
