@@ -191,6 +191,12 @@ def test_outside_of_an_interpreter_calls_say_so() -> None:
         snex.call_sync("m", "f", [])
 
 
+def test_a_name_is_text_an_atom_or_a_term() -> None:
+    request = snex.call(5, "f", [])  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"expected a str, snex\.Atom or snex\.Term, got 5"):
+        request.send(None)
+
+
 def test_options_are_checked_by_name_and_value() -> None:
     assert wire_opts(None) is None
     assert wire_opts({"set_as": snex.EncodingOpt.SetAs.FROZENSET}) == {"set_as": "frozenset"}

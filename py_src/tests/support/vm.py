@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import select
@@ -22,6 +23,9 @@ BUFFERS = 1
 
 # A test that waits this long for an event has failed.
 PATIENCE = 60.0
+
+# Whether `coverage` looks at our subprocesses, too.
+MEASURED = any(name.startswith("COVERAGE_PROCESS") for name in os.environ)
 
 SET_HEAD = b"t\0\0\0\x02w\x0a__struct__w\x0dElixir.MapSetw\x03map"
 
@@ -139,6 +143,10 @@ class VM:
 
     def __exit__(self, *_: object) -> None:
         self.hang_up()
+        if MEASURED:
+            # It writes down at its end what it has run. Code that blocks has no such end.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(1)
         self.process.kill()
         self.process.wait(PATIENCE)
         for stream in (self.process.stdout, self.process.stderr):
