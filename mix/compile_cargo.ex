@@ -6,7 +6,8 @@ defmodule Mix.Tasks.Compile.Cargo do
 
       priv/native/snex_nif.so     loaded by `Snex.Native`
       priv/native/snex_warden     started by the NIF, once for each Python
-      priv/python/snex/           the Python package
+      priv/native/snex_etf.so     an extension of CPython, the fast encoder
+      priv/python/snex/           the Python package, with the extension in it
 
   Cargo runs only when a Rust source changed since the last successful build, the copy is renewed only when a Python
   source changed. Cargo's target folder lies beside the folders of the environments (`_build/snex_native`), so that
@@ -20,11 +21,14 @@ defmodule Mix.Tasks.Compile.Cargo do
   use Mix.Task.Compiler
 
   @oldest_rust "1.91.0"
-  @crates ~w(snex_core snex_nif snex_warden)
+  @crates ~w(snex_core snex_etf snex_nif snex_warden)
 
   # What cargo calls a thing, and what it is called in priv/native. The name of the NIF ends in .so on macOS too:
   # :erlang.load_nif/2 appends that everywhere but on Windows.
-  @installed %{"snex_nif" => "snex_nif.so", "snex_warden" => "snex_warden"}
+  @installed %{"snex_etf" => "snex_etf.so", "snex_nif" => "snex_nif.so", "snex_warden" => "snex_warden"}
+
+  # The extension goes into the Python package too, under the name by which every CPython of its sort finds it.
+  @extension "_etf.abi3.so"
 
   # Settings that change what cargo makes of the same sources.
   @cargo_settings ~w(CARGO_BUILD_TARGET CARGO_ENCODED_RUSTFLAGS RUSTFLAGS RUSTUP_TOOLCHAIN)
@@ -121,7 +125,7 @@ defmodule Mix.Tasks.Compile.Cargo do
     format = if IO.ANSI.enabled?(), do: "json-diagnostic-rendered-ansi", else: "json"
 
     args =
-      ~w(build --release --locked -p snex_nif -p snex_warden --message-format #{format} --target-dir) ++
+      ~w(build --release --locked -p snex_etf -p snex_nif -p snex_warden --message-format #{format} --target-dir) ++
         [target_dir()]
 
     port =
@@ -253,7 +257,8 @@ defmodule Mix.Tasks.Compile.Cargo do
   defp copy_python(old, force?) do
     source_dir = in_root("py_src/snex")
     sources = Path.wildcard(Path.join(source_dir, "**/{*.py,py.typed}"))
-    stamp = stamp(sources, [])
+    extension = Path.join(native_dir(), @installed["snex_etf"])
+    stamp = stamp(sources, [File.read!(extension)])
 
     if force? or stamp != old.python or not File.dir?(python_dir()) do
       # All of it anew: that also removes what has no source any more, and bytecode that would pass for current
@@ -265,6 +270,8 @@ defmodule Mix.Tasks.Compile.Cargo do
         File.mkdir_p!(Path.dirname(target))
         File.cp!(source, target)
       end
+
+      File.cp!(extension, Path.join(python_dir(), @extension))
     end
 
     stamp

@@ -11,7 +11,7 @@ defmodule Snex.Prebuilt do
   """
 
   @manifest "manifest.json"
-  @files ~w(snex_nif.so snex_warden)
+  @files ~w(snex_etf.so snex_nif.so snex_warden)
 
   @doc """
   Puts what is in `folder` into an archive in the folder `to`, with its checksum beside it; returns the archive's path.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ._calls import ElixirError, call, call_sync, cast, send, send_sync
 from ._elixir import BeamModuleProxy, Elixir
-from ._etf import set_custom_encoder
+from ._encoder import set_custom_encoder
 from ._request import Cancelled
 from ._terms import Atom, DistinctAtom, Term
 from ._version import VERSION

@@ -13,7 +13,7 @@ import sys
 from typing import Any
 
 from . import _frame
-from ._etf import Settings, encode
+from ._encoder import NAME, Settings, encode
 from ._version import PROTOCOL, VERSION
 
 _EXIT_USAGE = 64
@@ -140,7 +140,7 @@ def _greeting() -> dict[str, object]:
         "implementation": {"cpython": "CPython", "pypy": "PyPy"}.get(name, name),
         "executable": sys.executable,
         "pid": os.getpid(),
-        "encoder": "pure",
+        "encoder": NAME,
     }
 
 

@@ -15,7 +15,7 @@ from concurrent.futures import Future as SyncFuture
 from typing import TYPE_CHECKING, Protocol
 
 from ._answers import Answer, outcome
-from ._etf import encode
+from ._encoder import encode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -12,8 +12,8 @@ from . import _client, _frame
 from ._answers import Answer
 from ._body import load
 from ._client import Client
+from ._encoder import encode
 from ._envs import Envs
-from ._etf import encode
 from ._prints import Printer, Streams
 from ._reader import FrameReader
 from ._request import Request, current

@@ -7,7 +7,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from ._client import current
-from ._etf import encode
+from ._encoder import encode
 from ._terms import Atom
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from . import _frame
 from ._code import Program, compile_code
+from ._encoder import encode
 from ._envs import EnvError, Envs
-from ._etf import encode
 from ._request import Request
 from ._traceback import error_fields
 

@@ -24,7 +24,9 @@ NIL = b"j"
 _pack_count = struct.Struct(">BI").pack
 _pack_int = partial(struct.Struct(">Bi").pack, 98)
 _pack_float = partial(struct.Struct(">Bd").pack, 70)
-_SMALL = [b"a" + bytes((i,)) for i in range(256)]
+# One byte is enough for so many.
+_SMALLS = 256
+_SMALL = [b"a" + bytes((i,)) for i in range(_SMALLS)]
 
 
 def header(tag: int, count: int, what: str) -> bytes:
@@ -105,6 +107,11 @@ def _memoryview(value: memoryview) -> Piece:
     return [head, value.tobytes()]
 
 
+def buffer(value: bytearray | memoryview) -> Piece:
+    """Encode what is, or has, a buffer."""
+    return _bytearray(value) if type(value) is bytearray else _memoryview(memoryview(value))
+
+
 def _str(value: str) -> Piece:
     data = value.encode()
     size = len(data)
@@ -160,9 +167,9 @@ def bulk(items: tuple[object, ...]) -> Iterator[Piece] | None:
     (kind,) = kinds
     if kind is int:
         low, high = min(items), max(items)  # type: ignore[type-var]
-        if low >= 0 and high < 256:  # type: ignore[operator]  # noqa: PLR2004 - one byte
+        if low >= 0 and high < _SMALLS:  # type: ignore[operator]
             return map(_SMALL.__getitem__, items)  # type: ignore[arg-type]
-        if low >= -0x80000000 and high <= 0x7FFFFFFF:  # type: ignore[operator]  # noqa: PLR2004
+        if low >= _SMALLS and high <= 0x7FFFFFFF:  # type: ignore[operator]  # noqa: PLR2004 - four bytes
             return map(_pack_int, items)
     elif kind is float and all(map(isfinite, items)):  # type: ignore[arg-type]
         return map(_pack_float, items)

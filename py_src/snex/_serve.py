@@ -16,7 +16,7 @@ from . import _client, _frame
 from ._answers import Answer
 from ._body import join, split
 from ._client import Client, drain, wait_for_room
-from ._etf import Settings
+from ._encoder import Settings
 from ._stream import FrameStream, read_frame
 from ._version import PROTOCOL, VERSION
 

@@ -8,7 +8,7 @@ from support.vm import VM
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from snex._etf import Encoder
+    from snex._encoder import Encoder
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def vm() -> Iterator[VM]:
 @pytest.fixture(autouse=True)
 def _custom_encoder() -> Iterator[None]:
     """Leave no custom encoder behind."""
-    from snex._etf import Settings
+    from snex._encoder import Settings
 
     before: Encoder | None = Settings.custom_encoder
     yield

@@ -13,7 +13,7 @@ from support.etf import A, MapSet, decode
 from support.memory import needs_tracing, tracing
 
 import snex
-from snex._etf import encode
+from snex._encoder import encode
 from snex._scalars import LARGE
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import snex
-from snex._etf import encode
+from snex._encoder import encode
 from snex._sinks import SINKS
 
 if TYPE_CHECKING:

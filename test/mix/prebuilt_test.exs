@@ -85,7 +85,9 @@ defmodule Snex.Mix.PrebuiltTest do
     File.write!(other, "no archive")
     assert refusal(other, folder, own_sum(other)) =~ "is no archive of Snex's"
     :ok = :erl_tar.create(to_charlist(other), [{~c"manifest.json", "{}"}], [:compressed])
-    assert refusal(other, folder, own_sum(other)) =~ "it should hold manifest.json, snex_nif.so, snex_warden"
+
+    assert refusal(other, folder, own_sum(other)) =~
+             "it should hold manifest.json, snex_etf.so, snex_nif.so, snex_warden"
   end
 
   test "a wrong checksum, or none, is refused", %{archive: archive, folder: folder} do

@@ -14,9 +14,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+import snex
 from support.etf import A, decode
 
-PACKAGE = Path(__file__).parents[2]
+PACKAGE = Path(snex.__file__).parents[1]
 HELLO, EVAL, MAKE_ENV, DROP_ENVS, CANCEL, CALL_RESULT, CALL_ERROR = range(1, 8)
 READY, REFUSED, RESULT, ERROR, CALL, CAST, SEND, PRINT, CANCELLED = range(0x81, 0x8A)
 BUFFERS = 1

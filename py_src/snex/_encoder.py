@@ -1,4 +1,7 @@
-"""Python objects to Erlang's external term format, in pure Python.
+"""Python objects to Erlang's external term format.
+
+There are two encoders with the same results: this one in pure Python, and the extension `_etf`, which is used where
+it can be loaded. The extension leaves all that is unusual to this one. `SNEX_ENCODER=pure` does without it.
 
 The encoder keeps its own stack: depth is limited by memory, not by recursion. Pieces are collected
 in a list and joined once; large binaries stay pieces of their own and are never copied.
@@ -6,10 +9,11 @@ in a list and joined once; large binaries stay pieces of their own and are never
 
 from __future__ import annotations
 
+import os
 from itertools import chain, repeat
 from typing import TYPE_CHECKING
 
-from ._scalars import BULK, LARGE, LEAVES, NIL, Raw, atom, bulk, header
+from ._scalars import BULK, LARGE, LEAVES, NIL, Raw, atom, buffer, bulk, header
 from ._terms import Atom, DistinctAtom, Term
 
 if TYPE_CHECKING:
@@ -132,7 +136,7 @@ def _find_cycle(path: list[tuple[Iterator[object], object, bytes]], obj: object)
         raise ValueError(msg)
 
 
-def encode(obj: object) -> list[bytes | memoryview]:
+def encode_pure(obj: object) -> list[bytes | memoryview]:
     r"""Return `obj` as a complete term: the parts, one after the other.
 
     A part is a view of the object's own memory where a binary is large: write it out before the
@@ -143,7 +147,7 @@ def encode(obj: object) -> list[bytes | memoryview]:
         ValueError: for a value that contains itself, that is too large for the format, or has two
             keys that become the same term; `UnicodeEncodeError` for a lone surrogate.
 
-    >>> encode([1, "a", None])
+    >>> encode_pure([1, "a", None])
     [b'\x83l\x00\x00\x00\x03a\x01m\x00\x00\x00\x01aw\x03nilj']
     """
     return _encode(obj, b"\x83")
@@ -257,3 +261,21 @@ def _parts(out: list[Piece]) -> list[bytes | memoryview]:
     if small:
         parts.append(b"".join(small))
     return parts
+
+
+def _native_encoder() -> Callable[[object], list[bytes | memoryview]] | None:
+    if os.environ.get("SNEX_ENCODER") == "pure":
+        return None
+    try:
+        from . import _etf
+    except ImportError:
+        # Another implementation, another machine than the one that it was built for, or only the sources.
+        return None
+    classes = (Atom, DistinctAtom, Term, Settings)
+    _etf.set_up(*classes, _converted, _Custom, buffer, encode_pure)
+    return _etf.encode
+
+
+_native = _native_encoder()
+NAME = "pure" if _native is None else "native"
+encode = _native or encode_pure

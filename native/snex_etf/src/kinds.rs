@@ -1,0 +1,193 @@
+//! What an object is, from its type alone: no code of the object's class runs.
+
+use pyo3::ffi;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::PyInt;
+
+/// What the extension needs of the package; set once.
+pub struct Helpers {
+    atom: Py<PyAny>,
+    distinct_atom: Py<PyAny>,
+    term: Py<PyAny>,
+    custom: Py<PyAny>,
+    settings: Py<PyAny>,
+    convert: Py<PyAny>,
+    leaf: Py<PyAny>,
+    /// The pure encoder.
+    pub pure: Py<PyAny>,
+    bit_length: Py<PyAny>,
+    to_bytes: Py<PyAny>,
+}
+
+/// Kinds of objects, as the encoder tells them apart.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    None,
+    Bool,
+    Int,
+    Float,
+    Str,
+    Bytes,
+    Buffer,
+    Atom,
+    Term,
+    List,
+    Tuple,
+    Dict,
+    Set,
+    Custom,
+    Other,
+}
+
+/// Whether keys of one exact type can become the same term without being equal in Python.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Keys {
+    /// They never do, nor with the others of this sort. As `_CLEAR_MIX` in `_encoder.py`.
+    ClearTogether,
+    /// They never do among themselves. As `_CLEAR_ALONE`.
+    ClearAlone,
+    /// They may.
+    Unclear,
+}
+
+impl Helpers {
+    #[allow(clippy::too_many_arguments)]
+    pub fn new(
+        py: Python<'_>,
+        atom: Py<PyAny>,
+        distinct_atom: Py<PyAny>,
+        term: Py<PyAny>,
+        settings: Py<PyAny>,
+        convert: Py<PyAny>,
+        custom: Py<PyAny>,
+        leaf: Py<PyAny>,
+        pure: Py<PyAny>,
+    ) -> PyResult<Self> {
+        let int = py.get_type::<PyInt>();
+        let bit_length = int.getattr(intern!(py, "bit_length"))?.unbind();
+        let to_bytes = int.getattr(intern!(py, "to_bytes"))?.unbind();
+        Ok(Helpers { atom, distinct_atom, term, custom, settings, convert, leaf, pure, bit_length, to_bytes })
+    }
+
+    /// What `object` is; an instance of a subclass is what its base is.
+    pub fn kind(&self, object: &Bound<'_, PyAny>) -> Kind {
+        let class = object.get_type_ptr();
+        // SAFETY: these are only addresses, of objects that Python never frees, and a type that `object` keeps alive.
+        unsafe {
+            if class == &raw mut ffi::PyUnicode_Type {
+                Kind::Str
+            } else if class == &raw mut ffi::PyLong_Type {
+                Kind::Int
+            } else if class == &raw mut ffi::PyFloat_Type {
+                Kind::Float
+            } else if class == &raw mut ffi::PyDict_Type {
+                Kind::Dict
+            } else if class == &raw mut ffi::PyList_Type {
+                Kind::List
+            } else if class == &raw mut ffi::PyTuple_Type {
+                Kind::Tuple
+            } else if class == &raw mut ffi::PyBool_Type {
+                Kind::Bool
+            } else if class == &raw mut ffi::PyBytes_Type {
+                Kind::Bytes
+            } else if object.is_none() {
+                Kind::None
+            } else {
+                self.rarer_kind(class)
+            }
+        }
+    }
+
+    /// # Safety
+    /// `class` is a living type.
+    unsafe fn rarer_kind(&self, class: *mut ffi::PyTypeObject) -> Kind {
+        let is = |base: *mut ffi::PyTypeObject| {
+            // SAFETY: both are living types.
+            unsafe { ffi::PyType_IsSubtype(class, base) != 0 }
+        };
+        // The order in which `_converted` looks: the first that fits wins.
+        if is(self.atom.as_ptr().cast()) {
+            return Kind::Atom;
+        }
+        if is(self.term.as_ptr().cast()) {
+            return Kind::Term;
+        }
+        if class.cast() == self.custom.as_ptr() {
+            return Kind::Custom;
+        }
+        // SAFETY: `class` is a living type.
+        let flags = unsafe { ffi::PyType_GetFlags(class) };
+        if flags & ffi::Py_TPFLAGS_UNICODE_SUBCLASS != 0 {
+            Kind::Str
+        } else if flags & ffi::Py_TPFLAGS_LONG_SUBCLASS != 0 {
+            Kind::Int
+        } else if is(&raw mut ffi::PyFloat_Type) {
+            Kind::Float
+        } else if flags & ffi::Py_TPFLAGS_BYTES_SUBCLASS != 0 {
+            Kind::Bytes
+        } else if is(&raw mut ffi::PyByteArray_Type) || class == &raw mut ffi::PyMemoryView_Type {
+            Kind::Buffer
+        } else if flags & ffi::Py_TPFLAGS_TUPLE_SUBCLASS != 0 {
+            Kind::Tuple
+        } else if flags & ffi::Py_TPFLAGS_LIST_SUBCLASS != 0 {
+            Kind::List
+        } else if flags & ffi::Py_TPFLAGS_DICT_SUBCLASS != 0 {
+            Kind::Dict
+        } else if is(&raw mut ffi::PySet_Type) || is(&raw mut ffi::PyFrozenSet_Type) {
+            Kind::Set
+        } else {
+            Kind::Other
+        }
+    }
+
+    /// What is known of keys of a type.
+    pub fn keys(&self, class: *mut ffi::PyTypeObject) -> Keys {
+        let is = |known: &Py<PyAny>| class.cast() == known.as_ptr();
+        // SAFETY: only addresses are compared.
+        unsafe {
+            if class == &raw mut ffi::PyUnicode_Type || class == &raw mut ffi::PyLong_Type || is(&self.atom) {
+                Keys::ClearTogether
+            } else if class == &raw mut ffi::PyBytes_Type
+                || class == &raw mut ffi::PyBool_Type
+                || class == ffi::Py_TYPE(ffi::Py_None())
+                || is(&self.distinct_atom)
+                || is(&self.term)
+            {
+                Keys::ClearAlone
+            } else {
+                Keys::Unclear
+            }
+        }
+    }
+
+    /// Makes something known of a value that is not: a view becomes a list, others what the custom encoder says.
+    pub fn convert<'py>(&self, value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        self.convert.bind(value.py()).call1((value,))
+    }
+
+    /// Encodes a bytearray or memoryview: bytes, or a list of parts.
+    pub fn leaf<'py>(&self, value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        self.leaf.bind(value.py()).call1((value,))
+    }
+
+    /// How the VM begins a set, and what follows each of its members.
+    pub fn set_layout(&self, py: Python<'_>) -> PyResult<(Vec<u8>, Vec<u8>)> {
+        let settings = self.settings.bind(py);
+        Ok((
+            settings.getattr(intern!(py, "set_head"))?.extract()?,
+            settings.getattr(intern!(py, "set_member"))?.extract()?,
+        ))
+    }
+
+    /// The sign and the magnitude, little-endian, of an integer that does not fit into 64 bits.
+    pub fn digits<'py>(&self, value: &Bound<'py, PyAny>) -> PyResult<(bool, Bound<'py, PyAny>)> {
+        let py = value.py();
+        let magnitude = value.py().get_type::<PyInt>().getattr(intern!(py, "__abs__"))?.call1((value,))?;
+        let bits: usize = self.bit_length.bind(py).call1((&magnitude,))?.extract()?;
+        let digits = self.to_bytes.bind(py).call1((&magnitude, bits.div_ceil(8), intern!(py, "little")))?;
+        let negative =
+            value.py().get_type::<PyInt>().getattr(intern!(py, "__lt__"))?.call1((value, 0))?.is_truthy()?;
+        Ok((negative, digits))
+    }
+}

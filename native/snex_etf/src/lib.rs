@@ -1,0 +1,58 @@
+//! `snex._etf`: the encoder of `snex._encoder`, as an extension of CPython.
+//!
+//! It encodes what is of Snex's own types, and subclasses of these, to the same bytes as the pure one. Whatever is
+//! unusual (an error of any kind, a cycle, keys that collide) it leaves to the pure encoder, which starts over and says
+//! what is wrong; so there is one place that knows about that.
+
+mod encoder;
+mod kinds;
+mod output;
+
+use encoder::{Encoder, Stop};
+use kinds::Helpers;
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+
+static HELPERS: PyOnceLock<Helpers> = PyOnceLock::new();
+
+/// Tells the extension about the package's classes, and how to go on with what it does not know: `atom`,
+/// `distinct_atom`, `term` (classes), `settings` (has `set_head` and `set_member`), `convert` (makes something known of a value), `custom` (the
+/// class of what a custom encoder returned), `leaf` (encodes a bytearray or memoryview), `pure` (the pure encoder).
+#[pyfunction]
+#[allow(clippy::too_many_arguments)]
+fn set_up(
+    py: Python<'_>,
+    atom: Py<PyAny>,
+    distinct_atom: Py<PyAny>,
+    term: Py<PyAny>,
+    settings: Py<PyAny>,
+    convert: Py<PyAny>,
+    custom: Py<PyAny>,
+    leaf: Py<PyAny>,
+    pure: Py<PyAny>,
+) -> PyResult<()> {
+    let helpers = Helpers::new(py, atom, distinct_atom, term, settings, convert, custom, leaf, pure)?;
+    // A second time tells nothing new.
+    let _ = HELPERS.set(py, helpers);
+    Ok(())
+}
+
+/// As `snex._encoder.encode`.
+#[pyfunction]
+fn encode<'py>(py: Python<'py>, obj: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    let Some(helpers) = HELPERS.get(py) else {
+        return Err(PyRuntimeError::new_err("snex._etf has not been set up"));
+    };
+    match Encoder::new(py, helpers, 0).encode(obj) {
+        Ok(output) => output.into_parts(py).map(Bound::into_any),
+        Err(Stop::Unusual) => helpers.pure.bind(py).call1((obj,)),
+        Err(Stop::Error(error)) => Err(error),
+    }
+}
+
+#[pymodule(gil_used = true)]
+fn _etf(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_function(wrap_pyfunction!(set_up, module)?)?;
+    module.add_function(wrap_pyfunction!(encode, module)?)
+}

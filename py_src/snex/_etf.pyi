@@ -1,0 +1,16 @@
+# The encoder as an extension: `native/snex_etf`. It is not there on every Python.
+
+from collections.abc import Callable
+
+def set_up(
+    atom: type,
+    distinct_atom: type,
+    term: type,
+    settings: object,
+    convert: Callable[[object], object],
+    custom: type,
+    leaf: Callable[[bytearray | memoryview], bytes | list[bytes | memoryview]],
+    pure: Callable[[object], list[bytes | memoryview]],
+    /,
+) -> None: ...
+def encode(obj: object, /) -> list[bytes | memoryview]: ...
