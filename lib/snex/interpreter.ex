@@ -26,6 +26,8 @@ defmodule Snex.Interpreter do
 
     * `:pyproject_toml` - the text of a `pyproject.toml`
     * `:project_path` - a folder with a `pyproject.toml`, and a `uv.lock` if there is one
+    * `:lock` - with `:pyproject_toml`: a file in the source tree, such as `"locks/numpy.lock"`, relative to the Mix
+      project; see below
     * `:uv` - the uv command, `"uv"` by default
     * `:python_preference` - `:managed` (default), `:system`, `:only_managed` or `:only_system`, as in uv
     * `:groups`, `:extras` - dependency groups and extras to install
@@ -33,6 +35,12 @@ defmodule Snex.Interpreter do
 
   uv runs when the module is compiled, and not again until something changes. The module gets `start_link/1`,
   `child_spec/1`, `os_pid/1`, `info/1` and `stop/3`; `start_link/1` and `child_spec/1` can be overridden.
+
+  The exact versions of all packages are in a lock. A folder's `uv.lock` is taken as it is, and one that does not fit its
+  `pyproject.toml` is a compile error. For a project in the module, uv chooses the versions once on each machine; with
+  `:lock` it writes them to that file, one for each module, to be committed. When the text changes, uv changes the lock as
+  little as it can. With `SNEX_LOCKED=true`, or with `CI=true` as most services set it, a lock that does not fit the text
+  is a compile error instead. To have newer versions, remove the file and compile.
 
   ## What happens to the process
 

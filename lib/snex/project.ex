@@ -13,9 +13,20 @@ defmodule Snex.Project do
   # find their Python by their own place, and `python!/1` puts right what Python insists on having absolute.
   @moduledoc false
 
-  alias Snex.Project.{Lock, Uv, Venv}
+  alias Snex.Project.{Lock, Lockfile, Uv, Venv}
 
-  @enforce_keys [:name, :module, :root, :source, :uv, :python_preference, :groups, :extras, :python_path]
+  @enforce_keys [
+    :name,
+    :module,
+    :root,
+    :source,
+    :lock,
+    :uv,
+    :python_preference,
+    :groups,
+    :extras,
+    :python_path
+  ]
   defstruct @enforce_keys
 
   @type source :: {:toml, String.t()} | {:path, Path.t()}
@@ -24,6 +35,7 @@ defmodule Snex.Project do
           module: module(),
           root: Path.t(),
           source: source(),
+          lock: nil | Path.t(),
           uv: String.t(),
           python_preference: nil | :managed | :system | :only_managed | :only_system,
           groups: nil | [String.t()],
@@ -47,6 +59,7 @@ defmodule Snex.Project do
       module: module,
       root: nil,
       source: source,
+      lock: opts[:lock] && Path.expand(opts[:lock]),
       uv: Keyword.get(opts, :uv, "uv"),
       python_preference: opts[:python_preference],
       groups: opts[:groups] && Enum.map(opts[:groups], &to_string/1),
@@ -87,7 +100,11 @@ defmodule Snex.Project do
   end
 
   defp name_by_content(project) do
-    %{project | name: "#{project.name}-#{project |> stamp() |> binary_part(0, 12)}"}
+    # What is in the lock may change: it does not make another project.
+    %{
+      project
+      | name: "#{project.name}-#{project |> stamp(content(project), project.lock) |> binary_part(0, 12)}"
+    }
   end
 
   # Mix is there when code is compiled, and may be absent when a compiled system runs.
@@ -97,7 +114,7 @@ defmodule Snex.Project do
   The files that the module has to be compiled again for; some may not exist (yet).
   """
   @spec resources(t()) :: [Path.t()]
-  def resources(%{source: {:toml, _}}), do: []
+  def resources(%{source: {:toml, _}, lock: lock}), do: List.wrap(lock)
   def resources(%{source: {:path, path}}), do: Enum.map(@files, &Path.join(path, &1))
 
   @doc """
@@ -125,19 +142,25 @@ defmodule Snex.Project do
 
   defp make(project) do
     with :ok <- Uv.check(project.uv) do
-      stamp = stamp(project)
+      # Before uv reads it: what is changed from now on makes the environment stale.
+      content = content(project)
       seed(project)
       File.rm_rf!(venv(project))
 
       folder = workplace(project)
 
-      with :ok <- uv(project, ["lock" | locked_args(project)], folder),
+      with :ok <- lock(project, folder),
+           lock = Lockfile.keep(project),
            :ok <- uv(project, ["venv", "--relocatable", venv(project)], folder),
            :ok <- uv(project, ["sync", "--locked" | sync_args(project)], folder) do
         Venv.make_movable(venv(project), project.root)
-        File.write!(stamp_path(project), stamp)
+        File.write!(stamp_path(project), stamp(project, content, lock))
       end
     end
+  end
+
+  defp lock(project, folder) do
+    project |> uv(["lock" | Lockfile.args(project)], folder) |> Lockfile.explain(project)
   end
 
   # A lock that uv wrote for an inline project stays when the text changes: versions move only as far as they must.
@@ -148,6 +171,7 @@ defmodule Snex.Project do
     case project.source do
       {:toml, toml} ->
         File.write!(Path.join(dir(project), "pyproject.toml"), toml)
+        Lockfile.take(project)
 
       {:path, path} ->
         for file <- @files do
@@ -161,15 +185,10 @@ defmodule Snex.Project do
   # A folder with a lock is only read by uv, and is where paths to other folders in it start from. Without one, uv
   # would write a lock into the user's source tree: it works on the copy instead.
   defp workplace(%{source: {:path, path}} = project) do
-    if own_lock?(project), do: path, else: dir(project)
+    if Lockfile.own?(project), do: path, else: dir(project)
   end
 
   defp workplace(project), do: dir(project)
-
-  defp own_lock?(%{source: {:path, path}}), do: File.exists?(Path.join(path, "uv.lock"))
-  defp own_lock?(_project), do: false
-
-  defp locked_args(project), do: if(own_lock?(project), do: ["--locked"], else: [])
 
   defp sync_args(project) do
     groups =
@@ -259,16 +278,15 @@ defmodule Snex.Project do
   defp stamp_path(project), do: Path.join(dir(project), "stamp")
 
   # Without the machine's state: a new release of a package does not make the environment stale, a changed text does.
-  defp stamp(project) do
-    content =
-      case project.source do
-        {:toml, toml} -> toml
-        {:path, path} -> for file <- @files, do: File.read(Path.join(path, file))
-      end
+  defp stamp(project), do: stamp(project, content(project), Lockfile.content(project))
 
-    {@layout, content, project.python_preference, project.groups, project.extras}
+  defp stamp(project, content, lock) do
+    {@layout, content, lock, project.python_preference, project.groups, project.extras}
     |> :erlang.term_to_binary()
     |> :erlang.md5()
     |> Base.encode16(case: :lower)
   end
+
+  defp content(%{source: {:toml, toml}}), do: toml
+  defp content(%{source: {:path, path}}), do: for(file <- @files, do: File.read(Path.join(path, file)))
 end

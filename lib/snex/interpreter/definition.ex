@@ -4,7 +4,7 @@ defmodule Snex.Interpreter.Definition do
 
   alias Snex.Project
 
-  @options [:pyproject_toml, :project_path, :uv, :python_preference, :groups, :extras, :python_path]
+  @options [:pyproject_toml, :project_path, :lock, :uv, :python_preference, :groups, :extras, :python_path]
   @preferences [:managed, :system, :only_managed, :only_system]
 
   @doc """
@@ -113,6 +113,10 @@ defmodule Snex.Interpreter.Definition do
 
       [project_path: path] ->
         path = Path.expand(path)
+
+        if opts[:lock] do
+          fail(env, "use Snex.Interpreter: lock: goes with :pyproject_toml; a folder has its own uv.lock")
+        end
 
         unless File.exists?(Path.join(path, "pyproject.toml")) do
           fail(env, "use Snex.Interpreter: there is no pyproject.toml in #{path}")

@@ -101,6 +101,23 @@ defmodule Snex.Interpreter.DefinitionTest do
     assert error(@toml <> ", groups: :dev") =~ "[groups: :dev]"
   end
 
+  @tag :tmp_dir
+  test "a module is compiled again when its lock changes", %{tmp_dir: tmp_dir} do
+    # As `define` has it. It is made here because uv makes none in an environment with CI=true.
+    toml = "[project]\nname = 'm'\nversion = '0.0.0'\nrequires-python = '>=3.10'\n"
+    File.write!(Path.join(tmp_dir, "pyproject.toml"), toml)
+    {_, 0} = System.cmd("uv", ["lock"], cd: tmp_dir, stderr_to_stdout: true)
+    lock = Path.join(tmp_dir, "uv.lock")
+
+    module = define(@toml <> ", lock: #{inspect(Path.relative_to_cwd(lock))}")
+    refute module.__mix_recompile__?()
+    assert [lock] in Keyword.get_values(module.__info__(:attributes), :external_resource)
+
+    File.write!(lock, File.read!(lock) <> "\n")
+    assert module.__mix_recompile__?()
+    assert error(~s|project_path: "#{tmp_dir}", lock: "m.lock"|) =~ "a folder has its own uv.lock"
+  end
+
   test "what uv says is part of the compile error" do
     message = error(~S|pyproject_toml: "[project]\nname = 'm'\n"|)
     assert message =~ "uv lock"

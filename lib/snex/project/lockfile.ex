@@ -1,0 +1,112 @@
+defmodule Snex.Project.Lockfile do
+  # uv.lock, the versions that uv chose, and who may write it.
+  #
+  # A project folder's own is read and never written. For an inline project, uv works on a copy beside the environment:
+  # where `lock:` names a file in the source tree, the copy is taken from there before uv looks at it, and brought back
+  # when uv has changed it. That file alone counts, so removing it makes uv choose all versions anew.
+  #
+  # Where nobody will commit what changes (`CI`, or `SNEX_LOCKED` where that is set), a lock that does not fit is an
+  # error.
+  @moduledoc false
+
+  alias Snex.Project
+
+  @doc """
+  What is in the lock that `lock:` names; part of what the environment is made from.
+  """
+  @spec content(Project.t()) :: nil | binary()
+  def content(%{lock: nil}), do: nil
+  def content(%{lock: lock}), do: read(lock)
+
+  @doc """
+  Puts the copy in place that uv works on.
+  """
+  @spec take(Project.t()) :: :ok
+  def take(%{lock: nil}), do: :ok
+
+  def take(project) do
+    case content(project) do
+      nil -> File.rm_rf!(copy(project))
+      content -> File.write!(copy(project), content)
+    end
+
+    :ok
+  end
+
+  @doc """
+  What `uv lock` is told: whether it may change the lock.
+  """
+  @spec args(Project.t()) :: [String.t()]
+  def args(project) do
+    if own?(project) or (project.lock != nil and frozen?()), do: ["--locked"], else: []
+  end
+
+  @doc """
+  Brings the copy back if uv has changed it. Returns what the lock has now.
+  """
+  @spec keep(Project.t()) :: nil | binary()
+  def keep(%{lock: nil}), do: nil
+
+  def keep(project) do
+    locked = File.read!(copy(project))
+
+    if locked != content(project) do
+      File.mkdir_p!(Path.dirname(project.lock))
+      unfinished = "#{project.lock}.#{System.pid()}.#{System.unique_integer([:positive])}"
+      File.write!(unfinished, locked)
+      File.rename!(unfinished, project.lock)
+    end
+
+    locked
+  end
+
+  @doc """
+  Adds to uv's words what to do, when it refused the lock.
+  """
+  @spec explain(:ok | {:error, String.t()}, Project.t()) :: :ok | {:error, String.t()}
+  def explain(:ok, _project), do: :ok
+
+  def explain({:error, message}, project) do
+    if args(project) == ["--locked"] and message =~ "lockfile",
+      do: {:error, advice(project) <> "\n\n" <> message},
+      else: {:error, message}
+  end
+
+  defp advice(%{source: {:path, path}}) do
+    "the lock does not fit the pyproject.toml beside it. To renew it, run `uv lock` in #{path}"
+  end
+
+  defp advice(%{lock: lock}) do
+    wrong = if File.exists?(lock), do: "does not fit the project's text", else: "is not there"
+
+    "the lock #{lock} #{wrong}, and is not written because #{frozen_by()}. To renew it, compile where that is not so, " <>
+      "or with SNEX_LOCKED=false, and commit the file"
+  end
+
+  @doc """
+  Whether the project is a folder that has a lock.
+  """
+  @spec own?(Project.t()) :: boolean()
+  def own?(%{source: {:path, path}}), do: File.exists?(Path.join(path, "uv.lock"))
+  def own?(_project), do: false
+
+  defp frozen?, do: frozen_by() != nil
+
+  # SNEX_LOCKED has the last word: a job in CI may be there to renew the lock.
+  defp frozen_by do
+    name = if System.get_env("SNEX_LOCKED", "") == "", do: "CI", else: "SNEX_LOCKED"
+    value = System.get_env(name, "")
+    if value not in ["", "false", "0"], do: "#{name}=#{value} is set"
+  end
+
+  defp copy(project), do: Path.join(Project.dir(project), "uv.lock")
+
+  # One that is there and cannot be read is not taken for none.
+  defp read(path) do
+    case File.read(path) do
+      {:ok, content} -> content
+      {:error, :enoent} -> nil
+      {:error, reason} -> raise File.Error, path: path, reason: reason, action: "read the lock"
+    end
+  end
+end
