@@ -33,8 +33,9 @@ defmodule Snex.Interpreter do
     * `:groups`, `:extras` - dependency groups and extras to install
     * `:python_path` - the default of that option of `start_link/1`
 
-  uv runs when the module is compiled, and not again until something changes. The module gets `start_link/1`,
-  `child_spec/1`, `os_pid/1`, `info/1` and `stop/3`; `start_link/1` and `child_spec/1` can be overridden.
+  A mistake in the TOML is a compile error with file, line and column. uv runs when the module is compiled, and not again
+  until something changes. The module gets `start_link/1`, `child_spec/1`, `os_pid/1`, `info/1` and `stop/3`;
+  `start_link/1` and `child_spec/1` can be overridden.
 
   The exact versions of all packages are in a lock. A folder's `uv.lock` is taken as it is, and one that does not fit its
   `pyproject.toml` is a compile error. For a project in the module, uv chooses the versions once on each machine; with

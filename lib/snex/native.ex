@@ -24,7 +24,8 @@ defmodule Snex.Native do
     request_forget: 3,
     call_result: 5,
     call_result_dirty: 5,
-    call_error: 4
+    call_error: 4,
+    project_check: 1
   ]
 
   @spec load() :: :ok | {:error, term()}
@@ -99,6 +100,10 @@ defmodule Snex.Native do
   @spec call_error(pid(), reference(), non_neg_integer(), map()) ::
           Snex.Request.outcome()
   def call_error(_interpreter, _reference, _call, _failure), do: not_loaded()
+
+  @spec project_check(binary()) ::
+          :ok | {:error, [{line :: pos_integer(), column :: pos_integer(), message :: String.t()}]}
+  def project_check(_toml), do: not_loaded()
 
   defp not_loaded, do: :erlang.nif_error(:not_loaded)
 end

@@ -78,6 +78,7 @@ defmodule Snex.Interpreter.Definition do
   @spec install!(keyword(), Macro.Env.t()) :: Project.t()
   def install!(opts, env) do
     {source, opts} = check!(opts, env)
+    Project.Check.check!(source, env)
     project = Project.new(env.module, source, opts)
 
     case Project.install(project) do

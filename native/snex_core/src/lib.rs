@@ -1,7 +1,7 @@
 //! The engine of Snex without the Erlang VM: frames, Pickle 5, the life of a Python process tree.
 //!
 //! The warden uses [`control`] alone. The VM's side adds the `worker` feature: [`worker`] starts a warden and a Python
-//! and moves frames between them and a [`worker::Sink`]. Nothing here knows about Rustler, so everything here is tested
+//! and moves frames between them and a [`worker::Sink`]; the `project` feature reads what declares a Python. Nothing here knows about Rustler, so everything here is tested
 //! by plain `cargo test`.
 
 pub mod allow;
@@ -14,5 +14,7 @@ pub mod process_tree;
 pub mod handshake;
 #[cfg(feature = "worker")]
 pub mod outbox;
+#[cfg(feature = "project")]
+pub mod project;
 #[cfg(feature = "worker")]
 pub mod worker;

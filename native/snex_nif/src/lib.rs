@@ -14,6 +14,7 @@ mod interpreter;
 mod options;
 mod outcome;
 mod pending;
+mod project;
 mod registry;
 mod request;
 mod runtime;

@@ -1,0 +1,107 @@
+defmodule Snex.Project.Check do
+  # Looks for mistakes in a pyproject.toml before uv is started, and tells where in the user's files they are.
+  #
+  # The text of an inline project is a value that has no line any more: it is looked for in the file that the module is
+  # compiled from.
+  @moduledoc false
+
+  alias Snex.{Native, Project}
+
+  @typedoc "A mistake in the TOML: its line and column, from 1, and what is wrong."
+  @type problem :: {line :: pos_integer(), column :: pos_integer(), message :: String.t()}
+
+  @doc """
+  All mistakes that can be found without uv.
+  """
+  @spec check(Project.source()) :: :ok | {:error, [problem(), ...]}
+  def check({:toml, toml}), do: Native.project_check(toml)
+  def check({:path, path}), do: path |> Path.join("pyproject.toml") |> File.read!() |> Native.project_check()
+
+  @doc """
+  Raises a `CompileError` with all mistakes, at the place of the first one, if there are any.
+  """
+  @spec check!(Project.source(), Macro.Env.t()) :: :ok
+  def check!(source, env) do
+    with {:error, problems} <- check(source) do
+      {file, line, places} = locate(source, problems, env)
+
+      raise CompileError,
+        file: file,
+        line: line,
+        description: """
+        the Python project of #{inspect(env.module)} cannot be installed:
+
+        #{Enum.map_join(places, "\n", fn {place, message} -> "    #{place}: #{message}" end)}
+        """
+    end
+  end
+
+  # The file and line of the first, and for each its place and message.
+  defp locate({:path, path}, [{line, _, _} | _] = problems, _env) do
+    file = Path.join(path, "pyproject.toml")
+    {file, line, for({line, column, message} <- problems, do: {place(file, line, column), message})}
+  end
+
+  defp locate({:toml, toml}, [{line, _, _} | _] = problems, env) do
+    case find(toml, env) do
+      {first, indentation} ->
+        places =
+          for {line, column, message} <- problems,
+              do: {place(env.file, first + line - 1, column + indentation), message}
+
+        {env.file, first + line - 1, places}
+
+      nil ->
+        {env.file, env.line,
+         for({line, column, message} <- problems, do: {place("pyproject_toml", line, column), message})}
+    end
+  end
+
+  defp place(file, line, column), do: "#{Path.relative_to_cwd(file)}:#{line}:#{column}"
+
+  # The line of the file that the text begins at, and by how much it is indented there; nil when it is written in another
+  # way or place. Where the text has interpolations or escapes, not all lines are alike: the best of the places counts,
+  # and of equals the first that is not before the `use`.
+  defp find(toml, env) do
+    with {:ok, file} <- File.read(env.file) do
+      wanted = toml |> lines() |> Enum.map(&String.trim/1)
+      # As heredocs have it, in which an empty line has no indentation either.
+      telling = Enum.count(wanted, &(&1 != ""))
+
+      {score, first, there} =
+        file
+        |> lines()
+        |> places()
+        |> Enum.map(fn {there, first} -> {score(wanted, there), first, there} end)
+        |> Enum.max_by(fn {score, first, _} -> {score, first >= env.line, -first} end)
+
+      if telling > 0 and score * 2 > telling, do: {first, indentation(lines(toml), there)}
+    else
+      _ -> nil
+    end
+  end
+
+  defp lines(text), do: String.split(text, ["\r\n", "\n"])
+
+  # Each line with those behind it, and its number.
+  defp places(lines), do: lines |> Stream.iterate(&tl/1) |> Enum.take(length(lines)) |> Enum.with_index(1)
+
+  defp score(wanted, there) do
+    Enum.zip_reduce(wanted, there, 0, fn
+      "", _line, score -> score
+      text, line, score -> if String.trim(line) == text, do: score + 1, else: score
+    end)
+  end
+
+  # What a heredoc leaves out of each line.
+  defp indentation(wanted, there) do
+    {text, line} =
+      wanted
+      |> Enum.zip(there)
+      |> Enum.find(fn {text, line} -> String.trim(text) != "" and String.trim(text) == String.trim(line) end)
+
+    leading(line) - leading(text)
+  end
+
+  defp leading(line), do: String.length(line) - String.length(String.trim_leading(line))
+end
