@@ -210,10 +210,18 @@ defmodule Snex.Project do
       "UV_PYTHON_INSTALL_DIR" => Path.join(project.root, "python"),
       # Only into this folder: no links to it in the user's folder of programs.
       "UV_PYTHON_INSTALL_BIN" => "0",
-      # An environment that happens to be active has no say here.
-      "VIRTUAL_ENV" => nil
+      # Which project this is, and what becomes of its lock, is settled here: not by what happens to be active, or set for
+      # other work. Everything else that uv reads from its variables (indexes, proxies, certificates, its cache) holds.
+      "VIRTUAL_ENV" => nil,
+      "UV_PROJECT" => nil,
+      "UV_WORKING_DIR" => nil,
+      "UV_WORKING_DIRECTORY" => nil,
+      "UV_LOCKED" => nil,
+      "UV_FROZEN" => nil
     }
 
+    # Links into uv's cache would not survive in a release.
+    own = if System.get_env("UV_LINK_MODE") == "symlink", do: Map.put(own, "UV_LINK_MODE", "copy"), else: own
     env = own |> Map.merge(preference(project.python_preference)) |> Map.merge(env)
     # Several modules may be compiled at once: each line says whose it is.
     Uv.run(project.uv, args, folder, env, "[#{project.name}] ")

@@ -123,4 +123,10 @@ defmodule Snex.Interpreter.DefinitionTest do
     assert message =~ "uv lock"
     assert message =~ ">=3.99"
   end
+
+  test "without uv, the compile error says what to install" do
+    message = error(@toml <> ~s|, uv: "no-such-uv"|)
+    assert message =~ "there is no program `no-such-uv`"
+    assert message =~ "uv 0.6.8 or later, see https://docs.astral.sh/uv/getting-started/installation/"
+  end
 end
