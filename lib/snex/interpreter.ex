@@ -37,6 +37,9 @@ defmodule Snex.Interpreter do
   until something changes. The module gets `start_link/1`, `child_spec/1`, `os_pid/1`, `info/1` and `stop/3`;
   `start_link/1` and `child_spec/1` can be overridden.
 
+  What is installed lies in `_build/$MIX_ENV/snex`. Add the compiler `:snex` in `mix.exs` for `mix clean` to remove that,
+  see `Mix.Tasks.Compile.Snex`.
+
   The exact versions of all packages are in a lock. A folder's `uv.lock` is taken as it is, and one that does not fit its
   `pyproject.toml` is a compile error. For a project in the module, uv chooses the versions once on each machine; with
   `:lock` it writes them to that file, one for each module, to be committed. When the text changes, uv changes the lock as

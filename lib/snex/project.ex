@@ -7,6 +7,7 @@ defmodule Snex.Project do
   #     projects/<Module>/       pyproject.toml, uv.lock, .venv
   #     projects/<Module>/stamp  what the environment was made from; written last, so that without it,
   #                              or with another one, the environment is made anew
+  #     projects/<Module>/source the file that the module is compiled from
   #     projects/<Module>.lock   held while one of several `mix` works on that folder
   #
   # The root can be moved, and travels in a release: links inside of it are relative, scripts in the virtual environment
@@ -87,8 +88,8 @@ defmodule Snex.Project do
   # dependencies share one, or all share the user's cache. There the name says which content it is for.
   defp place(project) do
     cond do
-      mix?() and Mix.Project.get() != nil ->
-        %{project | root: Path.join(Mix.Project.build_path(), "snex")}
+      root = build_root() ->
+        %{project | root: root}
 
       mix?() and Mix.install_project_dir() != nil ->
         root = Path.join([Mix.install_project_dir(), "_build", to_string(Mix.env()), "snex"])
@@ -97,6 +98,14 @@ defmodule Snex.Project do
       true ->
         name_by_content(%{project | root: :filename.basedir(:user_cache, "snex")})
     end
+  end
+
+  @doc """
+  The root in the build folder of the current Mix project; nil without one.
+  """
+  @spec build_root() :: Path.t() | nil
+  def build_root do
+    if mix?() and Mix.Project.get() != nil, do: Path.join(Mix.Project.build_path(), "snex")
   end
 
   defp name_by_content(project) do

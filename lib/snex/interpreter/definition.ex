@@ -83,6 +83,7 @@ defmodule Snex.Interpreter.Definition do
 
     case Project.install(project) do
       :ok ->
+        Project.Tidy.expect(project, env.file)
         project
 
       {:error, message} ->

@@ -9,7 +9,7 @@ defmodule Snex.Project.Module do
   """
   @spec in_ebin(Path.t()) :: [Project.t()]
   def in_ebin(ebin) do
-    for beam <- Path.wildcard(Path.join(ebin, "*.beam")), project <- List.wrap(read(beam)), do: project
+    for beam <- Path.wildcard(Path.join(ebin, "*.beam")), project <- List.wrap(in_beam(beam)), do: project
   end
 
   @doc """
@@ -20,7 +20,7 @@ defmodule Snex.Project.Module do
     module = Module.concat([name])
 
     with [_ | _] = beam <- :code.which(module),
-         %Project{} = project <- read(to_string(beam)) do
+         %Project{} = project <- in_beam(to_string(beam)) do
       {:ok, project}
     else
       nil -> {:error, "#{name} does not `use Snex.Interpreter` with a project"}
@@ -28,7 +28,11 @@ defmodule Snex.Project.Module do
     end
   end
 
-  defp read(beam) do
+  @doc """
+  The project of the module in a compiled file, if it is there and has one.
+  """
+  @spec in_beam(Path.t()) :: Project.t() | nil
+  def in_beam(beam) do
     with {:ok, {_module, [attributes: attributes]}} <- :beam_lib.chunks(to_charlist(beam), [:attributes]),
          [%Project{} = project] <- attributes[:snex_project],
          do: project,
