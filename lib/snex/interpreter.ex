@@ -44,7 +44,7 @@ defmodule Snex.Interpreter do
   `pyproject.toml` is a compile error. For a project in the module, uv chooses the versions once on each machine; with
   `:lock` it writes them to that file, one for each module, to be committed. When the text changes, uv changes the lock as
   little as it can. With `SNEX_LOCKED=true`, or with `CI=true` as most services set it, a lock that does not fit the text
-  is a compile error instead. To have newer versions, remove the file and compile.
+  is a compile error instead. `mix snex.uv Module -- lock --upgrade` has uv choose newer versions.
 
   ## What happens to the process
 

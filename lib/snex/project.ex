@@ -159,7 +159,7 @@ defmodule Snex.Project do
       folder = workplace(project)
 
       with :ok <- lock(project, folder),
-           lock = Lockfile.keep(project),
+           lock = Lockfile.keep(project, dir(project)),
            :ok <- uv(project, ["venv", "--relocatable", venv(project)], folder),
            :ok <- uv(project, ["sync", "--locked" | sync_args(project)], folder) do
         Venv.make_movable(venv(project), project.root)
@@ -180,7 +180,7 @@ defmodule Snex.Project do
     case project.source do
       {:toml, toml} ->
         File.write!(Path.join(dir(project), "pyproject.toml"), toml)
-        Lockfile.take(project)
+        Lockfile.take(project, dir(project))
 
       {:path, path} ->
         for file <- @files do

@@ -12,6 +12,7 @@ defmodule Snex.Mix.TasksTest do
     use Snex.Interpreter,
       python_preference: :system,
       python_path: {:app, "priv/python"},
+      lock: "app.lock",
       pyproject_toml: \"""
       [project]
       name = "app"
@@ -49,6 +50,9 @@ defmodule Snex.Mix.TasksTest do
              ~r/dependencies = \[\n        "iniconfig",\n        "packaging>=[\d.]+",\n    \]\n    """\n/
 
     assert source =~ "# The text below"
+
+    # And the lock, which is in the source tree.
+    assert File.read!(Path.join(folder, "app.lock")) =~ ~s(name = "packaging")
 
     # What has changed is stale, and the next compilation installs it.
     output =

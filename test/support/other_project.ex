@@ -53,7 +53,16 @@ defmodule Snex.OtherProject do
     # One target folder for all: what cargo has built for this project it need not build again.
     target = System.get_env("CARGO_TARGET_DIR") || Path.join(@root, "_build/snex_native")
 
-    env = [{"MIX_ENV", nil}, {"ERL_LIBS", nil}, {"MIX_BUILD_PATH", nil}, {"CARGO_TARGET_DIR", target}] ++ env
+    env =
+      [
+        {"MIX_ENV", nil},
+        {"ERL_LIBS", nil},
+        {"MIX_BUILD_PATH", nil},
+        {"CI", nil},
+        {"SNEX_LOCKED", nil},
+        {"CARGO_TARGET_DIR", target}
+      ] ++ env
+
     System.cmd("mix", args, cd: folder, env: env, stderr_to_stdout: true)
   end
 end

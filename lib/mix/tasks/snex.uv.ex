@@ -7,10 +7,11 @@ defmodule Mix.Tasks.Snex.Uv do
       mix snex.uv MyApp.Numpy -- add "pandas>=2"
       mix snex.uv MyApp.Numpy -- remove pandas
       mix snex.uv MyApp.Numpy -- tree
+      mix snex.uv MyApp.Numpy -- lock --upgrade
 
   What follows `--` are uv's own arguments. For a module with `:project_path`, uv works in that folder. For one with
   `:pyproject_toml`, it works on a copy; what it changes in the text is then changed in the module's source file, or
-  shown, when the text is not found there as it is. The next `mix compile` installs what has changed.
+  shown, when the text is not found there as it is, and the lock that the option `:lock` names is written. The next `mix compile` installs what has changed.
   """
 
   use Mix.Task
@@ -41,10 +42,11 @@ defmodule Mix.Tasks.Snex.Uv do
     try do
       File.mkdir_p!(folder)
       File.write!(toml, old)
-      lock = Path.join(Project.dir(project), "uv.lock")
+      lock = project.lock || Path.join(Project.dir(project), "uv.lock")
       if File.exists?(lock), do: File.cp!(lock, Path.join(folder, "uv.lock"))
 
       with :ok <- uv(project, args, folder) do
+        Project.Lockfile.keep(project, folder)
         new = File.read!(toml)
         if new != old, do: write(project, old, new), else: :ok
       end

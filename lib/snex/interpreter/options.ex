@@ -91,6 +91,11 @@ defmodule Snex.Interpreter.Options do
         raise ArgumentError, "of the options :python and :pyproject_toml there can be one"
 
       true ->
+        with {:error, problems} <- Project.Check.check({:toml, toml}) do
+          raise ArgumentError,
+                "the option :pyproject_toml has mistakes:\n\n" <> Project.Check.describe(problems)
+        end
+
         Project.at_run_time(toml, options)
     end
   end

@@ -18,6 +18,14 @@ defmodule Snex.Project.Check do
   def check({:path, path}), do: path |> Path.join("pyproject.toml") |> File.read!() |> Native.project_check()
 
   @doc """
+  The mistakes as lines, with the places that they have in the TOML.
+  """
+  @spec describe([problem()]) :: String.t()
+  def describe(problems) do
+    show(for {line, column, message} <- problems, do: {place("pyproject_toml", line, column), message})
+  end
+
+  @doc """
   Raises a `CompileError` with all mistakes, at the place of the first one, if there are any.
   """
   @spec check!(Project.source(), Macro.Env.t()) :: :ok
@@ -31,10 +39,12 @@ defmodule Snex.Project.Check do
         description: """
         the Python project of #{inspect(env.module)} cannot be installed:
 
-        #{Enum.map_join(places, "\n", fn {place, message} -> "    #{place}: #{message}" end)}
+        #{show(places)}
         """
     end
   end
+
+  defp show(places), do: Enum.map_join(places, "\n", fn {place, message} -> "    #{place}: #{message}" end)
 
   # The file and line of the first, and for each its place and message.
   defp locate({:path, path}, [{line, _, _} | _] = problems, _env) do

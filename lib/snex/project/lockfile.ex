@@ -19,15 +19,15 @@ defmodule Snex.Project.Lockfile do
   def content(%{lock: lock}), do: read(lock)
 
   @doc """
-  Puts the copy in place that uv works on.
+  Puts the copy in place that uv works on, in `folder`.
   """
-  @spec take(Project.t()) :: :ok
-  def take(%{lock: nil}), do: :ok
+  @spec take(Project.t(), Path.t()) :: :ok
+  def take(%{lock: nil}, _folder), do: :ok
 
-  def take(project) do
+  def take(project, folder) do
     case content(project) do
-      nil -> File.rm_rf!(copy(project))
-      content -> File.write!(copy(project), content)
+      nil -> File.rm_rf!(copy(folder))
+      content -> File.write!(copy(folder), content)
     end
 
     :ok
@@ -44,13 +44,13 @@ defmodule Snex.Project.Lockfile do
   @doc """
   Brings the copy back if uv has changed it. Returns what the lock has now.
   """
-  @spec keep(Project.t()) :: nil | binary()
-  def keep(%{lock: nil}), do: nil
+  @spec keep(Project.t(), Path.t()) :: nil | binary()
+  def keep(%{lock: nil}, _folder), do: nil
 
-  def keep(project) do
-    locked = File.read!(copy(project))
+  def keep(project, folder) do
+    locked = read(copy(folder))
 
-    if locked != content(project) do
+    if locked not in [nil, content(project)] do
       File.mkdir_p!(Path.dirname(project.lock))
       unfinished = "#{project.lock}.#{System.pid()}.#{System.unique_integer([:positive])}"
       File.write!(unfinished, locked)
@@ -99,7 +99,7 @@ defmodule Snex.Project.Lockfile do
     if value not in ["", "false", "0"], do: "#{name}=#{value} is set"
   end
 
-  defp copy(project), do: Path.join(Project.dir(project), "uv.lock")
+  defp copy(folder), do: Path.join(folder, "uv.lock")
 
   # One that is there and cannot be read is not taken for none.
   defp read(path) do

@@ -64,6 +64,15 @@ defmodule Snex.Interpreter.RunTimeTest do
     assert reason =~ "no-such-package-anywhere-at-all"
   end
 
+  test "mistakes in the text are told before uv is started" do
+    toml = String.replace(@toml, "iniconfig", "iniconfig=2")
+
+    error =
+      assert_raise ArgumentError, fn -> Interpreter.start_link(pyproject_toml: toml, uv: "/no/such/uv") end
+
+    assert error.message =~ "pyproject_toml:5:27: project.dependencies[0]: `=` is no operator"
+  end
+
   test "options that do not go together are named" do
     assert_raise ArgumentError, ~r/:python and :pyproject_toml there can be one/, fn ->
       Interpreter.start_link(pyproject_toml: @toml, python: "python3")
