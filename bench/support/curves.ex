@@ -26,11 +26,14 @@ defmodule Bench.Curves do
 
   defp curves(context) do
     [
-      {"payload", "bytes to Python and back", "us", for(x <- sizes(context), do: {x, fn -> payload(context, x) end})},
+      {"payload", "bytes to Python and back", "us",
+       for(x <- sizes(context), do: {x, fn -> payload(context, x) end})},
       {"callers", "callers at once", "calls per second",
        for(x <- powers(0, 8), do: {x, fn -> callers(context, x) end})},
-      {"environments", "environments alive", "us per call", for(x <- environments(context), do: {x, fn -> environments(context, x) end})},
-      {"depth", "depth of a nested list, there and back", "us", for(x <- depths(context), do: {x, fn -> depth(context, x) end})},
+      {"environments", "environments alive", "us per call",
+       for(x <- environments(context), do: {x, fn -> environments(context, x) end})},
+      {"depth", "depth of a nested list, there and back", "us",
+       for(x <- depths(context), do: {x, fn -> depth(context, x) end})},
       {"interpreters", "interpreters, one caller each", "calls per second",
        for(x <- powers(0, if(context.quick, do: 1, else: 4)), do: {x, fn -> interpreters(context, x) end})}
     ]
@@ -38,7 +41,10 @@ defmodule Bench.Curves do
 
   defp powers(from, to), do: for(n <- from..to, do: 2 ** n)
   defp sizes(%{quick: true}), do: [10, 1_000]
-  defp sizes(_context), do: [10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000, 256 * 1024 * 1024]
+
+  defp sizes(_context),
+    do: [10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000, 256 * 1024 * 1024]
+
   defp environments(%{quick: true}), do: [1, 100]
   defp environments(_context), do: [1, 10, 100, 1_000, 10_000, 100_000]
   defp depths(%{quick: true}), do: [1, 100]
@@ -49,7 +55,8 @@ defmodule Bench.Curves do
     there_and_back(context, value)
   end
 
-  defp depth(context, depth), do: there_and_back(context, Enum.reduce(1..depth, [], fn _, inner -> [inner] end))
+  defp depth(context, depth),
+    do: there_and_back(context, Enum.reduce(1..depth, [], fn _, inner -> [inner] end))
 
   defp there_and_back(context, value) do
     microseconds(context, fn ->

@@ -66,6 +66,9 @@ defmodule Snex.Interpreter do
 
   require Logger
 
+  # What a worker tells its owner while it starts.
+  @news [:snex_started, :snex_ready, :snex_ended]
+
   # What Python says of itself when it is ready.
   @python_fields [:python, :implementation, :executable, :version, :encoder]
 
@@ -242,10 +245,22 @@ defmodule Snex.Interpreter do
 
   defmodule State do
     @moduledoc false
-    # `ended` holds how the worker went down, once it has: there is nothing left to stop then. `stuck` holds the requests that
-    # have been reported.
+    # `launch` is the process that starts the worker, until it has; calls that come meanwhile are in `waiting`. `ended` holds
+    # how the worker went down, once it has: there is nothing left to stop then. `stuck` holds the requests that have been
+    # reported.
     @enforce_keys [:options, :calls, :output, :started]
-    defstruct [:options, :calls, :output, :started, :os_pid, python: %{}, stuck: [], ended: nil]
+    defstruct [
+      :options,
+      :calls,
+      :output,
+      :started,
+      :launch,
+      :os_pid,
+      waiting: [],
+      python: %{},
+      stuck: [],
+      ended: nil
+    ]
   end
 
   @impl GenServer
@@ -261,27 +276,54 @@ defmodule Snex.Interpreter do
       started: System.monotonic_time(:millisecond)
     }
 
-    # A call that comes early finds no worker yet, and waits for this process.
-    if options.sync_start? do
-      with {:error, error} <- start(state), do: {:stop, error}
-    else
-      {:ok, state, {:continue, :start}}
+    state = %{state | launch: Launch.start_link(options, state.calls, state.output)}
+    if options.sync_start?, do: await_launch(state), else: {:ok, state}
+  end
+
+  defp await_launch(%State{launch: launch} = state) do
+    receive do
+      {tag, _} = news when tag in @news ->
+        await_launch(hand_on(news, state))
+
+      {:snex_launched, ^launch, {:ok, os_pid, fields}} ->
+        {:ok, launched(os_pid, fields, state)}
+
+      {:snex_launched, ^launch, {:error, error}} ->
+        abandon(error, state)
+        {:stop, error}
+
+      {:EXIT, ^launch, reason} ->
+        abandon(reason, state)
+        {:stop, reason}
     end
   end
 
-  @impl GenServer
-  def handle_continue(:start, state) do
-    case start(state) do
-      {:ok, state} -> {:noreply, state}
-      {:error, error} -> {:stop, error, %{state | ended: error}}
+  # News of the worker that the launch waits for.
+  defp hand_on(news, state) do
+    send(state.launch, news)
+
+    case news do
+      {:snex_ended, down} -> %{state | ended: Error.from_down(down)}
+      _other -> state
     end
   end
 
-  defp start(state) do
-    with :ok <- Launch.start(state.options, state.calls, state.output), do: await(state)
+  defp launched(os_pid, fields, state) do
+    Native.interpreter_open()
+    python = Map.new(@python_fields, &{&1, fields[to_string(&1)]})
+    state = %{state | launch: nil, os_pid: os_pid, python: python}
+    Telemetry.interpreter_started(state.started, event_metadata(state))
+    state
   end
 
+  # There may be a worker, although it is not to be.
+  defp abandon(reason, state), do: if(state.ended == nil, do: stop_worker(reason, state))
+
   @impl GenServer
+  # Answered after the start.
+  def handle_call(request, from, %State{launch: launch} = state) when launch != nil,
+    do: {:noreply, %{state | waiting: [{request, from} | state.waiting]}}
+
   def handle_call(:os_pid, _from, state), do: {:reply, state.os_pid, state}
 
   def handle_call(:info, _from, state) do
@@ -304,10 +346,26 @@ defmodule Snex.Interpreter do
     {:reply, state.python |> Map.merge(fields) |> Map.merge(figures), state}
   end
 
-  # Answered only now, after the start.
   def handle_call(:await_start, _from, state), do: {:reply, :ok, state}
 
   @impl GenServer
+  def handle_info({tag, _} = news, %State{launch: launch} = state) when tag in @news and launch != nil,
+    do: {:noreply, hand_on(news, state)}
+
+  def handle_info({:snex_launched, launch, {:ok, os_pid, fields}}, %State{launch: launch} = state) do
+    state = launched(os_pid, fields, state)
+
+    for {request, from} <- Enum.reverse(state.waiting) do
+      {:reply, reply, _state} = handle_call(request, from, state)
+      GenServer.reply(from, reply)
+    end
+
+    {:noreply, %{state | waiting: []}}
+  end
+
+  def handle_info({:snex_launched, launch, {:error, error}}, %State{launch: launch} = state),
+    do: {:stop, error, state}
+
   def handle_info({:snex_ended, down}, state) do
     error = Error.from_down(down)
     {:stop, error, %{state | ended: error}}
@@ -335,7 +393,9 @@ defmodule Snex.Interpreter do
 
   @impl GenServer
   def terminate(reason, state) do
-    if state.ended == nil, do: stop_worker(reason, state)
+    # It may be about to install packages, or to wait for a Python that does not come.
+    if state.launch, do: Process.exit(state.launch, :kill)
+    abandon(reason, state)
 
     if state.os_pid,
       do: Telemetry.interpreter_stopped(state.started, Map.put(event_metadata(state), :reason, reason))
@@ -345,24 +405,6 @@ defmodule Snex.Interpreter do
   @impl GenServer
   def format_status(status) do
     Map.replace_lazy(status, :state, &Map.take(&1, [:os_pid, :python, :started, :stuck]))
-  end
-
-  defp await(state) do
-    case Launch.await(state.options) do
-      {:ok, os_pid, fields} ->
-        Native.interpreter_open()
-        python = Map.new(@python_fields, &{&1, fields[to_string(&1)]})
-        state = %{state | os_pid: os_pid, python: python}
-        Telemetry.interpreter_started(state.started, event_metadata(state))
-        {:ok, state}
-
-      {:ended, error} ->
-        {:error, error}
-
-      {:error, error} ->
-        stop_worker(error, state)
-        {:error, error}
-    end
   end
 
   defp event_metadata(state),

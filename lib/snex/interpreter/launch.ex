@@ -1,6 +1,7 @@
 defmodule Snex.Interpreter.Launch do
   @moduledoc false
-  # From options to a Python that has run its init script. Runs in the interpreter process.
+  # From options to a Python that has run its init script. In a process of its own, so that the interpreter process can be
+  # stopped meanwhile. That one owns the worker: it gets the news of it, and hands them on to here.
 
   alias Snex.Error
   alias Snex.Native
@@ -9,32 +10,40 @@ defmodule Snex.Interpreter.Launch do
 
   @version Mix.Project.config()[:version]
 
+  @typedoc "How a start ends."
+  @type result() :: {:ok, os_pid :: pos_integer(), fields :: map()} | {:error, Error.t()}
+
   @doc """
-  Starts the worker of the calling process. News of it comes as messages.
+  Begins to start the worker of the calling process, from a process that is linked to it. That one sends
+  `{:snex_launched, pid, result}` at last, and wants each `{:snex_started | :snex_ready | :snex_ended, _}` that comes until then.
   """
-  @spec start(Snex.Interpreter.Options.t(), pid(), pid()) :: :ok | {:error, Error.t()}
-  def start(options, calls, output) do
-    with {:ok, native} <- native_options(options, calls, output),
-         {:error, reason} <- Native.interpreter_start(native),
-         do: failed(reason)
+  @spec start_link(Snex.Interpreter.Options.t(), pid(), pid()) :: pid()
+  def start_link(options, calls, output) do
+    owner = self()
+
+    spawn_link(fn ->
+      Process.set_label({__MODULE__, owner})
+      send(owner, {:snex_launched, self(), launch(owner, options, calls, output)})
+    end)
   end
 
-  @doc """
-  Waits until Python runs, and has run the init script. `{:ended, error}` when there is nothing left to stop.
-  """
-  @spec await(Snex.Interpreter.Options.t()) ::
-          {:ok, os_pid :: pos_integer(), fields :: map()} | {:ended, Error.t()} | {:error, Error.t()}
-  def await(options) do
-    deadline = Request.deadline(options.init_script_timeout)
-
-    with {:ok, os_pid} <- await_news(:snex_started, deadline),
+  defp launch(owner, options, calls, output) do
+    with {:ok, native} <- native_options(owner, options, calls, output),
+         # What has to be installed may take as long as it takes.
+         deadline = Request.deadline(options.init_script_timeout),
+         :ok <- start_worker(native),
+         {:ok, os_pid} <- await_news(:snex_started, deadline),
          # The worker says that Python has started before it says anything else.
          {:ok, fields} <- await_news(:snex_ready, deadline),
-         :ok <- run_init_script(options.init_script, deadline),
+         :ok <- run_init_script(owner, options.init_script, deadline),
          do: {:ok, os_pid, Map.new(fields)}
   end
 
-  defp native_options(options, calls, output) do
+  defp start_worker(native) do
+    with {:error, reason} <- Native.interpreter_start(native), do: failed(reason)
+  end
+
+  defp native_options(owner, options, calls, output) do
     with {:ok, python} <- find_python(options.python),
          {:ok, python_path} <- python_path(options.python_path),
          {:ok, {program, args}} <- command(python, options) do
@@ -53,6 +62,7 @@ defmodule Snex.Interpreter.Launch do
          low: low,
          high: high,
          map_set: map_set(),
+         owner: owner,
          calls: calls,
          output: output,
          output_to: :erlang.term_to_binary(options.output),
@@ -141,20 +151,20 @@ defmodule Snex.Interpreter.Launch do
   defp await_news(tag, deadline) do
     receive do
       {^tag, detail} -> {:ok, detail}
-      {:snex_ended, down} -> {:ended, Error.from_down(down)}
+      {:snex_ended, down} -> {:error, Error.from_down(down)}
     after
       Request.time_left(deadline) -> {:error, %Error{code: :init_script_timeout}}
     end
   end
 
-  defp run_init_script(nil, _deadline), do: :ok
+  defp run_init_script(_owner, nil, _deadline), do: :ok
 
-  defp run_init_script({code, vars}, deadline) do
+  defp run_init_script(owner, {code, vars}, deadline) do
     request = Snex.Eval.request(0, code, vars)
 
     options = %{deadline: deadline, on_timeout: :leave, output: nil}
 
-    case Snex.Eval.run(self(), request, {nil, nil, nil, []}, options) do
+    case Snex.Eval.run(owner, request, {nil, nil, nil, []}, options) do
       {:ok, _value} -> :ok
       {:error, %Error{code: :response_timeout}} -> {:error, %Error{code: :init_script_timeout}}
       {:error, error} -> {:error, error}

@@ -102,6 +102,7 @@ struct StartOptions<'a> {
     low: usize,
     high: usize,
     map_set: (Binary<'a>, Binary<'a>),
+    owner: LocalPid,
     calls: LocalPid,
     output: LocalPid,
     /// Where output goes, as a term in external format that only Elixir reads.
@@ -156,16 +157,18 @@ impl StartOptions<'_> {
     }
 }
 
-/// Starts a worker for the calling process: `ok`, or `{error, reason}` with a sentence. What becomes of it comes as messages:
-/// `{snex_started, os_pid}`, `{snex_ready, fields}`, `{snex_ended, down}`.
+/// Starts a worker for the process `owner`: `ok`, or `{error, reason}` with a sentence. What becomes of it comes to the owner as
+/// messages: `{snex_started, os_pid}`, `{snex_ready, fields}`, `{snex_ended, down}`. Until the owner opens it, only the calling
+/// process may submit requests.
 #[rustler::nif(schedule = "DirtyIo")]
 fn interpreter_start<'a>(env: Env<'a>, options: StartOptions<'a>) -> Term<'a> {
     let failed = |reason: &str| (atoms::error(), reason).encode(env);
     let Some(runtime) = runtime::handle() else { return failed("the native library is not loaded") };
-    let owner = env.pid();
+    let owner = options.owner;
     let (drops, dropped) = mpsc::unbounded_channel();
     let news = News {
         owner,
+        starter: env.pid(),
         calls: options.calls,
         output: options.output,
         output_to: options.output_to.as_slice().to_vec(),

@@ -171,7 +171,7 @@ impl<'a> Caller<'a> {
     fn started(&self) -> Result<ResourceArc<Interpreter>, Outcome<'a>> {
         let interpreter = self.with_room()?;
         let sink = &interpreter.worker.sink;
-        if !sink.open.load(Ordering::Acquire) && self.env.pid() != sink.owner {
+        if !sink.open.load(Ordering::Acquire) && self.env.pid() != sink.starter {
             return Err(Outcome::Starting);
         }
         Ok(interpreter)

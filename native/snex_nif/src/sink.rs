@@ -26,6 +26,8 @@ const LAST_ERRORS: usize = 4 * 1024;
 pub struct News {
     /// The interpreter process.
     pub owner: LocalPid,
+    /// The process that starts it, and runs the init script.
+    pub starter: LocalPid,
     /// The process that runs what Python calls.
     pub calls: LocalPid,
     /// The process that prints what Python prints.
@@ -46,7 +48,7 @@ pub struct News {
     pub watched: Watched,
     /// Environments that Python keeps, besides the root.
     pub alive: Alive,
-    /// Whether anyone but the owner may submit requests.
+    /// Whether anyone but the starter may submit requests.
     pub open: AtomicBool,
     /// The number of the latest request.
     pub requests: AtomicU64,

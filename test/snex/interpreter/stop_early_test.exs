@@ -1,0 +1,55 @@
+defmodule Snex.Interpreter.StopEarlyTest do
+  use Snex.Case, async: true
+
+  # A start that waits until it is told to go on, as a Python that loads a model does.
+  @script """
+  import os
+  await snex.send(test, os.getpid())
+  import asyncio
+  await asyncio.Event().wait()
+  """
+
+  defp start_waiting do
+    opts = [init_script: {@script, %{"test" => self()}}, sync_start?: false, init_script_timeout: :infinity]
+    {:ok, inp} = GenServer.start(Interpreter, opts |> Snex.Interpreter.Options.split!() |> elem(1))
+    assert_receive os_pid when is_integer(os_pid), 60_000
+    {inp, os_pid}
+  end
+
+  test "stop during a start that takes its time returns once Python is gone" do
+    {inp, os_pid} = start_waiting()
+    assert Interpreter.stop(inp) == :ok
+    refute exists?(os_pid)
+  end
+
+  test "a supervisor stops it as any other" do
+    {:ok, supervisor} = DynamicSupervisor.start_link(strategy: :one_for_one)
+    opts = [init_script: {@script, %{"test" => self()}}, sync_start?: false, init_script_timeout: :infinity]
+    {:ok, inp} = DynamicSupervisor.start_child(supervisor, {Interpreter, opts})
+    assert_receive os_pid when is_integer(os_pid), 60_000
+    monitor = Process.monitor(inp)
+    assert DynamicSupervisor.terminate_child(supervisor, inp) == :ok
+    # Not killed: it came to its end by itself.
+    assert_received {:DOWN, ^monitor, :process, ^inp, :shutdown}
+    refute exists?(os_pid)
+  end
+
+  test "calls that wait for the start hear of the stop" do
+    {inp, _os_pid} = start_waiting()
+    call = Task.async(fn -> Snex.pyeval(inp, "return 1", timeout: :infinity) end)
+    info = Task.async(fn -> catch_exit(Interpreter.info(inp)) end)
+    eventually(fn -> length(:sys.get_state(inp).waiting) == 2 end)
+    assert Interpreter.stop(inp, :shutdown) == :ok
+    assert {:error, %Error{code: :call_failed, reason: :shutdown}} = Task.await(call)
+    assert {:shutdown, _call} = Task.await(info)
+  end
+
+  test "what wrap_exec raises is why a start fails" do
+    Process.flag(:trap_exit, true)
+
+    ExUnit.CaptureLog.capture_log(fn ->
+      assert {:error, {%RuntimeError{message: "no"}, _stacktrace}} =
+               Interpreter.start_link(wrap_exec: fn _python, _args -> raise "no" end)
+    end)
+  end
+end
