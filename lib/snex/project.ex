@@ -238,7 +238,15 @@ defmodule Snex.Project do
 
   # Without one, what the user has told uv counts.
   defp preference(nil), do: %{}
-  defp preference(name), do: %{"UV_PYTHON_PREFERENCE" => name |> to_string() |> String.replace("_", "-")}
+
+  defp preference(name) do
+    %{
+      "UV_PYTHON_PREFERENCE" => name |> to_string() |> String.replace("_", "-"),
+      # The same in other words, which uv does not take beside it.
+      "UV_MANAGED_PYTHON" => nil,
+      "UV_NO_MANAGED_PYTHON" => nil
+    }
+  end
 
   @doc """
   The path of the environment's Python on this machine, now.

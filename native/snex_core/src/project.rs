@@ -36,7 +36,7 @@ pub fn check(text: &[u8]) -> Vec<Problem> {
         Err(error) => {
             // What is good so far tells the place.
             let good = String::from_utf8_lossy(&text[..error.valid_up_to()]);
-            return vec![problem(&good, good.len(), "this is not UTF-8".to_owned())];
+            return locate(&good, vec![(good.len(), "this is not UTF-8".to_owned())]);
         }
     };
     let mut found = Found { text, problems: Vec::new() };
@@ -49,30 +49,36 @@ pub fn check(text: &[u8]) -> Vec<Problem> {
         let at = error.span().map_or(text.len(), |span| span.start);
         found.add(at, format!("this is not TOML: {}", error.message().replace('\n', ", ")));
     }
-    found.problems.sort();
-    found.problems
+    locate(text, found.problems)
 }
 
-fn problem(text: &str, at: usize, message: String) -> Problem {
-    let before = &text[..text.floor_char_boundary(at)];
-    let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-    Problem {
-        line: before.matches('\n').count() + 1,
-        column: before[line_start..].chars().count() + 1,
-        message,
+/// From offsets to lines and columns, in order.
+fn locate(text: &str, mut problems: Vec<(usize, String)>) -> Vec<Problem> {
+    problems.sort();
+    let (mut line, mut column, mut done) = (1, 1, 0);
+    let mut located = Vec::with_capacity(problems.len());
+    for (at, message) in problems {
+        let at = text.floor_char_boundary(at);
+        for c in text[done..at].chars() {
+            (line, column) = if c == '\n' { (line + 1, 1) } else { (line, column + 1) };
+        }
+        done = at;
+        located.push(Problem { line, column, message });
     }
+    located
 }
 
 type Value<'a> = Spanned<DeValue<'a>>;
 
 struct Found<'a> {
     text: &'a str,
-    problems: Vec<Problem>,
+    /// Each at an offset in bytes.
+    problems: Vec<(usize, String)>,
 }
 
 impl Found<'_> {
     fn add(&mut self, at: usize, message: impl Into<String>) {
-        self.problems.push(problem(self.text, at, message.into()));
+        self.problems.push((at, message.into()));
     }
 
     fn document(&mut self, document: &DeTable) {

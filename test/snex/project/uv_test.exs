@@ -100,6 +100,13 @@ defmodule Snex.Project.UvTest do
     assert message =~ "tunnel"
   end
 
+  test "of two words about which Python to use, the project's counts", context do
+    env = %{"UV_MANAGED_PYTHON" => "1"}
+    opts = [root: context.root, python_preference: :only_system]
+    assert {:ok, _} = InstallVM.install(__MODULE__, {:toml, toml([])}, opts, env)
+    refute python(context, "import sys; print(sys.base_prefix)") |> String.starts_with?(context.root)
+  end
+
   test "what is set for another project of uv has no part in this one", context do
     elsewhere = Path.join(context.tmp_dir, "elsewhere")
     File.mkdir_p!(elsewhere)
