@@ -8,7 +8,13 @@ defmodule Snex.Livebook.CellOutput do
   @doc """
   Starts the process.
   """
-  def start_link, do: spawn_link(fn -> loop([], []) end)
+  def start_link do
+    spawn_link(fn ->
+      # By which the handler of logs tells it from other group leaders.
+      Process.put(__MODULE__, true)
+      loop([], [])
+    end)
+  end
 
   @doc """
   What came since the last time: `{printed, logged}`.
@@ -18,7 +24,7 @@ defmodule Snex.Livebook.CellOutput do
   ## A handler of `:logger`: what a process logs belongs to the same cell as what it prints.
 
   @doc false
-  def log(%{level: level, msg: _, meta: meta} = event, _config) do
+  def log(%{level: level, meta: meta} = event, _config) do
     with %{gl: gl} when is_pid(gl) <- meta,
          {:dictionary, dictionary} <- Process.info(gl, :dictionary),
          true <- Keyword.get(dictionary, __MODULE__, false) do
@@ -42,8 +48,6 @@ defmodule Snex.Livebook.CellOutput do
   end
 
   defp loop(printed, logged) do
-    Process.put(__MODULE__, true)
-
     receive do
       {__MODULE__, from, reference, :take} ->
         send(from, {reference, {IO.iodata_to_binary(printed), Enum.reverse(logged)}})
