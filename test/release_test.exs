@@ -109,7 +109,8 @@ defmodule Snex.ReleaseTest do
     assert {output, 0} = run(release)
     assert output =~ "value: 90.0"
     for [_, file] <- Regex.scan(~r/"(\/[^"]+)"/, output), do: assert(String.starts_with?(file, release), file)
-    assert File.read!(settings) == before
+    # But for Python 3.14, which has to be told where it is.
+    unless before =~ "version_info = 3.14", do: assert(File.read!(settings) == before)
 
     # An archive follows links: the copies are links again when it runs.
     unpacked = Path.join(tmp_dir, "unpacked")

@@ -15,9 +15,12 @@ defmodule Snex.ManagedPython do
   """
   def env do
     # The tests of one run wait for each other, instead of packing the same twice.
-    downloads = :global.trans({__MODULE__, self()}, fn -> pack(Snex.Case.pythons(), []) end, [node()])
+    downloads = :global.trans({__MODULE__, self()}, fn -> pack(candidates(), []) end, [node()])
     %{"UV_PYTHON_DOWNLOADS_JSON_URL" => "file://" <> URI.encode(downloads)}
   end
+
+  # Those that `bin/pythons` has fetched come with a C library of their own, which is not in the archive.
+  defp candidates, do: Enum.reject(Snex.Case.pythons(), fn {_name, path} -> path =~ "/_build/pythons/" end)
 
   # The first that can be packed: PyPy cannot.
   defp pack([], said), do: flunk("no Python here can be packed: #{said}")

@@ -124,21 +124,21 @@ defmodule Snex.Vectors do
   def watch do
     """
     from snex import _interpreter
-    from snex._etf import encode
+    from snex._encoder import encode
     from snex._sinks import SINKS
 
     last = []
-    real = _interpreter._load
+    real = _interpreter.load
 
     def load(body, sinks):
         # `x`, before its value; the end of the variables, of the request's tuple, and of the pickle, behind.
         start = bytes(body).find(b"}(\\x8c\\x01x")
         if start >= 0:
-            buffers = [(SINKS.index(type(sink)), bytes(sink._io.getvalue() if hasattr(sink, "_io") else sink._data)) for sink in sinks]
+            buffers = [(SINKS.index(type(sink)), bytes(sink.content())) for sink in sinks]
             last[:] = [b"\\x80\\x05" + bytes(body)[start + 5:-3] + b".", buffers]
         return real(body, sinks)
 
-    _interpreter._load = load
+    _interpreter.load = load
     """
   end
 end
