@@ -42,6 +42,7 @@ SERVING = frozenset({CALL, CAST, SEND, LOG})
 _HEADER = struct.Struct("<2sBBQQ")
 _pack = _HEADER.pack
 _unpack_from = _HEADER.unpack_from
+_length = struct.Struct("<Q").unpack_from
 
 
 class FrameError(Exception):
@@ -55,6 +56,16 @@ def encode_header(kind: int, request: int, length: int, flags: int = 0) -> bytes
     '53 58 83 00 07 00 00 00 00 00 00 00 02 00 00 00 00 00 00 00'
     """
     return _pack(MAGIC, kind, flags, request, length)
+
+
+def body_length(data: bytes, offset: int) -> int:
+    """Return the length that the header at `offset` claims for its body, whatever else it says.
+
+    >>> body_length(encode_header(RESULT, 7, 2), 0)
+    2
+    """
+    length: int = _length(data, offset + 12)[0]
+    return length
 
 
 def parse_header(

@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 
 
 EXIT_GARBAGE = 70
+# Bytes of a request or an answer that takes next to no time.
+_SMALL = 4096
+# The opcode of pickles that names a class; elsewhere in a body it does no harm.
+_STACK_GLOBAL = 0x93
 _ANSWERS = frozenset({_frame.CALL_RESULT, _frame.CALL_ERROR})
 # How long tasks may take to end, once the VM is gone. The warden waits longer than that.
 _GRACE = 2.0
@@ -60,7 +64,8 @@ class Interpreter:
         streams stay as they are.
         """
         self._loop = loop
-        self._pid = os.getpid()
+        self._forked = False
+        os.register_at_fork(after_in_child=self._note_fork)
         # That of no request; callbacks inherit the context in which they are scheduled.
         self._context = contextvars.copy_context()
         low, high = limits
@@ -72,9 +77,11 @@ class Interpreter:
                 # Who prints waits by itself when too much waits to be written.
                 writer = FrameWriter(print_fd, loop, low, high, _ignore, self._writer_broken)
             self._printer = Printer(writer)
-        self._reader = FrameReader(in_fd, loop, self._frame, self._input_ended)
+        self._reader = FrameReader(in_fd, loop, self._frame, self._input_ended, self._release)
+        # Answers that are sent together with the next one.
+        self._held: list[bytes | memoryview] = []
         self._envs = Envs()
-        self._runner = Runner(loop, self._envs, interrupts, self._answer)
+        self._runner = Runner(loop, self._envs, interrupts, self._answer, self._release)
         self._client = Client(self._writer, self._log)
         self.status = 0
         # The event loop is to stop; it has stopped.
@@ -171,22 +178,38 @@ class Interpreter:
             if not self._loop.is_closed():
                 raise
 
+    def _note_fork(self) -> None:
+        self._forked = True
+
     def _leave_if_forked(self) -> None:
         """End a child that user code has forked and let fall through to here.
 
         It shares the descriptors and the selector with its parent, and must touch neither.
         """
-        if os.getpid() != self._pid:
+        if self._forked:
             for stream in (sys.stdout, sys.stderr):
                 stream.flush()
             os._exit(0)
 
     def _answer(self, kind: int, request: Request, parts: Sequence[bytes | memoryview]) -> None:
-        self._leave_if_forked()
+        if self._forked:
+            self._leave_if_forked()
         if request.printed and self._printer is not None:
             self._printer.answer(kind, request, parts)
+        elif (self._reader.more or self._held) and len(parts) == 1 and len(parts[0]) < _SMALL:
+            # The next request is at hand, and will be answered in a moment: one write for all.
+            self._held += (_frame.encode_header(kind, request.number, len(parts[0])), parts[0])
         else:
+            self._release()
             self._writer.write(kind, request.number, parts)
+
+    def _release(self) -> None:
+        """Send the answers that have been held back."""
+        if self._held:
+            if self._forked:
+                self._leave_if_forked()
+            held, self._held = self._held, []
+            self._writer.write_frames(held)
 
     def _log(self, parts: Sequence[bytes | memoryview]) -> None:
         if self._printer is not None:
@@ -212,6 +235,9 @@ class Interpreter:
     def _eval(self, number: int, body: Body, sinks: Sequence[Sink]) -> None:
         request = Request(number)
         current.set(request)
+        if sinks or len(body) > _SMALL or _STACK_GLOBAL in body:
+            # It may take a while to load, and code of the user's may run.
+            self._release()
         try:
             fields: Any = load(body, sinks)
         except BaseException as error:  # noqa: BLE001 - constructors of the user's classes

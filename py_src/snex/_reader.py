@@ -13,7 +13,7 @@ import os
 from typing import TYPE_CHECKING
 
 from ._body import COUNT, ENTRY, check_table
-from ._frame import BUFFERS, HEADER_SIZE, FrameError, parse_header
+from ._frame import BUFFERS, HEADER_SIZE, FrameError, body_length, parse_header
 from ._sinks import SINKS, Sink
 from ._vectored import readv
 
@@ -37,6 +37,9 @@ class FrameReader:
     `body` is the pickle; `sinks` are its out-of-band buffers, to be finished by the receiver: a
     buffer that turns out to be broken is then an error of that frame alone.
 
+    `more` is true while another whole frame is at hand; after the last one of those that are,
+    `on_pause()` is called.
+
     `on_end(None)` is called once at end of file, `on_end(error)` once for garbage. Nothing follows.
     """
 
@@ -46,13 +49,17 @@ class FrameReader:
         loop: asyncio.AbstractEventLoop,
         on_frame: OnFrame,
         on_end: Callable[[BaseException | None], None],
+        on_pause: Callable[[], None],
     ) -> None:
         """Prepare to read from `fd`, which stays the caller's to close."""
         self._fd = fd
-        self._pid = os.getpid()
+        self._forked = False
+        os.register_at_fork(after_in_child=self._note_fork)
         self._loop = loop
         self._on_frame = on_frame
         self._on_end = on_end
+        self._on_pause = on_pause
+        self.more = False
         self._chunk = b""
         self._offset = 0
         # The long body that is being filled: header, what is to be filled, in order, and where we are.
@@ -87,6 +94,9 @@ class FrameReader:
             self._loop.add_reader(self._fd, self._readable)
             self._continue_soon()
 
+    def _note_fork(self) -> None:
+        self._forked = True
+
     def _continue_soon(self) -> None:
         if not self._resuming:
             self._resuming = True
@@ -102,7 +112,7 @@ class FrameReader:
             self._turn()
 
     def _turn(self) -> None:
-        if os.getpid() != self._pid:
+        if self._forked:
             # Code of the user's has forked. The frames are the parent's.
             self._on_end(None)
             return
@@ -166,6 +176,13 @@ class FrameReader:
 
     def _take_frames(self) -> bool:
         """Hand on the frames in the chunk. Returns whether to go on reading in this turn."""
+        try:
+            return self._hand_on_frames()
+        finally:
+            self.more = False
+            self._on_pause()
+
+    def _hand_on_frames(self) -> bool:
         left = _FRAMES_PER_TURN
         while True:
             if self._ended or self._paused:
@@ -199,8 +216,10 @@ class FrameReader:
         if end == len(chunk):
             self._chunk = b""
             self._offset = 0
+            self.more = False
         else:
             self._offset = end
+            self.more = _is_whole(chunk, end)
         self._on_frame(kind, request, chunk[start:end], ())
         return True
 
@@ -267,3 +286,9 @@ class FrameReader:
         self._after_table = None
         self._sinks = [Sink(pickle_size), *(SINKS[number](size) for number, size in entries)]
         self._current = 0
+
+
+def _is_whole(chunk: bytes, start: int) -> bool:
+    """Return whether a frame that begins at `start` has arrived as a whole."""
+    end = start + HEADER_SIZE
+    return end <= len(chunk) and end + body_length(chunk, start) <= len(chunk)

@@ -10,6 +10,7 @@ each, when the work has come to its end.
 from __future__ import annotations
 
 import asyncio
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from . import _frame
@@ -36,14 +37,20 @@ class Runner:
     """
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, envs: Envs, interrupts: Interrupts, write: Write
+        self,
+        loop: asyncio.AbstractEventLoop,
+        envs: Envs,
+        interrupts: Interrupts,
+        write: Write,
+        release: Callable[[], None],
     ) -> None:
-        """Answer through `write(kind, request, parts)`."""
+        """Answer through `write(kind, request, parts)`; `release()` sends what that has kept."""
         self._loop = loop
         self._envs = envs
         self._interrupts = interrupts
         self._wanted = interrupts.wanted
         self._write = write
+        self._release = release
         # Requests whose tasks are under way. The loop itself holds tasks only weakly.
         self._running: dict[int, Request] = {}
         self.ending = False
@@ -64,7 +71,12 @@ class Runner:
             if program.is_async:
                 self._start(request, program, env)
                 return
+            if program.quick <= 0:
+                # Who knows how long it takes: nobody else's answer waits for it.
+                self._release()
+            begun = perf_counter()
             parts = encode(program.bind(env)())
+            program.took(perf_counter() - begun)
         except BaseException as error:  # noqa: BLE001 - also SystemExit and KeyboardInterrupt
             self.fail(request, error)
         else:
@@ -138,6 +150,8 @@ class Runner:
 
     def fail(self, request: Request, error: BaseException) -> None:
         """Answer a request with an error."""
+        # The error's own code may run now.
+        self._release()
         if self.ending or request.number in self._wanted:
             request.ended = True
             return

@@ -87,18 +87,25 @@ class FrameWriter:
         else:
             length = sum(p.nbytes if isinstance(p, memoryview) else len(p) for p in parts)
             header = encode_header(kind, request, length)
+        self._send(header, parts)
+
+    def write_frames(self, parts: Sequence[bytes | memoryview]) -> None:
+        """Send whole frames, headers and bodies, at once."""
+        self._send(b"".join(parts), ())
+
+    def _send(self, first: bytes, parts: Sequence[bytes | memoryview]) -> None:
         if self._take():
             try:
                 if self._queue or self._inbox:
                     self._take_inbox()
-                    self._enqueue([header, *parts])
+                    self._enqueue([first, *parts])
                 elif not self.broken:
-                    self._write_now(header, parts)
+                    self._write_now(first, parts)
             finally:
                 self._leave()
         else:
             # One operation, so that nothing gets between the parts.
-            self._inbox.append([header, *map(_frozen, parts)])
+            self._inbox.append([first, *map(_frozen, parts)])
         if self._inbox:
             self.pump()
 

@@ -7,7 +7,7 @@ import pickle
 import signal
 import struct
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.etf import A, MapSet, decode
@@ -22,6 +22,7 @@ from support.vm import (
     RESULT,
     VM,
     PythonError,
+    frame,
     place,
     text,
     wait_until,
@@ -29,6 +30,9 @@ from support.vm import (
 )
 
 import snex
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def test_ready_tells_who_answers() -> None:
@@ -472,3 +476,33 @@ def test_the_exception_of_a_task_left_behind_is_logged(vm: VM) -> None:
     vm.run("gc.collect()")
     vm.finish()
     assert b"left behind" in b"".join(body for kind, _, body in vm.pending if kind == PRINT)
+
+
+@pytest.mark.parametrize("before", [0, 50], ids=["at first", "after many quick runs"])
+def test_an_answer_does_not_wait_for_requests_that_came_with_it(
+    vm: VM, tmp_path: Path, before: int
+) -> None:
+    for _ in range(before):
+        assert vm.run("return 1") == 1
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    codes = ["return 1", "return 1", f"return open({str(fifo)!r}).read()"]
+    bodies = [pickle.dumps((0, code, None, 1, {})) for code in codes]
+    os.write(vm.out_fd, b"".join(frame(EVAL, 1001 + n, body) for n, body in enumerate(bodies)))
+    assert [vm.reply(1001), vm.reply(1002)] == [1, 1]
+    # The third blocks until somebody writes.
+    fifo.write_text("done")
+    assert vm.reply(1003) == b"done"
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/io"), reason="system calls are not counted here")  # noqa: PTH110
+def test_answers_to_requests_that_came_together_go_out_together(vm: VM) -> None:
+    for _ in range(50):
+        assert vm.run("return 1") == 1
+    writes = "return int(open('/proc/self/io').read().split('syscw: ')[1].split()[0])"
+    first = vm.run(writes)
+    body = pickle.dumps((0, "return 1", None, 1, {}))
+    os.write(vm.out_fd, b"".join(frame(EVAL, 1001 + n, body) for n in range(20)))
+    assert [vm.reply(1001 + n) for n in range(20)] == [1] * 20
+    # One of these is the answer to the first question.
+    assert vm.run(writes) - first <= 4

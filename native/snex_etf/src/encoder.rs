@@ -146,17 +146,27 @@ impl<'py, 'h> Encoder<'py, 'h> {
                 if let Some(value) = value.take() {
                     return Ok(Some(value));
                 }
-                let Some((key, found)) = dict_next(object, position) else {
-                    return if *left == 0 { Ok(None) } else { Err(Stop::Unusual) };
-                };
-                // More of them than were announced.
-                *left = left.checked_sub(1).ok_or(Stop::Unusual)?;
-                if let Some(seen) = apart {
-                    self.apart(&key, seen)?;
-                    return Ok(Some(found));
+                while let Some((key, found)) = dict_next(object, position) {
+                    // More of them than were announced.
+                    *left = left.checked_sub(1).ok_or(Stop::Unusual)?;
+                    match apart {
+                        Some(seen) => {
+                            // It may be that code of somebody's runs.
+                            let (key, found) = (key.to_owned(), found.to_owned());
+                            self.apart(&key, seen)?;
+                            return Ok(Some(found));
+                        }
+                        None if self.quick_leaf(&key)? => {}
+                        None => {
+                            *value = Some(found.to_owned());
+                            return Ok(Some(key.to_owned()));
+                        }
+                    }
+                    if !self.quick_leaf(&found)? {
+                        return Ok(Some(found.to_owned()));
+                    }
                 }
-                *value = Some(found);
-                Ok(Some(key))
+                if *left == 0 { Ok(None) } else { Err(Stop::Unusual) }
             }
             Rest::Set { next, count, member, apart } => loop {
                 if *next > 0 {
@@ -191,12 +201,39 @@ impl<'py, 'h> Encoder<'py, 'h> {
         while *next < count {
             let Some(item) = list_item(list, *next) else { return Err(Stop::Unusual) };
             *next += 1;
-            let kind = self.helpers.kind(&item);
-            if !self.leaf(&item, kind)? {
-                return Ok(Some(item));
+            if !self.quick_leaf(&item)? {
+                return Ok(Some(item.to_owned()));
             }
         }
         Ok(None)
+    }
+
+    /// Encodes a leaf of the sorts for which nothing but their memory is looked at; false for all else. So the reference may
+    /// be one that is borrowed from a container, which nobody can change meanwhile.
+    fn quick_leaf(&mut self, value: &Bound<'py, PyAny>) -> Result<bool> {
+        let object = value.as_ptr();
+        match self.helpers.kind(value) {
+            Kind::Int => {
+                let mut overflow = 0;
+                // SAFETY: an int, or of a subclass: its value is read, nothing is called.
+                let number = unsafe { ffi::PyLong_AsLongLongAndOverflow(object, &mut overflow) };
+                if overflow != 0 {
+                    return Ok(false);
+                }
+                self.small_int(number);
+            }
+            Kind::Str => {
+                // SAFETY: a str, or of a subclass.
+                if unsafe { ffi::PyUnicode_GetLength(object) }.unsigned_abs() >= LARGE / 4 {
+                    return Ok(false);
+                }
+                self.text(value, false)?;
+            }
+            Kind::Bytes if bytes_of(value).len() >= LARGE => return Ok(false),
+            kind @ (Kind::Float | Kind::None | Kind::Bool | Kind::Bytes) => return self.leaf(value, kind),
+            _ => return Ok(false),
+        }
+        Ok(true)
     }
 
     /// A key that has to differ from the others as a term.
@@ -263,7 +300,7 @@ impl<'py, 'h> Encoder<'py, 'h> {
                 self.output.bytes.extend_from_slice(&head);
                 let count = members.len();
                 self.header(116, count)?;
-                let apart = self.look_at_keys(members.iter());
+                let apart = self.look_at_keys(members.iter().map(|member| member.get_type_ptr()));
                 let rest = Rest::Set { next: 0, count, member, apart };
                 return self.push(Frame { object: members.into_any(), original, rest });
             }
@@ -289,14 +326,14 @@ impl<'py, 'h> Encoder<'py, 'h> {
 
     fn keys_of_dict(&self, dict: &Bound<'py, PyAny>) -> Option<Apart> {
         let mut position = 0;
-        self.look_at_keys(std::iter::from_fn(|| dict_next(dict, &mut position).map(|(key, _)| key)))
+        let keys = std::iter::from_fn(|| dict_next(dict, &mut position).map(|(key, _)| key.get_type_ptr()));
+        self.look_at_keys(keys)
     }
 
     /// A set to compare keys in, if they may become the same term. As `_needs_key_check` in `_encoder.py`.
-    fn look_at_keys(&self, keys: impl Iterator<Item = Bound<'py, PyAny>>) -> Option<Apart> {
+    fn look_at_keys(&self, classes: impl Iterator<Item = *mut ffi::PyTypeObject>) -> Option<Apart> {
         let mut first = ptr::null_mut();
-        for key in keys {
-            let class = key.get_type_ptr();
+        for class in classes {
             let is_clear = class == first
                 || match self.helpers.keys(class) {
                     Keys::ClearTogether => first.is_null() || self.helpers.keys(first) == Keys::ClearTogether,
@@ -357,18 +394,25 @@ impl<'py, 'h> Encoder<'py, 'h> {
         let mut overflow = 0;
         // SAFETY: an int, or of a subclass: its value is read, nothing is called.
         let number = unsafe { ffi::PyLong_AsLongLongAndOverflow(value.as_ptr(), &mut overflow) };
+        if overflow == 0 {
+            self.small_int(number);
+            return Ok(());
+        }
+        let (negative, digits) = self.helpers.digits(value)?;
+        let digits = bytes_of(&digits);
+        if let Ok(size) = u8::try_from(digits.len()) {
+            self.output.bytes.extend_from_slice(&[110, size, u8::from(negative)]);
+        } else {
+            self.header(111, digits.len())?;
+            self.output.bytes.push(u8::from(negative));
+        }
+        self.output.bytes.extend_from_slice(digits);
+        Ok(())
+    }
+
+    fn small_int(&mut self, number: i64) {
         let bytes = &mut self.output.bytes;
-        if overflow != 0 {
-            let (negative, digits) = self.helpers.digits(value)?;
-            let digits = bytes_of(&digits);
-            if let Ok(size) = u8::try_from(digits.len()) {
-                bytes.extend_from_slice(&[110, size, u8::from(negative)]);
-            } else {
-                self.header(111, digits.len())?;
-                self.output.bytes.push(u8::from(negative));
-            }
-            self.output.bytes.extend_from_slice(digits);
-        } else if let Ok(small) = u8::try_from(number) {
+        if let Ok(small) = u8::try_from(number) {
             bytes.extend_from_slice(&[97, small]);
         } else if let Ok(small) = i32::try_from(number) {
             let [a, b, c, d] = small.to_be_bytes();
@@ -379,7 +423,6 @@ impl<'py, 'h> Encoder<'py, 'h> {
             bytes.extend_from_slice(&[110, size as u8, u8::from(number < 0)]);
             bytes.extend_from_slice(&magnitude.to_le_bytes()[..size]);
         }
-        Ok(())
     }
 
     fn float(&mut self, number: f64) {
@@ -481,11 +524,11 @@ fn bytes_of<'a>(value: &'a Bound<'_, PyAny>) -> &'a [u8] {
 }
 
 /// An item of a list; `None` where the list has become shorter.
-fn list_item<'py>(list: &Bound<'py, PyAny>, index: usize) -> Option<Bound<'py, PyAny>> {
+fn list_item<'a, 'py>(list: &'a Bound<'py, PyAny>, index: usize) -> Option<Borrowed<'a, 'py, PyAny>> {
     // SAFETY: a list, or of a subclass; the reference is borrowed, and null, with an error, beyond the end.
     unsafe {
         let item = ffi::PyList_GetItem(list.as_ptr(), index as ffi::Py_ssize_t);
-        let item = Bound::from_borrowed_ptr_or_opt(list.py(), item);
+        let item = Borrowed::from_ptr_or_opt(list.py(), item);
         if item.is_none() {
             drop(PyErr::take(list.py()));
         }
@@ -502,17 +545,17 @@ fn tuple_item<'py>(tuple: &Bound<'py, PyAny>, index: usize) -> Bound<'py, PyAny>
 }
 
 /// The next key and value of a dict.
-fn dict_next<'py>(
-    dict: &Bound<'py, PyAny>,
+fn dict_next<'a, 'py>(
+    dict: &'a Bound<'py, PyAny>,
     position: &mut ffi::Py_ssize_t,
-) -> Option<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
+) -> Option<(Borrowed<'a, 'py, PyAny>, Borrowed<'a, 'py, PyAny>)> {
     let (mut key, mut value) = (ptr::null_mut(), ptr::null_mut());
     // SAFETY: a dict, or of a subclass; both references are borrowed from it.
     unsafe {
         if ffi::PyDict_Next(dict.as_ptr(), position, &mut key, &mut value) == 0 {
             return None;
         }
-        Some((Bound::from_borrowed_ptr(dict.py(), key), Bound::from_borrowed_ptr(dict.py(), value)))
+        Some((Borrowed::from_ptr(dict.py(), key), Borrowed::from_ptr(dict.py(), value)))
     }
 }
 
