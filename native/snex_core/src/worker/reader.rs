@@ -11,8 +11,9 @@ use tokio::sync::watch;
 /// Small frames are parsed out of a buffer of this size, many for one system call.
 const BUFFER: usize = 64 * 1024;
 
-/// Memory taken for a body before any of it has arrived. A length is only the other side's word.
-const ADVANCE: usize = 1024 * 1024;
+/// Memory reserved for a body before any of it has arrived. A length is only the other side's word; what is reserved and not
+/// written to costs addresses, and no memory.
+const ADVANCE: usize = 64 * 1024 * 1024;
 
 /// Why no more frames come.
 enum Stop {
