@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from . import _frame
 from ._client import call_soon
+from ._pressure import Pressure
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from ._client import Parts
 
 LOW = 1 << 20
@@ -43,7 +41,7 @@ async def read_frame(
         return None
 
 
-class FrameStream:
+class FrameStream(Pressure):
     """Writes frames to a stream, from any thread; with `full` set until `open`.
 
     The stream is touched on its loop's thread only. What other threads send is counted until it
@@ -52,17 +50,15 @@ class FrameStream:
 
     def __init__(self, writer: asyncio.StreamWriter) -> None:
         """Write to `writer`. On the thread of its event loop."""
+        super().__init__(full=True)
         self._stream = writer
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         # Bytes on their way from other threads. Re-entrant: a `__del__` may send something.
         self._lock = threading.RLock()
         self._coming = 0
-        self._waiters: deque[Callable[[], None]] = deque()
         self._draining: asyncio.Task[None] | None = None
         self._open = False
-        self.full = True
-        self.broken = False
         writer.transport.set_write_buffer_limits(high=HIGH, low=LOW)
 
     def open(self) -> None:
@@ -127,26 +123,11 @@ class FrameStream:
     def _relax(self) -> None:
         with self._lock:
             self.full = not self.broken and (self._coming > HIGH or not self._open)
-        while self._waiters and not self.full:
-            with suppress(IndexError):
-                self._waiters.popleft()()
+        self._wake_all()
 
     def _break(self) -> None:
         self.broken = True
         self._relax()
-
-    def when_drained(self, wake: Callable[[], None]) -> bool:
-        """Have `wake` called, on any thread, once there is room. Returns False if there is now."""
-        self._waiters.append(wake)
-        if self.full:
-            return True
-        self.forget(wake)
-        return False
-
-    def forget(self, wake: Callable[[], None]) -> None:
-        """Take back `when_drained`."""
-        with suppress(ValueError):
-            self._waiters.remove(wake)
 
     async def close(self) -> None:
         """Close the stream, once all that was sent has been written."""

@@ -16,10 +16,10 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from ._frame import encode_header
+from ._pressure import Pressure
 from ._vectored import writev
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ _WRITES_PER_TURN = 64
 _JOIN = 16 * 1024
 
 
-class FrameWriter:
+class FrameWriter(Pressure):
     """Frames out, in the order in which `write` was called.
 
     `on_pressure(full)` is called when the queue passes the high mark, and when it falls to the low
@@ -50,6 +50,7 @@ class FrameWriter:
         on_broken: Callable[[], None],
     ) -> None:
         """Prepare to write to `fd`, which stays the caller's to close. On the loop's own thread."""
+        super().__init__(full=False)
         self.fd = fd
         self._loop = loop
         self._thread = threading.get_ident()
@@ -63,9 +64,6 @@ class FrameWriter:
         self._queue: deque[memoryview] = deque()
         self._size = 0
         self._armed = False
-        self._waiters: deque[Callable[[], None]] = deque()
-        self.full = False
-        self.broken = False
 
     @property
     def backlog(self) -> bool:
@@ -239,8 +237,7 @@ class FrameWriter:
     def _relax(self) -> None:
         self.full = False
         self._on_pressure(False)  # noqa: FBT003 - a callback's only argument
-        while self._waiters:
-            self._waiters.popleft()()
+        self._wake_all()
 
     def _break(self) -> None:
         """Nobody reads any more: forget what waits, let go of those who wait. Needs the lock."""
@@ -250,22 +247,6 @@ class FrameWriter:
             self._size = 0
             self._relax()
             self._on_broken()
-
-    def when_drained(self, wake: Callable[[], None]) -> bool:
-        """Have `wake` called, on any thread, once there is room. Returns False if there is now.
-
-        It may be called in either case: who finds room at once may have been seen waiting.
-        """
-        self._waiters.append(wake)
-        if self.full:
-            return True
-        self.forget(wake)
-        return False
-
-    def forget(self, wake: Callable[[], None]) -> None:
-        """Take back `when_drained`."""
-        with suppress(ValueError):
-            self._waiters.remove(wake)
 
 
 def _frozen(part: bytes | memoryview) -> bytes | memoryview:

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from typing import Any
 
 import pytest
+from support.vm import VM
 
 from snex._loop import EagerLoop, new_loop
 
@@ -94,3 +96,41 @@ def test_tasks_work_as_ever() -> None:
     loop = new_loop(eager=True)
     assert loop.run_until_complete(work()) == list(range(200))
     loop.close()
+
+
+@pytest.mark.parametrize(
+    ("factory", "why"),
+    [
+        ("no_such_module:loop", "No module named 'no_such_module'"),
+        ("asyncio:no_such_function", "has no attribute 'no_such_function'"),
+        ("asyncio", "expected 'module:function'"),
+        ("builtins:dict", "to make an event loop, got {}"),
+    ],
+)
+def test_a_factory_that_makes_no_loop_is_named(factory: str, why: str) -> None:
+    with pytest.raises(RuntimeError, match=why) as caught:
+        new_loop(eager=True, factory=factory)
+    assert repr(factory) in str(caught.value)
+
+
+def test_an_interpreter_ends_when_its_loop_cannot_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SNEX_LOOP_FACTORY", "nowhere:at_all")
+    with VM() as vm:
+        assert vm.wait() == 64
+        assert vm.process.stderr is not None
+        assert (
+            b"SNEX_LOOP_FACTORY: no event loop can be made by 'nowhere:at_all'"
+            in vm.process.stderr.read()
+        )
+
+
+@pytest.mark.skipif(sys.implementation.name != "cpython", reason="uvloop is made for CPython")
+def test_uvloop_runs_an_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SNEX_LOOP_FACTORY", "uvloop:new_event_loop")
+    with VM() as vm:
+        vm.ready()
+        code = "import asyncio\nawait asyncio.sleep(0)\nreturn type(asyncio.get_running_loop()).__module__"
+        assert vm.run(code) == b"uvloop"
+        assert len(vm.run("return b'x' * 3_000_000")) == 3_000_000
+        vm.hang_up()
+        assert vm.wait() == 0
