@@ -3,12 +3,12 @@
 //! Containers are read in place. Nothing but a custom encoder, and whatever Python's garbage collector finds to do, can
 //! change them meanwhile; a container whose length is not what was announced is left to the pure encoder.
 
+use crate::access::{dict_next, list_item, snapshot, tuple_item};
 use crate::kinds::{Helpers, Keys, Kind};
-use crate::output::{LARGE, Output};
+use crate::output::Output;
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyFrozenSet, PyList, PySet, PyTuple};
 use rustc_hash::FxHashSet;
 use std::ptr;
 
@@ -33,7 +33,8 @@ impl From<PyErr> for Stop {
     }
 }
 
-type Result<T> = std::result::Result<T, Stop>;
+/// What comes of encoding something.
+pub type Result<T> = std::result::Result<T, Stop>;
 
 /// A container that is being encoded: the object, which is kept alive, and how far it has been read.
 struct Frame<'py> {
@@ -75,10 +76,10 @@ enum Rest<'py> {
 type Apart = FxHashSet<Vec<u8>>;
 
 pub struct Encoder<'py, 'h> {
-    py: Python<'py>,
-    helpers: &'h Helpers,
+    pub py: Python<'py>,
+    pub helpers: &'h Helpers,
     nested: usize,
-    output: Output<'py>,
+    pub output: Output<'py>,
     path: Vec<Frame<'py>>,
     look: usize,
 }
@@ -208,34 +209,6 @@ impl<'py, 'h> Encoder<'py, 'h> {
         Ok(None)
     }
 
-    /// Encodes a leaf of the sorts for which nothing but their memory is looked at; false for all else. So the reference may
-    /// be one that is borrowed from a container, which nobody can change meanwhile.
-    fn quick_leaf(&mut self, value: &Bound<'py, PyAny>) -> Result<bool> {
-        let object = value.as_ptr();
-        match self.helpers.kind(value) {
-            Kind::Int => {
-                let mut overflow = 0;
-                // SAFETY: an int, or of a subclass: its value is read, nothing is called.
-                let number = unsafe { ffi::PyLong_AsLongLongAndOverflow(object, &mut overflow) };
-                if overflow != 0 {
-                    return Ok(false);
-                }
-                self.small_int(number);
-            }
-            Kind::Str => {
-                // SAFETY: a str, or of a subclass.
-                if unsafe { ffi::PyUnicode_GetLength(object) }.unsigned_abs() >= LARGE / 4 {
-                    return Ok(false);
-                }
-                self.text(value, false)?;
-            }
-            Kind::Bytes if bytes_of(value).len() >= LARGE => return Ok(false),
-            kind @ (Kind::Float | Kind::None | Kind::Bool | Kind::Bytes) => return self.leaf(value, kind),
-            _ => return Ok(false),
-        }
-        Ok(true)
-    }
-
     /// A key that has to differ from the others as a term.
     fn apart(&mut self, key: &Bound<'py, PyAny>, seen: &mut Apart) -> Result<()> {
         let bytes = self.encode_key(key)?;
@@ -347,229 +320,4 @@ impl<'py, 'h> Encoder<'py, 'h> {
         }
         None
     }
-
-    fn header(&mut self, tag: u8, count: usize) -> Result<()> {
-        if self.output.header(tag, count) { Ok(()) } else { Err(Stop::Unusual) }
-    }
-
-    /// Encodes a leaf; false for what is none.
-    fn leaf(&mut self, value: &Bound<'py, PyAny>, kind: Kind) -> Result<bool> {
-        let object = value.as_ptr();
-        match kind {
-            Kind::Int => self.int(value)?,
-            Kind::Float => {
-                // SAFETY: a float, or of a subclass: its value is read, nothing is called.
-                let number = unsafe { ffi::PyFloat_AsDouble(object) };
-                self.float(number);
-            }
-            Kind::Str => self.text(value, false)?,
-            Kind::Atom => self.text(value, true)?,
-            Kind::None => self.output.bytes.extend_from_slice(b"w\x03nil"),
-            Kind::Bool => {
-                // SAFETY: only addresses are compared.
-                let truth = unsafe { object == ffi::Py_True() };
-                self.output.bytes.extend_from_slice(if truth { b"w\x04true" } else { b"w\x05false" });
-            }
-            Kind::Bytes => {
-                let bytes = bytes_of(value);
-                self.header(109, bytes.len())?;
-                if bytes.len() < LARGE {
-                    self.output.bytes.extend_from_slice(bytes);
-                } else {
-                    self.output.large_bytes(self.py, value)?;
-                }
-            }
-            Kind::Term => match bytes_of(value) {
-                [131, term @ ..] if term.len() < LARGE => self.output.bytes.extend_from_slice(term),
-                // The pure one has a view without the leading byte.
-                _ => return Err(Stop::Unusual),
-            },
-            Kind::Buffer => self.buffer(value)?,
-            _ => return Ok(false),
-        }
-        Ok(true)
-    }
-
-    fn int(&mut self, value: &Bound<'py, PyAny>) -> Result<()> {
-        let mut overflow = 0;
-        // SAFETY: an int, or of a subclass: its value is read, nothing is called.
-        let number = unsafe { ffi::PyLong_AsLongLongAndOverflow(value.as_ptr(), &mut overflow) };
-        if overflow == 0 {
-            self.small_int(number);
-            return Ok(());
-        }
-        let (negative, digits) = self.helpers.digits(value)?;
-        let digits = bytes_of(&digits);
-        if let Ok(size) = u8::try_from(digits.len()) {
-            self.output.bytes.extend_from_slice(&[110, size, u8::from(negative)]);
-        } else {
-            self.header(111, digits.len())?;
-            self.output.bytes.push(u8::from(negative));
-        }
-        self.output.bytes.extend_from_slice(digits);
-        Ok(())
-    }
-
-    fn small_int(&mut self, number: i64) {
-        let bytes = &mut self.output.bytes;
-        if let Ok(small) = u8::try_from(number) {
-            bytes.extend_from_slice(&[97, small]);
-        } else if let Ok(small) = i32::try_from(number) {
-            let [a, b, c, d] = small.to_be_bytes();
-            bytes.extend_from_slice(&[98, a, b, c, d]);
-        } else {
-            let magnitude = number.unsigned_abs();
-            let size = 8 - magnitude.leading_zeros() as usize / 8;
-            bytes.extend_from_slice(&[110, size as u8, u8::from(number < 0)]);
-            bytes.extend_from_slice(&magnitude.to_le_bytes()[..size]);
-        }
-    }
-
-    fn float(&mut self, number: f64) {
-        let bytes = &mut self.output.bytes;
-        if number.is_finite() {
-            let [a, b, c, d, e, f, g, h] = number.to_be_bytes();
-            bytes.extend_from_slice(&[70, a, b, c, d, e, f, g, h]);
-        } else if number.is_nan() {
-            bytes.extend_from_slice(b"w\x03nan");
-        } else if number > 0.0 {
-            bytes.extend_from_slice(b"w\x03inf");
-        } else {
-            bytes.extend_from_slice(b"w\x04-inf");
-        }
-    }
-
-    fn text(&mut self, value: &Bound<'py, PyAny>, is_atom: bool) -> Result<()> {
-        let object = value.as_ptr();
-        // SAFETY: a str, or of a subclass.
-        let characters = unsafe { ffi::PyUnicode_GetLength(object) }.unsigned_abs();
-        if characters < LARGE / 4 {
-            let mut size = 0;
-            // Python keeps the UTF-8 of such a text with it; for text in ASCII that is the text itself.
-            // SAFETY: as above; the bytes live as long as the object.
-            let text = unsafe { ffi::PyUnicode_AsUTF8AndSize(object, &mut size) };
-            if text.is_null() {
-                return self.lone_surrogate();
-            }
-            // SAFETY: Python says that there are so many bytes.
-            let text = unsafe { std::slice::from_raw_parts(text.cast::<u8>(), size.unsigned_abs()) };
-            if is_atom { self.atom(text) } else { self.binary(text) }
-        } else {
-            // SAFETY: as above; a new reference, or null with an error.
-            let bytes = unsafe { Bound::from_owned_ptr_or_opt(self.py, ffi::PyUnicode_AsUTF8String(object)) };
-            let Some(bytes) = bytes else { return self.lone_surrogate() };
-            let text = bytes_of(&bytes);
-            self.header(109, text.len())?;
-            if text.len() < LARGE {
-                self.output.bytes.extend_from_slice(text);
-            } else {
-                self.output.large(self.py, bytes);
-            }
-            Ok(())
-        }
-    }
-
-    /// What the pure encoder has better words for.
-    fn lone_surrogate(&self) -> Result<()> {
-        // Not to be left behind.
-        drop(PyErr::take(self.py));
-        Err(Stop::Unusual)
-    }
-
-    fn atom(&mut self, name: &[u8]) -> Result<()> {
-        if let Ok(size) = u8::try_from(name.len()) {
-            self.output.bytes.extend_from_slice(&[119, size]);
-        } else {
-            let size = u16::try_from(name.len()).map_err(|_| Stop::Unusual)?;
-            let [high, low] = size.to_be_bytes();
-            self.output.bytes.extend_from_slice(&[118, high, low]);
-        }
-        self.output.bytes.extend_from_slice(name);
-        Ok(())
-    }
-
-    fn binary(&mut self, bytes: &[u8]) -> Result<()> {
-        self.header(109, bytes.len())?;
-        self.output.bytes.extend_from_slice(bytes);
-        Ok(())
-    }
-
-    /// What has a buffer, in one of many shapes: the package looks at it.
-    fn buffer(&mut self, value: &Bound<'py, PyAny>) -> Result<()> {
-        let piece = self.helpers.leaf(value)?;
-        if let Ok(bytes) = piece.cast::<PyBytes>() {
-            self.output.bytes.extend_from_slice(bytes.as_bytes());
-            return Ok(());
-        }
-        let parts = piece.cast::<PyList>().map_err(|_| Stop::Unusual)?;
-        for part in parts.iter() {
-            match part.cast::<PyBytes>() {
-                Ok(bytes) if bytes.as_bytes().len() < LARGE => {
-                    self.output.bytes.extend_from_slice(bytes.as_bytes());
-                }
-                _ => self.output.large(self.py, part),
-            }
-        }
-        Ok(())
-    }
-}
-
-/// The bytes of an object of type `bytes`, or of a subclass.
-fn bytes_of<'a>(value: &'a Bound<'_, PyAny>) -> &'a [u8] {
-    // SAFETY: it is what the caller says; the memory lives as long as the object, and does not change.
-    unsafe {
-        let start = ffi::PyBytes_AsString(value.as_ptr()).cast::<u8>();
-        std::slice::from_raw_parts(start, ffi::PyBytes_Size(value.as_ptr()).unsigned_abs())
-    }
-}
-
-/// An item of a list; `None` where the list has become shorter.
-fn list_item<'a, 'py>(list: &'a Bound<'py, PyAny>, index: usize) -> Option<Borrowed<'a, 'py, PyAny>> {
-    // SAFETY: a list, or of a subclass; the reference is borrowed, and null, with an error, beyond the end.
-    unsafe {
-        let item = ffi::PyList_GetItem(list.as_ptr(), index as ffi::Py_ssize_t);
-        let item = Borrowed::from_ptr_or_opt(list.py(), item);
-        if item.is_none() {
-            drop(PyErr::take(list.py()));
-        }
-        item
-    }
-}
-
-/// An item of a tuple, which does not change.
-fn tuple_item<'py>(tuple: &Bound<'py, PyAny>, index: usize) -> Bound<'py, PyAny> {
-    // SAFETY: a tuple, or of a subclass, with more items than `index`.
-    unsafe {
-        Bound::from_borrowed_ptr(tuple.py(), ffi::PyTuple_GetItem(tuple.as_ptr(), index as ffi::Py_ssize_t))
-    }
-}
-
-/// The next key and value of a dict.
-fn dict_next<'a, 'py>(
-    dict: &'a Bound<'py, PyAny>,
-    position: &mut ffi::Py_ssize_t,
-) -> Option<(Borrowed<'a, 'py, PyAny>, Borrowed<'a, 'py, PyAny>)> {
-    let (mut key, mut value) = (ptr::null_mut(), ptr::null_mut());
-    // SAFETY: a dict, or of a subclass; both references are borrowed from it.
-    unsafe {
-        if ffi::PyDict_Next(dict.as_ptr(), position, &mut key, &mut value) == 0 {
-            return None;
-        }
-        Some((Borrowed::from_ptr(dict.py(), key), Borrowed::from_ptr(dict.py(), value)))
-    }
-}
-
-/// The members of a set, whatever a subclass has made of iteration, in the order in which the pure encoder has them: that of
-/// a plain set made of a subclass's.
-fn snapshot<'py>(set: &Bound<'py, PyAny>) -> Result<Bound<'py, PyTuple>> {
-    let py = set.py();
-    // SAFETY: a living type.
-    let is_set = unsafe { ffi::PyType_IsSubtype(set.get_type_ptr(), &raw mut ffi::PySet_Type) != 0 };
-    let base = if is_set { py.get_type::<PySet>() } else { py.get_type::<PyFrozenSet>() };
-    let mut members = base.getattr(intern!(py, "__iter__"))?.call1((set,))?;
-    if !set.get_type().is(&base) {
-        members = base.call1((members,))?;
-    }
-    let members: Vec<Bound<'py, PyAny>> = members.try_iter()?.collect::<PyResult<_>>()?;
-    Ok(PyTuple::new(py, members)?)
 }

@@ -4,8 +4,10 @@
 //! unusual (an error of any kind, a cycle, keys that collide) it leaves to the pure encoder, which starts over and says
 //! what is wrong; so there is one place that knows about that.
 
+mod access;
 mod encoder;
 mod kinds;
+mod leaves;
 mod output;
 
 use encoder::{Encoder, Stop};

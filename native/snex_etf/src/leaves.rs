@@ -1,0 +1,204 @@
+//! What takes no stack: numbers, text, binaries, atoms.
+
+use crate::access::bytes_of;
+use crate::encoder::{Encoder, Result, Stop};
+use crate::kinds::Kind;
+use crate::output::LARGE;
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyList};
+
+impl<'py> Encoder<'py, '_> {
+    /// Encodes a leaf of the sorts for which nothing but their memory is looked at; false for all else. So the reference may
+    /// be one that is borrowed from a container, which nobody can change meanwhile.
+    pub fn quick_leaf(&mut self, value: &Bound<'py, PyAny>) -> Result<bool> {
+        let object = value.as_ptr();
+        match self.helpers.kind(value) {
+            Kind::Int => {
+                let mut overflow = 0;
+                // SAFETY: an int, or of a subclass: its value is read, nothing is called.
+                let number = unsafe { ffi::PyLong_AsLongLongAndOverflow(object, &mut overflow) };
+                if overflow != 0 {
+                    return Ok(false);
+                }
+                self.small_int(number);
+            }
+            Kind::Str => {
+                // SAFETY: a str, or of a subclass.
+                if unsafe { ffi::PyUnicode_GetLength(object) }.unsigned_abs() >= LARGE / 4 {
+                    return Ok(false);
+                }
+                self.text(value, false)?;
+            }
+            Kind::Bytes if bytes_of(value).len() >= LARGE => return Ok(false),
+            kind @ (Kind::Float | Kind::None | Kind::Bool | Kind::Bytes) => return self.leaf(value, kind),
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    pub fn header(&mut self, tag: u8, count: usize) -> Result<()> {
+        if self.output.header(tag, count) { Ok(()) } else { Err(Stop::Unusual) }
+    }
+
+    /// Encodes a leaf; false for what is none.
+    pub fn leaf(&mut self, value: &Bound<'py, PyAny>, kind: Kind) -> Result<bool> {
+        let object = value.as_ptr();
+        match kind {
+            Kind::Int => self.int(value)?,
+            Kind::Float => {
+                // SAFETY: a float, or of a subclass: its value is read, nothing is called.
+                let number = unsafe { ffi::PyFloat_AsDouble(object) };
+                self.float(number);
+            }
+            Kind::Str => self.text(value, false)?,
+            Kind::Atom => self.text(value, true)?,
+            Kind::None => self.output.bytes.extend_from_slice(b"w\x03nil"),
+            Kind::Bool => {
+                // SAFETY: only addresses are compared.
+                let truth = unsafe { object == ffi::Py_True() };
+                self.output.bytes.extend_from_slice(if truth { b"w\x04true" } else { b"w\x05false" });
+            }
+            Kind::Bytes => {
+                let bytes = bytes_of(value);
+                self.header(109, bytes.len())?;
+                if bytes.len() < LARGE {
+                    self.output.bytes.extend_from_slice(bytes);
+                } else {
+                    self.output.large_bytes(self.py, value)?;
+                }
+            }
+            Kind::Term => match bytes_of(value) {
+                [131, term @ ..] if term.len() < LARGE => self.output.bytes.extend_from_slice(term),
+                // The pure one has a view without the leading byte.
+                _ => return Err(Stop::Unusual),
+            },
+            Kind::Buffer => self.buffer(value)?,
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    fn int(&mut self, value: &Bound<'py, PyAny>) -> Result<()> {
+        let mut overflow = 0;
+        // SAFETY: an int, or of a subclass: its value is read, nothing is called.
+        let number = unsafe { ffi::PyLong_AsLongLongAndOverflow(value.as_ptr(), &mut overflow) };
+        if overflow == 0 {
+            self.small_int(number);
+            return Ok(());
+        }
+        let (negative, digits) = self.helpers.digits(value)?;
+        let digits = bytes_of(&digits);
+        if let Ok(size) = u8::try_from(digits.len()) {
+            self.output.bytes.extend_from_slice(&[110, size, u8::from(negative)]);
+        } else {
+            self.header(111, digits.len())?;
+            self.output.bytes.push(u8::from(negative));
+        }
+        self.output.bytes.extend_from_slice(digits);
+        Ok(())
+    }
+
+    fn small_int(&mut self, number: i64) {
+        let bytes = &mut self.output.bytes;
+        if let Ok(small) = u8::try_from(number) {
+            bytes.extend_from_slice(&[97, small]);
+        } else if let Ok(small) = i32::try_from(number) {
+            let [a, b, c, d] = small.to_be_bytes();
+            bytes.extend_from_slice(&[98, a, b, c, d]);
+        } else {
+            let magnitude = number.unsigned_abs();
+            let size = 8 - magnitude.leading_zeros() as usize / 8;
+            bytes.extend_from_slice(&[110, size as u8, u8::from(number < 0)]);
+            bytes.extend_from_slice(&magnitude.to_le_bytes()[..size]);
+        }
+    }
+
+    fn float(&mut self, number: f64) {
+        let bytes = &mut self.output.bytes;
+        if number.is_finite() {
+            let [a, b, c, d, e, f, g, h] = number.to_be_bytes();
+            bytes.extend_from_slice(&[70, a, b, c, d, e, f, g, h]);
+        } else if number.is_nan() {
+            bytes.extend_from_slice(b"w\x03nan");
+        } else if number > 0.0 {
+            bytes.extend_from_slice(b"w\x03inf");
+        } else {
+            bytes.extend_from_slice(b"w\x04-inf");
+        }
+    }
+
+    fn text(&mut self, value: &Bound<'py, PyAny>, is_atom: bool) -> Result<()> {
+        let object = value.as_ptr();
+        // SAFETY: a str, or of a subclass.
+        let characters = unsafe { ffi::PyUnicode_GetLength(object) }.unsigned_abs();
+        if characters < LARGE / 4 {
+            let mut size = 0;
+            // Python keeps the UTF-8 of such a text with it; for text in ASCII that is the text itself.
+            // SAFETY: as above; the bytes live as long as the object.
+            let text = unsafe { ffi::PyUnicode_AsUTF8AndSize(object, &mut size) };
+            if text.is_null() {
+                return self.lone_surrogate();
+            }
+            // SAFETY: Python says that there are so many bytes.
+            let text = unsafe { std::slice::from_raw_parts(text.cast::<u8>(), size.unsigned_abs()) };
+            if is_atom { self.atom(text) } else { self.binary(text) }
+        } else {
+            // SAFETY: as above; a new reference, or null with an error.
+            let bytes = unsafe { Bound::from_owned_ptr_or_opt(self.py, ffi::PyUnicode_AsUTF8String(object)) };
+            let Some(bytes) = bytes else { return self.lone_surrogate() };
+            let text = bytes_of(&bytes);
+            self.header(109, text.len())?;
+            if text.len() < LARGE {
+                self.output.bytes.extend_from_slice(text);
+            } else {
+                self.output.large(self.py, bytes);
+            }
+            Ok(())
+        }
+    }
+
+    /// What the pure encoder has better words for.
+    fn lone_surrogate(&self) -> Result<()> {
+        // Not to be left behind.
+        drop(PyErr::take(self.py));
+        Err(Stop::Unusual)
+    }
+
+    fn atom(&mut self, name: &[u8]) -> Result<()> {
+        if let Ok(size) = u8::try_from(name.len()) {
+            self.output.bytes.extend_from_slice(&[119, size]);
+        } else {
+            let size = u16::try_from(name.len()).map_err(|_| Stop::Unusual)?;
+            let [high, low] = size.to_be_bytes();
+            self.output.bytes.extend_from_slice(&[118, high, low]);
+        }
+        self.output.bytes.extend_from_slice(name);
+        Ok(())
+    }
+
+    fn binary(&mut self, bytes: &[u8]) -> Result<()> {
+        self.header(109, bytes.len())?;
+        self.output.bytes.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    /// What has a buffer, in one of many shapes: the package looks at it.
+    fn buffer(&mut self, value: &Bound<'py, PyAny>) -> Result<()> {
+        let piece = self.helpers.leaf(value)?;
+        if let Ok(bytes) = piece.cast::<PyBytes>() {
+            self.output.bytes.extend_from_slice(bytes.as_bytes());
+            return Ok(());
+        }
+        let parts = piece.cast::<PyList>().map_err(|_| Stop::Unusual)?;
+        for part in parts.iter() {
+            match part.cast::<PyBytes>() {
+                Ok(bytes) if bytes.as_bytes().len() < LARGE => {
+                    self.output.bytes.extend_from_slice(bytes.as_bytes());
+                }
+                _ => self.output.large(self.py, part),
+            }
+        }
+        Ok(())
+    }
+}
