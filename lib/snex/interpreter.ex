@@ -285,12 +285,11 @@ defmodule Snex.Interpreter do
       {tag, _} = news when tag in @news ->
         await_launch(hand_on(news, state))
 
-      {:snex_launched, ^launch, {:ok, os_pid, fields}} ->
-        {:ok, launched(os_pid, fields, state)}
-
-      {:snex_launched, ^launch, {:error, error}} ->
-        abandon(error, state)
-        {:stop, error}
+      {:snex_launched, ^launch, result} ->
+        with {:error, error} <- launched(result, state) do
+          abandon(error, state)
+          {:stop, error}
+        end
 
       {:EXIT, ^launch, reason} ->
         abandon(reason, state)
@@ -308,12 +307,17 @@ defmodule Snex.Interpreter do
     end
   end
 
-  defp launched(os_pid, fields, state) do
+  defp launched({:error, error}, _state), do: {:error, error}
+
+  # It was ready, and has ended since.
+  defp launched({:ok, _os_pid, _fields}, %State{ended: error}) when error != nil, do: {:error, error}
+
+  defp launched({:ok, os_pid, fields}, state) do
     Native.interpreter_open()
     python = Map.new(@python_fields, &{&1, fields[to_string(&1)]})
     state = %{state | launch: nil, os_pid: os_pid, python: python}
     Telemetry.interpreter_started(state.started, event_metadata(state))
-    state
+    {:ok, state}
   end
 
   # There may be a worker, although it is not to be.
@@ -352,19 +356,20 @@ defmodule Snex.Interpreter do
   def handle_info({tag, _} = news, %State{launch: launch} = state) when tag in @news and launch != nil,
     do: {:noreply, hand_on(news, state)}
 
-  def handle_info({:snex_launched, launch, {:ok, os_pid, fields}}, %State{launch: launch} = state) do
-    state = launched(os_pid, fields, state)
+  def handle_info({:snex_launched, launch, result}, %State{launch: launch} = state) do
+    case launched(result, state) do
+      {:ok, state} ->
+        for {request, from} <- Enum.reverse(state.waiting) do
+          {:reply, reply, _state} = handle_call(request, from, state)
+          GenServer.reply(from, reply)
+        end
 
-    for {request, from} <- Enum.reverse(state.waiting) do
-      {:reply, reply, _state} = handle_call(request, from, state)
-      GenServer.reply(from, reply)
+        {:noreply, %{state | waiting: []}}
+
+      {:error, error} ->
+        {:stop, error, state}
     end
-
-    {:noreply, %{state | waiting: []}}
   end
-
-  def handle_info({:snex_launched, launch, {:error, error}}, %State{launch: launch} = state),
-    do: {:stop, error, state}
 
   def handle_info({:snex_ended, down}, state) do
     error = Error.from_down(down)
@@ -394,7 +399,7 @@ defmodule Snex.Interpreter do
   @impl GenServer
   def terminate(reason, state) do
     # It may be about to install packages, or to wait for a Python that does not come.
-    if state.launch, do: Process.exit(state.launch, :kill)
+    if state.launch, do: kill(state.launch)
     abandon(reason, state)
 
     if state.os_pid,
@@ -405,6 +410,16 @@ defmodule Snex.Interpreter do
   @impl GenServer
   def format_status(status) do
     Map.replace_lazy(status, :state, &Map.take(&1, [:os_pid, :python, :started, :stuck]))
+  end
+
+  # Returns when it is gone: afterwards nobody starts a worker any more.
+  defp kill(pid) do
+    monitor = Process.monitor(pid)
+    Process.exit(pid, :kill)
+
+    receive do
+      {:DOWN, ^monitor, :process, ^pid, _reason} -> :ok
+    end
   end
 
   defp event_metadata(state),

@@ -52,4 +52,32 @@ defmodule Snex.Interpreter.StopEarlyTest do
                Interpreter.start_link(wrap_exec: fn _python, _args -> raise "no" end)
     end)
   end
+
+  @doc false
+  def wait(test, os_pid) do
+    send(test, {:waiting, self(), os_pid})
+    receive do: (:go -> nil)
+  end
+
+  test "no interpreter outlives a Python that ends when it is ready, before anybody has noticed" do
+    ExUnit.CaptureLog.capture_log(fn ->
+      script =
+        "import os; await snex.call('Elixir.Snex.Interpreter.StopEarlyTest', 'wait', [test, os.getpid()])"
+
+      opts = [init_script: {script, %{"test" => self()}}, sync_start?: false]
+      {:ok, inp} = GenServer.start(Interpreter, opts |> Snex.Interpreter.Options.split!() |> elem(1))
+      monitor = Process.monitor(inp)
+      assert_receive {:waiting, caller, os_pid}, 60_000
+      launch = :sys.get_state(inp).launch
+      :erlang.suspend_process(launch)
+
+      # The init script is done, its answer is there, and nobody has looked at it when Python ends.
+      send(caller, :go)
+      eventually(fn -> Process.info(launch, :message_queue_len) == {:message_queue_len, 1} end)
+      {_, 0} = System.cmd("kill", ["-KILL", to_string(os_pid)])
+      eventually(fn -> :sys.get_state(inp).ended != nil end)
+      :erlang.resume_process(launch)
+      assert_receive {:DOWN, ^monitor, :process, ^inp, %Error{reason: {:exit_status, 137}}}, 60_000
+    end)
+  end
 end
