@@ -6,6 +6,7 @@ Towards Python a body may begin with a table of buffers, whose contents follow t
 
 from __future__ import annotations
 
+import gc
 import pickle
 import struct
 from typing import TYPE_CHECKING
@@ -22,12 +23,28 @@ COUNT = struct.Struct("<I")
 ENTRY = struct.Struct("<BQ")
 
 
+# Bytes of a pickle from which on the garbage collector would run again and again while the value is
+# made, and look at ever more objects of which none is garbage.
+_LARGE = 64 * 1024
+
+
 def load(body: Body, sinks: Sequence[Sink]) -> object:
     """Return the value of a body.
 
     >>> load(pickle.dumps([1, 2]), ())
     [1, 2]
     """
+    if len(body) < _LARGE or not gc.isenabled():
+        return unpickle(body, sinks)
+    gc.disable()
+    try:
+        return unpickle(body, sinks)
+    finally:
+        gc.enable()
+
+
+def unpickle(body: Body, sinks: Sequence[Sink]) -> object:
+    """Do the work of `load`. The one part of it in which a signal may raise an exception."""
     if not sinks:
         return pickle.loads(body)  # noqa: S301 - from the VM, which could run any code anyway
     return pickle.loads(body, buffers=[sink.finish() for sink in sinks])  # noqa: S301 - as above

@@ -200,7 +200,7 @@ def _places() -> Callable[[FrameType], bool]:
         function.__code__
         for function in (
             asyncio.Handle._run,  # noqa: SLF001 - a place, not a call
-            _body.load,
+            _body.unpickle,
             _prints.Printer._wait_for_room,  # noqa: SLF001 - as above
         )
     }

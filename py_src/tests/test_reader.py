@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
+import pickle
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -276,3 +278,29 @@ def test_sinks_grow_as_data_comes(kind: int, monkeypatch: pytest.MonkeyPatch) ->
 def test_empty_sinks_finish() -> None:
     assert BytesSink(0).finish() == b""
     assert Sink(0).finish() == b""
+
+
+class Maker:
+    """Becomes what the garbage collector is when it is unpickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return gc.isenabled, ()
+
+
+@pytest.mark.parametrize("size", [10, 100_000])
+@pytest.mark.parametrize("enabled", [False, True])
+def test_the_garbage_collector_rests_while_a_large_value_is_made(
+    size: int, *, enabled: bool
+) -> None:
+    body = pickle.dumps([Maker(), "x" * size])
+    if not enabled:
+        gc.disable()
+    try:
+        value: Any = load(body, ())
+        assert value[0] is (enabled and size == 10)
+        assert gc.isenabled() is enabled
+        with pytest.raises(pickle.UnpicklingError):
+            load(body[:-1] + b"\xff", ())
+        assert gc.isenabled() is enabled
+    finally:
+        gc.enable()
