@@ -42,8 +42,8 @@ pub trait Sink: Send + Sync + 'static {
     fn started(&self, pid: i32);
     /// The handshake succeeded. Comes before any frame.
     fn ready(&self, ready: Ready);
-    /// A frame arrived.
-    fn frame(&self, header: Header, body: Self::Body);
+    /// A frame arrived. An error is a frame that Python may not send, and ends the worker.
+    fn frame(&self, header: Header, body: Self::Body) -> Result<(), String>;
     /// A request printed: a byte that tells the stream (1, 2), and what it printed. What follows on the same pipe waits until
     /// the future is done, and so does Python when the pipe is full.
     fn print(&self, request: u64, body: Self::Body) -> impl Future<Output = ()> + Send;

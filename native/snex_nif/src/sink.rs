@@ -100,8 +100,13 @@ impl News {
         last.extend(fresh);
     }
 
-    fn answer(&self, request: u64, tag: Atom, body: OwnedBinary) {
+    fn answer(&self, request: u64, tag: Atom, body: OwnedBinary) -> Result<(), String> {
+        // One that nobody waits for any more is late, and dropped.
+        if request == 0 || request > self.requests.load(Ordering::Relaxed) {
+            return Err(format!("an answer to request {request}, which never was"));
+        }
         self.pending.answer(request, tag, |env| body.release(env).to_term(env));
+        Ok(())
     }
 }
 
@@ -123,7 +128,7 @@ impl Sink for News {
         self.tell(&self.owner, (atoms::snex_ready(), fields.to_vec()));
     }
 
-    fn frame(&self, header: Header, Reply(body): Reply) {
+    fn frame(&self, header: Header, Reply(body): Reply) -> Result<(), String> {
         let call = match header.kind {
             Kind::Result if self.create_atoms => return self.answer(header.id, atoms::result(), body),
             Kind::Result => return self.answer(header.id, atoms::result_safe(), body),
@@ -134,17 +139,20 @@ impl Sink for News {
                 Err(refusal) => {
                     let refused = (atoms::snex_call(), atoms::refused(), header.id, refusal.to_string());
                     self.tell(&self.calls, refused);
-                    return;
+                    return Ok(());
                 }
             },
             Kind::Send => atoms::send(),
-            Kind::Cancelled => return self.cancelling.noticed(header.id),
-            // The frame parser lets no other kind through but the handshake's, which came before.
-            _ => return,
+            Kind::Cancelled => {
+                self.cancelling.noticed(header.id);
+                return Ok(());
+            }
+            other => return Err(format!("a frame of kind {other:?} after the handshake")),
         };
         let _ = OwnedEnv::new().send_and_clear(&self.calls, |env| {
             (atoms::snex_call(), call, header.id, body.release(env).to_term(env))
         });
+        Ok(())
     }
 
     fn writable(&self, requests: Vec<u64>) {

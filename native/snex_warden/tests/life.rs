@@ -44,8 +44,12 @@ impl Sink for Listener {
         let _ = self.0.send(News::Ready(ready));
     }
 
-    fn frame(&self, header: Header, body: Vec<u8>) {
+    fn frame(&self, header: Header, body: Vec<u8>) -> Result<(), String> {
+        if header.id == u64::MAX {
+            return Err("a frame that nobody asked for".into());
+        }
         let _ = self.0.send(News::Frame(header, body));
+        Ok(())
     }
 
     async fn print(&self, request: u64, body: Vec<u8>) {
@@ -213,6 +217,16 @@ fn frames_arrive_between_ready_and_the_end() {
     assert_eq!((header.kind, header.id, body), (Kind::Error, 8, large));
     let end = running.end();
     assert_eq!((end.cause, end.exit), (Cause::Exited, Some(Exit::Status(3))));
+}
+
+#[test]
+fn a_frame_that_the_sink_refuses_ends_the_worker() {
+    let script = ready_command() + &frame_command(0x83, u64::MAX, b"value") + "sleep 1000";
+    let running = Running::script(&script);
+    running.pid();
+    assert!(matches!(running.next(), News::Ready(_)));
+    let end = running.end();
+    assert_eq!(end.cause, Cause::Broken("a frame that nobody asked for".into()));
 }
 
 #[test]

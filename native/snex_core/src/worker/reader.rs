@@ -94,7 +94,11 @@ impl Reader {
             match self.frame().await {
                 Ok((header, body)) if header.kind == Kind::Print => sink.print(header.id, body).await,
                 Ok((header, body)) if header.kind == Kind::Log => sink.log(body).await,
-                Ok((header, body)) => sink.frame(header, body),
+                Ok((header, body)) => {
+                    if let Err(reason) = sink.frame(header, body) {
+                        return Stop::Broken(reason);
+                    }
+                }
                 Err(stop) => return stop,
             }
         }
