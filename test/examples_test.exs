@@ -11,15 +11,13 @@ defmodule Snex.ExamplesTest do
         {"packages.exs", "1.9 < 1.10rc1 < 1.10 < 1.10.post1"}
       ] do
     test "#{script} runs as a script, also a second time", %{tmp_dir: folder} do
-      target = System.get_env("CARGO_TARGET_DIR") || Path.expand("../_build/snex_native", __DIR__)
-
       env = [
         {"MIX_ENV", nil},
         {"ERL_LIBS", nil},
         {"MIX_INSTALL_DIR", Path.join(folder, "installs")},
         {"XDG_CACHE_HOME", Path.join(folder, "cache")},
         {"UV_CACHE_DIR", nil},
-        {"CARGO_TARGET_DIR", target}
+        {"CARGO_TARGET_DIR", Snex.OtherProject.target_dir()}
       ]
 
       for _time <- 1..2 do

@@ -34,7 +34,7 @@ defmodule Snex.ReleaseGuideTest do
   end
 
   defp run(commands, folder, uv) do
-    target = System.get_env("CARGO_TARGET_DIR") || Path.expand("../_build/snex_native", __DIR__)
+    target = Snex.OtherProject.target_dir()
     path = "#{uv}:#{System.get_env("PATH")}"
     env = [{"MIX_ENV", nil}, {"ERL_LIBS", nil}, {"CARGO_TARGET_DIR", target}, {"PATH", path}, {"CI", nil}]
 

@@ -19,40 +19,18 @@ defmodule Bench.Calls do
 
   defp eval(context) do
     env = Snex.make_env!(context.interpreter)
-
-    [floor, value] =
-      Stats.in_turns(context.turns, 200, [
-        fn -> 1 = Bridge.eval(context.bridge, @bridge_code) end,
-        fn -> {:ok, 1} = Snex.pyeval(env, @code) end
-      ])
-
-    %Row{
-      name: "eval",
-      what: "p50 of pyeval(env, \"return 1\"), one caller; floor: the plain bridge",
-      floor: floor,
-      value: value,
-      unit: :ns,
-      goal: :at_most,
-      target: 0.6
-    }
+    what = "p50 of pyeval(env, \"return 1\"), one caller; floor: the plain bridge"
+    beside_bridge(context, "eval", what, fn -> {:ok, 1} = Snex.pyeval(env, @code) end)
   end
 
   defp make_env(context) do
-    [floor, value] =
-      Stats.in_turns(context.turns, 200, [
-        fn -> 1 = Bridge.eval(context.bridge, @bridge_code) end,
-        fn -> {:ok, _env} = Snex.make_env(context.interpreter) end
-      ])
+    what = "p50 of make_env; floor: a call of the plain bridge"
+    beside_bridge(context, "make_env", what, fn -> {:ok, _env} = Snex.make_env(context.interpreter) end)
+  end
 
-    %Row{
-      name: "make_env",
-      what: "p50 of make_env; floor: a call of the plain bridge",
-      floor: floor,
-      value: value,
-      unit: :ns,
-      goal: :at_most,
-      target: 0.6
-    }
+  defp beside_bridge(context, name, what, fun) do
+    [floor, value] = Stats.in_turns(context.turns, 200, [bridge(context), fun])
+    %Row{name: name, what: what, floor: floor, value: value, unit: :ns, goal: :at_most, target: 0.6}
   end
 
   defp call(context) do

@@ -192,8 +192,7 @@ class Interpreter:
             os._exit(0)
 
     def _answer(self, kind: int, request: Request, parts: Sequence[bytes | memoryview]) -> None:
-        if self._forked:
-            self._leave_if_forked()
+        self._leave_if_forked()
         if request.printed and self._printer is not None:
             self._printer.answer(kind, request, parts)
         elif (self._reader.more or self._held) and len(parts) == 1 and len(parts[0]) < _SMALL:
@@ -206,8 +205,7 @@ class Interpreter:
     def _release(self) -> None:
         """Send the answers that have been held back."""
         if self._held:
-            if self._forked:
-                self._leave_if_forked()
+            self._leave_if_forked()
             held, self._held = self._held, []
             self._writer.write_frames(held)
 

@@ -5,7 +5,6 @@ defmodule Snex.Livebook do
 
   import ExUnit.Assertions
 
-  @root Path.expand("../..", __DIR__)
   @parts Enum.map(~w(cell_output evaluator), &Path.join(__DIR__, "livebook/#{&1}.ex"))
 
   @doc """
@@ -13,7 +12,7 @@ defmodule Snex.Livebook do
   """
   def start(folder) do
     # None of this project's settings but the folder where cargo builds: what is built there need not be built again.
-    target = System.get_env("CARGO_TARGET_DIR") || Path.join(@root, "_build/snex_native")
+    target = Snex.OtherProject.target_dir()
 
     env = [
       {~c"MIX_ENV", false},

@@ -47,12 +47,14 @@ defmodule Snex.OtherProject do
   end
 
   @doc """
+  One target folder for all projects: what cargo has built for this one it need not build again.
+  """
+  def target_dir, do: System.get_env("CARGO_TARGET_DIR") || Path.join(@root, "_build/snex_native")
+
+  @doc """
   As `mix!/3`, with the exit status, whatever it is.
   """
   def mix(folder, args, env \\ []) do
-    # One target folder for all: what cargo has built for this project it need not build again.
-    target = System.get_env("CARGO_TARGET_DIR") || Path.join(@root, "_build/snex_native")
-
     env =
       [
         {"MIX_ENV", nil},
@@ -60,7 +62,7 @@ defmodule Snex.OtherProject do
         {"MIX_BUILD_PATH", nil},
         {"CI", nil},
         {"SNEX_LOCKED", nil},
-        {"CARGO_TARGET_DIR", target}
+        {"CARGO_TARGET_DIR", target_dir()}
       ] ++ env
 
     System.cmd("mix", args, cd: folder, env: env, stderr_to_stdout: true)

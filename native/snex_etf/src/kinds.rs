@@ -16,8 +16,6 @@ pub struct Helpers {
     leaf: Py<PyAny>,
     /// The pure encoder.
     pub pure: Py<PyAny>,
-    bit_length: Py<PyAny>,
-    to_bytes: Py<PyAny>,
 }
 
 /// Kinds of objects, as the encoder tells them apart.
@@ -54,7 +52,6 @@ pub enum Keys {
 impl Helpers {
     #[allow(clippy::too_many_arguments)]
     pub fn new(
-        py: Python<'_>,
         atom: Py<PyAny>,
         distinct_atom: Py<PyAny>,
         term: Py<PyAny>,
@@ -63,11 +60,8 @@ impl Helpers {
         custom: Py<PyAny>,
         leaf: Py<PyAny>,
         pure: Py<PyAny>,
-    ) -> PyResult<Self> {
-        let int = py.get_type::<PyInt>();
-        let bit_length = int.getattr(intern!(py, "bit_length"))?.unbind();
-        let to_bytes = int.getattr(intern!(py, "to_bytes"))?.unbind();
-        Ok(Helpers { atom, distinct_atom, term, custom, settings, convert, leaf, pure, bit_length, to_bytes })
+    ) -> Self {
+        Helpers { atom, distinct_atom, term, custom, settings, convert, leaf, pure }
     }
 
     /// What `object` is; an instance of a subclass is what its base is.
@@ -183,11 +177,13 @@ impl Helpers {
     /// The sign and the magnitude, little-endian, of an integer that does not fit into 64 bits.
     pub fn digits<'py>(&self, value: &Bound<'py, PyAny>) -> PyResult<(bool, Bound<'py, PyAny>)> {
         let py = value.py();
-        let magnitude = value.py().get_type::<PyInt>().getattr(intern!(py, "__abs__"))?.call1((value,))?;
-        let bits: usize = self.bit_length.bind(py).call1((&magnitude,))?.extract()?;
-        let digits = self.to_bytes.bind(py).call1((&magnitude, bits.div_ceil(8), intern!(py, "little")))?;
-        let negative =
-            value.py().get_type::<PyInt>().getattr(intern!(py, "__lt__"))?.call1((value, 0))?.is_truthy()?;
+        // The base's own methods, whatever a subclass has made of them.
+        let int = py.get_type::<PyInt>();
+        let magnitude = int.call_method1(intern!(py, "__abs__"), (value,))?;
+        let bits: usize = int.call_method1(intern!(py, "bit_length"), (&magnitude,))?.extract()?;
+        let size = bits.div_ceil(8);
+        let digits = int.call_method1(intern!(py, "to_bytes"), (&magnitude, size, intern!(py, "little")))?;
+        let negative = int.call_method1(intern!(py, "__lt__"), (value, 0))?.is_truthy()?;
         Ok((negative, digits))
     }
 }

@@ -33,11 +33,10 @@ fn set_up(
     custom: Py<PyAny>,
     leaf: Py<PyAny>,
     pure: Py<PyAny>,
-) -> PyResult<()> {
-    let helpers = Helpers::new(py, atom, distinct_atom, term, settings, convert, custom, leaf, pure)?;
+) {
+    let helpers = Helpers::new(atom, distinct_atom, term, settings, convert, custom, leaf, pure);
     // A second time tells nothing new.
     let _ = HELPERS.set(py, helpers);
-    Ok(())
 }
 
 /// As `snex._encoder.encode`.

@@ -9,9 +9,15 @@ defmodule Snex.Interpreter.StopEarlyTest do
   await asyncio.Event().wait()
   """
 
+  defp start_unlinked!(opts) do
+    {_server_options, options} = Interpreter.Options.split!(opts)
+    {:ok, inp} = GenServer.start(Interpreter, options)
+    inp
+  end
+
   defp start_waiting do
     opts = [init_script: {@script, %{"test" => self()}}, sync_start?: false, init_script_timeout: :infinity]
-    {:ok, inp} = GenServer.start(Interpreter, opts |> Snex.Interpreter.Options.split!() |> elem(1))
+    inp = start_unlinked!(opts)
     assert_receive os_pid when is_integer(os_pid), 60_000
     {inp, os_pid}
   end
@@ -65,7 +71,7 @@ defmodule Snex.Interpreter.StopEarlyTest do
         "import os; await snex.call('Elixir.Snex.Interpreter.StopEarlyTest', 'wait', [test, os.getpid()])"
 
       opts = [init_script: {script, %{"test" => self()}}, sync_start?: false]
-      {:ok, inp} = GenServer.start(Interpreter, opts |> Snex.Interpreter.Options.split!() |> elem(1))
+      inp = start_unlinked!(opts)
       monitor = Process.monitor(inp)
       assert_receive {:waiting, caller, os_pid}, 60_000
       launch = :sys.get_state(inp).launch
