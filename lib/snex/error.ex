@@ -115,6 +115,10 @@ defmodule Snex.Error do
     {:error, internal("a term from Python is compressed: #{inspect(body, limit: 64)}")}
   end
 
+  # A binary is a part of what has arrived. `binary_to_term` would copy it.
+  def decode(<<131, 109, size::32, value::binary-size(size)>>, _options) when size > 64,
+    do: {:ok, value}
+
   def decode(body, options) do
     {:ok, :erlang.binary_to_term(body, options)}
   rescue

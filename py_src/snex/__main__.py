@@ -75,7 +75,7 @@ def _serve(
         factory = os.environ.get("SNEX_LOOP_FACTORY", "")
         loop = new_loop(eager=bool(hello.get("eager", True)), factory=factory)
     except RuntimeError as error:
-        print(f"snex: SNEX_LOOP_FACTORY: {error}", file=sys.stderr)  # noqa: T201 - last words
+        print(f"snex: {error}", file=sys.stderr)  # noqa: T201 - last words
         return _EXIT_USAGE
     asyncio.set_event_loop(loop)
     limits = hello.get("buffer_limits", (4 << 20, 8 << 20))

@@ -6,6 +6,8 @@ import asyncio
 import importlib
 from typing import Any
 
+from ._wait import new_selector
+
 # Callbacks in a row before descriptors and timers are looked at again.
 _MAX_ROUND = 64
 
@@ -47,7 +49,7 @@ def new_loop(*, eager: bool, factory: str = "") -> asyncio.AbstractEventLoop:
     """
     if factory:
         return _made_by(factory)
-    loop: Any = asyncio.SelectorEventLoop()
+    loop: Any = asyncio.SelectorEventLoop(new_selector())
     needed = ("_run_once", "_ready", "_stopping")
     fits = all(hasattr(loop, name) for name in needed) and all(
         hasattr(asyncio.Handle, name) for name in ("_run", "_cancelled")
@@ -55,7 +57,7 @@ def new_loop(*, eager: bool, factory: str = "") -> asyncio.AbstractEventLoop:
     if not (eager and fits):
         return loop  # type: ignore[no-any-return]
     loop.close()
-    return EagerLoop()
+    return EagerLoop(new_selector())
 
 
 def _made_by(factory: str) -> asyncio.AbstractEventLoop:
@@ -63,9 +65,9 @@ def _made_by(factory: str) -> asyncio.AbstractEventLoop:
     try:
         loop = getattr(importlib.import_module(module), function)()
     except (ImportError, AttributeError, TypeError, ValueError) as error:
-        msg = f"no event loop can be made by {factory!r}, expected 'module:function': {error}"
+        msg = f"SNEX_LOOP_FACTORY: no event loop can be made by {factory!r}, expected 'module:function': {error}"
         raise RuntimeError(msg) from error
     if not isinstance(loop, asyncio.AbstractEventLoop):
-        msg = f"expected {factory!r} to make an event loop, got {loop!r}"
+        msg = f"SNEX_LOOP_FACTORY: expected {factory!r} to make an event loop, got {loop!r}"
         raise RuntimeError(msg)  # noqa: TRY004 - whoever set it reads one kind of error
     return loop

@@ -1,32 +1,102 @@
 """Final homes for long bodies: objects that are filled in place while their bytes arrive.
 
-A length on the wire is a claim, not a fact: a sink never allocates more than `AHEAD` bytes beyond
-what has really arrived, and grows as data comes.
+A length on the wire is a claim, not a fact: a sink takes no memory before its first byte has
+arrived, and no more than `AHEAD` bytes beyond what has really come; with the extension no more than
+that is touched, which comes to the same.
 """
 
 from __future__ import annotations
 
 import io
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 AHEAD = 64 * 1024 * 1024
+# Bytes that the extension reserves at once. What is reserved and not touched costs addresses only.
+RESERVE = 1024 * 1024 * 1024
+
+
+class _Home(Protocol):
+    def view(self, start: int) -> memoryview:
+        """Return writable memory from byte `start` on; it has to be released before the next call."""
+
+    def finish(self) -> bytes | bytearray:
+        """Return the object, once it is full. Nothing else is possible afterwards."""
+
+
+class _GrowingBytearray:
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._data = bytearray(min(size, AHEAD))
+
+    def view(self, start: int) -> memoryview:
+        if start == len(self._data):
+            self._data += bytes(min(self._size - start, AHEAD))
+        return memoryview(self._data)[start:]
+
+    def finish(self) -> bytearray:
+        return self._data
+
+
+class _GrowingBytes:
+    """Makes `bytes` without a second copy.
+
+    A `BytesIO` writes into a `bytes` object of its own and hands out that very object, if nothing
+    else has been put behind the end.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._io = io.BytesIO()
+
+    def view(self, start: int) -> memoryview:
+        if start == self._io.tell() and start < self._size:
+            self._io.seek(start + min(self._size - start, AHEAD) - 1)
+            self._io.write(b"\0")
+        return self._io.getbuffer()[start:]
+
+    def finish(self) -> bytes:
+        return self._io.getvalue()
+
+
+def _extension() -> Callable[[int, bool], _Home] | None:
+    try:
+        from ._etf import Room
+    except ImportError:
+        # Another implementation, another machine than the one that it was built for, or only the sources.
+        return None
+    return Room
+
+
+_room = _extension()
+
+
+def _new_home(size: int, *, mutable: bool) -> _Home:
+    if _room is not None and size <= RESERVE:
+        return _room(size, mutable)
+    return _GrowingBytearray(size) if mutable else _GrowingBytes(size)
 
 
 class Sink:
     """A `bytearray` of `size` bytes that is still being filled."""
 
-    __slots__ = ("_data", "filled", "size")
+    __slots__ = ("_home", "_object", "filled", "size")
+    _mutable = True
 
     def __init__(self, size: int) -> None:
         """Prepare for `size` bytes without trusting the number."""
         self.size = size
         self.filled = 0
-        self._data = bytearray(min(size, AHEAD))
+        self._home: _Home | None = None
+        self._object: bytes | bytearray | None = None
 
     def view(self) -> memoryview:
         """Return writable memory for what comes next. Release it before `advance`."""
-        if self.filled == len(self._data):
-            self._data += bytes(min(self.size - self.filled, AHEAD))
-        return memoryview(self._data)[self.filled :]
+        if self._home is None:
+            self._home = _new_home(self.size, mutable=self._mutable)
+        return self._home.view(self.filled)
 
     def advance(self, count: int) -> None:
         """Note that `count` bytes have been written to the last `view`."""
@@ -42,12 +112,19 @@ class Sink:
             chunk = chunk[count:]
 
     def content(self) -> memoryview:
-        """Return the bytes that have arrived, whatever they are to become."""
-        return memoryview(self._data)[: self.filled]
+        """Return the bytes of a filled sink, whatever they are to become."""
+        return memoryview(self._filled())
 
     def finish(self) -> object:
         """Return the filled object."""
-        return self._data
+        return self._filled()
+
+    def _filled(self) -> bytes | bytearray:
+        if self._object is None:
+            home = self._home or _new_home(self.size, mutable=self._mutable)
+            self._object = home.finish()
+            self._home = None
+        return self._object
 
 
 class ViewSink(Sink):
@@ -57,54 +134,24 @@ class ViewSink(Sink):
 
     def finish(self) -> memoryview:
         """Return a read-only view of what has arrived."""
-        return memoryview(self._data).toreadonly()
+        return self.content().toreadonly()
 
 
-class StrSink(Sink):
+class BytesSink(Sink):
+    """Becomes `bytes`."""
+
+    __slots__ = ()
+    _mutable = False
+
+
+class StrSink(BytesSink):
     """Becomes a `str`."""
 
     __slots__ = ()
 
     def finish(self) -> str:
         """Return the text. Raises `UnicodeDecodeError` for anything but UTF-8."""
-        return self._data.decode()
-
-
-class BytesSink(Sink):
-    """Becomes `bytes` without a second copy.
-
-    A `BytesIO` writes into a `bytes` object of its own and hands out that very object, if nothing
-    else has been put behind the end.
-    """
-
-    __slots__ = ("_io",)
-
-    def __init__(self, size: int) -> None:
-        """Prepare for `size` bytes without trusting the number."""
-        self.size = size
-        self.filled = 0
-        self._io = io.BytesIO()
-        self._extend()
-
-    def _extend(self) -> None:
-        ahead = min(self.size - self.filled, AHEAD)
-        if ahead:
-            self._io.seek(self.filled + ahead - 1)
-            self._io.write(b"\0")
-
-    def view(self) -> memoryview:
-        """Return writable memory for what comes next. Release it before `advance`."""
-        if self.filled == self._io.tell():
-            self._extend()
-        return self._io.getbuffer()[self.filled :]
-
-    def content(self) -> memoryview:
-        """Return the bytes that have arrived."""
-        return self._io.getbuffer()[: self.filled]
-
-    def finish(self) -> bytes:
-        """Return the filled object."""
-        return self._io.getvalue()
+        return self._filled().decode()
 
 
 # The types of the table in front of a body with BUFFERS, in order of their numbers.

@@ -14,7 +14,7 @@ from support.vm import BUFFERS, CANCEL, EVAL, frame, place, with_buffers
 from snex._body import load
 from snex._frame import FrameError
 from snex._reader import FrameReader
-from snex._sinks import AHEAD, SINKS, BytesSink, Sink
+from snex._sinks import AHEAD
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -262,22 +262,6 @@ def test_a_length_is_not_believed(bench: Bench) -> None:
         bench.until_end()
     assert peak[0] < AHEAD + 2_000_000
     assert bench.frames == []
-
-
-@pytest.mark.parametrize("kind", range(4))
-def test_sinks_grow_as_data_comes(kind: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("snex._sinks.AHEAD", 1000)
-    content = bytes(i % 100 for i in range(5500))
-    sink = SINKS[kind](len(content))
-    for start in range(0, len(content), 700):
-        sink.put(memoryview(content)[start : start + 700])
-    result = sink.finish()
-    assert result == (content.decode() if kind == 1 else content)
-
-
-def test_empty_sinks_finish() -> None:
-    assert BytesSink(0).finish() == b""
-    assert Sink(0).finish() == b""
 
 
 class Maker:

@@ -1,14 +1,17 @@
-//! `snex._etf`: the encoder of `snex._encoder`, as an extension of CPython.
+//! `snex._etf`: what of the package is done better by an extension of CPython: the encoder of `snex._encoder`, and memory
+//! for large bodies that arrive ([`room`]).
 //!
-//! It encodes what is of Snex's own types, and subclasses of these, to the same bytes as the pure one. Whatever is
+//! The encoder encodes what is of Snex's own types, and subclasses of these, to the same bytes as the pure one. Whatever is
 //! unusual (an error of any kind, a cycle, keys that collide) it leaves to the pure encoder, which starts over and says
 //! what is wrong; so there is one place that knows about that.
 
 mod access;
 mod encoder;
+mod huge_pages;
 mod kinds;
 mod leaves;
 mod output;
+mod room;
 
 use encoder::{Encoder, Stop};
 use kinds::Helpers;
@@ -55,5 +58,6 @@ fn encode<'py>(py: Python<'py>, obj: &Bound<'py, PyAny>) -> PyResult<Bound<'py, 
 #[pymodule(gil_used = true)]
 fn _etf(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(set_up, module)?)?;
-    module.add_function(wrap_pyfunction!(encode, module)?)
+    module.add_function(wrap_pyfunction!(encode, module)?)?;
+    module.add_class::<room::Room>()
 }

@@ -1,0 +1,97 @@
+"""Waiting for events: a short look-out before the sleep, as long as that pays.
+
+To wake a sleeping process takes 20 us or more where the processor has to be woken as well, which is
+most of a small call. Under a steady stream of requests the next one is often there sooner than
+that. So a selector that has lately seen such short waits polls for a moment before it sleeps.
+
+A look-out in vain lasts no longer than a few wake-ups would, and after each one that many more
+short waits have to be seen before the next: twice as many as the last time, up to a limit. Whoever
+waits for long never looks out, so an idle interpreter costs nothing. (On spinning for as long as
+the sleep would cost: Karlin, Manasse, McGeoch, Owicki, "Competitive randomized algorithms for
+nonuniform problems", Algorithmica 11, 1994.)
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from selectors import SelectorKey
+
+_yield = getattr(os, "sched_yield", lambda: None)
+# Seconds of one look-out, unless SNEX_SPIN says otherwise.
+_SPIN = 50e-6
+# A wait shorter than this, a wake-up included, would have been covered by a look-out.
+_SHORT = 4
+_MOST_SHORT_WAITS = 8
+# Microseconds.
+_MOST = 1000
+
+
+class WatchfulSelector(selectors.DefaultSelector):
+    """A selector for one event loop, that looks out for `spin` seconds before it sleeps."""
+
+    def __init__(self, spin: float = _SPIN) -> None:
+        """Prepare; with 0 it always sleeps."""
+        super().__init__()
+        self._spin = spin
+        # Short waits to be seen before the next look-out, and how many it takes after one in vain.
+        self._left = 1
+        self._price = 1
+
+    def select(self, timeout: float | None = None) -> list[tuple[SelectorKey, int]]:
+        """Wait for events as any selector does."""
+        poll = super().select
+        if (timeout is not None and timeout <= 0) or not self._spin:
+            return poll(timeout)
+        begin = perf_counter()
+        if self._left:
+            events = poll(timeout)
+            if perf_counter() - begin < _SHORT * self._spin:
+                self._left -= 1
+            return events
+        end = begin + (self._spin if timeout is None else min(timeout, self._spin))
+        while perf_counter() < end:
+            events = poll(0)
+            if events:
+                self._price = 1
+                return events
+            # Whoever is to make the next event may need this very processor.
+            _yield()
+        self._left = self._price
+        self._price = min(2 * self._price, _MOST_SHORT_WAITS)
+        return poll(None if timeout is None else max(begin + timeout - perf_counter(), 0))
+
+
+def new_selector() -> selectors.BaseSelector:
+    """Return the selector for the interpreter's event loop.
+
+    `SNEX_SPIN` is the time of a look-out in microseconds, 0 for none. With a single processor there
+    is none either: it would keep the sender from running.
+
+    Raises:
+        RuntimeError: for a `SNEX_SPIN` that is not a number from 0 to 1000.
+    """
+    value = os.environ.get("SNEX_SPIN", "")
+    microseconds = _number(value) if value else _SPIN * 1e6
+    if microseconds is None or not 0 <= microseconds <= _MOST:
+        msg = f"SNEX_SPIN: expected microseconds from 0 to {_MOST}, got {value!r}"
+        raise RuntimeError(msg)
+    return WatchfulSelector(microseconds * 1e-6 if _processors() > 1 else 0)
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _processors() -> int:
+    try:
+        return len(os.sched_getaffinity(0))
+    except (AttributeError, OSError):
+        return os.cpu_count() or 1

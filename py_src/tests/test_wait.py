@@ -1,0 +1,135 @@
+"""The look-out before the sleep: when there is one, and that it is a selector like any other."""
+
+from __future__ import annotations
+
+import os
+import selectors
+from typing import TYPE_CHECKING
+
+import pytest
+
+from snex import _wait
+from snex._wait import WatchfulSelector, new_selector
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SPIN = 50e-6
+# Real seconds of a wait in which nothing comes.
+NOTHING = 1e-4
+
+
+class Clock:
+    """A clock that goes on by a step whenever somebody looks, and counts the rounds of look-outs."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        self.step = SPIN / 10
+        self.rounds = 0
+        monkeypatch.setattr(_wait, "perf_counter", self.read)
+        monkeypatch.setattr(_wait, "_yield", self.count)
+
+    def read(self) -> float:
+        self.now += self.step
+        return self.now
+
+    def count(self) -> None:
+        self.rounds += 1
+
+    def looks_out(self, selector: WatchfulSelector) -> bool:
+        before = self.rounds
+        assert selector.select(NOTHING) == []
+        return self.rounds > before
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+@pytest.fixture
+def selector() -> Iterator[WatchfulSelector]:
+    with WatchfulSelector(SPIN) as selector:
+        yield selector
+
+
+def test_the_first_wait_is_a_sleep_and_a_short_one_earns_a_look_out(
+    clock: Clock, selector: WatchfulSelector
+) -> None:
+    assert [clock.looks_out(selector) for _ in range(2)] == [False, True]
+
+
+def test_a_look_out_in_vain_takes_ever_more_short_waits_to_earn_the_next(
+    clock: Clock, selector: WatchfulSelector
+) -> None:
+    seen = "".join("x" if clock.looks_out(selector) else "." for _ in range(45))
+    assert seen.startswith(".x.x..x....x........x........x........x")
+
+
+def test_long_waits_earn_nothing(clock: Clock, selector: WatchfulSelector) -> None:
+    clock.step = 1.0
+    assert not any(clock.looks_out(selector) for _ in range(10))
+    clock.step = SPIN / 10
+    assert [clock.looks_out(selector) for _ in range(2)] == [False, True]
+
+
+def test_one_that_sees_an_event_keeps_the_price_low(
+    clock: Clock, selector: WatchfulSelector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader, writer = os.pipe()
+    selector.register(reader, selectors.EVENT_READ)
+    while not clock.looks_out(selector):
+        pass
+    while not clock.looks_out(selector):
+        pass
+    assert [clock.looks_out(selector) for _ in range(3)] == [False, False, True]
+    for _ in range(4):
+        selector.select(NOTHING)
+    # In the middle of the look-out.
+    monkeypatch.setattr(_wait, "_yield", lambda: os.write(writer, b"x"))
+    for _ in range(3):
+        [(key, events)] = selector.select(None)
+        assert (key.fd, events) == (reader, selectors.EVENT_READ)
+        os.read(reader, 100)
+    monkeypatch.setattr(_wait, "_yield", clock.count)
+    assert [clock.looks_out(selector) for _ in range(3)] == [True, False, True]
+    os.close(reader)
+    os.close(writer)
+
+
+def test_without_time_to_wait_it_polls_once(clock: Clock, selector: WatchfulSelector) -> None:
+    clock.looks_out(selector)
+    now = clock.now
+    assert selector.select(0) == []
+    assert selector.select(-1) == []
+    assert clock.now == now
+
+
+def test_no_time_means_no_look_out(clock: Clock) -> None:
+    with WatchfulSelector(0) as selector:
+        assert not any(clock.looks_out(selector) for _ in range(5))
+
+
+@pytest.mark.parametrize(("value", "spin"), [("", SPIN), ("0", 0.0), ("20", 20e-6), ("1000", 1e-3)])
+def test_the_environment_says_how_long(
+    monkeypatch: pytest.MonkeyPatch, value: str, spin: float
+) -> None:
+    monkeypatch.setattr(_wait, "_processors", lambda: 2)
+    monkeypatch.setenv("SNEX_SPIN", value)
+    with new_selector() as selector:
+        assert vars(selector)["_spin"] == pytest.approx(spin)
+
+
+@pytest.mark.parametrize("value", ["fast", "-1", "1001", "nan", "1e9"])
+def test_nonsense_in_the_environment_is_refused(
+    monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    monkeypatch.setenv("SNEX_SPIN", value)
+    with pytest.raises(RuntimeError, match=f"SNEX_SPIN: expected .* got '{value}'"):
+        new_selector()
+
+
+def test_a_single_processor_is_left_to_the_sender(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_wait, "_processors", lambda: 1)
+    with new_selector() as selector:
+        assert vars(selector)["_spin"] == 0
