@@ -41,8 +41,8 @@ SERVING = frozenset({CALL, CAST, SEND, LOG})
 
 _HEADER = struct.Struct("<2sBBQQ")
 _pack = _HEADER.pack
-_unpack_from = _HEADER.unpack_from
-_length = struct.Struct("<Q").unpack_from
+# `(magic, kind, flags, id, length)` of the header at an offset, whatever it says.
+unpack_header = _HEADER.unpack_from
 
 
 class FrameError(Exception):
@@ -56,16 +56,6 @@ def encode_header(kind: int, request: int, length: int, flags: int = 0) -> bytes
     '53 58 83 00 07 00 00 00 00 00 00 00 02 00 00 00 00 00 00 00'
     """
     return _pack(MAGIC, kind, flags, request, length)
-
-
-def body_length(data: bytes, offset: int) -> int:
-    """Return the length that the header at `offset` claims for its body, whatever else it says.
-
-    >>> body_length(encode_header(RESULT, 7, 2), 0)
-    2
-    """
-    length: int = _length(data, offset + 12)[0]
-    return length
 
 
 def parse_header(
@@ -82,7 +72,7 @@ def parse_header(
     Traceback (most recent call last):
     snex._frame.FrameError: expected a frame, got b'GET / HTTP/1.1\r\nHost'
     """
-    magic, kind, flags, request, length = _unpack_from(data, offset)
+    magic, kind, flags, request, length = unpack_header(data, offset)
     if magic != MAGIC:
         seen = bytes(data[offset : offset + HEADER_SIZE])
         msg = f"expected a frame, got {seen!r}"

@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import os
 import sys
+from pickle import loads
 from typing import TYPE_CHECKING, Any
 
 from . import _client, _frame
@@ -16,7 +17,7 @@ from ._encoder import encode
 from ._envs import Envs
 from ._prints import Printer, Streams
 from ._reader import FrameReader
-from ._request import Request, current
+from ._request import Request, set_current
 from ._runner import Runner
 from ._writer import FrameWriter
 
@@ -192,7 +193,8 @@ class Interpreter:
             os._exit(0)
 
     def _answer(self, kind: int, request: Request, parts: Sequence[bytes | memoryview]) -> None:
-        self._leave_if_forked()
+        if self._forked:
+            self._leave_if_forked()
         if request.printed and self._printer is not None:
             self._printer.answer(kind, request, parts)
         elif (self._reader.more or self._held) and len(parts) == 1 and len(parts[0]) < _SMALL:
@@ -232,12 +234,14 @@ class Interpreter:
 
     def _eval(self, number: int, body: Body, sinks: Sequence[Sink]) -> None:
         request = Request(number)
-        current.set(request)
-        if sinks or len(body) > _SMALL or _STACK_GLOBAL in body:
-            # It may take a while to load, and code of the user's may run.
-            self._release()
+        set_current(request)
         try:
-            fields: Any = load(body, sinks)
+            if sinks or len(body) > _SMALL or _STACK_GLOBAL in body:
+                # It may take a while to load, and code of the user's may run.
+                self._release()
+                fields: Any = load(body, sinks)
+            else:
+                fields = loads(body)  # noqa: S301 - from the VM, which could run any code anyway
         except BaseException as error:  # noqa: BLE001 - constructors of the user's classes
             self._runner.fail(request, error)
         else:
@@ -252,7 +256,7 @@ class Interpreter:
 
     def _make_env(self, number: int, body: Body, sinks: Sequence[Sink]) -> None:
         request = Request(number)
-        current.set(request)
+        set_current(request)
         try:
             fields: Any = load(body, sinks)
             env_id, sources, variables = fields

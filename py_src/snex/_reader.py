@@ -10,10 +10,19 @@ One callback of the event loop does a bounded amount of work; what is left is co
 from __future__ import annotations
 
 import os
+from collections import deque
 from typing import TYPE_CHECKING
 
 from ._body import COUNT, ENTRY, check_table
-from ._frame import BUFFERS, HEADER_SIZE, FrameError, body_length, parse_header
+from ._frame import (
+    BUFFERS,
+    HEADER_SIZE,
+    INCOMING,
+    MAGIC,
+    FrameError,
+    parse_header,
+    unpack_header,
+)
 from ._sinks import SINKS, Sink
 from ._vectored import readv
 
@@ -60,6 +69,8 @@ class FrameReader:
         self._on_end = on_end
         self._on_pause = on_pause
         self.more = False
+        # Frames that have been cut from the chunk, and what is left of it from the offset on.
+        self._whole: deque[tuple[int, int, bytes]] = deque()
         self._chunk = b""
         self._offset = 0
         # The long body that is being filled: header, what is to be filled, in order, and where we are.
@@ -118,7 +129,7 @@ class FrameReader:
             return
         try:
             for _ in range(_READS_PER_TURN):
-                if not self._take_frames():
+                if (self._whole or self._chunk or self._long) and not self._take_frames():
                     return
                 if not self._read():
                     return
@@ -183,44 +194,53 @@ class FrameReader:
             self._on_pause()
 
     def _hand_on_frames(self) -> bool:
+        frames = self._whole
         left = _FRAMES_PER_TURN
         while True:
             if self._ended or self._paused:
                 return False
-            if self._long is not None:
-                if not self._fill():
-                    return True
-            elif not self._take_frame():
+            if frames:
+                kind, request, body = frames.popleft()
+                self.more = bool(frames)
+                self._on_frame(kind, request, body, ())
+            elif self._long is None:
+                if self._cut():
+                    continue
+                return True
+            elif not self._fill():
                 return True
             left -= 1
             if not left:
                 self._continue_soon()
                 return False
 
-    def _take_frame(self) -> bool:
+    def _cut(self) -> bool:
+        """Cut the frames that lie in the chunk as a whole, or begin a long one.
+
+        Returns whether there is something to go on with.
+        """
         chunk = self._chunk
         start = self._offset
-        if len(chunk) - start < HEADER_SIZE:
+        size = len(chunk)
+        while (body := start + HEADER_SIZE) <= size:
+            magic, kind, flags, request, length = unpack_header(chunk, start)
+            end = body + length
+            if flags or end > size or magic != MAGIC or kind not in INCOMING:
+                break
+            self._whole.append((kind, request, chunk[body:end]))
+            start = end
+        self._chunk, self._offset = (chunk, start) if start < size else (b"", 0)
+        if self._whole:
+            return True
+        if body > size:
             # Garbage shorter than a header must be seen as well: nothing may follow it.
-            if start < len(chunk) and not b"SX".startswith(chunk[start : start + 2]):
+            if start < size and not MAGIC.startswith(chunk[start : start + 2]):
                 msg = f"expected a frame, got {chunk[start:]!r}"
                 raise FrameError(msg)
             return False
         kind, flags, request, length = parse_header(chunk, start)
-        start += HEADER_SIZE
-        end = start + length
-        if flags or end > len(chunk):
-            self._offset = start
-            self._begin_long(kind, flags, request, length)
-            return True
-        if end == len(chunk):
-            self._chunk = b""
-            self._offset = 0
-            self.more = False
-        else:
-            self._offset = end
-            self.more = _is_whole(chunk, end)
-        self._on_frame(kind, request, chunk[start:end], ())
+        self._offset = body
+        self._begin_long(kind, flags, request, length)
         return True
 
     def _begin_long(self, kind: int, flags: int, request: int, length: int) -> None:
@@ -286,9 +306,3 @@ class FrameReader:
         self._after_table = None
         self._sinks = [Sink(pickle_size), *(SINKS[number](size) for number, size in entries)]
         self._current = 0
-
-
-def _is_whole(chunk: bytes, start: int) -> bool:
-    """Return whether a frame that begins at `start` has arrived as a whole."""
-    end = start + HEADER_SIZE
-    return end <= len(chunk) and end + body_length(chunk, start) <= len(chunk)

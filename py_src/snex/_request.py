@@ -71,3 +71,4 @@ class Request:
 
 OUTSIDE = Request(0)
 current: ContextVar[Request] = ContextVar("snex request", default=OUTSIDE)
+set_current = current.set
