@@ -166,6 +166,18 @@ defmodule Snex.InterpreterTest do
       assert Task.await(waiting) == {:error, %Error{code: :call_failed, reason: :shutdown}}
     end
 
+    test "ends the processes that work for the interpreter, whatever the reason" do
+      for reason <- [:normal, :shutdown] do
+        {:ok, inp} = Interpreter.start_link()
+        {:links, links} = Process.info(inp, :links)
+        helpers = links -- [self()]
+        assert length(helpers) == 2
+        monitors = for pid <- helpers, do: Process.monitor(pid)
+        Interpreter.stop(inp, reason)
+        for monitor <- monitors, do: assert_receive({:DOWN, ^monitor, :process, _pid, _reason}, 60_000)
+      end
+    end
+
     test "has stop/1, stop/2 and stop/3: with a reason, :normal by default, and a timeout, none by default" do
       for {stop, reason} <- [
             {&Interpreter.stop/1, :normal},

@@ -3,8 +3,8 @@ defmodule Snex.Interpreter.Calls do
   # The process that receives what Python calls. Each call runs in a process of its own, so that none waits for another;
   # messages are sent here, one after the other, so that they keep their order.
   #
-  # Linked to the interpreter process, and gone with it. A call that is under way then runs to its end, and its answer
-  # reaches nobody.
+  # Linked to the interpreter process, and gone with it; monitors it as well, for a link does not tell of an end that is
+  # `:normal`. A call that is under way then runs to its end, and its answer reaches nobody.
 
   alias Snex.Error
   alias Snex.Native
@@ -22,6 +22,7 @@ defmodule Snex.Interpreter.Calls do
 
     spawn_link(fn ->
       Process.set_label({__MODULE__, interpreter})
+      Process.monitor(interpreter)
       loop(interpreter, decoding)
     end)
   end
@@ -35,20 +36,27 @@ defmodule Snex.Interpreter.Calls do
           {nil, []}
         end)
 
+        loop(interpreter, decoding)
+
       {:snex_call, :call, id, body} ->
         spawn(fn -> answer(interpreter, id, fn -> apply!(decode!(body, decoding)) end) end)
+        loop(interpreter, decoding)
 
       {:snex_call, :cast, _id, body} ->
         spawn(fn -> apply!(decode!(body, decoding)) end)
+        loop(interpreter, decoding)
 
       {:snex_call, :refused, 0, message} ->
         Logger.warning("a cast from Python was refused: #{message}")
+        loop(interpreter, decoding)
 
       {:snex_call, :refused, id, message} ->
         answer(interpreter, id, fn -> raise ArgumentError, message end)
-    end
+        loop(interpreter, decoding)
 
-    loop(interpreter, decoding)
+      {:DOWN, _reference, :process, ^interpreter, _reason} ->
+        :ok
+    end
   end
 
   defp decode!(body, decoding) do

@@ -4,7 +4,10 @@ defmodule Snex.Interpreter.Output do
   # call. It also hands on what Python logs.
   #
   # Chunks come one at a time for each stream: the next is read from Python's pipe only when this one is acknowledged, so a
-  # slow device makes Python wait, and nothing piles up. The same goes for log events. Linked to the interpreter process, and gone with it.
+  # slow device makes Python wait, and nothing piles up. The same goes for log events.
+  #
+  # Linked to the interpreter process, and gone with it; monitors it as well, for a link does not tell of an end that is
+  # `:normal`.
 
   alias Snex.Log
   alias Snex.Native
@@ -20,6 +23,7 @@ defmodule Snex.Interpreter.Output do
 
     spawn_link(fn ->
       Process.set_label({__MODULE__, interpreter})
+      Process.monitor(interpreter)
       loop(interpreter, destination, decoding, %{})
     end)
   end
@@ -35,6 +39,9 @@ defmodule Snex.Interpreter.Output do
         Log.log(interpreter, body, decoding)
         Native.log_read(interpreter)
         loop(interpreter, destination, decoding, cut)
+
+      {:DOWN, _reference, :process, ^interpreter, _reason} ->
+        :ok
     end
   end
 end
