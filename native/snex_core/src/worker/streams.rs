@@ -87,6 +87,17 @@ where
     loop {
         worker.queued.notified().await;
         loop {
+            // Woken for the end, or for what has been written since. Without anything to write, nothing is learned about
+            // the pipe, and it may have no news for ever.
+            {
+                let outbox = worker.outbox();
+                if outbox.is_closed() {
+                    return;
+                }
+                if outbox.is_empty() {
+                    break;
+                }
+            }
             let mut ready = tokio::select! {
                 biased;
                 ready = pipe.writable() => match ready {
@@ -101,7 +112,7 @@ where
                     continue;
                 }
             };
-            let (flushed, queued) = {
+            let flushed = {
                 let mut outbox = worker.outbox();
                 if outbox.is_closed() {
                     return;
@@ -112,14 +123,11 @@ where
                 if outbox.queued() == before {
                     ready.clear_ready();
                 }
-                (flushed, outbox.queued())
+                flushed
             };
             match flushed {
                 Ok(waiting) => worker.sink.writable(waiting),
                 Err(_broken) => return worker.close(),
-            }
-            if queued == 0 {
-                break;
             }
         }
     }
@@ -149,4 +157,95 @@ where
         worker.sink.output(stream, chunk).await;
     }
     tail.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Command, End, Sink};
+    use super::*;
+    use crate::frame::{Frame, Header, Kind};
+    use crate::handshake::Ready;
+    use crate::outbox::{Outbox, Submitted};
+    use std::future::Future;
+    use std::sync::Mutex;
+    use std::sync::atomic::AtomicI32;
+    use std::time::Duration;
+    use tokio::sync::{Notify, mpsc};
+
+    struct Nobody;
+
+    impl Sink for Nobody {
+        type Body = Vec<u8>;
+        fn started(&self, _pid: i32) {}
+        fn ready(&self, _ready: Ready) {}
+        fn frame(&self, _header: Header, _body: Vec<u8>) -> Result<(), String> {
+            Ok(())
+        }
+        async fn print(&self, _request: u64, _body: Vec<u8>) {}
+        async fn log(&self, _event: Vec<u8>) {}
+        fn writable(&self, _requests: Vec<u64>) {}
+        async fn output(&self, _stream: Stream, _chunk: &[u8]) {}
+        fn ended(&self, _end: End) {}
+    }
+
+    fn worker(pipe: &Arc<OwnedFd>) -> Arc<Worker<Vec<u8>, Nobody>> {
+        let (commands, _orders) = mpsc::unbounded_channel::<Command>();
+        Arc::new(Worker {
+            outbox: Mutex::new(Outbox::new(Arc::clone(pipe), 1024, 4096)),
+            queued: Notify::new(),
+            interrupts: None,
+            commands,
+            pid: AtomicI32::new(0),
+            sink: Nobody,
+        })
+    }
+
+    /// A non-blocking pipe, whose read end is kept open.
+    fn pipe() -> (OwnedFd, Arc<OwnedFd>) {
+        let (reader, writer) = nix::unistd::pipe().unwrap();
+        nix::fcntl::fcntl(&writer, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK)).unwrap();
+        (reader, Arc::new(writer))
+    }
+
+    fn in_runtime(test: impl Future<Output = ()>) {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test);
+    }
+
+    /// Lets the writer do what it can.
+    async fn settle() {
+        for _ in 0..10 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    #[test]
+    fn the_writer_ends_when_the_outbox_is_closed_though_it_was_woken_for_nothing_before() {
+        in_runtime(async {
+            let (_reader, pipe) = pipe();
+            let worker = worker(&pipe);
+            let writable = register(pipe, Interest::WRITABLE).unwrap();
+            let writer = tokio::spawn(write(Arc::clone(&worker), writable));
+            settle().await;
+            // What was queued had been written before the writer took notice.
+            worker.queued.notify_one();
+            settle().await;
+            worker.close();
+            tokio::time::timeout(Duration::from_secs(60), writer).await.unwrap().unwrap();
+        });
+    }
+
+    #[test]
+    fn the_writer_ends_when_the_outbox_is_closed_while_the_pipe_is_full() {
+        in_runtime(async {
+            let (_reader, pipe) = pipe();
+            let worker = worker(&pipe);
+            let writable = register(pipe, Interest::WRITABLE).unwrap();
+            let writer = tokio::spawn(write(Arc::clone(&worker), writable));
+            let frame = Frame::new(Kind::Eval, 1, &vec![0; 8 * 1024 * 1024]);
+            assert_eq!(worker.submit(frame), Submitted::Queued);
+            settle().await;
+            worker.close();
+            tokio::time::timeout(Duration::from_secs(60), writer).await.unwrap().unwrap();
+        });
+    }
 }
