@@ -25,7 +25,8 @@ defmodule Snex.Native do
     call_result: 5,
     call_result_dirty: 5,
     call_error: 4,
-    project_check: 1
+    project_check: 1,
+    resources_count: 0
   ]
 
   @spec load() :: :ok | {:error, term()}
@@ -104,6 +105,9 @@ defmodule Snex.Native do
   @spec project_check(binary()) ::
           :ok | {:error, [{line :: pos_integer(), column :: pos_integer(), message :: String.t()}]}
   def project_check(_toml), do: not_loaded()
+
+  @spec resources_count() :: %{atom() => non_neg_integer()}
+  def resources_count, do: not_loaded()
 
   defp not_loaded, do: :erlang.nif_error(:not_loaded)
 end

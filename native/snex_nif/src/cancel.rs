@@ -32,6 +32,11 @@ impl Cancelling {
         self.ids().remove(&id);
     }
 
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.ids().len()
+    }
+
     fn insert(&self, id: u64) {
         self.ids().insert(id);
     }

@@ -2,6 +2,7 @@
 
 use crate::atoms;
 use crate::held::Held;
+use crate::live::{Live, Of};
 use crate::registry;
 use crate::runtime;
 use crate::sink::News;
@@ -43,6 +44,7 @@ pub struct Environment {
     id: u64,
     collect: AtomicBool,
     drops: UnboundedSender<u64>,
+    _live: Live,
 }
 
 impl Resource for Environment {}
@@ -51,7 +53,8 @@ impl Environment {
     /// The handle of an environment that Python is about to make.
     pub fn new(id: u64, news: &News) -> Self {
         news.alive.insert(id);
-        Environment { id, collect: AtomicBool::new(true), drops: news.drops.clone() }
+        let live = Live::new(Of::Environment);
+        Environment { id, collect: AtomicBool::new(true), drops: news.drops.clone(), _live: live }
     }
 }
 
@@ -69,6 +72,7 @@ impl Drop for Environment {
 pub struct Proxy {
     keeper: LocalPid,
     token: u64,
+    _live: Live,
 }
 
 impl Resource for Proxy {}
@@ -88,7 +92,7 @@ impl Drop for Proxy {
 /// Makes a stand-in; see [`Proxy`].
 #[rustler::nif]
 fn environment_proxy(keeper: LocalPid, token: u64) -> ResourceArc<Proxy> {
-    ResourceArc::new(Proxy { keeper, token })
+    ResourceArc::new(Proxy { keeper, token, _live: Live::new(Of::Proxy) })
 }
 
 /// From now on the environment stays until it is destroyed.

@@ -5,6 +5,7 @@ use crate::cancel::{self, Cancelling};
 use crate::down::{self, Down};
 use crate::environment::{self, Alive};
 use crate::held::Held;
+use crate::live::{Live, Of};
 use crate::options::{CallOptions, Options};
 use crate::pending::Pending;
 use crate::registry;
@@ -30,6 +31,7 @@ use tokio::sync::mpsc;
 /// The worker of an interpreter process. Kept by the registry until that process is gone.
 pub struct Interpreter {
     pub worker: Arc<Worker<Held, News>>,
+    _live: Live,
 }
 
 impl Resource for Interpreter {
@@ -56,6 +58,11 @@ impl Resource for Interpreter {
 pub struct Watched(Mutex<HashSet<LocalPid>>);
 
 impl Watched {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     fn insert(&self, pid: LocalPid) -> bool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(pid)
     }
@@ -186,13 +193,14 @@ fn interpreter_start<'a>(env: Env<'a>, options: StartOptions<'a>) -> Term<'a> {
         last_errors: Mutex::default(),
         unread: [Semaphore::new(1), Semaphore::new(1)],
         logged: Semaphore::new(0),
+        _live: Live::new(Of::Worker),
     };
     let worker = match Worker::start(runtime, options.settings(), news) {
         Ok(worker) => worker,
         Err(error) => return failed(&error.to_string()),
     };
     runtime.spawn(environment::forget_dropped(Arc::downgrade(&worker), dropped));
-    let interpreter = ResourceArc::new(Interpreter { worker });
+    let interpreter = ResourceArc::new(Interpreter { worker, _live: Live::new(Of::Interpreter) });
     registry::insert(owner, interpreter.clone());
     if env.monitor(&interpreter, &owner).is_none() {
         // Killed in this very moment: there will be no call of `down`.

@@ -16,6 +16,11 @@ pub fn find(pid: LocalPid) -> Option<ResourceArc<Interpreter>> {
     INTERPRETERS.read().unwrap_or_else(PoisonError::into_inner).get(&pid).cloned()
 }
 
+/// All workers.
+pub fn all() -> Vec<ResourceArc<Interpreter>> {
+    INTERPRETERS.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+}
+
 /// Adds the worker of `pid`.
 pub fn insert(pid: LocalPid, interpreter: ResourceArc<Interpreter>) {
     INTERPRETERS.write().unwrap_or_else(PoisonError::into_inner).insert(pid, interpreter);

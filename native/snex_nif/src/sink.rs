@@ -5,6 +5,7 @@ use crate::cancel::Cancelling;
 use crate::down::{Down, binary};
 use crate::environment::Alive;
 use crate::interpreter::Watched;
+use crate::live::Live;
 use crate::options::Options;
 use crate::pending::Pending;
 use rustler::env::OwnedEnv;
@@ -62,6 +63,8 @@ pub struct News {
     pub unread: [Semaphore; 2],
     /// Log events that the output process has dealt with.
     pub logged: Semaphore,
+    /// Counts it.
+    pub _live: Live,
 }
 
 /// A reply on its way, in the VM's own memory.
@@ -223,7 +226,6 @@ impl Sink for News {
         let last = self.last_errors.lock().unwrap_or_else(PoisonError::into_inner);
         end.stderr = last.iter().copied().chain(end.stderr).collect();
         drop(last);
-        // Nobody waits for output any more.
         self.unread.iter().for_each(Semaphore::close);
         self.logged.close();
         let down = Down::Ended(end);

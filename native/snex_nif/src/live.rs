@@ -1,0 +1,84 @@
+//! How much of each kind lives, for tests that look for leaks. Objects that are made seldom count themselves; what a request
+//! or a call adds to is counted by looking, so that it costs nothing there.
+
+use crate::registry;
+use rustler::NifMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// The kinds of objects that count themselves.
+#[derive(Clone, Copy)]
+pub enum Of {
+    Interpreter,
+    Worker,
+    Environment,
+    Proxy,
+}
+
+static COUNTS: [AtomicUsize; 4] = [const { AtomicUsize::new(0) }; 4];
+
+/// A field of an object that counts: there is one more of its kind for as long as this lives.
+pub struct Live(Of);
+
+impl Live {
+    /// One more.
+    pub fn new(of: Of) -> Self {
+        count(of).fetch_add(1, Ordering::Relaxed);
+        Live(of)
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        count(self.0).fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn count(of: Of) -> &'static AtomicUsize {
+    let [interpreters, workers, environments, proxies] = &COUNTS;
+    match of {
+        Of::Interpreter => interpreters,
+        Of::Worker => workers,
+        Of::Environment => environments,
+        Of::Proxy => proxies,
+    }
+}
+
+/// What lives in this VM.
+#[derive(NifMap, Default)]
+#[rustler(encode)]
+struct Resources {
+    /// Resources of interpreters; what their tasks share; handles of environments, and stand-ins for them.
+    interpreters: usize,
+    workers: usize,
+    environments: usize,
+    proxies: usize,
+    /// In the tables of the interpreters that are registered: requests that wait, requests to be cancelled, processes that
+    /// are watched, environments that Python keeps.
+    registered: usize,
+    pending: usize,
+    cancelling: usize,
+    watched: usize,
+    alive: usize,
+}
+
+/// How much of each kind lives.
+#[rustler::nif(schedule = "DirtyIo")]
+fn resources_count() -> Resources {
+    let own = |of| count(of).load(Ordering::Relaxed);
+    let mut resources = Resources {
+        interpreters: own(Of::Interpreter),
+        workers: own(Of::Worker),
+        environments: own(Of::Environment),
+        proxies: own(Of::Proxy),
+        ..Resources::default()
+    };
+    for interpreter in registry::all() {
+        let news = &interpreter.worker.sink;
+        resources.registered += 1;
+        resources.pending += news.pending.len();
+        resources.cancelling += news.cancelling.len();
+        resources.watched += news.watched.len();
+        resources.alive += news.alive.len();
+    }
+    resources
+}
