@@ -2,6 +2,8 @@ defmodule Snex.BadInputTest do
   # Not async: it counts descriptors and memory of this VM.
   use Snex.Case
 
+  alias Snex.Figures
+
   @moduletag :capture_log
 
   # Each row: what is fed, as a function of the interpreter that asserts what comes of it. Fed again and again while others
@@ -21,12 +23,7 @@ defmodule Snex.BadInputTest do
   """
 
   setup_all do
-    # Atoms of modules that are loaded meanwhile are no leak.
-    for {app, _, _} <- Application.loaded_applications(),
-        module <- Application.spec(app, :modules),
-        do: Code.ensure_loaded(module)
-
-    :ok
+    Figures.load_modules()
   end
 
   setup do
@@ -324,19 +321,9 @@ defmodule Snex.BadInputTest do
   defp feed(inp, rounds \\ 20, row) do
     # What is loaded and cached the first time is no leak.
     beside_neighbours(inp, 2, row)
-    eventually(fn -> match?(%{environments: 0, in_flight: 0}, figures(inp)) end, 1_000)
-    before = figures(inp)
+    before = Figures.rest!([inp])
     beside_neighbours(inp, rounds, row)
-
-    eventually(fn -> Map.drop(figures(inp), [:memory]) == Map.drop(before, [:memory]) end, 1_000, fn ->
-      "before: #{inspect(before)}\nafter: #{inspect(figures(inp))}"
-    end)
-
-    for {whose, bytes} <- figures(inp).memory do
-      assert bytes - before.memory[whose] < @slack,
-             "#{whose} has grown by #{bytes - before.memory[whose]} bytes"
-    end
-
+    Figures.assert_same(before, Figures.settle(before, [inp]), @slack)
     refute_received _
   end
 
@@ -377,22 +364,5 @@ defmodule Snex.BadInputTest do
     after
       0 -> go_on(env, number, round + 1)
     end
-  end
-
-  defp figures(inp) do
-    info = Interpreter.info(inp)
-    for process <- Process.list(), do: :erlang.garbage_collect(process)
-
-    %{
-      in_flight: info.requests_in_flight,
-      environments: info.environments,
-      queued: info.queued,
-      descriptors: length(File.ls!("/proc/self/fd")),
-      pythons_descriptors: length(File.ls!("/proc/#{info.os_pid}/fd")),
-      pythons_threads: length(File.ls!("/proc/#{info.os_pid}/task")),
-      processes: length(Process.list()),
-      atoms: :erlang.system_info(:atom_count),
-      memory: %{vm: :erlang.memory(:total), python: info.memory}
-    }
   end
 end

@@ -16,12 +16,20 @@ defmodule Snex.Peer do
   Only in modules that are not `async`: pids that Python holds belong to a node of another name afterwards.
   """
   def start_distribution! do
+    become_node!()
+    ExUnit.Callbacks.on_exit(&Node.stop/0)
+  end
+
+  @doc """
+  Makes this VM a node, outside of tests.
+  """
+  def become_node! do
     start_epmd!()
     name = :"snex-#{System.pid()}@#{@host}"
 
     case Node.start(name, :longnames) do
       {:ok, _pid} ->
-        ExUnit.Callbacks.on_exit(&Node.stop/0)
+        :ok
 
       {:error, reason} ->
         flunk(
@@ -43,10 +51,19 @@ defmodule Snex.Peer do
   Starts a node with Snex on it, which is stopped after the test, or the tests of the module where `setup_all` calls it. Returns its name and the process that controls it.
   """
   def start_node! do
+    {node, control} = launch!(:peer.random_name(~c"snex"))
+    ExUnit.Callbacks.on_exit(fn -> stop_node(control) end)
+    {node, control}
+  end
+
+  @doc """
+  Starts a node with Snex on it, outside of tests: whoever calls this stops it.
+  """
+  def launch!(name) do
     paths = for path <- :code.get_path(), path != ~c".", arg <- [~c"-pa", path], do: arg
 
     options = %{
-      name: :peer.random_name(~c"snex"),
+      name: name,
       host: String.to_charlist(@host),
       longnames: true,
       connection: :standard_io,
@@ -56,7 +73,6 @@ defmodule Snex.Peer do
 
     case :peer.start(options) do
       {:ok, control, node} ->
-        ExUnit.Callbacks.on_exit(fn -> stop_node(control) end)
         {:ok, _apps} = :peer.call(control, :application, :ensure_all_started, [:snex], 60_000)
         assert Node.connect(node), "#{node} has started, but does not answer this node"
         {node, control}

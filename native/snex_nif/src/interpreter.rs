@@ -37,13 +37,20 @@ pub struct Interpreter {
 impl Resource for Interpreter {
     const IMPLEMENTS_DOWN: bool = true;
 
-    /// The owner died, or a caller. An owner that stopped its worker before is only forgotten.
+    /// The owner died, or its output process, or a caller. An owner that stopped its worker before is only forgotten.
     fn down<'a>(&'a self, _env: Env<'a>, pid: LocalPid, _monitor: Monitor) {
         let news = &self.worker.sink;
         if pid == news.owner {
+            // The last reference may be that of the registry, and with it goes all that is monitored.
             let interpreter = registry::remove(pid);
+            // Linked to the owner.
+            news.close_output();
             fail_and_stop(Arc::clone(&self.worker), Down::OwnerGone, ORPHAN_GRACE);
             drop(interpreter);
+            return;
+        }
+        if pid == news.output {
+            news.close_output();
             return;
         }
         news.watched.remove(pid);
@@ -202,6 +209,9 @@ fn interpreter_start<'a>(env: Env<'a>, options: StartOptions<'a>) -> Term<'a> {
     runtime.spawn(environment::forget_dropped(Arc::downgrade(&worker), dropped));
     let interpreter = ResourceArc::new(Interpreter { worker, _live: Live::new(Of::Interpreter) });
     registry::insert(owner, interpreter.clone());
+    if env.monitor(&interpreter, &options.output).is_none() {
+        interpreter.worker.sink.close_output();
+    }
     if env.monitor(&interpreter, &owner).is_none() {
         // Killed in this very moment: there will be no call of `down`.
         registry::remove(owner);

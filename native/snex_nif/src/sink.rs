@@ -95,6 +95,12 @@ impl News {
         OwnedEnv::new().send_and_clear(to, |env| message.encode(env)).is_ok()
     }
 
+    /// Nobody prints any more what Python prints outside of calls, or logs: it need not wait for that.
+    pub fn close_output(&self) {
+        self.unread.iter().for_each(Semaphore::close);
+        self.logged.close();
+    }
+
     fn remember(&self, errors: &[u8]) {
         let mut last = self.last_errors.lock().unwrap_or_else(PoisonError::into_inner);
         let fresh = errors.get(errors.len().saturating_sub(LAST_ERRORS)..).unwrap_or_default();
@@ -226,8 +232,7 @@ impl Sink for News {
         let last = self.last_errors.lock().unwrap_or_else(PoisonError::into_inner);
         end.stderr = last.iter().copied().chain(end.stderr).collect();
         drop(last);
-        self.unread.iter().for_each(Semaphore::close);
-        self.logged.close();
+        self.close_output();
         let down = Down::Ended(end);
         self.pending.fail_all(down.clone());
         self.tell(&self.owner, (atoms::snex_ended(), down));
