@@ -22,6 +22,6 @@ defmodule Snex.MixProject do
     [extra_applications: [:logger]]
   end
 
-  defp elixirc_paths(:test), do: ["lib", "test/support"]
+  defp elixirc_paths(:test), do: ["lib", "test/support", "test/soak"]
   defp elixirc_paths(_env), do: ["lib"]
 end

@@ -1,0 +1,160 @@
+defmodule Snex.Soak.Ledger do
+  @moduledoc """
+  The books: each call is written down before it is sent, and taken out exactly once when it ends.
+
+  Owned by the node that conducts, in tables of this process. Callers of that node write by themselves, for whoever is dead
+  writes nothing any more. Callers of other nodes send messages to this process, which come before the news of their death.
+  """
+
+  use GenServer
+
+  @open :snex_soak_open
+  @totals :snex_soak_totals
+  @effects :snex_soak_effects
+  @numbers :snex_soak_numbers
+
+  @type outcome() :: :answered | {:failed, cause :: String.t()} | :wrong
+
+  def start_link, do: GenServer.start_link(__MODULE__, nil, name: __MODULE__)
+
+  @doc """
+  Notes that the calling process makes calls, and that these end with it. `home` is the node with the books.
+  """
+  def enter(home), do: GenServer.call({__MODULE__, home}, {:enter, self()}, :infinity)
+
+  @doc """
+  Writes down a call that is about to be sent. Returns its number, which nothing else has.
+  """
+  @spec open(node(), atom()) :: pos_integer()
+  def open(home, kind) when home == node(), do: write(self(), kind)
+  def open(home, kind), do: GenServer.call({__MODULE__, home}, {:open, self(), kind}, :infinity)
+
+  @doc """
+  Takes out a call that has ended.
+  """
+  @spec close(node(), pos_integer(), outcome()) :: :ok
+  def close(home, number, outcome) when home == node(), do: take(number, outcome)
+
+  def close(home, number, outcome),
+    do: GenServer.call({__MODULE__, home}, {:close, number, outcome}, :infinity)
+
+  @doc """
+  Notes that something happened which must not: `what` is one of the rows of the report, `detail` a text.
+  """
+  def blame(home, what, detail), do: GenServer.call({__MODULE__, home}, {:blame, what, detail}, :infinity)
+
+  @doc """
+  Counts a fault that was injected, or anything else that the report names.
+  """
+  def count(home, what), do: GenServer.call({__MODULE__, home}, {:count, what}, :infinity)
+
+  # ---- Called by Python ------------------------------------------------------------------------
+
+  @doc """
+  What Python calls for the sake of a request. Seen twice, it was called twice.
+  """
+  def effect(number) do
+    :ets.update_counter(@effects, number, 1, {number, 0})
+    {:seen, number}
+  end
+
+  @doc """
+  How often Python has called `effect/1` for a request.
+  """
+  def effects(home, number) when home == node(), do: :ets.lookup_element(@effects, number, 2, 0)
+  def effects(home, number), do: GenServer.call({__MODULE__, home}, {:effects, number}, :infinity)
+
+  # ---- The end -------------------------------------------------------------------------------------
+
+  @doc """
+  Every call that does not end within `patience` ms from now on is lost: whoever made it lives, and waits.
+  """
+  def close_lost(patience) do
+    cond do
+      :ets.info(@open, :size) == 0 ->
+        :ok
+
+      patience <= 0 ->
+        for {number, _caller, kind, sent} <- :ets.tab2list(@open) do
+          age = System.monotonic_time(:millisecond) - sent
+          detail = "call #{number} (#{kind}) has not returned for #{age} ms"
+          GenServer.call(__MODULE__, {:blame, :lost, detail}, :infinity)
+          # It may yet return, when its interpreter is stopped.
+          :ets.update_element(@open, number, {3, :lost})
+        end
+
+      true ->
+        Process.sleep(10)
+        close_lost(patience - 10)
+    end
+  end
+
+  @doc """
+  All counts so far, and up to ten details of each thing that must not happen.
+  """
+  def totals do
+    doubled = :ets.select_count(@effects, [{{:_, :"$1"}, [{:>, :"$1", 1}], [true]}])
+    {Map.new(:ets.tab2list(@totals)), GenServer.call(__MODULE__, :details), doubled}
+  end
+
+  # ---- The process -----------------------------------------------------------------------------------
+
+  @impl GenServer
+  def init(nil) do
+    for table <- [@open, @totals, @effects],
+        do: :ets.new(table, [:named_table, :public, write_concurrency: true])
+
+    :persistent_term.put(@numbers, :atomics.new(1, []))
+    {:ok, %{}}
+  end
+
+  @impl GenServer
+  def handle_call({:enter, caller}, _from, details) do
+    Process.monitor(caller)
+    {:reply, :ok, details}
+  end
+
+  def handle_call({:open, caller, kind}, _from, details), do: {:reply, write(caller, kind), details}
+  def handle_call({:close, number, outcome}, _from, details), do: {:reply, take(number, outcome), details}
+  def handle_call({:effects, number}, _from, details), do: {:reply, effects(node(), number), details}
+  def handle_call(:details, _from, details), do: {:reply, details, details}
+
+  def handle_call({:count, what}, _from, details) do
+    bump({:fault, what})
+    {:reply, :ok, details}
+  end
+
+  def handle_call({:blame, what, detail}, _from, details) do
+    bump({:blame, what})
+    {:reply, :ok, Map.update(details, what, [detail], &Enum.take([detail | &1], 10))}
+  end
+
+  @impl GenServer
+  def handle_info({:DOWN, _reference, :process, caller, reason}, details) do
+    why = if reason == :noconnection, do: "its node killed", else: "its caller killed"
+    for [number] <- :ets.match(@open, {:"$1", caller, :_, :_}), do: take(number, {:failed, why})
+    {:noreply, details}
+  end
+
+  defp write(caller, kind) do
+    number = :atomics.add_get(:persistent_term.get(@numbers), 1, 1)
+    :ets.insert(@open, {number, caller, kind, System.monotonic_time(:millisecond)})
+    bump({:sent, kind})
+    number
+  end
+
+  defp take(number, outcome) do
+    case :ets.take(@open, number) do
+      [{_number, _caller, :lost, _sent}] -> :ok
+      [_row] -> bump({:ended, outcome})
+      [] -> bump({:blame, :marked_twice})
+    end
+
+    :ok
+  end
+
+  defp bump(what) do
+    :ets.update_counter(@totals, what, 1, {what, 0})
+    :ok
+  end
+end

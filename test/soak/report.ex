@@ -1,0 +1,88 @@
+defmodule Snex.Soak.Report do
+  @moduledoc """
+  What came of a run, as a table and as JSON, and whether it is good.
+  """
+
+  alias Snex.Figures
+
+  # By which memory may differ: see test/snex/leaks_test.exs. The tables of the ledger are gone by then.
+  @slack 32 * 1024 * 1024
+
+  @doc """
+  Prints and writes the report. Returns the exit status: 0 when everything that must be 0 is.
+  """
+  def write(run) do
+    sent = for {{:sent, kind}, n} <- run.totals, into: %{}, do: {kind, n}
+    failed = for {{:ended, {:failed, cause}}, n} <- run.totals, into: %{}, do: {cause, n}
+    faults = for {{:fault, kind}, n} <- run.totals, into: %{}, do: {kind, n}
+    answered = Map.get(run.totals, {:ended, :answered}, 0)
+    wrong = Map.get(run.totals, {:ended, :wrong}, 0)
+    lost = blamed(run, :lost)
+    all = sum(sent)
+
+    zero = %{
+      "lost" => lost,
+      "answered twice" => blamed(run, :twice) + run.doubled,
+      "wrong answers" => max(wrong, blamed(run, :wrong)),
+      "marked twice" => blamed(run, :marked_twice),
+      "unaccounted for" => all - answered - wrong - lost - sum(failed),
+      "processes left" => length(run.left),
+      "figures that differ" => length(different(run))
+    }
+
+    good? = Enum.all?(zero, fn {_what, n} -> n == 0 end)
+
+    IO.puts([
+      section("calls sent: #{all}", sent),
+      section("answered: #{answered}; failed: #{sum(failed)}, by cause", failed),
+      section("faults: #{sum(faults)}", faults),
+      section("must be 0", zero),
+      for({what, details} <- run.details, detail <- Enum.reverse(details), do: "  #{what}: #{detail}\n"),
+      for({pid, command} <- run.left, do: "  left: #{pid} #{inspect(command)}\n"),
+      for(what <- different(run), do: "  differs: #{what}\n"),
+      "\n",
+      Figures.table([["", "before", "after"] | Figures.rows(run.before, run.now)])
+    ])
+
+    path =
+      Figures.write!("soak", %{
+        minutes: run.minutes,
+        seed: run.seed,
+        ms: run.ms,
+        sent: sent,
+        calls: all,
+        answered: answered,
+        failed: failed,
+        faults: faults,
+        must_be_0: zero,
+        details: run.details,
+        before: run.before,
+        after: run.now
+      })
+
+    IO.puts("written to #{path}")
+
+    IO.puts(
+      if good?,
+        do: "everything is accounted for",
+        else: "NOT GOOD; repeat the choices with --seed #{run.seed}"
+    )
+
+    if good?, do: 0, else: 1
+  end
+
+  defp blamed(run, what), do: Map.get(run.totals, {:blame, what}, 0)
+
+  defp sum(counts), do: counts |> Map.values() |> Enum.sum()
+
+  defp section(title, counts) do
+    rows = for {what, n} <- Enum.sort_by(counts, &elem(&1, 1), :desc), do: ["#{what}", "#{n}"]
+    ["\n", title, "\n", Figures.table(rows)]
+  end
+
+  defp different(%{before: before, now: now}) do
+    counts = for {what, n} <- now.counts, n != before.counts[what], do: what
+    memory = for {what, n} <- now.memory, n - before.memory[what] > @slack, do: what
+    counts ++ memory
+  end
+end

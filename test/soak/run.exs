@@ -1,0 +1,2 @@
+# Run it with bin/soak, which says how.
+Snex.Soak.main(System.argv())
