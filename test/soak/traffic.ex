@@ -67,6 +67,10 @@ defmodule Snex.Soak.Traffic do
   end
 
   @impl GenServer
+  # One that has lost a call gets on when its interpreter is stopped.
+  def handle_info({:soak_finished, _late}, state), do: {:noreply, state}
+  def handle_info(:out_of_patience, state), do: {:noreply, state}
+
   def handle_info({:DOWN, _reference, :process, pid, reason}, state) do
     {node, callers} = Map.pop!(state.callers, pid)
     state = %{state | callers: callers}
