@@ -19,6 +19,14 @@ defmodule Snex.Figures do
   # Attempts, 10 ms apart: threads that the runtime keeps for a while, and processes of the system, need time to go.
   @attempts 500
 
+  # Collects garbage in Python, and counts the dictionaries of environments that it keeps by itself.
+  @collect """
+  import gc
+  from snex._envs import Envs
+  gc.collect()
+  return sum(len(object._envs) for object in gc.get_objects() if type(object) is Envs)
+  """
+
   @doc """
   Loads what would be loaded the first time it is used: its atoms are no leak.
   """
@@ -35,12 +43,15 @@ defmodule Snex.Figures do
   """
   @spec take([pid()]) :: t()
   def take(interpreters \\ []) do
-    for inp <- interpreters, do: Snex.pyeval!(inp, "import gc; gc.collect()", timeout: 60_000)
+    kept = for inp <- interpreters, do: Snex.pyeval!(inp, @collect, timeout: 60_000)
     for process <- Process.list(), do: :erlang.garbage_collect(process)
     infos = for inp <- interpreters, do: Interpreter.info(inp)
 
     %{
-      counts: Enum.reduce(infos, vm_counts(), &Map.merge(python_counts(&1), &2, fn _, a, b -> a + b end)),
+      counts:
+        infos
+        |> Enum.zip_with(kept, &Map.put(python_counts(&1), "python: dictionaries kept", &2))
+        |> Enum.reduce(vm_counts(), &Map.merge(&1, &2, fn _, a, b -> a + b end)),
       memory: %{
         "vm: in use" => :erlang.memory(:total),
         "vm: resident" => resident("self"),
