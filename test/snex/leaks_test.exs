@@ -4,6 +4,7 @@ defmodule Snex.LeaksTest do
 
   alias Snex.Env
   alias Snex.Figures
+  alias Snex.Native
 
   # A few of each in every run, and as many as are promised with `mix test --only slow`. Prints the figures before and
   # after, and writes them to _build/reliability.
@@ -112,9 +113,25 @@ defmodule Snex.LeaksTest do
       Enum.reduce(caller..count//callers, %{}, fn n, done -> Map.update(done, one.(n, inp), 1, &(&1 + 1)) end)
     end
 
-    1..callers
-    |> Task.async_stream(work, max_concurrency: callers, timeout: :infinity)
-    |> Enum.reduce(%{}, fn {:ok, done}, all -> Map.merge(done, all, fn _, a, b -> a + b end) end)
+    test = self()
+
+    tasks =
+      for caller <- 1..callers do
+        Task.async(fn ->
+          done = work.(caller)
+          send(test, {:done, self()})
+          receive do: (:leave -> done)
+        end)
+      end
+
+    for %{pid: pid} <- tasks, do: assert_receive({:done, ^pid}, 1_800_000)
+    # Their end would take out what they have left behind.
+    eventually(fn -> match?(%{pending: 0, cancelling: 0}, Native.resources_count()) end, 1_000)
+    for %{pid: pid} <- tasks, do: send(pid, :leave)
+
+    tasks
+    |> Task.await_many(:infinity)
+    |> Enum.reduce(&Map.merge(&1, &2, fn _what, a, b -> a + b end))
   end
 
   # ---- Interpreters ------------------------------------------------------------------------

@@ -146,7 +146,7 @@ defmodule Snex.Figures do
         counts["os: processes"] == 2 * length(interpreters)
     end
 
-    Case.eventually(rest?, 1_000, fn -> inspect(take(interpreters), pretty: true) end)
+    Case.eventually(rest?, 300, fn -> inspect(take(interpreters), pretty: true) end)
 
     take(interpreters)
   end
