@@ -14,6 +14,7 @@
 
 mod launch;
 mod life;
+mod pipe_size;
 mod reader;
 mod streams;
 

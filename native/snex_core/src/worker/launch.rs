@@ -1,6 +1,6 @@
 //! From settings to running tasks.
 
-use super::{Command, Phase, Settings, Sink, Stream, Worker, life, reader, streams};
+use super::{Command, Phase, Settings, Sink, Stream, Worker, life, pipe_size, reader, streams};
 use crate::control::{self, ToWarden};
 use crate::frame::Kind;
 use crate::handshake;
@@ -15,11 +15,6 @@ use std::sync::atomic::AtomicI32;
 use std::sync::{Arc, Mutex};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc, watch};
-
-/// The size asked of the system for each pipe with frames. All pipes of one user count towards a limit of the system
-/// (64 MiB on Linux, see pipe(7)), beyond which new pipes get a single page: a megabyte each would exhaust it with 32 workers.
-#[cfg(target_os = "linux")]
-const PIPE_SIZE: i32 = 256 * 1024;
 
 /// The descriptors that frames travel over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,9 +59,7 @@ impl Pipe {
     }
 
     fn enlarge(self) -> Self {
-        // A system that refuses leaves the pipe as it is, and all works, only slower.
-        #[cfg(target_os = "linux")]
-        let _ = fcntl(&self.ours, FcntlArg::F_SETPIPE_SZ(PIPE_SIZE));
+        pipe_size::usual(&self.ours);
         self
     }
 }

@@ -162,6 +162,7 @@ impl Reader {
             room.copy_from_slice(arrived);
         }
         self.start += filled;
+        self.source.expect(length - filled);
         while filled < length {
             if filled == size {
                 size = length.min(size.saturating_mul(2));
@@ -173,6 +174,7 @@ impl Reader {
                 read => filled += read,
             }
         }
+        self.source.expect_no_more();
         Ok(body)
     }
 }

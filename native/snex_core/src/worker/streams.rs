@@ -1,5 +1,6 @@
 //! Bytes in and out of pipes: reading without blocking, the writer task, and the tasks that relay what Python prints.
 
+use super::pipe_size::{self, PipeSize};
 use super::{Phase, Sink, Stream, Worker};
 use nix::errno::Errno;
 use std::collections::VecDeque;
@@ -19,12 +20,23 @@ const TAIL: usize = 4 * 1024;
 /// The read end of a pipe.
 pub(super) struct Source {
     pipe: AsyncFd<OwnedFd>,
+    size: PipeSize,
 }
 
 impl Source {
     /// Must be called inside the runtime. `pipe` is non-blocking.
     pub(super) fn new(pipe: OwnedFd) -> io::Result<Self> {
-        Ok(Source { pipe: register(pipe, Interest::READABLE)? })
+        Ok(Source { pipe: register(pipe, Interest::READABLE)?, size: PipeSize::default() })
+    }
+
+    /// So many bytes are going to be read, as far as one can tell.
+    pub(super) fn expect(&mut self, bytes: usize) {
+        self.size.prepare(self.pipe.get_ref(), bytes);
+    }
+
+    /// They have been read.
+    pub(super) fn expect_no_more(&mut self) {
+        self.size.restore(self.pipe.get_ref());
     }
 
     /// Reads into `buffer`; 0 at end of file. Once the whole tree is gone, an empty pipe is at its end too: whoever may still
@@ -84,8 +96,13 @@ where
     B: AsRef<[u8]> + Send + 'static,
     S: Sink,
 {
+    let mut size = PipeSize::default();
     loop {
-        worker.queued.notified().await;
+        size.restore(pipe.get_ref());
+        tokio::select! {
+            () = worker.queued.notified() => {}
+            () = tokio::time::sleep(pipe_size::AGAIN), if size.is_large() => continue,
+        }
         loop {
             // Woken for the end, or for what has been written since. Without anything to write, nothing is learned about
             // the pipe, and it may have no news for ever.
@@ -97,6 +114,7 @@ where
                 if outbox.is_empty() {
                     break;
                 }
+                size.prepare(pipe.get_ref(), outbox.queued());
             }
             let mut ready = tokio::select! {
                 biased;
