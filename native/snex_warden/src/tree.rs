@@ -12,9 +12,14 @@ use snex_core::process_tree;
 /// warden adopts those).
 #[cfg(target_os = "linux")]
 pub fn signal(_leader: Pid, signal: Signal) {
-    for pid in process_tree::descendants(nix::unistd::getpid().as_raw()) {
+    let tree = process_tree::descendants(nix::unistd::getpid().as_raw());
+    if signal == Signal::SIGKILL {
+        process_tree::kill_all(&tree);
+        return;
+    }
+    for process in tree {
         // An error means that the process is gone already, or is not ours to signal; there is nobody else to try.
-        let _ = nix::sys::signal::kill(Pid::from_raw(pid), signal);
+        let _ = nix::sys::signal::kill(Pid::from_raw(process.pid), signal);
     }
 }
 

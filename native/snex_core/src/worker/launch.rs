@@ -5,14 +5,16 @@ use crate::control::{self, ToWarden};
 use crate::frame::Kind;
 use crate::handshake;
 use crate::outbox::Outbox;
+use crate::process_tree;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::unistd;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::process::Stdio;
-use std::sync::atomic::AtomicI32;
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc, watch};
 
@@ -98,6 +100,9 @@ where
     let theirs: Vec<BorrowedFd<'_>> =
         always.into_iter().chain(sometimes).map(|pipe| pipe.theirs.as_fd()).collect();
     settings.spec.descriptors = settings.transport.numbers().to_vec();
+    let mark = mark();
+    settings.spec.env.retain(|(name, _)| name != process_tree::MARK.as_bytes());
+    settings.spec.env.push((process_tree::MARK.into(), mark.clone().into()));
     let warden = spawn_warden(&settings)?;
     control::send_with(&warden, &ToWarden::Start(settings.spec), &theirs)?;
     warden.set_nonblocking(true)?;
@@ -133,8 +138,16 @@ where
         stdout: stdout
             .map(|source| runtime.spawn(streams::relay(Arc::clone(&worker), Stream::Stdout, source, phases))),
     };
-    runtime.spawn(life::live(Arc::clone(&worker), warden, orders, phase, tasks));
+    runtime.spawn(life::live(Arc::clone(&worker), warden, orders, phase, tasks, mark));
     Ok(worker)
+}
+
+/// What no other tree of this machine is marked with.
+fn mark() -> String {
+    static TREES: AtomicU64 = AtomicU64::new(0);
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let number = TREES.fetch_add(1, Ordering::Relaxed);
+    format!("{}-{}-{number}", std::process::id(), since_1970.as_nanos())
 }
 
 /// Starts a warden, with our socket to it as its standard input. The standard library uses `posix_spawn` as long as nothing
@@ -143,7 +156,8 @@ where
 fn spawn_warden(settings: &Settings) -> io::Result<UnixStream> {
     let (ours, theirs) = UnixStream::pair()?;
     let mut command = std::process::Command::new(&settings.warden);
-    command.stdin(Stdio::from(OwnedFd::from(theirs))).stdout(Stdio::null());
+    // Without the VM's variables: they are none of its business, and one may be the mark of a tree that the VM is part of.
+    command.env_clear().stdin(Stdio::from(OwnedFd::from(theirs))).stdout(Stdio::null());
     command.spawn().map_err(|error| {
         io::Error::new(
             error.kind(),

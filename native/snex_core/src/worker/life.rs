@@ -2,6 +2,7 @@
 
 use super::{Cause, Command, End, Phase, Sink, Worker};
 use crate::control::{self, Exit, FromWarden, ORPHAN_GRACE, ToWarden};
+use crate::process_tree;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -15,6 +16,16 @@ use tokio::time::Instant;
 
 /// How long a program may live on after it has closed its end of the pipe: time for an orderly exit, not more.
 const EXIT_TIME: Duration = Duration::from_secs(1);
+
+/// How long the processes of a tree without a warden are searched for: one that the kernel does not let die yet (a disk that
+/// does not answer) must not hold up the news for ever.
+const LOST_TIME: Duration = Duration::from_secs(5);
+
+/// A search may miss a process that forks and exits while it looks; several in a row hardly do.
+const EMPTY_SEARCHES: usize = 3;
+
+/// The pause between two such searches.
+const SEARCH_INTERVAL: Duration = Duration::from_millis(10);
 
 /// The tasks that write to the program and read from it.
 pub(super) struct Tasks {
@@ -43,6 +54,7 @@ pub(super) async fn live<B, S>(
     mut orders: mpsc::UnboundedReceiver<Command>,
     phase: watch::Sender<Phase>,
     tasks: Tasks,
+    mark: String,
 ) where
     B: AsRef<[u8]> + Send + 'static,
     S: Sink,
@@ -78,7 +90,9 @@ pub(super) async fn live<B, S>(
                 }
                 Some(FromWarden::Gone) => break,
                 None => {
-                    lost(&worker);
+                    // Not one that has been reaped: its number may be another's.
+                    let group = worker.pid().filter(|_| life.exit.is_none());
+                    let _ = tokio::task::spawn_blocking(move || end_lost(group, &mark)).await;
                     life.cause.get_or_insert(Cause::WardenLost);
                     break;
                 }
@@ -159,15 +173,21 @@ impl Life {
     }
 }
 
-/// Without its warden, Python is killed by the kernel (Linux). Its process group, which bears its id, gets the same here:
-/// there is nobody else left to end Python's own children.
-fn lost<B, S>(worker: &Worker<B, S>)
-where
-    B: AsRef<[u8]> + Send + 'static,
-    S: Sink,
-{
-    if let Some(pid) = worker.pid() {
-        let _ = nix::sys::signal::killpg(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+/// Ends a tree that has lost its warden. The kernel has killed the leader (Linux); its process group, which bears its id,
+/// gets the same here, since there is nobody else left to do it. What has left the group, and is nobody's child any more, is
+/// found by its mark (Linux).
+fn end_lost(group: Option<i32>, mark: &str) {
+    if let Some(group) = group {
+        let _ =
+            nix::sys::signal::killpg(nix::unistd::Pid::from_raw(group), nix::sys::signal::Signal::SIGKILL);
+    }
+    let deadline = Instant::now() + LOST_TIME;
+    let mut empty = 0;
+    while empty < EMPTY_SEARCHES && Instant::now() < deadline {
+        let left = process_tree::marked(mark);
+        process_tree::kill_all(&left);
+        empty = if left.is_empty() { empty + 1 } else { 0 };
+        std::thread::sleep(SEARCH_INTERVAL);
     }
 }
 
