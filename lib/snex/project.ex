@@ -14,7 +14,7 @@ defmodule Snex.Project do
   # find their Python by their own place, and `python!/1` puts right what Python insists on having absolute.
   @moduledoc false
 
-  alias Snex.Project.{Lock, Lockfile, Uv, Venv}
+  alias Snex.Project.{Lock, Lockfile, Private, Uv, Venv}
 
   @enforce_keys [
     :name,
@@ -80,7 +80,7 @@ defmodule Snex.Project do
   """
   @spec at_run_time(String.t(), keyword()) :: t()
   def at_run_time(toml, opts) do
-    root = Path.join(:filename.basedir(:user_cache, "snex"), "run_time")
+    root = Path.join(cache(), "run_time")
     name_by_content(%{new(nil, {:toml, toml}, Keyword.put(opts, :root, root)) | name: "python"})
   end
 
@@ -96,7 +96,17 @@ defmodule Snex.Project do
         name_by_content(%{project | root: root})
 
       true ->
-        name_by_content(%{project | root: :filename.basedir(:user_cache, "snex")})
+        name_by_content(%{project | root: cache()})
+    end
+  end
+
+  # What lies there is run: nobody else is to write there, or to see what is used.
+  defp cache, do: :filename.basedir(:user_cache, "snex")
+
+  defp guard(project) do
+    if project.root == cache() or Path.dirname(project.root) == cache() do
+      Private.make!(cache())
+      Private.make!(project.root)
     end
   end
 
@@ -140,6 +150,7 @@ defmodule Snex.Project do
   @spec install(t()) :: :ok | {:error, String.t()}
   def install(project) do
     if stale?(project) do
+      guard(project)
       # Another VM may have finished the work while this one waited for the lock.
       Lock.with_lock(dir(project) <> ".lock", "the Python environment of #{project.name}", fn ->
         if stale?(project), do: make(project), else: :ok

@@ -40,7 +40,7 @@ defmodule Mix.Tasks.Snex.Uv do
     toml = Path.join(folder, "pyproject.toml")
 
     try do
-      File.mkdir_p!(folder)
+      Project.Private.make!(folder)
       File.write!(toml, old)
       lock = project.lock || Path.join(Project.dir(project), "uv.lock")
       if File.exists?(lock), do: File.cp!(lock, Path.join(folder, "uv.lock"))

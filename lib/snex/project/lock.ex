@@ -6,6 +6,8 @@ defmodule Snex.Project.Lock do
   # between containers or machines that share the folder.
   @moduledoc false
 
+  alias Snex.Project.Private
+
   @beat 1_000
   @poll 200
   @abandoned_after 5_000
@@ -41,7 +43,7 @@ defmodule Snex.Project.Lock do
   end
 
   defp acquire(path, what) do
-    with {:error, :eexist} <- File.mkdir(path) do
+    with {:error, :eexist} <- Private.make(path) do
       wait(path, what, touched(path), now(), false)
     else
       :ok -> :ok
@@ -55,7 +57,7 @@ defmodule Snex.Project.Lock do
     Process.sleep(@poll)
 
     cond do
-      File.mkdir(path) == :ok ->
+      Private.make(path) == :ok ->
         :ok
 
       touched(path) != seen ->
