@@ -75,6 +75,9 @@ defmodule Snex.Interpreter do
   @typedoc "An interpreter process: a pid or anything else that names a `GenServer`."
   @type server() :: GenServer.server()
 
+  @typedoc "Environment variables."
+  @type variables() :: %{optional(String.t()) => String.t()}
+
   @typedoc "Turns a Python and its arguments into what is executed."
   @type wrap_exec() ::
           (python :: String.t(), args :: [String.t()] -> {String.t(), [String.t()]})
@@ -93,7 +96,7 @@ defmodule Snex.Interpreter do
           {:python, String.t()}
           | {:wrap_exec, wrap_exec()}
           | {:cd, Path.t()}
-          | {:environment, %{optional(String.t()) => String.t()}}
+          | {:environment, variables() | {:only, variables()}}
           | {:python_path, python_path() | [python_path()]}
           | {:pyproject_toml, String.t()}
           | {:uv, String.t()}
@@ -134,7 +137,9 @@ defmodule Snex.Interpreter do
     * `:python` - path or name of the Python to run; the first of `python`, `python3` that is found by default
     * `:wrap_exec` - `fun(python, args)` or `{module, function, args}`, returns `{executable, args}` to run instead
     * `:cd` - working directory
-    * `:environment` - map of environment variables, added to those of the VM. `PYTHONPATH` is extended, not replaced
+    * `:environment` - map of environment variables, added to those of the VM. `PYTHONPATH` is extended, not replaced.
+      With `{:only, map}` Python gets those of the map and none of the VM's, which may hold secrets. Snex itself adds two
+      in either case: `PYTHONPATH`, to find its package, and `SNEX_TREE`, by which what Python started is found again
     * `:python_path` - folders with Python code of your own, which goes before other packages: a path, `{:my_app,
       "priv/python"}` for a folder of an application, or a list. Python loads a module once: after a change, restart the
       interpreter, or call `importlib.reload`

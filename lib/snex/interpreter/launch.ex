@@ -126,9 +126,12 @@ defmodule Snex.Interpreter.Launch do
     end
   end
 
-  defp environment(variables, python_path) do
-    variables = Map.merge(System.get_env(), variables)
+  defp environment({:only, variables}, python_path), do: with_path(variables, python_path)
 
+  defp environment(variables, python_path),
+    do: System.get_env() |> Map.merge(variables) |> with_path(python_path)
+
+  defp with_path(variables, python_path) do
     variables
     |> Map.put("PYTHONPATH", pythonpath(python_path, variables["PYTHONPATH"]))
     |> Map.to_list()

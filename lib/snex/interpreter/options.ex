@@ -131,13 +131,12 @@ defmodule Snex.Interpreter.Options do
   defp check!(:cd, value) when is_binary(value) or is_list(value),
     do: IO.chardata_to_string(value)
 
-  defp check!(:environment, value) when is_map(value) do
-    for {name, text} <- value, not (is_binary(name) and is_binary(text)) do
-      raise ArgumentError,
-            "expected :environment to map strings to strings, got: #{inspect({name, text})}"
-    end
+  defp check!(:environment, value) when is_map(value), do: variables!(value)
+  defp check!(:environment, {:only, value}) when is_map(value), do: {:only, variables!(value)}
 
-    value
+  defp check!(:environment, other) do
+    raise ArgumentError,
+          "expected :environment to be a map of variables or {:only, map}, got: #{inspect(other)}"
   end
 
   defp check!(:init_script, nil), do: nil
@@ -181,6 +180,28 @@ defmodule Snex.Interpreter.Options do
   defp folder!(other) do
     raise ArgumentError,
           "expected :python_path to be a folder, {application, folder}, or a list of these, got: #{inspect(other)}"
+  end
+
+  # What the system has no way to pass on is refused here, where it can be named.
+  defp variables!(variables) do
+    for {name, text} <- variables do
+      cond do
+        not (is_binary(name) and is_binary(text)) ->
+          raise ArgumentError,
+                "expected :environment to map strings to strings, got: #{inspect({name, text})}"
+
+        name == "" or String.contains?(name, ["=", "\0"]) ->
+          raise ArgumentError, "no environment variable can be named #{inspect(name)}"
+
+        String.contains?(text, "\0") ->
+          raise ArgumentError, "the environment variable #{name} cannot have a NUL in its value"
+
+        true ->
+          :ok
+      end
+    end
+
+    variables
   end
 
   defp limits!(limits) do

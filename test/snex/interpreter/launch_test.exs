@@ -118,6 +118,55 @@ defmodule Snex.Interpreter.LaunchTest do
       assert Snex.pyeval(inp, code) == {:ok, {"/", "snake", System.fetch_env!("HOME")}}
     end
 
+    # What the program itself is given: Python may add to that, as for its locale.
+    defp given_environment(opts) do
+      path = tmp_path("environ")
+      script = "cat /proc/self/environ >'#{path}'; exec \"$0\" \"$@\""
+      # The shell is the same for all; it adds nothing before it has read its own environment.
+      wrap = fn python, args -> {"env", ["sh", "-c", script, python | args]} end
+      inp = start_interpreter!([wrap_exec: wrap] ++ opts)
+      assert Snex.pyeval(inp, "return 1") == {:ok, 1}
+
+      for entry <- path |> File.read!() |> String.split("\0", trim: true),
+          do: List.to_tuple(String.split(entry, "=", parts: 2))
+    end
+
+    test "withhold the variables of the VM with {:only, map}; Snex adds PYTHONPATH and SNEX_TREE" do
+      own = Application.app_dir(:snex, "priv/python")
+      path = System.fetch_env!("PATH")
+
+      for {only, pythonpath} <- [
+            {%{"PATH" => path}, own},
+            {%{"PATH" => path, "ANIMAL" => "snake"}, own},
+            {%{"PATH" => path, "PYTHONPATH" => "/somewhere/else"}, own <> ":/somewhere/else"}
+          ] do
+        given = Map.new(given_environment(environment: {:only, only}))
+        assert {mark, given} = Map.pop!(given, "SNEX_TREE")
+        assert mark =~ ~r/^\d+-\d+-\d+$/
+        # The shell's own.
+        assert Map.drop(given, ["PWD", "OLDPWD", "SHLVL", "_"]) == Map.put(only, "PYTHONPATH", pythonpath)
+      end
+
+      assert Map.new(given_environment([]))["HOME"] == System.fetch_env!("HOME")
+    end
+
+    test "start a Python without any variable of the VM, nor of anybody" do
+      {_name, python} = hd(pythons())
+      # What is on PATH may be a script that sets variables of its own.
+      {executable, 0} = System.cmd(python, ["-c", "import sys; print(sys.executable)"])
+      inp = start_interpreter!(python: String.trim(executable), environment: {:only, %{}})
+      code = "import os; return sorted(os.environ)"
+      assert {:ok, names} = Snex.pyeval(inp, code)
+      # Python sets the last one itself when it finds no locale.
+      assert names -- ["LC_CTYPE"] == ["PYTHONPATH", "SNEX_TREE"]
+    end
+
+    test "keep the VM's variables from the warden too, whose environment Python may read" do
+      inp = start_interpreter!()
+      code = "import os; return open(f'/proc/{os.getppid()}/environ').read()"
+      assert Snex.pyeval(inp, code) == {:ok, ""}
+    end
+
     test "extend PYTHONPATH, and do not replace it" do
       inp = start_interpreter!(environment: %{"PYTHONPATH" => "/somewhere/else"})
       {:ok, path} = Snex.pyeval(inp, "import sys; return sys.path")

@@ -51,7 +51,6 @@ defmodule Snex.Interpreter.OptionsTest do
     for {name, value} <- [
           python: 17,
           wrap_exec: fn -> :ok end,
-          environment: [],
           init_script_timeout: -1,
           sync_start?: nil,
           eager_polyfill?: 1,
@@ -69,6 +68,24 @@ defmodule Snex.Interpreter.OptionsTest do
 
     assert_raise ArgumentError, ~r/:environment to map strings to strings, got: {"A", 1}/, fn ->
       Interpreter.start_link(environment: %{"A" => 1})
+    end
+
+    assert_raise ArgumentError, ~r/:environment to map strings to strings, got: {:a, "1"}/, fn ->
+      Interpreter.start_link(environment: {:only, %{a: "1"}})
+    end
+
+    for wrong <- [[], {:only, [{"A", "1"}]}, {:without, %{}}, {:only, nil}] do
+      message = "expected :environment to be a map of variables or {:only, map}, got: #{inspect(wrong)}"
+      assert_raise ArgumentError, message, fn -> Interpreter.start_link(environment: wrong) end
+    end
+
+    for name <- ["", "A=B", "A\0"], variables = %{name => "1"}, option <- [variables, {:only, variables}] do
+      message = "no environment variable can be named #{inspect(name)}"
+      assert_raise ArgumentError, message, fn -> Interpreter.start_link(environment: option) end
+    end
+
+    assert_raise ArgumentError, "the environment variable A cannot have a NUL in its value", fn ->
+      Interpreter.start_link(environment: %{"A" => "1\0"})
     end
 
     assert_raise ArgumentError, ~r/:init_script to be a string or a Snex.Code, got: :x/, fn ->
