@@ -6,19 +6,22 @@ defmodule Snex.OtherVM do
   import ExUnit.Assertions
 
   @doc """
-  Runs Elixir code in a VM of its own. The code tells the test with `tell.(term)`; `await/1` receives that.
+  Runs Elixir code in a VM of its own. The code tells the test with `tell.(term)`; `await/1` receives that. With
+  `through: [program | args]` that program gets the command to run at its end.
   """
-  def start(code) do
+  def start(code, opts \\ []) do
     prelude = "tell = fn term -> IO.puts(\"told:\" <> Base.encode64(:erlang.term_to_binary(term))) end\n"
     ebins = Enum.flat_map([:snex], &["-pa", Application.app_dir(&1, "ebin")])
+    elixir = System.find_executable("elixir")
+    [program | args] = Keyword.get(opts, :through, []) ++ [elixir | ebins] ++ ["-e", prelude <> code]
 
     port =
-      Port.open({:spawn_executable, System.find_executable("elixir")}, [
+      Port.open({:spawn_executable, System.find_executable(program)}, [
         :binary,
         :exit_status,
         :stderr_to_stdout,
         line: 100_000,
-        args: ebins ++ ["-e", prelude <> code]
+        args: args
       ])
 
     {port, []}
@@ -29,9 +32,14 @@ defmodule Snex.OtherVM do
   """
   def await({port, _} = vm) do
     receive do
-      {^port, {:data, {:eol, "told:" <> encoded}}} -> :erlang.binary_to_term(Base.decode64!(encoded))
-      {^port, {:data, {:eol, line}}} -> log(vm, line)
-      {^port, {:exit_status, status}} -> flunk("the other VM exited with status #{status}")
+      {^port, {:data, {:eol, "told:" <> encoded}}} ->
+        :erlang.binary_to_term(Base.decode64!(String.trim(encoded)))
+
+      {^port, {:data, {:eol, line}}} ->
+        log(vm, line)
+
+      {^port, {:exit_status, status}} ->
+        flunk("the other VM exited with status #{status}")
     after
       60_000 -> flunk("the other VM says nothing")
     end
