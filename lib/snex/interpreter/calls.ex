@@ -29,7 +29,7 @@ defmodule Snex.Interpreter.Calls do
 
   defp loop(interpreter, decoding) do
     receive do
-      {:snex_call, :send, id, body} ->
+      {:snex_call, :send, id, body, nil} ->
         answer(interpreter, id, fn ->
           {to, data} = decode!(body, decoding)
           send(to, data)
@@ -38,12 +38,12 @@ defmodule Snex.Interpreter.Calls do
 
         loop(interpreter, decoding)
 
-      {:snex_call, :call, id, body} ->
-        spawn(fn -> answer(interpreter, id, fn -> apply!(decode!(body, decoding)) end) end)
+      {:snex_call, :call, id, body, arity} ->
+        spawn(fn -> answer(interpreter, id, fn -> apply!(decode!(body, decoding), arity) end) end)
         loop(interpreter, decoding)
 
-      {:snex_call, :cast, _id, body} ->
-        spawn(fn -> apply!(decode!(body, decoding)) end)
+      {:snex_call, :cast, _id, body, arity} ->
+        spawn(fn -> apply!(decode!(body, decoding), arity) end)
         loop(interpreter, decoding)
 
       {:snex_call, :refused, 0, message} ->
@@ -66,7 +66,14 @@ defmodule Snex.Interpreter.Calls do
     end
   end
 
-  defp apply!({node, module, function, args, options}) do
+  # `allowed` is the number of arguments for which the call has passed `:allow`; nil where all may be called.
+  defp apply!({_node, module, function, args, _options}, allowed)
+       when allowed != nil and length(args) != allowed do
+    raise ArgumentError,
+          "#{Exception.format_mfa(module, function, length(args))} is not among the functions that Python may call"
+  end
+
+  defp apply!({node, module, function, args, options}, _allowed) do
     value =
       if node in [nil, node()],
         do: apply(module, function, args),

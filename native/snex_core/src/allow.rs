@@ -44,17 +44,21 @@ pub enum Refusal {
 
 impl Allow {
     /// Checks the body of a `CALL` or `CAST` frame: `{node, module, function, args, options}` as an external term.
+    /// Returns the number of arguments that is allowed, where it matters. Whoever decodes the body has to see that there are as
+    /// many: a list may be written in several parts, one as the tail of the other, and only its first part is looked at.
     ///
     /// # Errors
     /// [`Refusal`]
-    pub fn check(&self, body: &[u8]) -> Result<(), Refusal> {
-        let Allow::Only(rules) = self else { return Ok(()) };
+    pub fn check(&self, body: &[u8]) -> Result<Option<u32>, Refusal> {
+        let Allow::Only(rules) = self else { return Ok(None) };
         let (module, function, arity) = callee(body).ok_or(Refusal::Malformed)?;
-        let allowed = rules.contains(&Rule::Module(module.to_vec()))
+        if rules.contains(&Rule::Module(module.to_vec()))
             || rules.contains(&Rule::Function(module.to_vec(), function.to_vec()))
-            || rules.contains(&Rule::Arity(module.to_vec(), function.to_vec(), arity));
-        if allowed {
-            return Ok(());
+        {
+            return Ok(None);
+        }
+        if rules.contains(&Rule::Arity(module.to_vec(), function.to_vec(), arity)) {
+            return Ok(Some(arity));
         }
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let module = text(module);
@@ -125,14 +129,15 @@ mod tests {
         let (module, function) = (b"Elixir.Enum".to_vec(), b"map".to_vec());
         let map = call("Elixir.Enum", "map", TWO);
         let sum = call("Elixir.Enum", "sum", &[NIL]);
-        for rule in [
-            Rule::Module(module.clone()),
-            Rule::Function(module.clone(), function.clone()),
-            Rule::Arity(module.clone(), function.clone(), 2),
+        for (rule, arity) in [
+            (Rule::Module(module.clone()), None),
+            (Rule::Function(module.clone(), function.clone()), None),
+            (Rule::Arity(module.clone(), function.clone(), 2), Some(2)),
         ] {
-            assert_eq!(only(rule).check(&map), Ok(()));
+            assert_eq!(only(rule).check(&map), Ok(arity));
         }
-        assert_eq!(only(Rule::Module(module.clone())).check(&sum), Ok(()));
+        assert_eq!(only(Rule::Module(module.clone())).check(&sum), Ok(None));
+        assert_eq!(Allow::All.check(&map), Ok(None));
         for rule in [
             Rule::Module(b"Elixir.Enumerable".to_vec()),
             Rule::Function(module.clone(), b"mapp".to_vec()),

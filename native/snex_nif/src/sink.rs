@@ -138,20 +138,20 @@ impl Sink for News {
     }
 
     fn frame(&self, header: Header, Reply(body): Reply) -> Result<(), String> {
-        let call = match header.kind {
+        let (call, arity) = match header.kind {
             Kind::Result if self.create_atoms => return self.answer(header.id, atoms::result(), body),
             Kind::Result => return self.answer(header.id, atoms::result_safe(), body),
             Kind::Error => return self.answer(header.id, atoms::error(), body),
             Kind::Call | Kind::Cast => match self.allow.check(&body) {
-                Ok(()) if header.kind == Kind::Call => atoms::call(),
-                Ok(()) => atoms::cast(),
+                Ok(arity) if header.kind == Kind::Call => (atoms::call(), arity),
+                Ok(arity) => (atoms::cast(), arity),
                 Err(refusal) => {
                     let refused = (atoms::snex_call(), atoms::refused(), header.id, refusal.to_string());
                     self.tell(&self.calls, refused);
                     return Ok(());
                 }
             },
-            Kind::Send => atoms::send(),
+            Kind::Send => (atoms::send(), None),
             Kind::Cancelled => {
                 self.cancelling.noticed(header.id);
                 return Ok(());
@@ -159,7 +159,7 @@ impl Sink for News {
             other => return Err(format!("a frame of kind {other:?} after the handshake")),
         };
         let _ = OwnedEnv::new().send_and_clear(&self.calls, |env| {
-            (atoms::snex_call(), call, header.id, body.release(env).to_term(env))
+            (atoms::snex_call(), call, header.id, body.release(env).to_term(env), arity)
         });
         Ok(())
     }

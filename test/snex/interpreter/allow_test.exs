@@ -37,6 +37,42 @@ defmodule Snex.Interpreter.AllowTest do
       assert_raise ArgumentError, fn -> String.to_existing_atom(name) end
     end
 
+    @doc false
+    def count(_one), do: 1
+    @doc false
+    def count(_one, _two), do: 2
+
+    # A CALL with arguments `[1 | [2]]` in two parts, as the encoder never writes them.
+    @forged """
+    import asyncio
+    from snex import _client, _frame
+    from snex._client import outcome
+
+    def atom(name):
+        return b"w" + bytes([len(name)]) + name.encode()
+
+    names = atom("nil") + atom("Elixir.Snex.Interpreter.AllowTest") + atom("count")
+    body = b"\\x83h\\x05" + names + b"l\\0\\0\\0\\1a\\1" + tail + b"t\\0\\0\\0\\0"
+    answer = asyncio.get_running_loop().create_future()
+    _client.current().pass_on(_frame.CALL, [body], answer.set_result)
+    error, value = outcome(await answer)
+    return value if error is None else str(error)
+    """
+
+    test "holds for the number of arguments, however Python writes their list" do
+      proper = Serde.binary("j")
+      in_parts = Serde.binary("l" <> <<1::32>> <> "a" <> <<2>> <> "j")
+
+      inp = start_interpreter!(allow: [{__MODULE__, :count, 1}])
+      assert Snex.pyeval(inp, @forged, %{"tail" => proper}) == {:ok, 1}
+      assert {:ok, message} = Snex.pyeval(inp, @forged, %{"tail" => in_parts})
+      assert message =~ "Snex.Interpreter.AllowTest.count/2 is not among the functions that Python may call"
+
+      # Where it may be called, the same frame calls it.
+      inp = start_interpreter!(allow: [{__MODULE__, :count}])
+      assert Snex.pyeval(inp, @forged, %{"tail" => in_parts}) == {:ok, 2}
+    end
+
     test "has casts that it refuses logged" do
       inp = start_interpreter!(allow: :none)
       test = self()
