@@ -82,7 +82,8 @@ defmodule Snex.Error do
   # From the body of an ERROR frame.
   @spec from_python(binary()) :: t()
   def from_python(body) do
-    case decode(body) do
+    # Whatever `:atoms` says: it is made of text alone.
+    case decode(body, [:safe]) do
       {:ok, %{"code" => code, "reason" => reason} = map} when is_map_key(@codes, code) ->
         %__MODULE__{
           code: Map.fetch!(@codes, code),
@@ -108,7 +109,7 @@ defmodule Snex.Error do
   @doc false
   # A term from Python, decoded where it is needed: `binary_to_term` yields.
   @spec decode(binary(), [:safe]) :: {:ok, term()} | {:error, t()}
-  def decode(body, options \\ [])
+  def decode(body, options)
 
   # Python compresses nothing. Memory would be taken for whatever length such a term claims.
   def decode(<<131, 80, _::binary>> = body, _options) do

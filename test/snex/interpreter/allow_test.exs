@@ -73,6 +73,23 @@ defmodule Snex.Interpreter.AllowTest do
       assert Snex.pyeval(inp, @forged, %{"tail" => in_parts}) == {:ok, 2}
     end
 
+    test "refuses before an atom of the arguments is made" do
+      inp = start_interpreter!(allow: [{__MODULE__, :count, 1}])
+      name = "never_heard_of_#{System.unique_integer([:positive])}"
+
+      for call <- [
+            "Elixir.String.upcase(snex.Atom('#{name}'))",
+            "snex.call('Elixir.Snex.Interpreter.AllowTest', 'count', [1, snex.Atom('#{name}')])",
+            "snex.call('Elixir.Snex.Interpreter.AllowTest', '#{name}', [])",
+            "snex.call('erlang', 'abs', [-1], node='#{name}@nowhere')"
+          ] do
+        assert call(inp, call) =~ "is not among the functions that Python may call"
+      end
+
+      assert_raise ArgumentError, fn -> String.to_existing_atom(name) end
+      assert_raise ArgumentError, fn -> String.to_existing_atom(name <> "@nowhere") end
+    end
+
     test "has casts that it refuses logged" do
       inp = start_interpreter!(allow: :none)
       test = self()
@@ -113,6 +130,92 @@ defmodule Snex.Interpreter.AllowTest do
       assert reason =~ "names an atom that does not exist"
       assert_raise ArgumentError, fn -> String.to_existing_atom(name) end
       assert Snex.pyeval(inp, "return 1") == {:ok, 1}
+    end
+
+    # More than all that others may create meanwhile, and nearly as many as the VM holds at all.
+    @million 1_000_000
+    @new_atoms "[snex.Atom(f'{prefix}_{n}') for n in range(#{@million})]"
+
+    defp prefix, do: "never_heard_of_#{System.unique_integer([:positive])}"
+
+    defp no_new_atoms(fun) do
+      before = :erlang.system_info(:atom_count)
+      result = fun.()
+      assert :erlang.system_info(:atom_count) - before < 10_000
+      result
+    end
+
+    @doc false
+    def take(_value), do: nil
+
+    test ":existing holds against a million new atoms, in what Python returns, sends, calls with and logs" do
+      inp = start_interpreter!(atoms: :existing)
+
+      no_new_atoms(fn ->
+        assert {:error, %Error{code: :internal_error, reason: reason}} =
+                 Snex.pyeval(inp, "return #{@new_atoms}", %{"prefix" => prefix()}, timeout: 60_000)
+
+        assert reason =~ "names an atom that does not exist"
+        assert byte_size(reason) < 1_000
+        assert Snex.pyeval(inp, "return 1") == {:ok, 1}
+      end)
+
+      for code <- [
+            "await snex.send(test, #{@new_atoms})",
+            "await snex.call('Elixir.Snex.Interpreter.AllowTest', 'take', [#{@new_atoms}])"
+          ] do
+        no_new_atoms(fn ->
+          vars = %{"prefix" => prefix(), "test" => self()}
+
+          assert {:error, %Error{code: :python_runtime_error} = error} =
+                   Snex.pyeval(inp, code, vars, timeout: 60_000)
+
+          assert error.exception.type == "ElixirError"
+          assert error.reason =~ "names an atom that does not exist"
+          assert Snex.pyeval(inp, "return 1") == {:ok, 1}
+        end)
+      end
+
+      log =
+        capture_log(fn ->
+          no_new_atoms(fn ->
+            # Each new key of a log event's metadata would be one.
+            code = """
+            import logging
+            handler = snex.LoggingHandler(default_metadata={f"{prefix}_{n}": n for n in range(#{@million})})
+            logger = logging.getLogger(prefix)
+            logger.addHandler(handler)
+            logger.warning("hello")
+            """
+
+            assert Snex.pyeval(inp, code, %{"prefix" => prefix()}, timeout: 60_000) == {:ok, nil}
+            assert Snex.pyeval(inp, "return 1") == {:ok, 1}
+          end)
+        end)
+
+      assert log =~ "what Python logs cannot be understood"
+      refute_received _
+    end
+
+    test ":existing holds against an error that Python forges, and so does :create" do
+      for atoms <- [:existing, :create] do
+        inp = start_interpreter!(atoms: atoms)
+        name = prefix()
+
+        code = """
+        from snex import _frame, _client
+        from snex._request import current
+        body = b"\\x83w" + bytes([len(name)]) + name.encode()
+        _client.current()._writer.write(_frame.ERROR, current.get().number, [body])
+        import asyncio
+        await asyncio.sleep(1000)
+        """
+
+        assert {:error, %Error{code: :internal_error}} =
+                 Snex.pyeval(inp, code, %{"name" => name}, timeout: 60_000)
+
+        assert_raise ArgumentError, fn -> String.to_existing_atom(name) end
+      end
     end
 
     test ":existing holds for calls too, and the error is Python's" do
