@@ -86,37 +86,8 @@ defmodule Snex.Case do
 
   @doc """
   Waits until processes of the operating system are gone, and fails if they are not after a minute.
-
-  Linux tells through a descriptor for each process (pidfd_open(2)), so nothing is polled.
   """
-  def await_gone(os_pids) do
-    {_name, python} = hd(pythons())
-
-    script = """
-    import os, select, sys
-    def pidfd_open(pid):
-        if hasattr(os, "pidfd_open"):
-            return os.pidfd_open(pid)
-        # PyPy has no name for it; the number is the same on every machine.
-        import ctypes
-        fd = ctypes.CDLL(None, use_errno=True).syscall(434, pid, 0)
-        if fd < 0:
-            raise OSError(ctypes.get_errno(), "pidfd_open")
-        return fd
-    for pid in map(int, sys.argv[1:]):
-        try:
-            fd = pidfd_open(pid)
-        except ProcessLookupError:
-            continue
-        if not select.select([fd], [], [], 60)[0]:
-            sys.exit(f"process {pid} lives on")
-    """
-
-    {output, status} =
-      System.cmd(python, ["-c", script | Enum.map(os_pids, &to_string/1)], stderr_to_stdout: true)
-
-    assert status == 0, output
-  end
+  def await_gone(os_pids), do: os_pids |> Snex.ProcessTree.watch() |> Snex.ProcessTree.await_end()
 
   @doc """
   Whether a process of the operating system exists (also as a zombie).

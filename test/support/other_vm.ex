@@ -6,11 +6,14 @@ defmodule Snex.OtherVM do
   import ExUnit.Assertions
 
   @doc """
-  Runs Elixir code in a VM of its own. The code tells the test with `tell.(term)`; `await/1` receives that. With
-  `through: [program | args]` that program gets the command to run at its end.
+  Runs Elixir code in a VM of its own. The code tells the test with `tell.(term)`; `await/1` receives that.
+  `hear.()` waits for `say/1`. With `through: [program | args]` that program gets the command to run at its end.
   """
   def start(code, opts \\ []) do
-    prelude = "tell = fn term -> IO.puts(\"told:\" <> Base.encode64(:erlang.term_to_binary(term))) end\n"
+    prelude =
+      "tell = fn term -> IO.puts(\"told:\" <> Base.encode64(:erlang.term_to_binary(term))) end\n" <>
+        "hear = fn -> IO.gets(\"\") end\n"
+
     ebins = Enum.flat_map([:snex], &["-pa", Application.app_dir(&1, "ebin")])
     elixir = System.find_executable("elixir")
     [program | args] = Keyword.get(opts, :through, []) ++ [elixir | ebins] ++ ["-e", prelude <> code]
@@ -49,6 +52,11 @@ defmodule Snex.OtherVM do
     IO.puts(:stderr, "other VM: #{line}")
     await(vm)
   end
+
+  @doc """
+  Lets `hear.()` in the other VM return.
+  """
+  def say({port, _}), do: Port.command(port, "go on\n")
 
   @doc """
   Sends a signal to the other VM itself.

@@ -3,6 +3,7 @@ defmodule Snex.Interpreter.IsolationTest do
   use Snex.Case, async: true
 
   alias Snex.OtherVM
+  alias Snex.ProcessTree
 
   @moduletag timeout: 300_000
 
@@ -42,10 +43,7 @@ defmodule Snex.Interpreter.IsolationTest do
   end
 
   # The number of the controlling terminal, 0 for none; see proc(5).
-  defp terminal(os_pid) do
-    [_, after_command] = String.split(File.read!("/proc/#{os_pid}/stat"), ") ", parts: 2)
-    after_command |> String.split() |> Enum.at(4) |> String.to_integer()
-  end
+  defp terminal(os_pid), do: os_pid |> ProcessTree.stat() |> Enum.at(4) |> String.to_integer()
 
   describe "descriptors" do
     # Open in the VM without close-on-exec, as those that a careless library opens.
