@@ -99,6 +99,17 @@ defmodule Snex.ProcessTree do
   end
 
   @doc """
+  All processes that have this variable, a string such as `"NAME=value"`, in the environment that they were started with.
+  """
+  def with_variable(variable) do
+    for name <- File.ls!("/proc"),
+        {os_pid, ""} <- [Integer.parse(name)],
+        {:ok, environment} <- [File.read("/proc/#{os_pid}/environ")],
+        variable in String.split(environment, "\0"),
+        do: os_pid
+  end
+
+  @doc """
   The parent of a process; nil when there is no such process.
   """
   def parent(os_pid),
