@@ -109,38 +109,103 @@ defmodule Snex.CancelTest do
     assert Snex.pyeval(env, wait, timeout: 60_000) == {:ok, ["cleaned up"]}
   end
 
-  test "only the request concerned is interrupted, never its neighbour" do
+  test "of a thousand that interleave, only the request concerned is interrupted, never its neighbour" do
     inp = start_interpreter!()
 
     code = """
     import asyncio, time
     for n in range(5):
         await asyncio.sleep(0)
-        end = time.perf_counter() + 0.002
+        end = time.perf_counter() + 0.001
         while time.perf_counter() < end: pass
     return number
     """
 
-    # Every other one gives up in the middle.
+    # Of each three, one gives up in the middle, one is killed there, and one has to get its own answer.
     results =
-      1..400
-      |> Task.async_stream(
-        fn number ->
-          timeout = if rem(number, 2) == 0, do: 30, else: :infinity
-          {number, Snex.pyeval(inp, code, %{"number" => number}, timeout: timeout)}
-        end,
-        max_concurrency: 20,
+      1..1_000
+      |> Task.async_stream(fn number -> {number, one_of_three(inp, code, number)} end,
+        max_concurrency: 24,
         timeout: :infinity
       )
       |> Enum.map(fn {:ok, pair} -> pair end)
 
     for {number, result} <- results do
-      if rem(number, 2) == 1,
-        do: assert(result == {:ok, number}),
-        else: assert(result in [{:ok, number}, {:error, %Error{code: :response_timeout}}])
+      case rem(number, 3) do
+        0 -> assert result == {{:ok, number}, []}
+        1 -> assert result in [{{:ok, number}, []}, {{:error, %Error{code: :response_timeout}}, []}]
+        2 -> assert result in [{{:ok, number}, []}, :killed]
+      end
     end
 
+    # That there were some of each sort.
+    assert Enum.any?(results, &match?({_, {{:error, _}, []}}, &1))
+    assert Enum.any?(results, &match?({_, :killed}, &1))
     assert Snex.pyeval(inp, "return 1", timeout: 60_000) == {:ok, 1}
+    eventually(fn -> Interpreter.info(inp).requests_in_flight == 0 end)
+  end
+
+  # In a process of its own: what the call returns and what is in the mailbox then, or that it was killed before.
+  defp one_of_three(inp, code, number) do
+    timeout = if rem(number, 3) == 1, do: 30, else: :infinity
+
+    {pid, monitor} =
+      spawn_monitor(fn ->
+        result = Snex.pyeval(inp, code, %{"number" => number}, timeout: timeout)
+        exit({result, elem(Process.info(self(), :messages), 1)})
+      end)
+
+    if rem(number, 3) == 2, do: Process.send_after(self(), {:kill, pid}, 20 + rem(number, 40))
+
+    receive do
+      {:kill, ^pid} ->
+        Process.exit(pid, :kill)
+        receive do: ({:DOWN, ^monitor, _, _, reason} -> reason)
+
+      {:DOWN, ^monitor, _, _, reason} ->
+        reason
+    end
+  end
+
+  test "an answer that comes late reaches nobody, whether the work was cancelled or left alone" do
+    inp = start_interpreter!()
+    {:ok, env} = Snex.make_env(inp)
+    {:ok, nil} = Snex.pyeval(env, "import asyncio; go = asyncio.Event(); late = set()")
+
+    for number <- 1..200 do
+      on_timeout = if rem(number, 2) == 0, do: :cancel, else: :leave
+
+      # Cancelled or not, it has a result; unless it was cancelled before it began.
+      code = """
+      try:
+          await go.wait()
+      except asyncio.CancelledError:
+          pass
+      late.add(#{number})
+      return #{number}
+      """
+
+      assert {:error, %Error{code: :response_timeout}} =
+               Snex.pyeval(env, code, %{}, timeout: 1, on_timeout: on_timeout)
+    end
+
+    left_alone = Enum.to_list(1..200//2)
+    wait = "go.set()\nwhile not late.issuperset(wanted): await asyncio.sleep(0.001)"
+    assert Snex.pyeval(env, wait, %{"wanted" => left_alone}, timeout: 60_000) == {:ok, nil}
+    eventually(fn -> Interpreter.info(inp).requests_in_flight == 0 end)
+    assert Snex.pyeval(env, "return 'after'") == {:ok, "after"}
+    refute_received _
+
+    # As close to the deadline as can be: whichever comes first, there is one result and nothing after it.
+    for number <- 1..1_000 do
+      result = Snex.pyeval(inp, "return number", %{"number" => number}, timeout: rem(number, 2))
+      assert result in [{:ok, number}, {:error, %Error{code: :response_timeout}}]
+      refute_received _
+    end
+
+    eventually(fn -> Interpreter.info(inp).requests_in_flight == 0 end)
+    assert Snex.pyeval(inp, "return 1") == {:ok, 1}
+    refute_received _
   end
 
   @c_call "sum(range(10 ** 15))"
