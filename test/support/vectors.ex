@@ -139,6 +139,7 @@ defmodule Snex.Vectors do
         return real(body, sinks)
 
     _interpreter.load = load
+    _interpreter.loads = lambda body: load(body, ())
     """
   end
 end
