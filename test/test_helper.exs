@@ -2,3 +2,15 @@
 for path <- Path.wildcard(Path.join(:code.root_dir(), "lib/proper-*/ebin")), do: Code.append_path(path)
 
 ExUnit.start(exclude: [:slow], capture_log: true)
+
+# A panic is caught where it would end the VM, and is a bug all the same.
+ExUnit.after_suite(fn _result ->
+  case Snex.Native.panics() do
+    0 ->
+      :ok
+
+    count ->
+      IO.puts(:stderr, "\nThe native code has panicked #{count} times, see standard error.")
+      exit({:shutdown, 1})
+  end
+end)

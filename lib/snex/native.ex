@@ -26,7 +26,8 @@ defmodule Snex.Native do
     call_result_dirty: 5,
     call_error: 4,
     project_check: 1,
-    resources_count: 0
+    resources_count: 0,
+    panics: 0
   ]
 
   @spec load() :: :ok | {:error, term()}
@@ -108,6 +109,9 @@ defmodule Snex.Native do
 
   @spec resources_count() :: %{atom() => non_neg_integer()}
   def resources_count, do: not_loaded()
+
+  @spec panics() :: non_neg_integer()
+  def panics, do: not_loaded()
 
   defp not_loaded, do: :erlang.nif_error(:not_loaded)
 end

@@ -14,6 +14,7 @@ mod interpreter;
 mod live;
 mod options;
 mod outcome;
+mod panics;
 mod pending;
 mod project;
 mod registry;

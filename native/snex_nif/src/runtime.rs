@@ -1,6 +1,6 @@
 //! The tokio runtime that all workers share.
 
-use crate::{environment, interpreter};
+use crate::{environment, interpreter, panics};
 use rustler::{Env, Term};
 use std::sync::OnceLock;
 use tokio::runtime::{Builder, Handle, Runtime};
@@ -12,6 +12,7 @@ static RUNTIME: OnceLock<Runtime> = OnceLock::new();
 
 /// Called when the library is loaded; it never is unloaded.
 pub fn load(env: Env<'_>, _info: Term<'_>) -> bool {
+    panics::count();
     if env.register::<interpreter::Interpreter>().is_err()
         || env.register::<environment::Environment>().is_err()
         || env.register::<environment::Proxy>().is_err()
