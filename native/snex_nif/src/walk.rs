@@ -52,8 +52,12 @@ pub struct Walk<'a> {
     scheduler: Scheduler,
     budget: usize,
     stack: Vec<Container<'a>>,
+    /// How many of the outermost containers on the stack are no improper lists; not all that are such count.
+    proper: usize,
     /// Atoms written before, by their term: each is made once per pickle.
     atoms: FxHashMap<ErlNifTerm, MemoIndex>,
+    /// The same in the order in which they were written.
+    atoms_in_order: Vec<(ErlNifTerm, MemoIndex)>,
     structs: Structs<'a>,
 }
 
@@ -100,7 +104,9 @@ impl<'a> Walk<'a> {
             scheduler,
             budget: BUDGET,
             stack: Vec::new(),
+            proper: 0,
             atoms: FxHashMap::default(),
+            atoms_in_order: Vec::new(),
             structs: Structs::new(encoded),
         }
     }
@@ -180,7 +186,7 @@ impl<'a> Walk<'a> {
     fn step(&mut self) -> Result<(), Stop<'a>> {
         let Some(container) = self.stack.last_mut() else { return Ok(()) };
         match container {
-            Container::List { whole, rest, index, start, met } => match rest.list_get_cell() {
+            Container::List { rest, index, .. } => match rest.list_get_cell() {
                 Ok((head, tail)) => {
                     *rest = tail;
                     self.pickle.list_item(*index);
@@ -188,14 +194,7 @@ impl<'a> Walk<'a> {
                     return self.enter(head);
                 }
                 Err(_) if rest.is_empty_list() => self.pickle.list_end(),
-                // Improper: Python has nothing like it, so the whole list is opaque.
-                Err(_) => {
-                    let (whole, start, met) = (*whole, *start, *met);
-                    self.stack.pop();
-                    self.rewind(start);
-                    self.structs.met.truncate(met);
-                    return self.opaque(whole);
-                }
+                Err(_) => return self.improper(),
             },
             Container::Tuple { whole, items, next } => match items.get(*next) {
                 Some(item) => {
@@ -243,7 +242,47 @@ impl<'a> Walk<'a> {
             }
         }
         self.stack.pop();
+        self.proper = self.proper.min(self.stack.len());
         Ok(())
+    }
+
+    /// The innermost list turns out to be improper. Python has nothing like it, so the whole list is opaque: or rather the
+    /// outermost improper list that it is in, which is looked for now. Otherwise lists nested in one another would be
+    /// encoded again and again, each with all that is in it.
+    fn improper(&mut self) -> Result<(), Stop<'a>> {
+        let innermost = self.stack.len() - 1;
+        let mut at = self.proper;
+        while at < innermost {
+            if let Some(Container::List { rest, .. }) = self.stack.get(at)
+                && !self.is_proper(*rest)?
+            {
+                break;
+            }
+            at += 1;
+        }
+        self.proper = at;
+        let mut outermost = None;
+        for container in self.stack.drain(at..) {
+            match container {
+                Container::List { whole, start, met, .. } => {
+                    outermost.get_or_insert((whole, start, met));
+                }
+                Container::Encoded { .. } => self.structs.depth -= 1,
+                _ => (),
+            }
+        }
+        let Some((whole, start, met)) = outermost else { return Ok(()) };
+        self.rewind(start);
+        self.structs.met.truncate(met);
+        self.opaque(whole)
+    }
+
+    fn is_proper(&mut self, mut rest: Term<'a>) -> Result<bool, Stop<'a>> {
+        while let Ok((_, tail)) = rest.list_get_cell() {
+            self.spend(1)?;
+            rest = tail;
+        }
+        Ok(rest.is_empty_list())
     }
 
     /// A term that Python can only give back.
@@ -256,7 +295,9 @@ impl<'a> Walk<'a> {
 
     fn rewind(&mut self, checkpoint: Checkpoint) {
         self.pickle.rewind(checkpoint);
-        self.atoms.retain(|_, index| *index < checkpoint.memo());
+        while let Some((atom, _)) = self.atoms_in_order.pop_if(|(_, index)| *index >= checkpoint.memo()) {
+            self.atoms.remove(&atom);
+        }
     }
 
     fn spend(&mut self, terms: usize) -> Result<(), Stop<'a>> {

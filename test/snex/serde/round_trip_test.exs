@@ -26,6 +26,30 @@ defmodule Snex.Serde.RoundTripTest do
       assert round_trip(inp, deep) == deep
     end
 
+    test "tuples, structs and sets nested 100,000 deep", %{inp: inp} do
+      for wrap <- [&{&1}, &%URI{path: &1}, &[MapSet.new([1]), &1]] do
+        deep = Enum.reduce(1..100_000, nil, fn _, inner -> wrap.(inner) end)
+        assert round_trip(inp, deep) == deep
+      end
+    end
+
+    # Each list is looked at once, not once for each list around it: that would take minutes.
+    test "improper lists nested 100,000 deep, and among proper ones", %{inp: inp} do
+      for wrap <- [&[&1 | :end], &[[&1] | :end], &[{&1} | :end], &[[:a | :b], &1, [:c | :d]]] do
+        deep = Enum.reduce(1..100_000, [1 | 2], fn _, inner -> wrap.(inner) end)
+        assert round_trip(inp, deep) == deep
+        assert round_trip(inp, [:before, [deep, :x | :y], deep, :x]) == [:before, [deep, :x | :y], deep, :x]
+      end
+
+      many = for n <- 1..100_000, do: [:"atom #{rem(n, 5_000)}" | n]
+      assert round_trip(inp, many) == many
+    end
+
+    test "a map of a million keys", %{inp: inp} do
+      map = Map.new(1..1_000_000, &{&1, nil})
+      assert round_trip(inp, map) == map
+    end
+
     test "an integer of 100,000 digits", %{inp: inp} do
       number = String.to_integer(String.duplicate("7", 100_000))
       assert round_trip(inp, [number, -number, number * number]) == [number, -number, number * number]

@@ -48,7 +48,9 @@ impl<'a> Walk<'a> {
         } else {
             let name = term.atom_to_string().map_err(|_| Stop::BadTerm(term))?;
             self.pickle.call(self.options.atom_as, |pickle| pickle.str(&name));
-            self.atoms.insert(term.as_c_arg(), self.pickle.memoize());
+            let index = self.pickle.memoize();
+            self.atoms.insert(term.as_c_arg(), index);
+            self.atoms_in_order.push((term.as_c_arg(), index));
         }
         Ok(())
     }
