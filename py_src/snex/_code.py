@@ -35,6 +35,8 @@ _CO_NEWLOCALS = 0x2
 # The cache is bounded both ways: many small pieces of code, or a few generated giants.
 _MAX_ENTRIES = 512
 _MAX_CHARACTERS = 8 * 1024 * 1024
+# Of its first line in the file. Each line before it costs a byte, and a moment of the parser's.
+_MAX_LINE = 1_000_000
 
 # Marks the constant through which a code object knows its source; see `source_of`.
 _SOURCE_MARK = "<Snex.Code source>"
@@ -78,6 +80,7 @@ def compile_code(source: str, file: str | None, line: int) -> Program:
 
     Raises:
         SyntaxError: with the place in `file`.
+        ValueError: for a line that no file has.
 
     >>> env = {}
     >>> compile_code("x = 20\nif x: return x + 1", None, 1).bind(env)()
@@ -89,6 +92,9 @@ def compile_code(source: str, file: str | None, line: int) -> Program:
     key = (source, file, line)
     program = _cache.pop(key, None)
     if program is None:
+        if line > _MAX_LINE:
+            msg = f"code cannot begin in line {line}: {_MAX_LINE} is the last"
+            raise ValueError(msg)
         try:
             program = _compile(source, file or NO_FILE, max(line, 1))
         except SyntaxError as error:

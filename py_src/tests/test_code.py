@@ -188,6 +188,13 @@ def test_the_same_text_elsewhere_is_other_code() -> None:
     assert compile_code("x", None, 1).code.co_filename == "<Snex.Code>"
 
 
+@pytest.mark.parametrize("line", [1_000_001, 2**31, 2**63 - 1])
+def test_a_line_that_no_file_has_is_refused_at_once(line: int) -> None:
+    compile_code("x", "a.ex", 1_000_000)
+    with pytest.raises(ValueError, match=f"code cannot begin in line {line}"):
+        compile_code("x", "a.ex", line)
+
+
 def test_code_keeps_no_environment_alive() -> None:
     source = (
         "class Mark: pass\n"
