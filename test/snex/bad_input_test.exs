@@ -20,6 +20,12 @@ defmodule Snex.BadInputTest do
   def own_number():
       from snex._request import current
       return current.get().number
+
+  async def answer(kind, body):
+      import asyncio
+      os.write(4, frame(kind, own_number(), body))
+      # A second answer would be garbage.
+      await asyncio.Event().wait()
   """
 
   setup_all do
@@ -121,16 +127,16 @@ defmodule Snex.BadInputTest do
       feed(inp, fn ->
         for body <- bodies do
           assert {:error, %Error{code: :internal_error, reason: reason}} =
-                   Snex.pyeval(inp, "os.write(4, frame(0x83, own_number(), #{body})); return 1")
+                   Snex.pyeval(inp, "await answer(0x83, #{body})")
 
           assert reason =~ "a term from Python"
 
           assert {:error, %Error{code: :internal_error}} =
-                   Snex.pyeval(inp, "os.write(4, frame(0x84, own_number(), #{body})); return 1")
+                   Snex.pyeval(inp, "await answer(0x84, #{body})")
         end
 
         assert {:error, %Error{code: :internal_error, reason: reason}} =
-                 Snex.pyeval(inp, "os.write(4, frame(0x84, own_number(), b'\\x83a\\x07')); return 1")
+                 Snex.pyeval(inp, "await answer(0x84, b'\\x83a\\x07')")
 
         assert reason == "an error from Python cannot be understood: 7"
       end)

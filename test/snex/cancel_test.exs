@@ -64,6 +64,32 @@ defmodule Snex.CancelTest do
     assert Interpreter.info(inp).requests_in_flight == 0
   end
 
+  test "when the caller is killed while its variables are written, nothing is left under way" do
+    inp = start_interpreter!()
+    {:ok, env} = Snex.make_env(inp)
+    # Large enough for a dirty scheduler, where a process may be gone before its call has come to its end.
+    large = Enum.to_list(1..300_000)
+    test = self()
+
+    for round <- 1..100 do
+      {pid, monitor} =
+        spawn_monitor(fn ->
+          # Known to the interpreter, or not yet.
+          if rem(round, 2) == 0, do: Snex.pyeval(env, "return 1", timeout: :infinity)
+          send(test, :now)
+          Snex.pyeval(env, "import time; time.sleep(1000)", %{"x" => large}, timeout: :infinity)
+        end)
+
+      assert_receive :now, 60_000
+      Process.sleep(rem(round, 10))
+      Process.exit(pid, :kill)
+      assert_receive {:DOWN, ^monitor, :process, ^pid, :killed}, 60_000
+    end
+
+    assert Snex.pyeval(env, "return 1", timeout: 60_000) == {:ok, 1}
+    eventually(fn -> Interpreter.info(inp).requests_in_flight == 0 end)
+  end
+
   test "finally blocks run, and Cancelled is no Exception" do
     inp = start_interpreter!()
     {:ok, env} = Snex.make_env(inp)

@@ -7,13 +7,14 @@
 pub mod allow;
 pub mod control;
 pub mod frame;
+pub mod outbox;
+pub mod pending;
 pub mod pickle;
 pub mod process_tree;
+mod sync;
 
 #[cfg(feature = "worker")]
 pub mod handshake;
-#[cfg(feature = "worker")]
-pub mod outbox;
 #[cfg(feature = "project")]
 pub mod project;
 #[cfg(feature = "worker")]

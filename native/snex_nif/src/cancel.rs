@@ -27,8 +27,17 @@ const PROBE: u64 = 1 << 63;
 pub struct Cancelling(Mutex<FxHashSet<u64>>);
 
 impl Cancelling {
-    /// Python has noticed.
-    pub fn noticed(&self, id: u64) {
+    /// Python says that it has noticed. An error when there was no request of that number so far.
+    pub fn noticed_by_python(&self, id: u64, requests: u64) -> Result<(), String> {
+        let request = id & !PROBE;
+        if request == 0 || request > requests {
+            return Err(format!("the end of request {request}, which never was"));
+        }
+        self.noticed(id);
+        Ok(())
+    }
+
+    fn noticed(&self, id: u64) {
         self.ids().remove(&id);
     }
 

@@ -7,7 +7,7 @@ use crate::environment::{self, Alive};
 use crate::held::Held;
 use crate::live::{Live, Of};
 use crate::options::{CallOptions, Options};
-use crate::pending::Pending;
+use crate::pending::{Caller, Pending};
 use crate::registry;
 use crate::runtime;
 use crate::sink::News;
@@ -54,7 +54,7 @@ impl Resource for Interpreter {
             return;
         }
         news.watched.remove(pid);
-        for request in news.pending.abandon(pid) {
+        for request in news.pending.abandon(|caller| caller.pid == pid) {
             cancel::cancel(&self.worker, request);
         }
     }
@@ -79,20 +79,23 @@ impl Watched {
     }
 }
 
-/// Sees to it that the calling process's requests are cancelled when it dies.
-pub fn watch(env: Env<'_>, interpreter: &ResourceArc<Interpreter>) {
+/// Sees to it that the calling process's requests are cancelled when it dies. Whether it lives: one that is killed leaves
+/// a dirty scheduler only at the end of its call.
+pub fn watch(env: Env<'_>, interpreter: &ResourceArc<Interpreter>) -> bool {
     let pid = env.pid();
     let news = &interpreter.worker.sink;
-    if pid != news.owner && news.watched.insert(pid) && env.monitor(interpreter, &pid).is_none() {
+    let dead = pid != news.owner && news.watched.insert(pid) && env.monitor(interpreter, &pid).is_none();
+    if dead {
         news.watched.remove(pid);
     }
+    !dead
 }
 
 /// Callers are told on the runtime's threads: schedulers must not send this way.
 fn fail_and_stop(worker: Arc<Worker<Held, News>>, down: Down, grace: Duration) {
     if let Some(runtime) = runtime::handle() {
         runtime.spawn(async move {
-            worker.sink.pending.fail_all(down);
+            worker.sink.pending.fail_all(down, Caller::fail);
             worker.stop(grace);
         });
     }
@@ -194,7 +197,6 @@ fn interpreter_start<'a>(env: Env<'a>, options: StartOptions<'a>) -> Term<'a> {
         watched: Watched::default(),
         alive: Alive::default(),
         open: AtomicBool::new(false),
-        requests: AtomicU64::new(0),
         environments: AtomicU64::new(0),
         drops,
         last_errors: Mutex::default(),
@@ -269,7 +271,7 @@ fn log_read(interpreter: LocalPid) -> Atom {
 #[rustler::nif]
 fn print_read(interpreter: LocalPid, request: u64) -> Atom {
     if let Some(interpreter) = registry::find(interpreter)
-        && let Some(unread) = interpreter.worker.sink.pending.unread(request)
+        && let Some(unread) = interpreter.worker.sink.pending.with(request, Caller::unread)
     {
         unread.add_permits(1);
     }
@@ -283,7 +285,7 @@ fn interpreter_info(env: Env<'_>, interpreter: LocalPid) -> Term<'_> {
     let Some(interpreter) = registry::find(interpreter) else { return atoms::noproc().encode(env) };
     let worker = &interpreter.worker;
     let memory = worker.pid().map_or(0, process_tree::resident_memory);
-    let served = worker.sink.requests.load(Ordering::Relaxed);
+    let served = worker.sink.pending.requests();
     let queued = worker.queued();
     (atoms::ok(), served, worker.sink.pending.len(), worker.sink.alive.len(), queued, memory).encode(env)
 }

@@ -97,7 +97,7 @@ fn request_make_env_dirty<'a>(
 #[rustler::nif]
 fn request_forget(interpreter: LocalPid, id: u64, cancel: bool) -> Atom {
     if let Some(interpreter) = registry::find(interpreter)
-        && interpreter.worker.sink.pending.remove(id)
+        && interpreter.worker.sink.pending.forget(id)
         && cancel
     {
         cancel::cancel(&interpreter.worker, id);
@@ -183,13 +183,12 @@ impl<'a> Caller<'a> {
         let interpreter = registry::find(self.interpreter).ok_or(Outcome::NoProcess)?;
         if interpreter.worker.is_full() {
             let sink = &interpreter.worker.sink;
-            let id = sink.next_request();
-            sink.pending.insert(id, self.waiting()).map_err(Outcome::Down)?;
+            let id = sink.pending.wait_for_room(self.waiting()).map_err(Outcome::Down)?;
             if interpreter.worker.wait_if_full(id) {
                 return Err(Outcome::Full(id));
             }
             // Meanwhile there is room: nobody but us knows of this entry, unless the interpreter went down.
-            sink.pending.remove(id);
+            sink.pending.forget(id);
         }
         Ok(interpreter)
     }
@@ -215,14 +214,20 @@ impl<'a> Caller<'a> {
             return stop.into();
         }
         let sink = &interpreter.worker.sink;
-        let id = sink.next_request();
-        interpreter::watch(self.env, interpreter);
         // Before the frame: its answer may come at once.
-        if let Err(down) = sink.pending.insert(id, self.waiting()) {
-            return Outcome::Down(down);
+        let id = match sink.pending.begin(self.waiting()) {
+            Ok(id) => id,
+            Err(down) => return Outcome::Down(down),
+        };
+        if !interpreter::watch(self.env, interpreter) {
+            sink.pending.forget(id);
+            return Outcome::NoProcess;
         }
         // A closed pipe means that the end is under way, which will tell the caller how.
         let _: Submitted = interpreter.worker.submit(walk.pickle.into_frame(kind, id));
+        if sink.pending.submitted(id) {
+            cancel::cancel(&interpreter.worker, id);
+        }
         Outcome::Request(id)
     }
 }

@@ -7,7 +7,7 @@ use crate::environment::Alive;
 use crate::interpreter::Watched;
 use crate::live::Live;
 use crate::options::Options;
-use crate::pending::Pending;
+use crate::pending::{Caller, Pending};
 use rustler::env::OwnedEnv;
 use rustler::{Atom, Encoder, Env, LocalPid, OwnedBinary, Term};
 use snex_core::allow::Allow;
@@ -15,7 +15,7 @@ use snex_core::frame::{Header, Kind};
 use snex_core::handshake::Ready;
 use snex_core::worker::{Body, End, Sink, Stream};
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Mutex, PoisonError};
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::UnboundedSender;
@@ -51,8 +51,6 @@ pub struct News {
     pub alive: Alive,
     /// Whether anyone but the starter may submit requests.
     pub open: AtomicBool,
-    /// The number of the latest request.
-    pub requests: AtomicU64,
     /// The number of the latest environment.
     pub environments: AtomicU64,
     /// Environments to be forgotten.
@@ -85,11 +83,6 @@ impl Body for Reply {
 }
 
 impl News {
-    /// A number for a request.
-    pub fn next_request(&self) -> u64 {
-        self.requests.fetch_add(1, Ordering::Relaxed) + 1
-    }
-
     /// Sends a message. Only from threads that are not the VM's own.
     pub fn tell(&self, to: &LocalPid, message: impl Encoder) -> bool {
         OwnedEnv::new().send_and_clear(to, |env| message.encode(env)).is_ok()
@@ -110,12 +103,8 @@ impl News {
     }
 
     fn answer(&self, request: u64, tag: Atom, body: OwnedBinary) -> Result<(), String> {
-        // One that nobody waits for any more is late, and dropped.
-        if request == 0 || request > self.requests.load(Ordering::Relaxed) {
-            return Err(format!("an answer to request {request}, which never was"));
-        }
-        self.pending.answer(request, tag, |env| body.release(env).to_term(env));
-        Ok(())
+        let tell = |caller: Caller| caller.finish(tag, |env| body.release(env).to_term(env));
+        self.pending.answer(request, tell).map_err(|unasked| unasked.to_string())
     }
 }
 
@@ -153,8 +142,7 @@ impl Sink for News {
             },
             Kind::Send => (atoms::send(), None),
             Kind::Cancelled => {
-                self.cancelling.noticed(header.id);
-                return Ok(());
+                return self.cancelling.noticed_by_python(header.id, self.pending.requests());
             }
             other => return Err(format!("a frame of kind {other:?} after the handshake")),
         };
@@ -166,7 +154,8 @@ impl Sink for News {
 
     fn writable(&self, requests: Vec<u64>) {
         for request in requests {
-            self.pending.answer(request, atoms::writable(), |env| atoms::ok().encode(env));
+            let tell = |caller: Caller| caller.finish(atoms::writable(), |env| atoms::ok().encode(env));
+            self.pending.room(request, tell);
         }
     }
 
@@ -180,16 +169,18 @@ impl Sink for News {
             self.remember(body.get(1..).unwrap_or_default());
         }
         let mut body = Some(body);
-        if let Some(unread) = self.pending.unread(request) {
+        if let Some(unread) = self.pending.with(request, Caller::unread) {
             // Given back by `print_read`; closed when the caller is gone.
             if let Ok(permit) = unread.acquire().await {
                 permit.forget();
-                let sent = self.pending.print(request, |env| {
-                    let text =
-                        body.take().map_or_else(|| atoms::nil().encode(env), |body| text_of(body, env));
-                    (stream_name(stream), text).encode(env)
+                let sent = self.pending.with(request, |caller| {
+                    caller.print(|env| {
+                        let text =
+                            body.take().map_or_else(|| atoms::nil().encode(env), |body| text_of(body, env));
+                        (stream_name(stream), text).encode(env)
+                    })
                 });
-                if sent {
+                if sent == Some(true) {
                     return;
                 }
             }
@@ -234,7 +225,7 @@ impl Sink for News {
         drop(last);
         self.close_output();
         let down = Down::Ended(end);
-        self.pending.fail_all(down.clone());
+        self.pending.fail_all(down.clone(), Caller::fail);
         self.tell(&self.owner, (atoms::snex_ended(), down));
     }
 }

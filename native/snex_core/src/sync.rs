@@ -1,0 +1,6 @@
+//! Locks that [loom](https://docs.rs/loom) can look into, see `tests/interleavings.rs`.
+
+#[cfg(loom)]
+pub(crate) use loom::sync::{Mutex, MutexGuard};
+#[cfg(not(loom))]
+pub(crate) use std::sync::{Mutex, MutexGuard};

@@ -1,0 +1,159 @@
+//! The protocol around [`Pending`] and [`Outbox`], in every order in which threads can do their parts of it.
+//!
+//! `RUSTFLAGS="--cfg loom" cargo test -p snex_core --test interleavings --release`; `bin/test` does that in a target folder
+//! of its own. The threads here take the steps that the NIFs and the worker's tasks take (`snex_nif/src/request.rs`,
+//! `snex_nif/src/interpreter.rs`, `worker/streams.rs`), in the same order.
+
+#![cfg(loom)]
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use loom::sync::atomic::{AtomicBool, Ordering};
+use loom::sync::{Arc, Mutex};
+use loom::thread;
+use snex_core::frame::{Frame, Kind};
+use snex_core::outbox::{Outbox, Submitted};
+use snex_core::pending::Pending;
+use std::io::Read;
+use std::sync::atomic::AtomicUsize;
+
+/// What Python can read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sent {
+    Request(u64),
+    Cancel(u64),
+}
+
+/// What the callers of a table were told. Not loom's: nobody decides anything by it before all threads are done.
+#[derive(Clone, Default)]
+struct Told(std::sync::Arc<AtomicUsize>);
+
+impl Told {
+    fn once_more(&self) {
+        self.0.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+    }
+
+    fn times(&self) -> usize {
+        self.0.load(std::sync::atomic::Ordering::SeqCst)
+    }
+}
+
+type Table = Pending<Told, &'static str>;
+type Pipe = Mutex<Vec<Sent>>;
+
+/// Python answers the first request that it finds.
+fn answer(table: &Table, pipe: &Pipe) {
+    let first = pipe.lock().unwrap().first().copied();
+    if let Some(Sent::Request(id)) = first {
+        table.answer(id, |told| told.once_more()).unwrap();
+    }
+}
+
+#[test]
+fn each_caller_is_told_exactly_one_outcome() {
+    loom::model(|| {
+        let table = Arc::new(Table::new());
+        let pipe = Arc::new(Pipe::default());
+        let told = Told::default();
+        let caller = thread::spawn({
+            let (table, pipe, told) = (table.clone(), pipe.clone(), told.clone());
+            move || match table.begin(told.clone()) {
+                Ok(id) => {
+                    pipe.lock().unwrap().push(Sent::Request(id));
+                    assert!(!table.submitted(id));
+                }
+                Err(_down) => told.once_more(),
+            }
+        });
+        let python = thread::spawn({
+            let (table, pipe) = (table.clone(), pipe.clone());
+            move || answer(&table, &pipe)
+        });
+        table.fail_all("down", |told, _down| told.once_more());
+        caller.join().unwrap();
+        python.join().unwrap();
+        assert_eq!(told.times(), 1);
+        assert_eq!(table.len(), 0);
+    });
+}
+
+#[test]
+fn the_request_of_a_caller_that_dies_is_cancelled_once_and_behind_its_frame() {
+    loom::model(|| {
+        let table = Arc::new(Table::new());
+        let pipe = Arc::new(Pipe::default());
+        let dead = Arc::new(AtomicBool::new(false));
+        let told = Told::default();
+        let caller = thread::spawn({
+            let (table, pipe, dead, told) = (table.clone(), pipe.clone(), dead.clone(), told.clone());
+            move || {
+                let id = table.begin(told).unwrap();
+                // The monitor of a process that is dead cannot be made, and that of one that lives is told of its death.
+                if dead.load(Ordering::SeqCst) {
+                    table.forget(id);
+                    return;
+                }
+                pipe.lock().unwrap().push(Sent::Request(id));
+                if table.submitted(id) {
+                    pipe.lock().unwrap().push(Sent::Cancel(id));
+                }
+            }
+        });
+        let python = thread::spawn({
+            let (table, pipe) = (table.clone(), pipe.clone());
+            move || answer(&table, &pipe)
+        });
+        dead.store(true, Ordering::SeqCst);
+        for id in table.abandon(|_| true) {
+            pipe.lock().unwrap().push(Sent::Cancel(id));
+        }
+        caller.join().unwrap();
+        python.join().unwrap();
+        let sent = pipe.lock().unwrap().clone();
+        match (told.times(), &sent[..]) {
+            (1, [Sent::Request(1)]) | (0, [] | [Sent::Request(1), Sent::Cancel(1)]) => (),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(table.len(), 0);
+    });
+}
+
+#[test]
+fn whoever_waits_for_room_is_told_when_there_is_or_finds_it() {
+    loom::model(|| {
+        let (mut reader, writer) = nix::unistd::pipe().map(|(r, w)| (std::fs::File::from(r), w)).unwrap();
+        nix::fcntl::fcntl(&writer, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK)).unwrap();
+        let mut outbox = Outbox::<Vec<u8>>::new(std::sync::Arc::new(writer), 10, 20);
+        let frame = Frame::new(Kind::Eval, 1, &[0; 200_000]);
+        assert_eq!(outbox.submit(frame), Submitted::Queued);
+        let outbox = Arc::new(Mutex::new(outbox));
+        let table = Arc::new(Table::new());
+        let told = Told::default();
+
+        let writer = thread::spawn({
+            let (table, outbox) = (table.clone(), outbox.clone());
+            move || {
+                let mut waiting = Vec::new();
+                let mut outbox = outbox.lock().unwrap();
+                while !outbox.is_empty() {
+                    let _ = reader.read(&mut vec![0; 65_536]).unwrap();
+                    waiting.extend(outbox.flush().unwrap());
+                }
+                drop(outbox);
+                for id in waiting {
+                    table.room(id, |told| told.once_more());
+                }
+            }
+        });
+        let mut waits = false;
+        if outbox.lock().unwrap().is_full() {
+            let id = table.wait_for_room(told.clone()).unwrap();
+            waits = outbox.lock().unwrap().wait_if_full(id);
+            if !waits {
+                assert!(table.forget(id));
+            }
+        }
+        writer.join().unwrap();
+        assert_eq!(told.times(), usize::from(waits));
+        assert_eq!(table.len(), 0);
+    });
+}
