@@ -1,5 +1,7 @@
 //! The first frame of each side: `HELLO` as a pickle that serde writes, `READY` and `REFUSED` as ETF that `eetf` reads.
 
+mod flat;
+
 use crate::frame::{Frame, Kind, PROTOCOL};
 use eetf::{Map, Term};
 use serde::Serialize;
@@ -19,6 +21,9 @@ pub struct Hello {
     /// How a `MapSet` is laid out: ETF before the map of members, and after each member.
     pub map_set: (Blob, Blob),
 }
+
+/// The most bytes in the body of a first frame: it has a few hundred.
+pub const LONGEST: u64 = 1024 * 1024;
 
 /// Bytes that serde writes as bytes, not as a list of numbers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -125,6 +130,7 @@ pub fn read_refused(body: &[u8], ours: &str) -> HandshakeError {
 type Fields = std::collections::HashMap<Term, Term>;
 
 fn read_map(body: &[u8]) -> Result<Fields, HandshakeError> {
+    flat::check(body).map_err(|error| HandshakeError::Unreadable(error.to_string()))?;
     match Term::decode(body) {
         Ok(Term::Map(Map { map })) => Ok(map),
         Ok(other) => Err(HandshakeError::Unreadable(format!("expected a map, got {other}"))),
