@@ -138,7 +138,8 @@ enum Command {
     Stop(Duration),
     Interrupt,
     Broken(String),
-    EndOfFrames(String),
+    /// How far the last frame came, where it is not whole.
+    EndOfFrames(Option<String>),
 }
 
 /// How far a tree is; the life task says so to those that read from it.
@@ -162,6 +163,20 @@ pub struct Worker<B, S: Sink> {
     pid: AtomicI32,
     /// Where the news goes.
     pub sink: S,
+}
+
+/// What a worker ends with when a task of ours panics, which only a bug makes it do.
+const PANIC: &str = "a task of Snex's own has panicked";
+
+/// Held by a task without which a worker cannot go on: ends the worker when the task panics, so that nobody waits for it.
+struct Alarm(mpsc::UnboundedSender<Command>);
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let _ = self.0.send(Command::Broken(PANIC.into()));
+        }
+    }
 }
 
 impl<B: AsRef<[u8]> + Send + 'static, S: Sink> Worker<B, S> {
@@ -225,6 +240,10 @@ impl<B: AsRef<[u8]> + Send + 'static, S: Sink> Worker<B, S> {
             0 => None,
             pid => Some(pid),
         }
+    }
+
+    fn alarm(&self) -> Alarm {
+        Alarm(self.commands.clone())
     }
 
     /// On the worker's tasks only: it calls the sink.

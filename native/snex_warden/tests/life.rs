@@ -31,12 +31,29 @@ enum News {
     Ended(End),
 }
 
-struct Listener(Sender<News>);
+/// Passes on what it is told, but for one thing: there it panics, as a bug of ours would make it.
+struct Listener(Sender<News>, Option<Bug>);
+
+#[derive(PartialEq)]
+enum Bug {
+    Start,
+    Frame,
+    Print,
+    Output,
+    Writable,
+}
+
+impl Listener {
+    fn panic_at(&self, place: Bug) {
+        assert!(self.1 != Some(place), "a bug of ours");
+    }
+}
 
 impl Sink for Listener {
     type Body = Vec<u8>;
 
     fn started(&self, pid: i32) {
+        self.panic_at(Bug::Start);
         let _ = self.0.send(News::Started(pid));
     }
 
@@ -45,6 +62,7 @@ impl Sink for Listener {
     }
 
     fn frame(&self, header: Header, body: Vec<u8>) -> Result<(), String> {
+        self.panic_at(Bug::Frame);
         if header.id == u64::MAX {
             return Err("a frame that nobody asked for".into());
         }
@@ -53,11 +71,13 @@ impl Sink for Listener {
     }
 
     async fn print(&self, request: u64, body: Vec<u8>) {
+        self.panic_at(Bug::Print);
         let _ = self.0.send(News::Print(request, body));
     }
 
     fn writable(&self, requests: Vec<u64>) {
         if !requests.is_empty() {
+            self.panic_at(Bug::Writable);
             let _ = self.0.send(News::Writable(requests));
         }
     }
@@ -65,6 +85,7 @@ impl Sink for Listener {
     async fn log(&self, _event: Vec<u8>) {}
 
     async fn output(&self, stream: Stream, chunk: &[u8]) {
+        self.panic_at(Bug::Output);
         let _ = self.0.send(News::Output(stream, chunk.to_vec()));
     }
 
@@ -90,6 +111,10 @@ impl Running {
     }
 
     fn limited(program: &str, args: &[&str], transport: Transport, limits: Limits) -> Self {
+        Self::told(program, args, transport, limits, None)
+    }
+
+    fn told(program: &str, args: &[&str], transport: Transport, limits: Limits, bug: Option<Bug>) -> Self {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let (sender, news) = channel();
@@ -113,7 +138,7 @@ impl Running {
             },
             marks: (1000, 100_000),
         };
-        let worker = Worker::start(runtime.handle(), settings, Listener(sender)).unwrap();
+        let worker = Worker::start(runtime.handle(), settings, Listener(sender, bug)).unwrap();
         Running { worker, news, _runtime: runtime }
     }
 
@@ -227,6 +252,24 @@ fn a_frame_that_the_sink_refuses_ends_the_worker() {
     assert!(matches!(running.next(), News::Ready(_)));
     let end = running.end();
     assert_eq!(end.cause, Cause::Broken("a frame that nobody asked for".into()));
+}
+
+#[test]
+fn a_bug_that_panics_ends_the_worker_and_leaves_nobody_waiting() {
+    let chatter = ready_command()
+        + "echo out; "
+        + &frame_to(5, 0x88, 9, b"\x01hello")
+        + &frame_command(0x83, 1, b"value")
+        + "sleep 0.2; cat <&3 >/dev/null; sleep 1000";
+    for bug in [Bug::Start, Bug::Frame, Bug::Print, Bug::Output, Bug::Writable] {
+        let running =
+            Running::told("/bin/sh", &["-c", &chatter], Transport::Pipes, Limits::default(), Some(bug));
+        running.worker.submit(Frame::new(Kind::Eval, 1, &vec![0; 1_000_000]));
+        running.worker.wait_if_full(7);
+        let end = running.end();
+        assert_eq!(end.cause, Cause::Broken("a task of Snex's own has panicked".into()));
+        assert!(running.worker.is_closed());
+    }
 }
 
 #[test]

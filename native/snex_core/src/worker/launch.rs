@@ -138,7 +138,8 @@ where
         stdout: stdout
             .map(|source| runtime.spawn(streams::relay(Arc::clone(&worker), Stream::Stdout, source, phases))),
     };
-    runtime.spawn(life::live(Arc::clone(&worker), warden, orders, phase, tasks, mark));
+    let life = runtime.spawn(life::live(Arc::clone(&worker), warden, orders, phase, tasks, mark));
+    runtime.spawn(life::bury(Arc::clone(&worker), life));
     Ok(worker)
 }
 

@@ -1,6 +1,6 @@
 //! The life of a worker: what the warden reports, what others ask for, and the end.
 
-use super::{Cause, Command, End, Phase, Sink, Worker};
+use super::{Cause, Command, End, PANIC, Phase, Sink, Worker};
 use crate::control::{self, Exit, FromWarden, ORPHAN_GRACE, ToWarden};
 use crate::process_tree;
 use std::io;
@@ -43,8 +43,10 @@ struct Life {
     writer: Option<JoinHandle<()>>,
     cause: Option<Cause>,
     exit: Option<Exit>,
-    /// When a program that closed its pipe is stopped, and what it did.
-    deadline: Option<(Instant, String)>,
+    /// When a program that closed its pipe is stopped.
+    deadline: Option<Instant>,
+    /// How far the last frame came, when the pipe was closed inside of one.
+    cut: Option<String>,
 }
 
 /// Runs until the tree is gone, and tells the sink.
@@ -60,7 +62,7 @@ pub(super) async fn live<B, S>(
     S: Sink,
 {
     let (mut reports, warden) = warden.into_split();
-    let mut life = Life { warden, writer: tasks.writer, cause: None, exit: None, deadline: None };
+    let mut life = Life { warden, writer: tasks.writer, cause: None, exit: None, deadline: None, cut: None };
     // Reports are read by a task of their own: a read that `select!` gives up half-way would lose its bytes.
     let (report, mut reported) = mpsc::channel(4);
     let listener = tokio::spawn(async move {
@@ -71,7 +73,7 @@ pub(super) async fn live<B, S>(
         }
     });
     loop {
-        let deadline = life.deadline.as_ref().map(|(deadline, _)| *deadline);
+        let deadline = life.deadline;
         tokio::select! {
             report = reported.recv() => match report {
                 Some(FromWarden::Started { pid }) => {
@@ -100,7 +102,8 @@ pub(super) async fn live<B, S>(
             // The worker holds a sender, so orders never end.
             Some(order) = orders.recv() => life.obey(&worker, order).await,
             () = tokio::time::sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
-                let reason = life.deadline.take().map_or_else(String::new, |(_, reason)| reason);
+                life.deadline = None;
+                let reason = life.cut.take().unwrap_or_else(|| "Python closed its end of the pipe".into());
                 life.obey(&worker, Command::Broken(reason)).await;
             }
         }
@@ -117,11 +120,47 @@ pub(super) async fn live<B, S>(
     if let Some(stdout) = tasks.stdout {
         let _ = stdout.await;
     }
-    let cause = life.cause.unwrap_or(Cause::Exited);
-    worker.sink.ended(End { cause, exit: life.exit, stderr });
+    while let Ok(order) = orders.try_recv() {
+        life.note(order);
+    }
+    worker.sink.ended(End { cause: life.cause(), exit: life.exit, stderr });
+}
+
+/// The end of a worker whose life task has panicked. The socket to the warden is closed by then, which ends the tree.
+pub(super) async fn bury<B, S>(worker: Arc<Worker<B, S>>, life: JoinHandle<()>)
+where
+    B: AsRef<[u8]> + Send + 'static,
+    S: Sink,
+{
+    if life.await.is_err_and(|error| error.is_panic()) {
+        worker.close();
+        worker.sink.ended(End { cause: Cause::Broken(PANIC.into()), exit: None, stderr: Vec::new() });
+    }
 }
 
 impl Life {
+    /// Takes notice of what a task has found in the pipes.
+    fn note(&mut self, order: Command) {
+        match order {
+            // Also when the program has exited by now: it did so after that.
+            Command::Broken(reason) if matches!(self.cause, None | Some(Cause::Exited)) => {
+                self.cause = Some(Cause::Broken(reason));
+            }
+            Command::EndOfFrames(cut) => self.cut = cut,
+            _ => (),
+        }
+    }
+
+    /// Why it has all ended. A program that ends in good order leaves no frame half written; one that fails may.
+    fn cause(&mut self) -> Cause {
+        match self.cause.take() {
+            None | Some(Cause::Exited) if self.exit == Some(Exit::Status(0)) => {
+                self.cut.take().map_or(Cause::Exited, Cause::Broken)
+            }
+            cause => cause.unwrap_or(Cause::Exited),
+        }
+    }
+
     async fn obey<B, S>(&mut self, worker: &Worker<B, S>, order: Command)
     where
         B: AsRef<[u8]> + Send + 'static,
@@ -134,15 +173,16 @@ impl Life {
                 self.stop(grace).await;
             }
             Command::Interrupt => self.tell(&ToWarden::Interrupt).await,
-            Command::Broken(reason) => {
-                self.cause.get_or_insert(Cause::Broken(reason));
+            Command::Broken(_) => {
+                self.note(order);
                 self.close(worker).await;
                 self.stop(ORPHAN_GRACE).await;
             }
-            Command::EndOfFrames(reason) => {
+            Command::EndOfFrames(_) => {
                 // Most likely the program is exiting, and the warden is about to say how.
+                self.note(order);
                 self.close(worker).await;
-                self.deadline = Some((Instant::now() + EXIT_TIME, reason));
+                self.deadline = Some(Instant::now() + EXIT_TIME);
             }
         }
     }

@@ -17,8 +17,10 @@ const ADVANCE: usize = 64 * 1024 * 1024;
 
 /// Why no more frames come.
 enum Stop {
+    /// The pipe is closed.
+    EndOfFile,
     /// The pipe is closed; how far the last frame came.
-    EndOfFile(String),
+    CutShort(String),
     /// What came was not the protocol, or the pipe failed.
     Broken(String),
 }
@@ -32,7 +34,7 @@ impl From<io::Error> for Stop {
 impl From<FrameError> for Stop {
     fn from(error: FrameError) -> Self {
         match error {
-            FrameError::CutShort { .. } => Stop::EndOfFile(error.to_string()),
+            FrameError::CutShort { .. } => Stop::CutShort(error.to_string()),
             _ => Stop::Broken(error.to_string()),
         }
     }
@@ -48,13 +50,15 @@ pub(super) async fn read<B, S>(
     B: AsRef<[u8]> + Send + 'static,
     S: Sink,
 {
+    let _alarm = worker.alarm();
     let mut reader = Reader::new(source, phase);
     let stop = match reader.handshake(&worker.sink, &version).await {
         Ok(()) => reader.frames(&worker.sink).await,
         Err(stop) => stop,
     };
     let command = match stop {
-        Stop::EndOfFile(reason) => Command::EndOfFrames(reason),
+        Stop::EndOfFile => Command::EndOfFrames(None),
+        Stop::CutShort(reason) => Command::EndOfFrames(Some(reason)),
         Stop::Broken(reason) => Command::Broken(reason),
     };
     // The life task waits for this one: it is there to hear it.
@@ -70,6 +74,7 @@ pub(super) async fn read_prints<B, S>(
     B: AsRef<[u8]> + Send + 'static,
     S: Sink,
 {
+    let _alarm = worker.alarm();
     if let Stop::Broken(reason) = Reader::new(source, phase).frames(&worker.sink).await {
         let _ = worker.commands.send(Command::Broken(reason));
     }
@@ -105,7 +110,11 @@ impl Reader {
     }
 
     async fn handshake<S: Sink>(&mut self, sink: &S, version: &str) -> Result<(), Stop> {
-        let (header, mut body) = self.frame::<Vec<u8>>().await?;
+        let header = self.header().await?;
+        if header.length > handshake::LONGEST {
+            return Err(Stop::Broken(format!("Python's first frame has {} bytes", header.length)));
+        }
+        let body: Vec<u8> = self.body(header.length as usize).await?;
         let ready = match header.kind {
             Kind::Ready => handshake::read_ready(&body, version),
             Kind::Refused => Err(handshake::read_refused(&body, version)),
@@ -113,7 +122,6 @@ impl Reader {
                 return Err(Stop::Broken(format!("Python's first frame should be READY, got {other:?}")));
             }
         };
-        body.clear();
         sink.ready(ready.map_err(|error| Stop::Broken(error.to_string()))?);
         Ok(())
     }
@@ -140,7 +148,7 @@ impl Reader {
             (self.start, self.end) = (0, pending);
             let free = self.buffer.get_mut(pending..).unwrap_or_default();
             match self.source.read(free, &mut self.phase).await? {
-                0 if pending == 0 => return Err(Stop::EndOfFile("Python closed its end of the pipe".into())),
+                0 if pending == 0 => return Err(Stop::EndOfFile),
                 0 => {
                     return Err(
                         FrameError::CutShort { got: pending as u64, expected: HEADER_LEN as u64 }.into()

@@ -96,6 +96,7 @@ where
     B: AsRef<[u8]> + Send + 'static,
     S: Sink,
 {
+    let _alarm = worker.alarm();
     let mut size = PipeSize::default();
     loop {
         size.restore(pipe.get_ref());
@@ -162,6 +163,7 @@ where
     B: AsRef<[u8]> + Send + 'static,
     S: Sink,
 {
+    let _alarm = worker.alarm();
     let mut buffer = vec![0; CHUNK];
     let mut tail = VecDeque::with_capacity(TAIL);
     while let Ok(read) = source.read(&mut buffer, &mut phase).await {
