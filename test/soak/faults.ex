@@ -92,12 +92,7 @@ defmodule Snex.Soak.Faults do
   end
 
   defp inject(kind, {node, _control, _os_pid} = other) do
-    targets = Fleet.names(node)
-
-    targets =
-      if kind == :warden_killed, do: Enum.reject(targets, &Fleet.keeps_warden?(elem(&1, 0))), else: targets
-
-    target = Enum.random(targets)
+    target = node |> Fleet.names() |> Enum.random()
 
     if victim(kind, target), do: done(kind, other), else: other
   end

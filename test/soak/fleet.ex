@@ -16,12 +16,6 @@ defmodule Snex.Soak.Fleet do
   @there [soak_away: [], soak_away_restarts: [on_stuck: :restart]]
 
   @doc """
-  Whether an interpreter keeps its warden. Without one, nobody finds the children that have left Python's session: Linux
-  hands them to init before anyone can ask.
-  """
-  def keeps_warden?(name), do: name in [:soak_plain, :soak_away]
-
-  @doc """
   All interpreters as `{name, node}`, and of these the ones that are replaced when they are stuck.
   """
   def names(other), do: names(@here, node()) ++ names(@there, other)

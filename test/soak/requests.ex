@@ -9,7 +9,6 @@ defmodule Snex.Soak.Requests do
   alias Snex.Env
   alias Snex.Error
   alias Snex.Serde
-  alias Snex.Soak.Fleet
   alias Snex.Soak.Ledger
 
   @doc """
@@ -20,8 +19,9 @@ defmodule Snex.Soak.Requests do
     import asyncio, ctypes, os, subprocess, sys, time
 
     def own_child(mark):
-        # One that nothing of its surroundings leads to, but its name.
-        return subprocess.Popen([mark, "1000000"], executable="sleep", env={}, start_new_session=True)
+        # One that has left Python's session, in which only what names its tree is left of the surroundings.
+        env = {"SNEX_TREE": os.environ["SNEX_TREE"]}
+        return subprocess.Popen([mark, "1000000"], executable="sleep", env=env, start_new_session=True)
     """
   end
 
@@ -216,9 +216,8 @@ defmodule Snex.Soak.Requests do
 
   # The interpreter has it, until its own end.
   def make(:child, home, inp) do
-    code = "own_child(mark) if own else subprocess.Popen(['sleep', '1000000']); return number"
-    name = if is_tuple(inp), do: elem(inp, 0), else: inp
-    vars = %{"mark" => System.fetch_env!("SNEX_SOAK_MARK"), "own" => Fleet.keeps_warden?(name)}
+    code = "own_child(mark) if number % 2 else subprocess.Popen(['sleep', '1000000']); return number"
+    vars = %{"mark" => System.fetch_env!("SNEX_SOAK_MARK")}
     ask(home, :child, inp, code, vars, & &1)
   end
 
