@@ -13,6 +13,8 @@ pub mod pickle;
 pub mod process_tree;
 mod sync;
 
+#[cfg(all(any(fuzzing, test), feature = "project", feature = "worker"))]
+pub mod fuzz;
 #[cfg(feature = "worker")]
 pub mod handshake;
 #[cfg(feature = "project")]

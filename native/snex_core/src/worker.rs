@@ -12,6 +12,7 @@
 //! then calls [`Sink::ended`] once. That call comes on every road: Python exits, the warden is killed, somebody stops the
 //! worker, bytes arrive that are no frame. Dropping every `Worker` does not stop Python; [`Worker::stop`] does.
 
+pub(crate) mod frame_reader;
 mod launch;
 mod life;
 mod pipe_size;

@@ -1,0 +1,212 @@
+//! What has to hold for any bytes that come from outside. The targets in `fuzz/` look for bytes for which it does not; the
+//! tests here try those that were found or made up before (`fuzz/corpus`), and others like them.
+
+use crate::allow::{Allow, Rule};
+use crate::control::{self, FromWarden, ToWarden};
+use crate::frame::{self, FrameError, HEADER_LEN};
+use crate::handshake;
+use crate::project;
+use crate::worker::frame_reader::{Bytes, FrameReader, Stop};
+use std::collections::HashSet;
+use std::future::Future;
+use std::io;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+
+/// Bytes that choose how the others are cut into pieces.
+const CUTS: usize = 8;
+
+/// Pieces of a stream, one after the other.
+struct Pieces<'a> {
+    cuts: [u8; CUTS],
+    next: usize,
+    rest: &'a [u8],
+}
+
+impl Bytes for Pieces<'_> {
+    async fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let cut = usize::from(self.cuts[self.next % CUTS]);
+        self.next += 1;
+        // Some are as long as a reader takes at a time.
+        let length = if cut < 250 { 1 + cut } else { usize::MAX };
+        let length = length.min(buffer.len()).min(self.rest.len());
+        let (piece, rest) = self.rest.split_at(length);
+        buffer[..length].copy_from_slice(piece);
+        self.rest = rest;
+        Ok(length)
+    }
+}
+
+/// The value of a future that never waits.
+fn now<F: Future>(future: F) -> F::Output {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(value) => value,
+        Poll::Pending => panic!("nothing here waits"),
+    }
+}
+
+/// Frames are the same however their bytes are cut into pieces, up to the first byte that can belong to none.
+///
+/// # Panics
+/// When that does not hold.
+pub fn frames(data: &[u8]) {
+    let Some((cuts, stream)) = data.split_first_chunk::<CUTS>() else { return };
+    let mut reader = FrameReader::new(Pieces { cuts: *cuts, next: 0, rest: stream });
+    let mut rest = stream;
+    loop {
+        let read = now(reader.frame::<Vec<u8>>());
+        let header = match frame::read_header(rest) {
+            Ok(Some(header)) => header,
+            Ok(None) if rest.is_empty() => return assert_eq!(read, Err(Stop::EndOfFile)),
+            Ok(None) => return assert!(matches!(read, Err(Stop::CutShort(_))), "{read:?}"),
+            Err(error) => return assert_same_fault(&error, read.map(|_| ())),
+        };
+        let body = &rest[HEADER_LEN..];
+        let Some(body) = usize::try_from(header.length).ok().and_then(|length| body.get(..length)) else {
+            let cut = FrameError::CutShort { got: body.len() as u64, expected: header.length };
+            return assert_eq!(read, Err(Stop::CutShort(cut.to_string())));
+        };
+        assert_eq!(read, Ok((header, body.to_vec())));
+        rest = &rest[HEADER_LEN + body.len()..];
+    }
+}
+
+/// How much of the garbage is quoted depends on how much has come.
+fn assert_same_fault(error: &FrameError, read: Result<(), Stop>) {
+    let Err(Stop::Broken(seen)) = read else { panic!("{error}, but {read:?}") };
+    match error {
+        FrameError::Garbage(_) => assert!(seen.starts_with("expected a frame, got "), "{error}, but {seen}"),
+        _ => assert_eq!(error.to_string(), seen),
+    }
+}
+
+/// A first frame is read, or refused with a message of moderate length.
+///
+/// # Panics
+/// When that does not hold.
+pub fn greeting(body: &[u8]) {
+    if let Err(error) = handshake::read_ready(body, "0") {
+        assert!(error.to_string().len() <= 4 * body.len() + 200);
+    }
+    let error = handshake::read_refused(body, "0");
+    assert!(error.to_string().len() <= 4 * body.len() + 200);
+}
+
+/// What is wrong with a project is said, with a place that is in the text.
+///
+/// # Panics
+/// When that does not hold.
+pub fn project(text: &[u8]) {
+    let lines: Vec<&[u8]> = text.split(|byte| *byte == b'\n').collect();
+    for problem in project::check(text) {
+        assert!(!problem.message.is_empty());
+        let line = problem.line.checked_sub(1).and_then(|index| lines.get(index));
+        assert!(
+            line.is_some_and(|line| (1..=line.len() + 1).contains(&problem.column)),
+            "{problem:?}, but {} lines",
+            lines.len()
+        );
+    }
+}
+
+/// A call that is allowed names what is.
+///
+/// # Panics
+/// When that does not hold.
+pub fn allow(body: &[u8]) {
+    let module = b"Elixir.Enum".to_vec();
+    assert!(Allow::Only(HashSet::new()).check(body).is_err());
+    for rule in [
+        Rule::Module(module.clone()),
+        Rule::Function(module.clone(), b"map".to_vec()),
+        Rule::Arity(module, b"map".to_vec(), 2),
+    ] {
+        if Allow::Only(HashSet::from([rule])).check(body).is_ok() {
+            assert!(body.windows(11).any(|window| window == b"Elixir.Enum"));
+        }
+    }
+}
+
+/// A message between the VM and a warden is read, or refused; and what is read is written as it was.
+///
+/// # Panics
+/// When that does not hold.
+pub fn control(body: &[u8]) {
+    if let Ok(message) = control::decode::<ToWarden>(body) {
+        let again = control::encode(&message).map(|bytes| control::decode::<ToWarden>(&bytes[4..]).ok());
+        assert_eq!(again.ok().flatten(), Some(message));
+    }
+    if let Ok(message) = control::decode::<FromWarden>(body) {
+        let again = control::encode(&message).map(|bytes| control::decode::<FromWarden>(&bytes[4..]).ok());
+        assert_eq!(again.ok().flatten(), Some(message));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::path::Path;
+    use std::sync::LazyLock;
+
+    type Target = (&'static str, fn(&[u8]));
+
+    const TARGETS: [Target; 5] = [
+        ("frames", frames),
+        ("greeting", greeting),
+        ("project", project),
+        ("allow", allow),
+        ("control", control),
+    ];
+
+    static CORPORA: LazyLock<Vec<Vec<Vec<u8>>>> =
+        LazyLock::new(|| TARGETS.iter().map(|(name, _)| corpus(name)).collect());
+
+    fn corpus(target: &str) -> Vec<Vec<u8>> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
+        let files =
+            std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+        let mut paths: Vec<_> = files.map(|file| file.unwrap().path()).collect();
+        paths.sort();
+        paths.iter().map(|path| std::fs::read(path).unwrap()).collect()
+    }
+
+    #[test]
+    fn what_was_found_before_does_no_harm() {
+        for ((name, target), corpus) in TARGETS.iter().zip(&*CORPORA) {
+            assert!(corpus.len() >= 5, "the corpus of {name} has {} files", corpus.len());
+            for bytes in corpus {
+                target(bytes);
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_like_it_does_no_harm_either(
+            pick: prop::sample::Index,
+            changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..8),
+            cut: prop::sample::Index,
+            target in 0..TARGETS.len(),
+        ) {
+            let corpus = &CORPORA[target];
+            let (_, target) = TARGETS[target];
+            let mut bytes = corpus[pick.index(corpus.len())].clone();
+            for (place, byte) in changes {
+                if !bytes.is_empty() {
+                    let place = place.index(bytes.len());
+                    bytes[place] = byte;
+                }
+            }
+            target(&bytes);
+            target(&bytes[..cut.index(bytes.len() + 1)]);
+        }
+
+        #[test]
+        fn no_bytes_do_harm(bytes: Vec<u8>) {
+            for (_, target) in TARGETS {
+                target(&bytes);
+            }
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! Frames out of bytes that come in pieces of any size.
+
+use super::Body;
+use crate::frame::{self, FrameError, HEADER_LEN, Header};
+use std::future::Future;
+use std::io;
+
+/// Small frames are parsed out of a buffer of this size, many for one system call. Short input reaches every limit in tests.
+const BUFFER: usize = if cfg!(any(fuzzing, test)) { 64 } else { 64 * 1024 };
+
+/// Memory reserved for a body before any of it has arrived. A length is only the other side's word; what is reserved and not
+/// written to costs addresses, and no memory.
+const ADVANCE: usize = if cfg!(any(fuzzing, test)) { 96 } else { 64 * 1024 * 1024 };
+
+/// Why no more frames come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Stop {
+    /// The pipe is closed.
+    EndOfFile,
+    /// The pipe is closed; how far the last frame came.
+    CutShort(String),
+    /// What came was not the protocol, or the pipe failed.
+    Broken(String),
+}
+
+impl From<io::Error> for Stop {
+    fn from(error: io::Error) -> Self {
+        Stop::Broken(format!("reading from Python failed: {error}"))
+    }
+}
+
+impl From<FrameError> for Stop {
+    fn from(error: FrameError) -> Self {
+        match error {
+            FrameError::CutShort { .. } => Stop::CutShort(error.to_string()),
+            _ => Stop::Broken(error.to_string()),
+        }
+    }
+}
+
+/// Where bytes come from.
+pub(crate) trait Bytes: Send {
+    /// Reads what there is, at least a byte, into `buffer`; 0 at end of file.
+    fn read(&mut self, buffer: &mut [u8]) -> impl Future<Output = io::Result<usize>> + Send;
+    /// So many bytes will be read next.
+    fn expect(&mut self, _more: usize) {}
+    /// They have been.
+    fn expect_no_more(&mut self) {}
+}
+
+pub(crate) struct FrameReader<R> {
+    source: R,
+    /// Bytes that have arrived and are not used: `buffer[start..end]`.
+    buffer: Vec<u8>,
+    start: usize,
+    end: usize,
+}
+
+impl<R: Bytes> FrameReader<R> {
+    pub(crate) fn new(source: R) -> Self {
+        FrameReader { source, buffer: vec![0; BUFFER], start: 0, end: 0 }
+    }
+
+    /// The next frame.
+    pub(crate) async fn frame<T: Body>(&mut self) -> Result<(Header, T), Stop> {
+        let header = self.header().await?;
+        let Ok(length) = usize::try_from(header.length) else {
+            return Err(Stop::Broken(format!("a frame of {} bytes does not fit into memory", header.length)));
+        };
+        let body = self.body(length).await?;
+        Ok((header, body))
+    }
+
+    pub(crate) async fn header(&mut self) -> Result<Header, Stop> {
+        loop {
+            let pending = self.buffer.get(self.start..self.end).unwrap_or_default();
+            if let Some(header) = frame::read_header(pending)? {
+                self.start += HEADER_LEN;
+                return Ok(header);
+            }
+            let pending = pending.len();
+            self.buffer.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, pending);
+            let free = self.buffer.get_mut(pending..).unwrap_or_default();
+            match self.source.read(free).await? {
+                0 if pending == 0 => return Err(Stop::EndOfFile),
+                0 => {
+                    return Err(
+                        FrameError::CutShort { got: pending as u64, expected: HEADER_LEN as u64 }.into()
+                    );
+                }
+                read => self.end += read,
+            }
+        }
+    }
+
+    /// A body: what has arrived is copied, the rest is read straight into its place.
+    pub(crate) async fn body<T: Body>(&mut self, length: usize) -> Result<T, Stop> {
+        let arrived = self.buffer.get(self.start..self.end).unwrap_or_default();
+        let arrived = arrived.get(..length).unwrap_or(arrived);
+        let mut filled = arrived.len();
+        let mut size = length.min(ADVANCE.max(filled));
+        let mut body = T::with_length(size);
+        if let Some(room) = body.bytes_mut().get_mut(..filled) {
+            room.copy_from_slice(arrived);
+        }
+        self.start += filled;
+        self.source.expect(length - filled);
+        while filled < length {
+            if filled == size {
+                size = length.min(size.saturating_mul(2));
+                body.resize(size);
+            }
+            let room = body.bytes_mut().get_mut(filled..).unwrap_or_default();
+            match self.source.read(room).await? {
+                0 => return Err(FrameError::CutShort { got: filled as u64, expected: length as u64 }.into()),
+                read => filled += read,
+            }
+        }
+        self.source.expect_no_more();
+        Ok(body)
+    }
+}
