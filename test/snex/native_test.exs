@@ -195,7 +195,8 @@ defmodule Snex.NativeTest do
         call_result_dirty: [inp, reference, none, {:any, 1}, encoding],
         call_error: [inp, reference, none, failure],
         project_check: [""],
-        panics: []
+        panics: [],
+        resources_count: []
       ]
     end
 

@@ -155,6 +155,12 @@ fn mark() -> String {
 /// has to run between fork and exec, so the cost does not grow with the memory of this process. Whether the calling thread
 /// lives on does not matter: the warden watches the socket, not its parent.
 fn spawn_warden(settings: &Settings) -> io::Result<UnixStream> {
+    // For anything else the standard library forks, and waits for a child that cannot run it: which fails in the VM, where
+    // children are not waited for.
+    if !settings.warden.is_absolute() {
+        let reason = format!("the warden's path should be absolute, got {:?}", settings.warden);
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
+    }
     let (ours, theirs) = UnixStream::pair()?;
     let mut command = std::process::Command::new(&settings.warden);
     // Without the VM's variables: they are none of its business, and one may be the mark of a tree that the VM is part of.
