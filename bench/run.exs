@@ -1,7 +1,7 @@
 # Measures Snex against its floors. Run it with bin/bench, which says how.
 
-for file <- ~w[support/stats support/row support/python support/schedulers support/curves baseline/bridge
-               rows/calls rows/data rows/start rows/memory],
+for file <- ~w[support/stats support/row support/python support/schedulers baseline/bridge
+               rows/calls rows/data rows/start rows/memory support/curves],
     path = Path.join(__DIR__, file <> ".ex"),
     File.exists?(path),
     do: Code.require_file(path)
