@@ -271,8 +271,18 @@ def _native_encoder() -> Callable[[object], list[bytes | memoryview]] | None:
     except ImportError:
         # Another implementation, another machine than the one that it was built for, or only the sources.
         return None
-    classes = (Atom, DistinctAtom, Term, Settings)
-    _etf.set_up(*classes, _converted, _Custom, buffer, encode_pure)
+    _etf.set_up(
+        {
+            "atom": Atom,
+            "distinct_atom": DistinctAtom,
+            "term": Term,
+            "custom": _Custom,
+            "settings": Settings,
+            "convert": _converted,
+            "leaf": buffer,
+            "pure": encode_pure,
+        }
+    )
     return _etf.encode
 
 

@@ -1,18 +1,7 @@
-# The encoder as an extension: `native/snex_etf`. It is not there on every Python.
+# The extension: `native/snex_etf`. It is not there on every Python.
 
-from collections.abc import Callable
-
-def set_up(
-    atom: type,
-    distinct_atom: type,
-    term: type,
-    settings: object,
-    convert: Callable[[object], object],
-    custom: type,
-    leaf: Callable[[bytearray | memoryview], bytes | list[bytes | memoryview]],
-    pure: Callable[[object], list[bytes | memoryview]],
-    /,
-) -> None: ...
+# What `helpers` has to have: `Helpers` in `kinds.rs`.
+def set_up(helpers: dict[str, object], /) -> None: ...
 def encode(obj: object, /) -> list[bytes | memoryview]: ...
 
 class Room:

@@ -5,14 +5,21 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyInt;
 
-/// What the extension needs of the package; set once.
+/// What the extension needs of the package; set once. A dict with these names.
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
 pub struct Helpers {
+    /// The classes `Atom`, `DistinctAtom` and `Term`.
     atom: Py<PyAny>,
     distinct_atom: Py<PyAny>,
     term: Py<PyAny>,
+    /// The class of what a custom encoder returned.
     custom: Py<PyAny>,
+    /// Has `set_head` and `set_member`.
     settings: Py<PyAny>,
+    /// Makes something known of a value.
     convert: Py<PyAny>,
+    /// Encodes a bytearray or memoryview.
     leaf: Py<PyAny>,
     /// The pure encoder.
     pub pure: Py<PyAny>,
@@ -50,20 +57,6 @@ pub enum Keys {
 }
 
 impl Helpers {
-    #[allow(clippy::too_many_arguments)]
-    pub fn new(
-        atom: Py<PyAny>,
-        distinct_atom: Py<PyAny>,
-        term: Py<PyAny>,
-        settings: Py<PyAny>,
-        convert: Py<PyAny>,
-        custom: Py<PyAny>,
-        leaf: Py<PyAny>,
-        pure: Py<PyAny>,
-    ) -> Self {
-        Helpers { atom, distinct_atom, term, custom, settings, convert, leaf, pure }
-    }
-
     /// What `object` is; an instance of a subclass is what its base is.
     pub fn kind(&self, object: &Bound<'_, PyAny>) -> Kind {
         let class = object.get_type_ptr();

@@ -21,23 +21,9 @@ use pyo3::sync::PyOnceLock;
 
 static HELPERS: PyOnceLock<Helpers> = PyOnceLock::new();
 
-/// Tells the extension about the package's classes, and how to go on with what it does not know: `atom`,
-/// `distinct_atom`, `term` (classes), `settings` (has `set_head` and `set_member`), `convert` (makes something known of a value), `custom` (the
-/// class of what a custom encoder returned), `leaf` (encodes a bytearray or memoryview), `pure` (the pure encoder).
+/// Tells the extension about the package's classes, and how to go on with what it does not know.
 #[pyfunction]
-#[allow(clippy::too_many_arguments)]
-fn set_up(
-    py: Python<'_>,
-    atom: Py<PyAny>,
-    distinct_atom: Py<PyAny>,
-    term: Py<PyAny>,
-    settings: Py<PyAny>,
-    convert: Py<PyAny>,
-    custom: Py<PyAny>,
-    leaf: Py<PyAny>,
-    pure: Py<PyAny>,
-) {
-    let helpers = Helpers::new(atom, distinct_atom, term, settings, convert, custom, leaf, pure);
+fn set_up(py: Python<'_>, helpers: Helpers) {
     // A second time tells nothing new.
     let _ = HELPERS.set(py, helpers);
 }
