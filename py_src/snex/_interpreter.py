@@ -160,6 +160,8 @@ class Interpreter:
 
     def _input_ended(self, error: BaseException | None) -> None:
         self._leave_if_forked()
+        # Frames behind garbage are none.
+        self._reader.stop()
         self.end()
         if error is not None:
             self.status = EXIT_GARBAGE

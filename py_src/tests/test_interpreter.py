@@ -17,6 +17,7 @@ from support.vm import (
     CANCELLED,
     DROP_ENVS,
     EVAL,
+    HELLO,
     PRINT,
     REFUSED,
     RESULT,
@@ -347,6 +348,13 @@ def test_garbage_ends_the_interpreter_and_is_named(vm: VM, garbage: bytes, named
     os.write(vm.out_fd, garbage)
     assert vm.wait() == 70
     assert named in vm.errors()
+
+
+def test_frames_behind_garbage_are_not_looked_at(vm: VM) -> None:
+    second_hello = frame(HELLO, 0)
+    os.write(vm.out_fd, second_hello + second_hello + frame(DROP_ENVS, 0, b"x"))
+    assert vm.wait() == 70
+    assert vm.errors() == "snex: garbage on the input: a second HELLO\n"
 
 
 def test_garbage_instead_of_hello_is_named_too() -> None:

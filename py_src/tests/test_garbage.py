@@ -1,0 +1,163 @@
+"""Bytes that no VM of ours sends: what the parsers make of them, and what a real interpreter does."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import struct
+import sys
+import threading
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from support.vm import BUFFERS, EVAL, PATIENCE, VM, frame, place, with_buffers
+
+from snex._body import join, split
+from snex._frame import HEADER_SIZE, INCOMING, FrameError, parse_header
+
+# Interpreters that get garbage; each is started for it.
+EXAMPLES = int(os.environ.get("SNEX_GARBAGE", "25"))
+# Bytes that an interpreter may take beyond what one takes that gets none.
+MAX_MORE = 64 * 1024 * 1024
+
+lengths = st.one_of(
+    st.integers(0, 300),
+    st.sampled_from([2**16, 2**31, 2**32, 2**40, 2**62, 2**63 - 1, 2**63, 2**63 + 1, 2**64 - 1]),
+)
+bodies = st.binary(max_size=300)
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> bytes:
+    """Draw a body with a table of buffers that may say anything."""
+    entries = draw(st.lists(st.tuples(st.integers(0, 5), lengths), max_size=4))
+    count = draw(st.one_of(st.just(len(entries)), st.integers(0, 2**32 - 1)))
+    table = b"".join(struct.pack("<BQ", *entry) for entry in entries)
+    return struct.pack("<I", count) + table + draw(bodies)
+
+
+@st.composite
+def frames(draw: st.DrawFn) -> bytes:
+    """Draw a frame that is wrong somewhere, or not."""
+    kind = draw(st.one_of(st.sampled_from(sorted(INCOMING)), st.integers(0, 255)))
+    flags = draw(st.sampled_from([0, 0, BUFFERS, BUFFERS, 2, 0x80, 255]))
+    body = draw(tables() if flags == BUFFERS else bodies)
+    length = draw(st.one_of(st.just(len(body)), st.just(len(body)), lengths))
+    header = struct.pack("<2sBBQQ", b"SX", kind, flags, draw(st.integers(0, 2**64 - 1)), length)
+    return header + body
+
+
+@st.composite
+def streams(draw: st.DrawFn) -> bytes:
+    """Draw frames, changed and cut."""
+    data = bytearray(b"".join(draw(st.lists(st.one_of(frames(), bodies), min_size=1, max_size=4))))
+    if data:
+        for at, byte in draw(st.lists(st.tuples(st.integers(0), st.integers(0, 255)), max_size=3)):
+            data[at % len(data)] = byte
+    return bytes(data[: draw(st.one_of(st.just(len(data)), st.integers(0, len(data))))])
+
+
+@given(st.one_of(st.binary(min_size=HEADER_SIZE, max_size=HEADER_SIZE), frames()))
+def test_a_header_is_read_or_refused(data: bytes) -> None:
+    try:
+        kind, flags, _request, _length = parse_header(data)
+    except FrameError:
+        pass
+    else:
+        assert data[:2] == b"SX"
+        assert kind in INCOMING
+        assert flags in {0, BUFFERS}
+
+
+@given(st.one_of(bodies, tables()))
+def test_a_table_of_buffers_fits_or_is_refused(body: bytes) -> None:
+    try:
+        pickled, sinks = split(body)
+    except FrameError:
+        pass
+    else:
+        assert b"".join(join(pickled, sinks)) == body
+
+
+def run(garbage: bytes) -> tuple[int, str, int]:
+    """Return how an interpreter ends that gets garbage: status, last words, most bytes in memory."""
+    with VM() as vm:
+        vm.ready()
+        assert vm.run("return 1") == 1
+        # One that does not end by itself is not waited for.
+        watchdog = threading.Timer(PATIENCE, vm.process.kill)
+        watchdog.start()
+        with contextlib.suppress(BrokenPipeError):
+            os.write(vm.out_fd, garbage)
+        vm.hang_up()
+        errors = vm.errors()
+        _, status, usage = os.wait4(vm.process.pid, 0)
+        watchdog.cancel()
+        vm.process.returncode = os.waitstatus_to_exitcode(status)
+        return vm.process.returncode, errors, usage.ru_maxrss * 1024
+
+
+@pytest.fixture(scope="module")
+def usual() -> int:
+    status, errors, memory = run(b"")
+    assert (status, errors) == (0, "")
+    return memory
+
+
+def check(garbage: bytes, usual: int) -> tuple[int, str]:
+    status, errors, memory = run(garbage)
+    assert status in {0, 70}
+    if status == 70:
+        # One line, and nothing behind it.
+        assert errors.startswith("snex: garbage on the input: ")
+        assert errors.count("\n") == 1
+        assert "Traceback" not in errors
+        assert len(errors) < 1000
+    else:
+        assert errors == ""
+    assert memory - usual < MAX_MORE
+    return status, errors
+
+
+HEAD = struct.Struct("<2sBBQQ")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="bytes in memory are counted in other units")
+class TestAnInterpreter:
+    @settings(
+        max_examples=EXAMPLES,
+        deadline=None,
+        derandomize="SNEX_GARBAGE" not in os.environ,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.differing_executors],
+    )
+    @given(garbage=streams())
+    def test_ends_with_one_clear_line_or_in_good_order(self, usual: int, garbage: bytes) -> None:
+        check(garbage, usual)
+
+    @pytest.mark.parametrize(
+        ("garbage", "named"),
+        [
+            (HEAD.pack(b"SX", 0x83, 0, 1, 0), "0x83"),
+            (HEAD.pack(b"SX", 0, 0, 1, 2**63), "0x00"),
+            (HEAD.pack(b"SX", EVAL, 0xFF, 1, 2**63), "0xff"),
+            (HEAD.pack(b"XS", EVAL, 0, 1, 0), "XS"),
+            (frame(EVAL, 1, b"", BUFFERS), "0 bytes"),
+            (frame(EVAL, 1, b"\xff\xff\xff\xff", BUFFERS), "4294967295"),
+            (frame(EVAL, 1, struct.pack("<IBQ", 1, 0, 2**63), BUFFERS), "table of 1"),
+            (frame(EVAL, 1, struct.pack("<IBQ", 1, 255, 0), BUFFERS), "table of 1"),
+            (frame(EVAL, 1, with_buffers([place()], [(0, b"")]), BUFFERS) + b"?", "?"),
+        ],
+    )
+    def test_names_what_it_has_seen(self, usual: int, garbage: bytes, named: str) -> None:
+        status, errors = check(garbage, usual)
+        assert status == 70
+        assert named in errors
+
+    @pytest.mark.parametrize("length", [1, 2**20, 2**31, 2**40, 2**63, 2**64 - 1])
+    @pytest.mark.parametrize("flags", [0, BUFFERS])
+    def test_believes_no_length(self, usual: int, length: int, flags: int) -> None:
+        # Two buffers that claim to be as long as can be.
+        table = struct.pack("<IBQBQ", 2, 0, length, 2, 2**64 - 1 - length)
+        body = table[: length - 1] if flags else b""
+        check(HEAD.pack(b"SX", EVAL, flags, 1, length) + body, usual)
