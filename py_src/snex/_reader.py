@@ -281,6 +281,10 @@ class FrameReader:
         kind, request = self._long or (0, 0)
         self._long = None
         self._sinks = []
+        if sinks[0].lost:
+            # The receiver learns that when it finishes what belongs to the frame.
+            self._on_frame(kind, request, b"", sinks)
+            return True
         body = sinks[0].finish()
         assert isinstance(body, bytearray)  # noqa: S101 - the first sink is always the pickle's
         self._on_frame(kind, request, body, sinks[1:])
@@ -299,6 +303,9 @@ class FrameReader:
                 raise FrameError(msg)
             self._sinks.append(Sink(rows))
             return
+        if self._sinks[1].lost:
+            msg = f"a table of {count} buffers, for which there is no memory"
+            raise FrameError(msg)
         table = self._sinks[1].finish()
         assert isinstance(table, bytearray)  # noqa: S101 - a plain sink's
         entries = list(ENTRY.iter_unpack(table))

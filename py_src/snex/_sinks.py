@@ -3,6 +3,9 @@
 A length on the wire is a claim, not a fact: a sink takes no memory before its first byte has
 arrived, and no more than `AHEAD` bytes beyond what has really come; with the extension no more than
 that is touched, which comes to the same.
+
+Where there is not even memory for that, the bytes that come are dropped, so that the frames behind
+them are found, and the object is a `MemoryError` when it is finished: an error of that one frame.
 """
 
 from __future__ import annotations
@@ -79,24 +82,36 @@ def _new_home(size: int, *, mutable: bool) -> _Home:
     return _GrowingBytearray(size) if mutable else _GrowingBytes(size)
 
 
+# Where bytes go that nobody has room for.
+_NOWHERE = bytearray(64 * 1024)
+
+
 class Sink:
     """A `bytearray` of `size` bytes that is still being filled."""
 
-    __slots__ = ("_home", "_object", "filled", "size")
+    __slots__ = ("_home", "_object", "filled", "lost", "size")
     _mutable = True
 
     def __init__(self, size: int) -> None:
         """Prepare for `size` bytes without trusting the number."""
         self.size = size
         self.filled = 0
+        # There was no memory for it.
+        self.lost = False
         self._home: _Home | None = None
         self._object: bytes | bytearray | None = None
 
     def view(self) -> memoryview:
         """Return writable memory for what comes next. Release it before `advance`."""
-        if self._home is None:
-            self._home = _new_home(self.size, mutable=self._mutable)
-        return self._home.view(self.filled)
+        if not self.lost:
+            try:
+                if self._home is None:
+                    self._home = _new_home(self.size, mutable=self._mutable)
+                return self._home.view(self.filled)
+            except MemoryError:
+                self.lost = True
+                self._home = None
+        return memoryview(_NOWHERE)[: self.size - self.filled]
 
     def advance(self, count: int) -> None:
         """Note that `count` bytes have been written to the last `view`."""
@@ -112,7 +127,11 @@ class Sink:
             chunk = chunk[count:]
 
     def content(self) -> memoryview:
-        """Return the bytes of a filled sink, whatever they are to become."""
+        """Return the bytes of a filled sink, whatever they are to become.
+
+        Raises:
+            MemoryError: when there was no room for them; so does `finish`.
+        """
         return memoryview(self._filled())
 
     def finish(self) -> object:
@@ -120,6 +139,9 @@ class Sink:
         return self._filled()
 
     def _filled(self) -> bytes | bytearray:
+        if self.lost:
+            msg = f"no memory for {self.size} bytes"
+            raise MemoryError(msg)
         if self._object is None:
             home = self._home or _new_home(self.size, mutable=self._mutable)
             self._object = home.finish()

@@ -11,6 +11,7 @@ import pytest
 from support.memory import needs_tracing, tracing
 from support.vm import BUFFERS, CANCEL, EVAL, frame, place, with_buffers
 
+from snex import _sinks
 from snex._body import load
 from snex._frame import FrameError
 from snex._reader import FrameReader
@@ -295,3 +296,39 @@ def test_the_garbage_collector_rests_while_a_large_value_is_made(
         assert gc.isenabled() is enabled
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("kind", [None, 0, 1, 2, 3])
+def test_what_memory_has_no_room_for_is_an_error_of_that_frame_alone(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, kind: int | None
+) -> None:
+    usual = _sinks._new_home
+
+    def no_room(size: int, *, mutable: bool) -> Any:
+        if size > 1_000_000:
+            raise MemoryError
+        return usual(size, mutable=mutable)
+
+    monkeypatch.setattr(_sinks, "_new_home", no_room)
+
+    def keep(body: Any, sinks: Any) -> object:
+        try:
+            return load(body, sinks)
+        except MemoryError as error:
+            return error
+
+    bench.keep = keep
+    long = b"a" * 2_000_000
+    if kind is None:
+        piece = frame(EVAL, 1, pickle.dumps(long))
+    else:
+        buffers = [(2, b"b" * 100), (kind, long)]
+        piece = frame(EVAL, 1, with_buffers([place(), place()], buffers), BUFFERS)
+    behind = frame(EVAL, 2, pickle.dumps("behind"))
+    thread = bench.write_aside(piece + behind)
+    bench.until_end()
+    thread.join()
+    [(_, _, error), (_, number, value)] = bench.frames
+    assert isinstance(error, MemoryError)
+    assert str(error).startswith("no memory for 2000")
+    assert (number, value) == (2, "behind")

@@ -51,6 +51,20 @@ defmodule Snex.BadInputTest do
       end)
     end
 
+    test "a variable that Python has no memory for" do
+      inp = start_interpreter!(limits: [memory: 400_000_000], output: :discard)
+      large = :binary.copy("x", 500_000_000)
+
+      for x <- [large, Serde.binary(large), Serde.binary(large, :bytearray), List.duplicate(large, 2)] do
+        assert {:error, error} = Snex.pyeval(inp, "return len(x)", %{"x" => x}, timeout: 60_000)
+        assert error.exception.type == "MemoryError"
+        assert error.reason == "no memory for 500000000 bytes"
+        assert {:error, error} = Snex.make_env(inp, %{"x" => x})
+        assert error.exception.type == "MemoryError"
+        assert Snex.pyeval(inp, "return len(x)", %{"x" => "small"}) == {:ok, 5}
+      end
+    end
+
     test "a variable that cannot be encoded" do
       inp = start_interpreter!()
 
