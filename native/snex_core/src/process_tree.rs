@@ -1,7 +1,7 @@
 //! Processes and their descendants, from `/proc` (proc(5)). Linux only.
 
 use nix::sys::signal::{Signal, kill, killpg};
-use nix::unistd::{Pid, getpgrp};
+use nix::unistd::{Pid, getpgid, getpgrp};
 use std::collections::BTreeSet;
 
 /// The environment variable by which a tree's processes are found when nobody is left whose descendants they are.
@@ -30,6 +30,18 @@ pub fn descendants(root: i32) -> Vec<Process> {
         next += 1;
     }
     found
+}
+
+/// The children of this process, those included that have ended and have not been waited for. Only of a process with one
+/// thread, and found without a look at any other process. Empty where the kernel has no such list.
+pub fn own_children() -> Vec<Process> {
+    let parent = nix::unistd::getpid();
+    let list = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap_or_default();
+    let process = |pid: i32| {
+        let group = getpgid(Some(Pid::from_raw(pid))).ok()?;
+        Some(Process { pid, parent: parent.as_raw(), group: group.as_raw() })
+    };
+    list.split_ascii_whitespace().filter_map(|pid| process(pid.parse().ok()?)).collect()
 }
 
 /// All processes that have been started with the variable [`MARK`] set to `mark`, and their children by `fork`.

@@ -2,31 +2,64 @@
 
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
+#[cfg(target_os = "linux")]
+use nix::sys::signal::kill;
+#[cfg(not(target_os = "linux"))]
+use nix::sys::signal::killpg;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use snex_core::control::Exit;
 #[cfg(target_os = "linux")]
-use snex_core::process_tree;
+use snex_core::process_tree::{self, Process};
 
-/// Sends `signal` to the whole tree: every descendant, also one that left the session or whose parent is gone (the
-/// warden adopts those).
+/// Sends SIGTERM to the whole tree: every descendant, also one that left the session or whose parent is gone (the warden
+/// adopts those).
 #[cfg(target_os = "linux")]
-pub fn signal(_leader: Pid, signal: Signal) {
-    let tree = process_tree::descendants(nix::unistd::getpid().as_raw());
-    if signal == Signal::SIGKILL {
-        process_tree::kill_all(&tree);
-        return;
-    }
-    for process in tree {
+pub fn terminate(_leader: Pid) {
+    for process in process_tree::descendants(nix::unistd::getpid().as_raw()) {
         // An error means that the process is gone already, or is not ours to signal; there is nobody else to try.
-        let _ = nix::sys::signal::kill(Pid::from_raw(process.pid), signal);
+        let _ = kill(Pid::from_raw(process.pid), Signal::SIGTERM);
     }
 }
 
-/// Sends `signal` to the group of `leader`: all that can be found of a tree without a subreaper.
+/// Sends SIGTERM to the group of `leader`: all that can be found of a tree without a subreaper.
 #[cfg(not(target_os = "linux"))]
-pub fn signal(leader: Pid, signal: Signal) {
-    let _ = nix::sys::signal::killpg(leader, signal);
+pub fn terminate(leader: Pid) {
+    let _ = killpg(leader, Signal::SIGTERM);
+}
+
+/// Kills a tree, in as many rounds as it takes.
+///
+/// A look at every process of the machine takes longer than one needs to fork and exit, so a program that does nothing else
+/// is never there when its turn comes. But each process that it leaves is the warden's own child from that moment, and began
+/// in the group of its parent. Those children the kernel lists at once, the dead among them, whose groups are killed as
+/// well. Only when that list has nothing new is the rest of the tree looked for.
+#[derive(Default)]
+pub struct Killer {
+    /// The warden's children of the round before.
+    #[cfg(target_os = "linux")]
+    children: Vec<Process>,
+}
+
+impl Killer {
+    /// One round. Whether the next one should follow without a pause: the tree still grows.
+    #[cfg(target_os = "linux")]
+    pub fn round(&mut self, _leader: Pid) -> bool {
+        let known = std::mem::replace(&mut self.children, process_tree::own_children());
+        process_tree::kill_all(&self.children);
+        let grows = self.children.iter().any(|child| !known.contains(child));
+        if !grows {
+            process_tree::kill_all(&process_tree::descendants(nix::unistd::getpid().as_raw()));
+        }
+        grows
+    }
+
+    /// One round. Whether the next one should follow without a pause.
+    #[cfg(not(target_os = "linux"))]
+    pub fn round(&mut self, leader: Pid) -> bool {
+        let _ = killpg(leader, Signal::SIGKILL);
+        false
+    }
 }
 
 /// What reaping found.
@@ -69,5 +102,5 @@ fn others_left(_leader: Pid) -> bool {
 /// Whether there is more to the tree than the warden's own children, when it has none any more.
 #[cfg(not(target_os = "linux"))]
 fn others_left(leader: Pid) -> bool {
-    nix::sys::signal::killpg(leader, None).is_ok()
+    killpg(leader, None).is_ok()
 }

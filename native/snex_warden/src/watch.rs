@@ -2,7 +2,7 @@
 
 use crate::tree;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use snex_core::control::{self, FromWarden, ORPHAN_GRACE, ToWarden};
 use std::io::{self, Read};
@@ -22,12 +22,24 @@ pub struct Watch<'a> {
     vm_is_there: bool,
     /// When SIGTERM turns into SIGKILL; `None` while nothing is being stopped.
     deadline: Option<Instant>,
+    killer: tree::Killer,
+    /// Whether the last round of killing asked for the next one at once.
+    restless: bool,
 }
 
 impl<'a> Watch<'a> {
     /// Watches over `leader`. `children` becomes readable when a child changes state.
     pub fn new(socket: &'a UnixStream, children: UnixStream, leader: Pid) -> Self {
-        Watch { socket, children, leader, leader_runs: true, vm_is_there: true, deadline: None }
+        Watch {
+            socket,
+            children,
+            leader,
+            leader_runs: true,
+            vm_is_there: true,
+            deadline: None,
+            killer: tree::Killer::default(),
+            restless: false,
+        }
     }
 
     /// Returns when nothing of the tree is left.
@@ -45,7 +57,7 @@ impl<'a> Watch<'a> {
                 return Ok(());
             }
             if self.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-                tree::signal(self.leader, Signal::SIGKILL);
+                self.restless = self.killer.round(self.leader);
             }
             self.wait()?;
         }
@@ -59,7 +71,7 @@ impl<'a> Watch<'a> {
     fn stop(&mut self, grace: Duration) {
         let deadline = Instant::now() + grace;
         self.deadline = Some(self.deadline.map_or(deadline, |earlier| earlier.min(deadline)));
-        tree::signal(self.leader, Signal::SIGTERM);
+        tree::terminate(self.leader);
     }
 
     fn wait(&mut self) -> io::Result<()> {
@@ -83,7 +95,7 @@ impl<'a> Watch<'a> {
                 Ok(Some(ToWarden::Stop { grace_ms })) => self.stop(Duration::from_millis(grace_ms)),
                 // Reaped only above: until then its number is nobody else's.
                 Ok(Some(ToWarden::Interrupt)) if self.leader_runs => {
-                    let _ = nix::sys::signal::kill(self.leader, Signal::SIGINT);
+                    let _ = kill(self.leader, Signal::SIGINT);
                 }
                 Ok(Some(ToWarden::Interrupt)) => {}
                 Ok(Some(ToWarden::Start(_)) | None) | Err(_) => {
@@ -97,6 +109,9 @@ impl<'a> Watch<'a> {
 
     fn timeout(&self) -> PollTimeout {
         let Some(deadline) = self.deadline else { return PollTimeout::NONE };
+        if self.restless {
+            return PollTimeout::ZERO;
+        }
         let left = deadline.saturating_duration_since(Instant::now());
         let wait = if left.is_zero() { SEARCH_INTERVAL } else { left };
         // Rounded up: a poll that returned just before the deadline would spin until it.

@@ -91,22 +91,40 @@ defmodule Snex.Interpreter.StopTest do
     """
   }
 
+  # Whatever Python forks holds the lock, also a process that is never there when all processes are looked at.
+  @hold """
+  import fcntl
+  held = open(lock, "w")
+  fcntl.flock(held, fcntl.LOCK_EX)
+  """
+
+  defp free?(python, lock) do
+    code = "import fcntl, sys; fcntl.flock(open(sys.argv[1]), fcntl.LOCK_EX | fcntl.LOCK_NB)"
+    {_, status} = System.cmd(python, ["-c", code, lock], stderr_to_stdout: true)
+    status == 0
+  end
+
   for {what, code} <- @trees do
-    test "stop ends #{what}, and returns when it is gone" do
+    @tag :tmp_dir
+    test "stop ends #{what}, and returns when it is gone", %{tmp_dir: tmp_dir} do
       {_name, python} = hd(pythons())
       {:ok, inp} = Interpreter.start_link(python: python, stop_timeout: @stop_timeout, output: :discard)
       {:ok, mark} = Snex.pyeval(inp, "import os; return os.environ['SNEX_TREE']")
       variable = "SNEX_TREE=" <> mark
       os_pid = Interpreter.os_pid(inp)
-      env = Snex.Env.disable_gc(Snex.make_env!(inp, %{"test" => self()}))
+      lock = Path.join(tmp_dir, "lock")
+      env = Snex.Env.disable_gc(Snex.make_env!(inp, %{"test" => self(), "lock" => lock}))
+      {:ok, nil} = Snex.pyeval(env, @hold)
       call = Task.async(fn -> Snex.pyeval(env, unquote(code), timeout: :infinity) end)
       assert_receive "ready", 60_000
-      eventually(fn -> ProcessTree.with_variable(variable) != [] end)
+      assert ProcessTree.with_variable(variable) != []
+      refute free?(python, lock)
 
       begun = System.monotonic_time(:millisecond)
       assert Interpreter.stop(inp) == :ok
       took = System.monotonic_time(:millisecond) - begun
       assert ProcessTree.with_variable(variable) == []
+      assert free?(python, lock)
       # Reaped, too.
       refute exists?(os_pid)
 
