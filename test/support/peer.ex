@@ -45,6 +45,8 @@ defmodule Snex.Peer do
     assert epmd, "there is no epmd on this machine, without which these tests cannot connect nodes"
     {output, status} = System.cmd(epmd, ["-daemon"], stderr_to_stdout: true)
     assert status == 0, "epmd does not start (status #{status}): #{output}"
+    # It returns before the daemon listens.
+    Snex.Case.eventually(fn -> match?({:ok, _names}, :erl_epmd.names(String.to_charlist(@host))) end)
   end
 
   @doc """
