@@ -55,13 +55,14 @@ defmodule Snex.Soak.Traffic do
 
   def handle_call({:finish, patience}, _from, state) do
     for {pid, _node} <- state.callers, do: send(pid, {:soak_finish, self()})
-    {:reply, await(:soak_finished, Map.keys(state.callers), patience), %{state | nodes: []}}
+    {finished, stuck} = await(:soak_finished, Map.keys(state.callers), patience)
+    {:reply, stuck, %{state | nodes: [], callers: Map.take(state.callers, finished ++ stuck)}}
   end
 
   def handle_call({:check, stuck}, _from, state) do
     finished = Map.keys(state.callers) -- stuck
     for pid <- finished, do: send(pid, {:soak_check, self()})
-    [] = await(:soak_checked, finished, 60_000)
+    {_checked, []} = await(:soak_checked, finished, 60_000)
     for pid <- stuck, do: Process.exit(pid, :kill)
     {:reply, :ok, state}
   end
@@ -95,23 +96,23 @@ defmodule Snex.Soak.Traffic do
     %{state | callers: Map.put(state.callers, pid, node), dealt: state.dealt + 1}
   end
 
-  # The processes that have not said so in time.
+  # The processes that have said so, and those that have not in time. Those that are gone are neither.
   defp await(said, pids, patience) do
     timer = Process.send_after(self(), :out_of_patience, patience)
-    rest = await(said, MapSet.new(pids))
+    answers = collect(said, [], MapSet.new(pids))
     Process.cancel_timer(timer)
-    MapSet.to_list(rest)
+    answers
   end
 
-  defp await(said, pids) do
-    if MapSet.size(pids) == 0 do
-      pids
+  defp collect(said, have, rest) do
+    if MapSet.size(rest) == 0 do
+      {have, []}
     else
       receive do
-        {^said, pid} -> await(said, MapSet.delete(pids, pid))
+        {^said, pid} -> collect(said, [pid | have], MapSet.delete(rest, pid))
         # It has been killed before.
-        {:DOWN, _reference, :process, pid, _reason} -> await(said, MapSet.delete(pids, pid))
-        :out_of_patience -> pids
+        {:DOWN, _reference, :process, pid, _reason} -> collect(said, have, MapSet.delete(rest, pid))
+        :out_of_patience -> {have, MapSet.to_list(rest)}
       end
     end
   end
