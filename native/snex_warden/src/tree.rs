@@ -10,15 +10,15 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use snex_core::control::Exit;
 #[cfg(target_os = "linux")]
-use snex_core::process_tree::{self, Process};
+use snex_core::process_tree;
 
 /// Sends SIGTERM to the whole tree: every descendant, also one that left the session or whose parent is gone (the warden
 /// adopts those).
 #[cfg(target_os = "linux")]
 pub fn terminate(_leader: Pid) {
-    for process in process_tree::descendants(nix::unistd::getpid().as_raw()) {
+    for pid in process_tree::descendants(own_pid()) {
         // An error means that the process is gone already, or is not ours to signal; there is nobody else to try.
-        let _ = kill(Pid::from_raw(process.pid), Signal::SIGTERM);
+        let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
     }
 }
 
@@ -38,7 +38,7 @@ pub fn terminate(leader: Pid) {
 pub struct Killer {
     /// The warden's children of the round before.
     #[cfg(target_os = "linux")]
-    children: Vec<Process>,
+    children: Vec<i32>,
 }
 
 impl Killer {
@@ -46,10 +46,10 @@ impl Killer {
     #[cfg(target_os = "linux")]
     pub fn round(&mut self, _leader: Pid) -> bool {
         let known = std::mem::replace(&mut self.children, process_tree::own_children());
-        process_tree::kill_all(&self.children);
+        self.children.iter().copied().for_each(process_tree::end);
         let grows = self.children.iter().any(|child| !known.contains(child));
         if !grows {
-            process_tree::kill_all(&process_tree::descendants(nix::unistd::getpid().as_raw()));
+            process_tree::descendants(own_pid()).into_iter().for_each(process_tree::end);
         }
         grows
     }
@@ -60,6 +60,11 @@ impl Killer {
         let _ = killpg(leader, Signal::SIGKILL);
         false
     }
+}
+
+#[cfg(target_os = "linux")]
+fn own_pid() -> i32 {
+    nix::unistd::getpid().as_raw()
 }
 
 /// What reaping found.

@@ -224,9 +224,8 @@ fn end_lost(group: Option<i32>, mark: &str) {
     let deadline = Instant::now() + LOST_TIME;
     let mut empty = 0;
     while empty < EMPTY_SEARCHES && Instant::now() < deadline {
-        let left = process_tree::marked(mark);
-        process_tree::kill_all(&left);
-        empty = if left.is_empty() { empty + 1 } else { 0 };
+        let found = process_tree::marked(mark).map(process_tree::end).count();
+        empty = if found == 0 { empty + 1 } else { 0 };
         std::thread::sleep(SEARCH_INTERVAL);
     }
 }
