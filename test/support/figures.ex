@@ -16,7 +16,7 @@ defmodule Snex.Figures do
 
   @type t() :: %{counts: %{String.t() => integer()}, memory: %{String.t() => integer()}}
 
-  # Attempts, 10 ms apart: threads that the runtime keeps for a while, and processes of the system, need time to go.
+  # Attempts, 10 ms apart: threads and processes of the system need time to go.
   @attempts 500
 
   # Collects garbage in Python, and counts the dictionaries of environments that it keeps by itself.

@@ -8,7 +8,9 @@ pub const MARK: &str = "SNEX_TREE";
 
 /// All descendants of `root`, children before grandchildren.
 pub fn descendants(root: i32) -> Vec<i32> {
-    let all: Vec<(i32, i32)> = processes().filter_map(|pid| Some((pid, parent(pid)?))).collect();
+    // The look takes a while: its own ancestor may be gone, and have left its number to a descendant.
+    let others = processes().filter(|pid| *pid != root);
+    let all: Vec<(i32, i32)> = others.filter_map(|pid| Some((pid, parent(pid)?))).collect();
     let mut found = vec![root];
     let mut next = 0;
     while let Some(parent) = found.get(next).copied() {

@@ -3,6 +3,7 @@
 use crate::{environment, interpreter, panics};
 use rustler::{Env, Term};
 use std::sync::OnceLock;
+use std::time::Duration;
 use tokio::runtime::{Builder, Handle, Runtime};
 
 /// Threads that move bytes. They only wait and copy: two keep up with many interpreters.
@@ -22,7 +23,10 @@ pub fn load(env: Env<'_>, _info: Term<'_>) -> bool {
     if RUNTIME.get().is_some() {
         return true;
     }
-    match Builder::new_multi_thread().worker_threads(THREADS).thread_name("snex").enable_all().build() {
+    let mut builder = Builder::new_multi_thread();
+    // A thread that searches for what a killed warden has left is rarely needed again: none is kept for the next time.
+    builder.worker_threads(THREADS).thread_keep_alive(Duration::ZERO).thread_name("snex").enable_all();
+    match builder.build() {
         Ok(runtime) => RUNTIME.set(runtime).is_ok(),
         Err(_) => false,
     }
