@@ -72,6 +72,36 @@ defmodule Snex.RequestTest do
       end
     end
 
+    test "over just as the interpreter process is killed leaves no message" do
+      Process.flag(:trap_exit, true)
+
+      for _ <- 1..20 do
+        {:ok, inp} = Interpreter.start_link(port_opts: [busy_limits_port: {1_024, 2_048}])
+        os_pid = Interpreter.os_pid(inp)
+        moment = System.monotonic_time(:millisecond) + 50
+
+        callers =
+          for n <- 1..60 do
+            # Half of them wait for room, and then take long to be written.
+            vars = if rem(n, 2) == 0, do: %{}, else: %{"numbers" => Enum.to_list(1..5_000)}
+
+            Task.async(fn ->
+              left = max(moment + rem(n, 3) - 1 - System.monotonic_time(:millisecond), 0)
+              assert {:error, %Error{}} = Snex.pyeval(inp, @endless, vars, timeout: left)
+              receive do: (:look -> Process.info(self(), :messages))
+            end)
+          end
+
+        Process.send_after(self(), :now, moment, abs: true)
+        assert_receive :now
+        Process.exit(inp, :kill)
+        # Whoever waits is told before Python is ended.
+        eventually(fn -> not exists?(os_pid) end)
+        for caller <- callers, do: send(caller.pid, :look)
+        assert callers |> Task.await_many() |> Enum.uniq() == [messages: []]
+      end
+    end
+
     test "of 0 gives up at once, also when the answer is quicker", %{inp: inp} do
       for _ <- 1..200 do
         assert Snex.pyeval(inp, "return 1", timeout: 0) in [

@@ -157,3 +157,20 @@ fn whoever_waits_for_room_is_told_when_there_is_or_finds_it() {
         assert_eq!(table.len(), 0);
     });
 }
+
+#[test]
+fn whoever_finds_room_just_as_the_interpreter_goes_down_knows_whether_it_has_been_told() {
+    loom::model(|| {
+        let table = Arc::new(Table::new());
+        let told = Told::default();
+        let end = thread::spawn({
+            let table = table.clone();
+            move || table.fail_all("down", |told, _down| told.once_more())
+        });
+        // There was no room before, and there is now. Whoever finds its entry gone has a message, and has to wait for it.
+        let waits = table.wait_for_room(told.clone()).is_ok_and(|id| !table.forget(id));
+        end.join().unwrap();
+        assert_eq!(told.times(), usize::from(waits));
+        assert_eq!(table.len(), 0);
+    });
+}

@@ -41,12 +41,9 @@ impl Resource for Interpreter {
     fn down<'a>(&'a self, _env: Env<'a>, pid: LocalPid, _monitor: Monitor) {
         let news = &self.worker.sink;
         if pid == news.owner {
-            // The last reference may be that of the registry, and with it goes all that is monitored.
-            let interpreter = registry::remove(pid);
             // Linked to the owner.
             news.close_output();
-            fail_and_stop(Arc::clone(&self.worker), Down::OwnerGone, ORPHAN_GRACE);
-            drop(interpreter);
+            owner_gone(Arc::clone(&self.worker));
             return;
         }
         if pid == news.output {
@@ -97,6 +94,18 @@ fn fail_and_stop(worker: Arc<Worker<Held, News>>, down: Down, grace: Duration) {
         runtime.spawn(async move {
             worker.sink.pending.fail_all(down, Caller::fail);
             worker.stop(grace);
+        });
+    }
+}
+
+/// Callers are told, and until they have been, they find what they have asked: one that gives up just then is told nothing
+/// afterwards.
+fn owner_gone(worker: Arc<Worker<Held, News>>) {
+    if let Some(runtime) = runtime::handle() {
+        runtime.spawn(async move {
+            worker.sink.pending.fail_all(Down::OwnerGone, Caller::fail);
+            worker.stop(ORPHAN_GRACE);
+            registry::remove(worker.sink.owner);
         });
     }
 }
@@ -216,8 +225,7 @@ fn interpreter_start<'a>(env: Env<'a>, options: StartOptions<'a>) -> Term<'a> {
     }
     if env.monitor(&interpreter, &owner).is_none() {
         // Killed in this very moment: there will be no call of `down`.
-        registry::remove(owner);
-        fail_and_stop(Arc::clone(&interpreter.worker), Down::OwnerGone, ORPHAN_GRACE);
+        owner_gone(Arc::clone(&interpreter.worker));
     }
     atoms::ok().encode(env)
 }

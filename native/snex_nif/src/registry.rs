@@ -1,7 +1,7 @@
 //! The worker of an interpreter's pid.
 //!
-//! An entry is made by the interpreter process when it starts its worker and removed when that process is gone, so a pid that
-//! is found belongs to a process that lives or has just died.
+//! An entry is made by the interpreter process when it starts its worker, and removed when that process is gone and all who
+//! waited for it have been told.
 
 use crate::interpreter::Interpreter;
 use rustler::{LocalPid, ResourceArc};
@@ -26,7 +26,9 @@ pub fn insert(pid: LocalPid, interpreter: ResourceArc<Interpreter>) {
     INTERPRETERS.write().unwrap_or_else(PoisonError::into_inner).insert(pid, interpreter);
 }
 
-/// Removes the worker of `pid`, and hands it back so that it is dropped outside of the lock.
-pub fn remove(pid: LocalPid) -> Option<ResourceArc<Interpreter>> {
-    INTERPRETERS.write().unwrap_or_else(PoisonError::into_inner).remove(&pid)
+/// Removes the worker of `pid`.
+pub fn remove(pid: LocalPid) {
+    let removed = INTERPRETERS.write().unwrap_or_else(PoisonError::into_inner).remove(&pid);
+    // Outside of the lock: what is dropped with it takes its time.
+    drop(removed);
 }

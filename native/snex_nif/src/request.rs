@@ -184,11 +184,11 @@ impl<'a> Caller<'a> {
         if interpreter.worker.is_full() {
             let sink = &interpreter.worker.sink;
             let id = sink.pending.wait_for_room(self.waiting()).map_err(Outcome::Down)?;
-            if interpreter.worker.wait_if_full(id) {
+            // Or there is room meanwhile. Then nobody but us knows of this entry, unless the interpreter went down, which
+            // the caller has been told.
+            if interpreter.worker.wait_if_full(id) || !sink.pending.forget(id) {
                 return Err(Outcome::Full(id));
             }
-            // Meanwhile there is room: nobody but us knows of this entry, unless the interpreter went down.
-            sink.pending.forget(id);
         }
         Ok(interpreter)
     }
