@@ -31,6 +31,8 @@ use tokio::sync::mpsc;
 /// The worker of an interpreter process. Kept by the registry until that process is gone.
 pub struct Interpreter {
     pub worker: Arc<Worker<Held, News>>,
+    /// Whether it is: nothing more is asked of this worker.
+    pub gone: AtomicBool,
     _live: Live,
 }
 
@@ -43,7 +45,7 @@ impl Resource for Interpreter {
         if pid == news.owner {
             // Linked to the owner.
             news.close_output();
-            owner_gone(Arc::clone(&self.worker));
+            self.owner_gone();
             return;
         }
         if pid == news.output {
@@ -98,15 +100,19 @@ fn fail_and_stop(worker: Arc<Worker<Held, News>>, down: Down, grace: Duration) {
     }
 }
 
-/// Callers are told, and until they have been, they find what they have asked: one that gives up just then is told nothing
-/// afterwards.
-fn owner_gone(worker: Arc<Worker<Held, News>>) {
-    if let Some(runtime) = runtime::handle() {
-        runtime.spawn(async move {
-            worker.sink.pending.fail_all(Down::OwnerGone, Caller::fail);
-            worker.stop(ORPHAN_GRACE);
-            registry::remove(worker.sink.owner);
-        });
+impl Interpreter {
+    /// Callers are told, and until they have been, the registry knows this worker: one that gives up just then is told nothing
+    /// afterwards.
+    fn owner_gone(&self) {
+        self.gone.store(true, Ordering::Release);
+        let worker = Arc::clone(&self.worker);
+        if let Some(runtime) = runtime::handle() {
+            runtime.spawn(async move {
+                worker.sink.pending.fail_all(Down::OwnerGone, Caller::fail);
+                worker.stop(ORPHAN_GRACE);
+                registry::remove(worker.sink.owner);
+            });
+        }
     }
 }
 
@@ -218,14 +224,18 @@ fn interpreter_start<'a>(env: Env<'a>, options: StartOptions<'a>) -> Term<'a> {
         Err(error) => return failed(&error.to_string()),
     };
     runtime.spawn(environment::forget_dropped(Arc::downgrade(&worker), dropped));
-    let interpreter = ResourceArc::new(Interpreter { worker, _live: Live::new(Of::Interpreter) });
+    let interpreter = ResourceArc::new(Interpreter {
+        worker,
+        gone: AtomicBool::new(false),
+        _live: Live::new(Of::Interpreter),
+    });
     registry::insert(owner, interpreter.clone());
     if env.monitor(&interpreter, &options.output).is_none() {
         interpreter.worker.sink.close_output();
     }
     if env.monitor(&interpreter, &owner).is_none() {
         // Killed in this very moment: there will be no call of `down`.
-        owner_gone(Arc::clone(&interpreter.worker));
+        interpreter.owner_gone();
     }
     atoms::ok().encode(env)
 }

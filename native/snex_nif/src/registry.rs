@@ -6,13 +6,19 @@
 use crate::interpreter::Interpreter;
 use rustler::{LocalPid, ResourceArc};
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 use std::sync::{LazyLock, PoisonError, RwLock};
 
 static INTERPRETERS: LazyLock<RwLock<HashMap<LocalPid, ResourceArc<Interpreter>>>> =
     LazyLock::new(RwLock::default);
 
-/// The worker of `pid`.
+/// The worker of `pid`, a process that lives.
 pub fn find(pid: LocalPid) -> Option<ResourceArc<Interpreter>> {
+    known(pid).filter(|interpreter| !interpreter.gone.load(Ordering::Acquire))
+}
+
+/// The worker of `pid`, also when that process is gone.
+pub fn known(pid: LocalPid) -> Option<ResourceArc<Interpreter>> {
     INTERPRETERS.read().unwrap_or_else(PoisonError::into_inner).get(&pid).cloned()
 }
 

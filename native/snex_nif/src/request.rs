@@ -96,7 +96,7 @@ fn request_make_env_dirty<'a>(
 /// The caller gives up: afterwards no message will come that has not come already. With `cancel`, Python gives up too.
 #[rustler::nif]
 fn request_forget(interpreter: LocalPid, id: u64, cancel: bool) -> Atom {
-    if let Some(interpreter) = registry::find(interpreter)
+    if let Some(interpreter) = registry::known(interpreter)
         && interpreter.worker.sink.pending.forget(id)
         && cancel
     {
