@@ -93,12 +93,12 @@ defmodule Snex.RequestTest do
           end
 
         Process.send_after(self(), :now, moment, abs: true)
-        assert_receive :now
+        assert_receive :now, 60_000
         Process.exit(inp, :kill)
         # Whoever waits is told before Python is ended.
         eventually(fn -> not exists?(os_pid) end)
         for caller <- callers, do: send(caller.pid, :look)
-        assert callers |> Task.await_many() |> Enum.uniq() == [messages: []]
+        assert callers |> Task.await_many(60_000) |> Enum.uniq() == [messages: []]
       end
     end
 
