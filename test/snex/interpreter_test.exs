@@ -130,6 +130,18 @@ defmodule Snex.InterpreterTest do
       end
     end
 
+    test "by a real-time signal, the error has its number and its place among them, and nothing is left" do
+      {:ok, inp} = Interpreter.start_link()
+      code = "import subprocess; return subprocess.Popen(['sleep', '1000'], start_new_session=True).pid"
+      {:ok, child} = Snex.pyeval(inp, code)
+      assert {:error, error} = Snex.pyeval(inp, "import os; os.kill(os.getpid(), 40)")
+      assert %Error{code: :interpreter_exited, reason: {:exit_status, 168}} = error
+      assert error.exception == %{signal: "signal 40 (SIGRTMIN+6)"}
+      assert Exception.message(error) =~ "ended by signal 40 (SIGRTMIN+6)"
+      assert_receive {:EXIT, ^inp, ^error}, 60_000
+      await_gone([child])
+    end
+
     test "the error has the last lines of stderr, of Python and of C code" do
       {:ok, inp} = Interpreter.start_link(output: :discard)
 

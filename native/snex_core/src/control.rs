@@ -107,16 +107,35 @@ impl Exit {
         }
     }
 
-    /// The signal's name, such as `"SIGKILL"`, when one ended the process.
-    pub fn signal_name(self) -> Option<&'static str> {
-        match self {
-            Exit::Status(_) => None,
-            Exit::Signal(number) => Some(
-                nix::sys::signal::Signal::try_from(number)
-                    .map_or("a real-time signal", nix::sys::signal::Signal::as_str),
-            ),
-        }
+    /// The signal's name, such as `"SIGKILL"`, when one ended the process. Real-time signals are counted from the first that
+    /// programs may use, as `kill -l` does.
+    ///
+    /// ```
+    /// use snex_core::control::Exit;
+    /// assert_eq!(Exit::Signal(9).signal_name().as_deref(), Some("SIGKILL"));
+    /// ```
+    pub fn signal_name(self) -> Option<String> {
+        let Exit::Signal(number) = self else { return None };
+        Some(match nix::sys::signal::Signal::try_from(number) {
+            Ok(signal) => signal.as_str().into(),
+            Err(_) => other_signal_name(number),
+        })
     }
+}
+
+#[cfg(target_os = "linux")]
+fn other_signal_name(number: i32) -> String {
+    match number - libc::SIGRTMIN() {
+        0 => format!("signal {number} (SIGRTMIN)"),
+        offset if offset > 0 => format!("signal {number} (SIGRTMIN+{offset})"),
+        // The C library keeps the first ones to itself.
+        _ => format!("signal {number}"),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn other_signal_name(number: i32) -> String {
+    format!("signal {number}")
 }
 
 /// A message as it travels, length and all.
@@ -275,8 +294,19 @@ mod tests {
 
     #[test]
     fn a_signal_is_reported_by_name_and_as_a_shell_would() {
-        assert_eq!(Exit::Signal(11).signal_name(), Some("SIGSEGV"));
+        assert_eq!(Exit::Signal(11).signal_name().as_deref(), Some("SIGSEGV"));
         assert_eq!(Exit::Signal(11).shell_status(), 139);
         assert_eq!(Exit::Status(3).signal_name(), None);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_real_time_signal_has_its_number_and_its_place_among_them() {
+        let first = libc::SIGRTMIN();
+        let name = |number| Exit::Signal(number).signal_name();
+        assert_eq!(name(first), Some(format!("signal {first} (SIGRTMIN)")));
+        assert_eq!(name(first + 6), Some(format!("signal {} (SIGRTMIN+6)", first + 6)));
+        assert_eq!(name(32).as_deref(), Some("signal 32"));
+        assert_eq!(Exit::Signal(40).shell_status(), 168);
     }
 }

@@ -57,7 +57,7 @@ fn set_aside(fd: &OwnedFd) -> io::Result<OwnedFd> {
 fn prepare(warden: Pid, moves: &[(OwnedFd, RawFd)], limits: &Limits) -> io::Result<()> {
     unistd::setsid()?;
     limit(limits)?;
-    for signal in 1..=libc::SIGRTMAX() {
+    for signal in 1..=last_signal() {
         // SAFETY: SIG_DFL runs no code. Signals that cannot be set (SIGKILL, SIGSTOP, the C library's own) refuse.
         unsafe { libc::signal(signal, libc::SIG_DFL) };
     }
@@ -77,6 +77,17 @@ fn prepare(warden: Pid, moves: &[(OwnedFd, RawFd)], limits: &Limits) -> io::Resu
         }
     }
     Ok(())
+}
+
+#[cfg(target_os = "linux")]
+fn last_signal() -> i32 {
+    libc::SIGRTMAX()
+}
+
+/// Without real-time signals.
+#[cfg(not(target_os = "linux"))]
+fn last_signal() -> i32 {
+    31
 }
 
 fn limit(limits: &Limits) -> io::Result<()> {

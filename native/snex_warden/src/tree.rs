@@ -6,7 +6,6 @@ use nix::sys::signal::Signal;
 use nix::sys::signal::kill;
 #[cfg(not(target_os = "linux"))]
 use nix::sys::signal::killpg;
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use snex_core::control::Exit;
 #[cfg(target_os = "linux")]
@@ -79,22 +78,35 @@ pub struct Reaped {
 pub fn reap(leader: Pid) -> Reaped {
     let mut reaped = Reaped { leader: None, none_left: false };
     loop {
-        let exit = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::Exited(pid, status)) => Some((pid, Exit::Status(status))),
-            Ok(WaitStatus::Signaled(pid, signal, _)) => Some((pid, Exit::Signal(signal as i32))),
-            Ok(WaitStatus::StillAlive) => return reaped,
-            Ok(_) | Err(Errno::EINTR) => None,
+        match wait_for_any() {
+            Ok(None) => return reaped,
+            Ok(Some((pid, exit))) if pid == leader => reaped.leader = Some(exit),
+            Ok(Some(_)) | Err(Errno::EINTR) => {}
             Err(_) => {
                 reaped.none_left = !others_left(leader);
                 return reaped;
             }
-        };
-        if let Some((pid, exit)) = exit
-            && pid == leader
-        {
-            reaped.leader = Some(exit);
         }
     }
+}
+
+/// The next child that has ended, and how; `None` while all that are left run. An error when there are none left.
+///
+/// Not through `nix`: it knows no real-time signals, and a child that one has ended looks like an error there.
+fn wait_for_any() -> Result<Option<(Pid, Exit)>, Errno> {
+    let mut status = 0;
+    // SAFETY: the pointer is to a local variable.
+    let pid = Errno::result(unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) })?;
+    if pid == 0 {
+        return Ok(None);
+    }
+    // Without WUNTRACED and WCONTINUED, a child is reported only when it has exited or a signal has ended it.
+    let exit = if libc::WIFSIGNALED(status) {
+        Exit::Signal(libc::WTERMSIG(status))
+    } else {
+        Exit::Status(libc::WEXITSTATUS(status))
+    };
+    Ok(Some((Pid::from_raw(pid), exit)))
 }
 
 /// Whether there is more to the tree than the warden's own children, when it has none any more.

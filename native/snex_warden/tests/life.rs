@@ -324,6 +324,31 @@ fn a_signal_and_the_last_of_stderr_are_reported() {
 }
 
 #[test]
+fn a_program_that_a_real_time_signal_ends_takes_its_tree_along_and_the_number_is_reported() {
+    let running = Running::script("setsid sleep 1000 & echo $!; kill -40 $$; sleep 1000");
+    let orphan: i32 = running.printed("\n").trim().parse().unwrap();
+    let end = running.end();
+    assert_eq!((end.cause, end.exit), (Cause::Exited, Some(Exit::Signal(40))));
+    assert!(!alive(orphan));
+}
+
+#[test]
+fn an_orphan_that_a_real_time_signal_ends_changes_nothing_for_the_rest_of_the_tree() {
+    let script =
+        "trap 'echo goes on' USR1; (sh -c 'echo orphan $$; exec sleep 1000' &); while :; do sleep 0.1; done";
+    let running = Running::script(script);
+    let pid = running.pid();
+    let orphan: i32 = running.printed("\n").trim().trim_start_matches("orphan ").parse().unwrap();
+    // SAFETY: takes plain numbers. `nix` does not know this signal.
+    assert_eq!(unsafe { libc::kill(orphan, 40) }, 0);
+    wait_until_reaped(orphan);
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGUSR1).unwrap();
+    running.printed("goes on");
+    running.worker.stop(Duration::ZERO);
+    assert_eq!(running.end().cause, Cause::Stopped);
+}
+
+#[test]
 fn a_program_that_does_not_exist_is_named() {
     let running = Running::program("/no/such/python", &[], Transport::Pipes);
     let Cause::NotStarted(reason) = running.end().cause else { panic!() };
@@ -531,6 +556,15 @@ fn wait_until_gone(pid: i32) {
     // SAFETY: the kernel has just made this descriptor for us.
     let fd = unsafe { <OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(fd as i32) };
     assert!(is_ready(&fd), "process {pid} lives on");
+}
+
+/// Waits until the warden has taken notice of the end of its child.
+fn wait_until_reaped(pid: i32) {
+    let begun = Instant::now();
+    while alive(pid) {
+        assert!(begun.elapsed() < LIMIT, "process {pid} is not reaped");
+        std::thread::yield_now();
+    }
 }
 
 /// Waits until a descriptor is readable, or at its end.
