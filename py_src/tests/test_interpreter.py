@@ -321,12 +321,13 @@ def test_sigterm_is_ignored_while_the_vm_is_there(vm: VM) -> None:
     assert vm.wait() == 0
 
 
+@pytest.mark.interrupts
 def test_sigterm_ends_blocking_code_once_the_vm_is_gone(vm: VM) -> None:
     vm.run("import atexit, sys, time\natexit.register(print, 'atexit', file=sys.stderr)")
     vm.eval("print('blocked')\ntime.sleep(1000)")
     vm.expect(PRINT)
     vm.hang_up()
-    vm.process.send_signal(signal.SIGTERM)
+    vm.terminate()
     assert vm.wait() == 0
     assert vm.errors() == "atexit\n"
 

@@ -26,6 +26,8 @@ from support.vm import (
 import snex
 from snex._signals import Interrupts
 
+pytestmark = pytest.mark.interrupts
+
 
 def begun(vm: VM, code: str) -> int:
     """Start code and wait until it runs."""
