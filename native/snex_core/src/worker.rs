@@ -18,6 +18,7 @@ mod life;
 mod pipe_size;
 mod reader;
 mod streams;
+mod warden;
 
 use crate::control::{Exit, Spec};
 use crate::frame::{Frame, Header};

@@ -433,6 +433,26 @@ fn what_a_program_leaves_behind_goes_with_it() {
 }
 
 #[test]
+fn the_warden_is_waited_for_by_who_started_it_and_no_other_child_is() {
+    // Here SIGCHLD is not ignored, as an application of the VM may have it.
+    let mut other = std::process::Command::new("true").spawn().unwrap();
+    wait_until_gone(other.id() as i32);
+    let kill = |pid| {
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
+    };
+    let stops: &dyn Fn(&Running, i32, i32) = &|running, _, _| running.worker.stop(Duration::ZERO);
+    for end in [stops, &|_, warden, _| kill(warden), &|_, _, program| kill(program)] {
+        let running = Running::script("echo $PPID; exec sleep 1000");
+        let program = running.pid();
+        let warden = running.printed("\n").trim().parse().unwrap();
+        end(&running, warden, program);
+        running.end();
+        wait_until_reaped(warden);
+    }
+    assert!(other.wait().unwrap().success());
+}
+
+#[test]
 fn a_killed_warden_takes_the_program_along_and_is_reported() {
     let running = Running::script("echo $PPID; sleep 1000 & wait");
     let pid = running.pid();
@@ -558,7 +578,7 @@ fn wait_until_gone(pid: i32) {
     assert!(is_ready(&fd), "process {pid} lives on");
 }
 
-/// Waits until the warden has taken notice of the end of its child.
+/// Waits until the parent of a process has taken notice of its end.
 fn wait_until_reaped(pid: i32) {
     let begun = Instant::now();
     while alive(pid) {

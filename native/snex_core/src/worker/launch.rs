@@ -1,5 +1,6 @@
 //! From settings to running tasks.
 
+use super::warden::Warden;
 use super::{Command, Phase, Settings, Sink, Stream, Worker, life, pipe_size, reader, streams};
 use crate::control::{self, ToWarden};
 use crate::frame::Kind;
@@ -10,8 +11,6 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::unistd;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
-use std::os::unix::net::UnixStream;
-use std::process::Stdio;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -103,12 +102,12 @@ where
     let mark = mark();
     settings.spec.env.retain(|(name, _)| name != process_tree::MARK.as_bytes());
     settings.spec.env.push((process_tree::MARK.into(), mark.clone().into()));
-    let warden = spawn_warden(&settings)?;
-    control::send_with(&warden, &ToWarden::Start(settings.spec), &theirs)?;
-    warden.set_nonblocking(true)?;
+    let (warden, socket) = Warden::spawn(runtime, &settings.warden)?;
+    control::send_with(&socket, &ToWarden::Start(settings.spec), &theirs)?;
+    socket.set_nonblocking(true)?;
 
     let _context = runtime.enter();
-    let warden = tokio::net::UnixStream::from_std(warden)?;
+    let socket = tokio::net::UnixStream::from_std(socket)?;
     let pipe = Arc::new(frames_in.ours);
     let writable = streams::register(Arc::clone(&pipe), tokio::io::Interest::WRITABLE)?;
     let frames = streams::Source::new(frames_out.ours)?;
@@ -138,7 +137,7 @@ where
         stdout: stdout
             .map(|source| runtime.spawn(streams::relay(Arc::clone(&worker), Stream::Stdout, source, phases))),
     };
-    let life = runtime.spawn(life::live(Arc::clone(&worker), warden, orders, phase, tasks, mark));
+    let life = runtime.spawn(life::live(Arc::clone(&worker), (warden, socket), orders, phase, tasks, mark));
     runtime.spawn(life::bury(Arc::clone(&worker), life));
     Ok(worker)
 }
@@ -149,27 +148,4 @@ fn mark() -> String {
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let number = TREES.fetch_add(1, Ordering::Relaxed);
     format!("{}-{}-{number}", std::process::id(), since_1970.as_nanos())
-}
-
-/// Starts a warden, with our socket to it as its standard input. The standard library uses `posix_spawn` as long as nothing
-/// has to run between fork and exec, so the cost does not grow with the memory of this process. Whether the calling thread
-/// lives on does not matter: the warden watches the socket, not its parent.
-fn spawn_warden(settings: &Settings) -> io::Result<UnixStream> {
-    // For anything else the standard library forks, and waits for a child that cannot run it: which fails in the VM, where
-    // children are not waited for.
-    if !settings.warden.is_absolute() {
-        let reason = format!("the warden's path should be absolute, got {:?}", settings.warden);
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
-    }
-    let (ours, theirs) = UnixStream::pair()?;
-    let mut command = std::process::Command::new(&settings.warden);
-    // Without the VM's variables: they are none of its business, and one may be the mark of a tree that the VM is part of.
-    command.env_clear().stdin(Stdio::from(OwnedFd::from(theirs))).stdout(Stdio::null());
-    command.spawn().map_err(|error| {
-        io::Error::new(
-            error.kind(),
-            format!("cannot start the warden {}: {error}", settings.warden.display()),
-        )
-    })?;
-    Ok(ours)
 }

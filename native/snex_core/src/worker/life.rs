@@ -1,5 +1,6 @@
 //! The life of a worker: what the warden reports, what others ask for, and the end.
 
+use super::warden::Warden;
 use super::{Cause, Command, End, PANIC, Phase, Sink, Worker};
 use crate::control::{self, Exit, FromWarden, ORPHAN_GRACE, ToWarden};
 use crate::process_tree;
@@ -38,7 +39,8 @@ pub(super) struct Tasks {
 
 /// What is known so far about the end.
 struct Life {
-    warden: OwnedWriteHalf,
+    _warden: Warden,
+    socket: OwnedWriteHalf,
     /// `None` once it has ended.
     writer: Option<JoinHandle<()>>,
     cause: Option<Cause>,
@@ -52,7 +54,7 @@ struct Life {
 /// Runs until the tree is gone, and tells the sink.
 pub(super) async fn live<B, S>(
     worker: Arc<Worker<B, S>>,
-    warden: UnixStream,
+    (warden, socket): (Warden, UnixStream),
     mut orders: mpsc::UnboundedReceiver<Command>,
     phase: watch::Sender<Phase>,
     tasks: Tasks,
@@ -61,8 +63,16 @@ pub(super) async fn live<B, S>(
     B: AsRef<[u8]> + Send + 'static,
     S: Sink,
 {
-    let (mut reports, warden) = warden.into_split();
-    let mut life = Life { warden, writer: tasks.writer, cause: None, exit: None, deadline: None, cut: None };
+    let (mut reports, socket) = socket.into_split();
+    let mut life = Life {
+        _warden: warden,
+        socket,
+        writer: tasks.writer,
+        cause: None,
+        exit: None,
+        deadline: None,
+        cut: None,
+    };
     // Reports are read by a task of their own: a read that `select!` gives up half-way would lose its bytes.
     let (report, mut reported) = mpsc::channel(4);
     let listener = tokio::spawn(async move {
@@ -208,7 +218,7 @@ impl Life {
     async fn tell(&mut self, message: &ToWarden) {
         if let Ok(message) = control::encode(message) {
             // A warden that is gone is noticed by the listener.
-            let _ = self.warden.write_all(&message).await;
+            let _ = self.socket.write_all(&message).await;
         }
     }
 }
