@@ -20,9 +20,16 @@ defprotocol Snex.Serde.Encoder do
       end
   """
 
+  @fallback_to_any true
+
   @doc """
   What is encoded instead of `struct`.
   """
   @spec encode(t()) :: term()
   def encode(struct)
+end
+
+defimpl Snex.Serde.Encoder, for: Any do
+  # The same type again: a dict of the fields.
+  def encode(struct), do: struct
 end

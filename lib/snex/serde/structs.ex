@@ -26,16 +26,12 @@ defmodule Snex.Serde.Structs do
   end
 
   defp encode_one(%module{} = struct) do
-    case Encoder.impl_for(struct) do
-      nil ->
-        if Protocol.consolidated?(Encoder), do: Native.struct_plain(module)
-        {:plain, struct}
+    impl = Encoder.impl_for!(struct)
+    if impl == Encoder.Any and Protocol.consolidated?(Encoder), do: Native.struct_plain(module)
 
-      impl ->
-        case impl.encode(struct) do
-          %^module{} = same -> {:plain, same}
-          value -> {:value, value}
-        end
+    case impl.encode(struct) do
+      %^module{} = same -> {:plain, same}
+      value -> {:value, value}
     end
   end
 

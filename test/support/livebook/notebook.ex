@@ -30,7 +30,7 @@ defmodule Snex.Livebook.Notebook do
   The cells of a file, in order.
   """
   def cells!(path) do
-    path |> File.read!() |> parse() |> Enum.map(&%Cell{&1 | path: Path.expand(path)})
+    for %Cell{} = cell <- path |> File.read!() |> parse(), do: %{cell | path: Path.expand(path)}
   end
 
   @doc """
@@ -79,8 +79,8 @@ defmodule Snex.Livebook.Notebook do
   end
 
   defp add(%{output?: true} = state, "", block, _number) do
-    [cell | cells] = state.cells
-    %{state | cells: [%Cell{cell | outputs: cell.outputs ++ [block]} | cells], output?: false}
+    [%Cell{} = cell | cells] = state.cells
+    %{state | cells: [%{cell | outputs: cell.outputs ++ [block]} | cells], output?: false}
   end
 
   defp add(%{output?: false} = state, "elixir", code, number) do
