@@ -14,6 +14,7 @@ defmodule Snex.Project do
   # find their Python by their own place, and `python!/1` puts right what Python insists on having absolute.
   @moduledoc false
 
+  alias Snex.Os
   alias Snex.Project.{Lock, Lockfile, Private, Uv, Venv}
 
   @enforce_keys [
@@ -292,7 +293,7 @@ defmodule Snex.Project do
     # <build or release>/lib/<application>/ebin/<Module>.beam; a module that was never a file has no such place.
     loaded =
       case :code.which(project.module) do
-        [_ | _] = beam -> beam |> to_string() |> Path.join("../../../../snex") |> Path.expand()
+        [_ | _] = beam -> beam |> Os.bytes() |> Path.join("../../../../snex") |> Path.expand()
         _ -> nil
       end
 

@@ -15,6 +15,7 @@ defmodule Mix.Tasks.Snex.Python do
 
   alias Snex.Interpreter.Launch
   alias Snex.Interpreter.Options
+  alias Snex.Os
   alias Snex.Project
 
   @requirements ["compile"]
@@ -32,7 +33,7 @@ defmodule Mix.Tasks.Snex.Python do
         args: args,
         env: [
           {~c"PYTHONPATH",
-           project.python_path |> Options.python_path!() |> Launch.pythonpath() |> to_charlist()}
+           project.python_path |> Options.python_path!() |> Launch.pythonpath() |> Os.characters()}
         ]
       ])
 

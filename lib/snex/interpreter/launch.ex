@@ -5,6 +5,7 @@ defmodule Snex.Interpreter.Launch do
 
   alias Snex.Error
   alias Snex.Native
+  alias Snex.Os
   alias Snex.Project
   alias Snex.Request
 
@@ -51,7 +52,7 @@ defmodule Snex.Interpreter.Launch do
 
       {:ok,
        %{
-         warden: Application.app_dir(:snex, "priv/native/snex_warden"),
+         warden: Os.app_dir(:snex, "priv/native/snex_warden"),
          program: program,
          args: args,
          env: environment(options.environment, python_path),
@@ -82,14 +83,14 @@ defmodule Snex.Interpreter.Launch do
   end
 
   defp find_python(nil) do
-    case Enum.find_value(["python", "python3"], &System.find_executable/1) do
+    case Enum.find_value(["python", "python3"], &Os.find_executable/1) do
       nil -> failed("neither python nor python3 is on PATH; give the option :python")
       path -> {:ok, path}
     end
   end
 
   defp find_python(name) do
-    case System.find_executable(name) do
+    case Os.find_executable(name) do
       nil -> failed("no executable Python at #{inspect(name)}")
       path -> {:ok, path}
     end
@@ -105,7 +106,7 @@ defmodule Snex.Interpreter.Launch do
         fun -> fun.(python, args)
       end
 
-    case System.find_executable(program) do
+    case Os.find_executable(program) do
       nil -> failed("no executable at #{inspect(program)}, which :wrap_exec returned")
       path -> {:ok, {path, args}}
     end
@@ -115,8 +116,8 @@ defmodule Snex.Interpreter.Launch do
   The variable `PYTHONPATH`: the package, which nothing may hide, then `folders`, then what it is without us.
   """
   @spec pythonpath([Path.t()], String.t() | nil) :: String.t()
-  def pythonpath(folders, others \\ System.get_env("PYTHONPATH")) do
-    Enum.join([Application.app_dir(:snex, "priv/python") | folders] ++ List.wrap(others), ":")
+  def pythonpath(folders, others \\ Os.get_env("PYTHONPATH")) do
+    Enum.join([Os.app_dir(:snex, "priv/python") | folders] ++ List.wrap(others), ":")
   end
 
   defp python_path(folders) do
@@ -129,7 +130,7 @@ defmodule Snex.Interpreter.Launch do
   defp environment({:only, variables}, python_path), do: with_path(variables, python_path)
 
   defp environment(variables, python_path),
-    do: System.get_env() |> Map.merge(variables) |> with_path(python_path)
+    do: Os.env() |> Map.new() |> Map.merge(variables) |> with_path(python_path)
 
   defp with_path(variables, python_path) do
     variables

@@ -4,6 +4,7 @@ defmodule Snex.Interpreter.Options do
 
   alias Snex.Code
   alias Snex.Interpreter.Definition
+  alias Snex.Os
   alias Snex.Output
   alias Snex.Project
   alias Snex.Serde
@@ -174,7 +175,7 @@ defmodule Snex.Interpreter.Options do
 
   defp folder!({app, path}) when is_atom(app) and is_binary(path) do
     # Where the application is now: in a release, or in `_build`, where `priv` is a link to the sources.
-    Application.app_dir(app, path)
+    Os.app_dir(app, path)
   end
 
   defp folder!(other) do

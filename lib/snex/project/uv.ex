@@ -2,6 +2,8 @@ defmodule Snex.Project.Uv do
   # Runs the program uv.
   @moduledoc false
 
+  alias Snex.Os
+
   @oldest "0.6.8"
 
   @doc """
@@ -9,7 +11,7 @@ defmodule Snex.Project.Uv do
   """
   @spec check(String.t()) :: :ok | {:error, String.t()}
   def check(uv) do
-    with path when is_binary(path) <- System.find_executable(uv),
+    with path when is_binary(path) <- Os.find_executable(uv),
          {output, 0} <- System.cmd(path, ["--version"], stderr_to_stdout: true),
          [_, version] <- Regex.run(~r/^uv (\d+\.\d+\.\d+)/m, output) do
       if Version.compare(version, @oldest) == :lt do
@@ -42,7 +44,7 @@ defmodule Snex.Project.Uv do
           :ok | {:error, String.t()}
   def run(uv, args, dir, env, prefix) do
     port =
-      Port.open({:spawn_executable, Path.expand(System.find_executable(uv))}, [
+      Port.open({:spawn_executable, Path.expand(Os.find_executable(uv))}, [
         :binary,
         :exit_status,
         :stderr_to_stdout,
@@ -71,8 +73,8 @@ defmodule Snex.Project.Uv do
   end
 
   # nil: without that variable.
-  defp port_variable({name, nil}), do: {to_charlist(name), false}
-  defp port_variable({name, value}), do: {to_charlist(name), to_charlist(value)}
+  defp port_variable({name, nil}), do: {Os.characters(name), false}
+  defp port_variable({name, value}), do: {Os.characters(name), Os.characters(value)}
 
   defp follow(port, prefix, line, lines) do
     receive do
