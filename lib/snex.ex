@@ -3,16 +3,16 @@ defmodule Snex do
 
   @moduledoc readme |> File.read!() |> String.split("<!-- MDOC !-->") |> Enum.at(1)
 
+  alias Snex.CallOptions
   alias Snex.Code
   alias Snex.Env
   alias Snex.Error
   alias Snex.Eval
   alias Snex.Interpreter
-  alias Snex.Output
+  alias Snex.Options
   alias Snex.Remote
   alias Snex.Request
   alias Snex.Returning
-  alias Snex.Serde
   alias Snex.Telemetry
 
   @typedoc "Python code. `nil` runs nothing, and only sets variables."
@@ -24,17 +24,12 @@ defmodule Snex do
   @typedoc "Python expressions, whose values are returned."
   @type returning() :: String.t() | [String.t()]
 
-  @type pyeval_opt() ::
-          {:timeout, timeout()}
-          | {:on_timeout, :cancel | :leave}
-          | {:encoding_opts, Serde.encoding_opts()}
-          | {:output, Interpreter.output() | [stdout: Interpreter.output(), stderr: Interpreter.output()]}
-          | {:returning, returning()}
+  @type pyeval_opt() :: unquote(Options.spec(CallOptions.pyeval()))
 
   @typedoc "An environment to copy names from, all or some."
   @type from() :: Env.t() | {Env.t(), only: [String.t()]} | {Env.t(), except: [String.t()]}
 
-  @type make_env_opt() :: {:from, from() | [from()]} | {:encoding_opts, Serde.encoding_opts()}
+  @type make_env_opt() :: unquote(Options.spec(CallOptions.make_env()))
 
   @timeout 5_000
 
@@ -46,14 +41,7 @@ defmodule Snex do
 
   `return` works anywhere at the top level of the code, and so does `await`. Without a `return` the value is `nil`.
 
-    * `:timeout` - in ms, or `:infinity`; #{@timeout} by default. When it is over, the work in Python is cancelled
-    * `:on_timeout` - `:cancel` by default: the task in Python is cancelled, and code that blocks is interrupted by
-      `snex.Cancelled`; `:leave` lets it run on, and only drops its answer. The same happens when the calling process dies,
-      which always cancels
-    * `:encoding_opts` - see `t:Snex.Serde.encoding_opts/0`, for this call
-    * `:output` - where this call's prints go; see `Snex.Interpreter.start_link/1`
-    * `:returning` - a Python expression, or a list of them: what the code returns if it comes to its end without a `return`.
-      Deprecated, for a `return` says the same; warns once for each place that it is used in
+  #{Options.documentation(CallOptions.pyeval())}
 
   The interpreter, or that of the environment, may be on any node of the cluster. What is printed comes out here, and the
   call is cancelled there when the calling process or its node goes. When the other node goes, the error has the code
@@ -83,22 +71,16 @@ defmodule Snex do
   def pyeval(env_or_interpreter, code, vars, opts)
 
   def pyeval(env_or_interpreter, code, vars, opts) do
-    known!(opts, [:timeout, :encoding_opts, :on_timeout, :output, :returning])
-    code = code |> code!() |> Returning.append(opts[:returning])
+    opts = CallOptions.pyeval!(opts)
+    code = code |> code!() |> Returning.append(opts.returning)
     vars = vars!(vars)
-    encoding = Serde.options!(Keyword.get(opts, :encoding_opts, []))
-
-    options = %{
-      deadline: Request.deadline(timeout!(Keyword.get(opts, :timeout, @timeout))),
-      on_timeout: on_timeout!(Keyword.get(opts, :on_timeout, :cancel)),
-      output: opts[:output] && Output.destination!(opts[:output])
-    }
+    options = %{deadline: Request.deadline(opts.timeout), on_timeout: opts.on_timeout, output: opts.output}
 
     {interpreter, env_id} = target(env_or_interpreter)
     request = Eval.request(env_id, code, vars)
 
     Telemetry.call(:pyeval, env_or_interpreter, fn ->
-      result = Remote.run(interpreter, Eval, :run, [request, encoding], options)
+      result = Remote.run(interpreter, Eval, :run, [request, opts.encoding_opts], options)
       Env.hold(env_or_interpreter)
       result
     end)
@@ -188,9 +170,7 @@ defmodule Snex do
 
   It starts as a copy of the interpreter's root environment (what the init script left), plus what `:from` names, plus `vars`.
 
-    * `:from` - an environment, `{env, only: names}`, `{env, except: names}`, or a list of these; later ones override
-      earlier ones. The interpreter may be left out then
-    * `:encoding_opts` - see `t:Snex.Serde.encoding_opts/0`
+  #{Options.documentation(CallOptions.make_env())}
 
   The interpreter may be on another node; see `Snex.Env` for how long the environment lives then.
 
@@ -204,15 +184,16 @@ defmodule Snex do
   """
   @spec make_env(Interpreter.server(), vars(), [make_env_opt()]) ::
           {:ok, Env.t()} | {:error, Error.t()}
-  def make_env(interpreter, vars, opts) do
-    known!(opts, [:from, :encoding_opts])
-    encoding = Serde.options!(Keyword.get(opts, :encoding_opts, []))
-    sources = Enum.map(List.wrap(Keyword.get(opts, :from, [])), &source!/1)
+  def make_env(interpreter, vars, opts), do: make(interpreter, vars, CallOptions.make_env!(opts))
+
+  # `nil` for the interpreter of the environments.
+  defp make(interpreter, vars, opts) do
+    interpreter = interpreter || interpreter_of!(opts.from)
     vars = vars!(vars)
 
     Telemetry.call(:make_env, interpreter, fn ->
-      result = Remote.make_env(interpreter, sources, vars, encoding, options())
-      Env.hold(sources)
+      result = Remote.make_env(interpreter, opts.from, vars, opts.encoding_opts, options())
+      Env.hold(opts.from)
       result
     end)
   end
@@ -230,7 +211,7 @@ defmodule Snex do
   @spec make_env(Interpreter.server() | vars(), vars() | [make_env_opt()]) ::
           {:ok, Env.t()} | {:error, Error.t()}
   def make_env(%{} = vars, opts) when not is_struct(vars) and is_list(opts),
-    do: make_env(interpreter_of!(opts), vars, opts)
+    do: make(nil, vars, CallOptions.make_env!(opts))
 
   def make_env(interpreter, opts) when is_list(opts), do: make_env(interpreter, %{}, opts)
   def make_env(interpreter, vars), do: make_env(interpreter, vars, [])
@@ -245,7 +226,7 @@ defmodule Snex do
       {{:ok, 2}, {:ok, 1}}
   """
   @spec make_env(Interpreter.server() | [make_env_opt()]) :: {:ok, Env.t()} | {:error, Error.t()}
-  def make_env(opts) when is_list(opts), do: make_env(interpreter_of!(opts), %{}, opts)
+  def make_env(opts) when is_list(opts), do: make(nil, %{}, CallOptions.make_env!(opts))
   def make_env(interpreter), do: make_env(interpreter, %{}, [])
 
   @doc """
@@ -305,34 +286,10 @@ defmodule Snex do
   defp bang!({:ok, value}), do: value
   defp bang!({:error, error}), do: raise(error)
 
-  defp interpreter_of!(opts) do
-    case List.wrap(opts[:from]) do
-      [first | _rest] ->
-        {env, _mode, _names} = source!(first)
-        env.interpreter
+  defp interpreter_of!([{env, _mode, _names} | _rest]), do: env.interpreter
 
-      [] ->
-        raise ArgumentError, "expected an interpreter, or the option :from, got: #{inspect(opts)}"
-    end
-  end
-
-  defp source!(%Env{} = env), do: {env, 0, []}
-  defp source!({%Env{} = env, []}), do: {env, 0, []}
-  defp source!({%Env{} = env, [only: names]}), do: {env, 1, names!(names)}
-  defp source!({%Env{} = env, [except: names]}), do: {env, 2, names!(names)}
-
-  defp source!(other) do
-    raise ArgumentError,
-          "expected :from to be an environment, {env, only: names}, {env, except: names} or a list of these, got: " <>
-            inspect(other)
-  end
-
-  defp names!(names) do
-    if is_list(names) and Enum.all?(names, &is_binary/1) do
-      names
-    else
-      raise ArgumentError, "expected a list of names as strings, got: #{inspect(names)}"
-    end
+  defp interpreter_of!([]) do
+    raise ArgumentError, "expected an interpreter, or an environment in the option :from"
   end
 
   defp code!(nil), do: %Code{src: ""}
@@ -347,29 +304,5 @@ defmodule Snex do
 
   defp vars!(other) do
     raise ArgumentError, "expected variables as a map with string keys, got: #{inspect(other)}"
-  end
-
-  defp timeout!(:infinity), do: :infinity
-  # The longest time that a `receive` waits.
-  defp timeout!(timeout) when timeout in 0..0xFFFF_FFFF, do: timeout
-
-  defp timeout!(other) do
-    raise ArgumentError, "expected :timeout in milliseconds or :infinity, got: #{inspect(other)}"
-  end
-
-  defp on_timeout!(what) when what in [:cancel, :leave], do: what
-
-  defp on_timeout!(other) do
-    raise ArgumentError, "expected :on_timeout to be :cancel or :leave, got: #{inspect(other)}"
-  end
-
-  defp known!(opts, known) do
-    if not Keyword.keyword?(opts) do
-      raise ArgumentError, "expected a keyword list of options, got: #{inspect(opts)}"
-    end
-
-    for {name, _value} <- opts, name not in known do
-      raise ArgumentError, "unknown option #{inspect(name)}; known are #{inspect(known)}"
-    end
   end
 end

@@ -9,6 +9,8 @@ defmodule Snex.Interpreter do
 
       defmodule MyApp.Numpy do
         use Snex.Interpreter,
+          name: __MODULE__,
+          init_script: "import numpy as np",
           pyproject_toml: \"""
           [project]
           name = "my-app"
@@ -18,20 +20,24 @@ defmodule Snex.Interpreter do
           \"""
       end
 
-      children = [{MyApp.Numpy, name: MyApp.Numpy, init_script: "import numpy as np"}]
+      children = [MyApp.Numpy]
+
+  Without a `:name`, start it with `{MyApp.Numpy, name: MyApp.Numpy}`; otherwise nobody can call it by name.
 
   ## `use Snex.Interpreter`
 
   Exactly one of the first two is required:
 
-    * `:pyproject_toml` - the text of a `pyproject.toml`
-    * `:project_path` - a folder with a `pyproject.toml`, and a `uv.lock` if there is one
-    * `:lock` - with `:pyproject_toml`: a file in the source tree, such as `"locks/numpy.lock"`, relative to the Mix
-      project; see below
-    * `:uv` - the uv command, `"uv"` by default
-    * `:python_preference` - `:managed` (default), `:system`, `:only_managed` or `:only_system`, as in uv
-    * `:groups`, `:extras` - dependency groups and extras to install
-    * `:python_path` - the default of that option of `start_link/1`
+  #{Snex.Options.documentation(Keyword.delete(Snex.Project.Options.table(), :python_path))}
+
+  Every option of `start_link/1` can be given here as a default, and `:restart` for the `child_spec/1`. Their values are
+  evaluated each time an interpreter starts, and `start_link/1` overrides them:
+
+      use Snex.Interpreter,
+        name: __MODULE__,
+        init_script: "import numpy as np",
+        environment: %{"API_KEY" => System.fetch_env!("API_KEY")},
+        project_path: "python"
 
   A mistake in the TOML is a compile error with file, line and column. uv runs when the module is compiled, and not again
   until something changes. The module gets `start_link/1`, `child_spec/1`, `os_pid/1`, `info/1` and `stop/3`;
@@ -39,6 +45,8 @@ defmodule Snex.Interpreter do
 
   What is installed lies in `_build/$MIX_ENV/snex`. Add the compiler `:snex` in `mix.exs` for `mix clean` to remove that,
   see `Mix.Tasks.Compile.Snex`.
+
+  ### Locks
 
   The exact versions of all packages are in a lock. A folder's `uv.lock` is taken as it is, and one that does not fit its
   `pyproject.toml` is a compile error. For a project in the module, uv chooses the versions once on each machine; with
@@ -92,36 +100,7 @@ defmodule Snex.Interpreter do
           | Snex.Code.t()
           | {String.t() | Snex.Code.t(), %{optional(String.t()) => term()}}
 
-  @type option() ::
-          {:python, String.t()}
-          | {:wrap_exec, wrap_exec()}
-          | {:cd, Path.t()}
-          | {:environment, variables() | {:only, variables()}}
-          | {:python_path, python_path() | [python_path()]}
-          | {:pyproject_toml, String.t()}
-          | {:uv, String.t()}
-          | {:python_preference, :managed | :system | :only_managed | :only_system}
-          | {:groups, [atom() | String.t()]}
-          | {:extras, [atom() | String.t()]}
-          | {:init_script, init_script()}
-          | {:init_script_timeout, timeout()}
-          | {:sync_start?, boolean()}
-          | {:label, term()}
-          | {:encoding_opts, Snex.Serde.encoding_opts()}
-          | {:port_opts,
-             [
-               :use_stdio
-               | {:busy_limits_port, {non_neg_integer(), non_neg_integer()} | :disabled}
-               | {:parallelism, boolean()}
-             ]}
-          | {:eager_polyfill?, boolean()}
-          | {:stop_timeout, non_neg_integer()}
-          | {:on_stuck, :report | :restart}
-          | {:limits, keyword(integer())}
-          | {:allow, :all | :none | [module() | {module(), atom()} | {module(), atom(), arity()}]}
-          | {:atoms, :create | :existing}
-          | {:output, output() | [stdout: output(), stderr: output()]}
-          | GenServer.option()
+  @type option() :: unquote(Snex.Options.spec(Options.table()))
 
   @typedoc "Where what Python prints goes; see `start_link/1`."
   @type output() :: :group_leader | :inherit | :logger | :discard | pid()
@@ -134,44 +113,9 @@ defmodule Snex.Interpreter do
 
   Returns when Python runs and the init script has run, or `{:error, %Snex.Error{}}`.
 
-    * `:python` - path or name of the Python to run; the first of `python`, `python3` that is found by default
-    * `:wrap_exec` - `fun(python, args)` or `{module, function, args}`, returns `{executable, args}` to run instead
-    * `:cd` - working directory
-    * `:environment` - map of environment variables, added to those of the VM. `PYTHONPATH` is extended, not replaced.
-      With `{:only, map}` Python gets those of the map and none of the VM's, which may hold secrets. Snex itself adds two
-      in either case: `PYTHONPATH`, to find its package, and `SNEX_TREE`, by which what Python started is found again
-    * `:python_path` - folders with Python code of your own, which goes before other packages: a path, `{:my_app,
-      "priv/python"}` for a folder of an application, or a list. Python loads a module once: after a change, restart the
-      interpreter, or call `importlib.reload`
-    * `:pyproject_toml` - packages for this interpreter, installed by uv when it starts, as `use Snex.Interpreter` does when
-      a module is compiled; for scripts and notebooks. The environment is kept in the user's cache (`XDG_CACHE_HOME`), and
-      made once for each text. With it `:uv`, `:python_preference`, `:groups` and `:extras`
-    * `:init_script` - code that runs first; the environment that it leaves is what all others start from. A string, a
-      `Snex.Code`, or either with a map of variables: `{code, vars}`
-    * `:init_script_timeout` - for start and init script together, in ms; 60_000 by default. Installing packages takes as long
-      as it takes
-    * `:sync_start?` - `true` by default; `false` returns at once, and a start that fails makes the process exit
-    * `:label` - label of the process, see `Process.set_label/1`
-    * `:encoding_opts` - see `t:Snex.Serde.encoding_opts/0`
-    * `:port_opts` - `:use_stdio` talks over standard input and output, for a Python behind `docker run -i` or `ssh`;
-      `busy_limits_port: {low, high}` are the marks, in bytes, between which callers wait for a Python that does not read,
-      `{4 MiB, 8 MiB}` by default, or `:disabled`; `:parallelism` and `:busy_limits_msgq` are accepted and have no effect
-    * `:eager_polyfill?` - `true` by default: Python's loop runs ready callbacks before it polls again
-    * `:stop_timeout` - grace between SIGTERM and SIGKILL in ms, 5_000 by default. When the VM is killed, and there is
-      nobody to ask for it, the grace is at most half a second
-    * `:on_stuck` - what to do when a cancelled request does not come back, although it was interrupted, and holds up all
-      others: `:report` (default) logs it, `:restart` ends Python and exits, for a supervisor to start another
-    * `:limits` - `memory: bytes` (address space), `cpu: seconds`, `open_files: n`, `nice: n`, for each process of the Python
-      tree
-    * `:allow` - which functions Python may call: `:all` (default), `:none`, or a list of `Module`, `{Module, fun}` and
-      `{Module, fun, arity}`
-    * `:atoms` - `:create` (default), or `:existing`: what comes from Python may not create atoms
-    * `:output` - where what Python prints goes: `:group_leader` (default: that of the process whose `Snex.pyeval/4` prints;
-      outside of any call, the interpreter's), `:inherit` (the VM's own standard output and error), `:logger`, `:discard`,
-      a pid, which gets `{:snex_output, interpreter, :stdout | :stderr, binary}`, or `[stdout: ..., stderr: ...]`
-    * any option of `GenServer.start_link/3`, such as `:name`
+  #{Options.documentation()}
 
-  Raises `ArgumentError` for an option that it does not know.
+  Raises `ArgumentError` for an unknown option and for a value that an option cannot have.
 
       iex> {:ok, interpreter} = Snex.Interpreter.start_link(init_script: {"y = 2 * x", %{"x" => 21}})
       iex> Snex.pyeval(interpreter, "return y")
@@ -191,13 +135,11 @@ defmodule Snex.Interpreter do
   """
   @spec child_spec([option()]) :: Supervisor.child_spec()
   def child_spec(opts) do
-    stop_timeout = Keyword.get(opts, :stop_timeout, Options.default(:stop_timeout))
-
     %{
       id: Keyword.get(opts, :name, __MODULE__),
       start: {__MODULE__, :start_link, [opts]},
       # Python gets its whole grace before the supervisor loses patience.
-      shutdown: stop_timeout + 1_000
+      shutdown: min(Options.get!(opts, :stop_timeout) + 1_000, 0xFFFF_FFFF)
     }
   end
 

@@ -3,6 +3,7 @@ defmodule Snex.Output do
   # Where what Python prints goes, and printing it there.
 
   alias Snex.Native
+  alias Snex.Options
 
   require Logger
 
@@ -12,32 +13,25 @@ defmodule Snex.Output do
   @doc """
   Checks the option `:output`, and gives each stream its target.
   """
-  @spec destination!(term()) :: destination()
-  def destination!(option) do
-    if Keyword.keyword?(option) and option != [] do
-      for {name, _target} <- option, name not in [:stdout, :stderr], do: refuse!(option)
+  @spec destination(term()) :: {:ok, destination()} | {:error, String.t()}
+  def destination(option) do
+    streams = if Keyword.keyword?(option) and option != [], do: option, else: [stdout: option, stderr: option]
 
-      %{
-        stdout: target!(Keyword.get(option, :stdout, :group_leader), option),
-        stderr: target!(Keyword.get(option, :stderr, :group_leader), option)
-      }
+    if Enum.all?(streams, fn {name, target} -> name in [:stdout, :stderr] and target?(target) end) do
+      {:ok,
+       %{
+         stdout: Keyword.get(streams, :stdout, :group_leader),
+         stderr: Keyword.get(streams, :stderr, :group_leader)
+       }}
     else
-      target = target!(option, option)
-      %{stdout: target, stderr: target}
+      Options.refuse(
+        option,
+        ":group_leader, :inherit, :logger, :discard, a pid, or [stdout: target, stderr: target]"
+      )
     end
   end
 
-  defp target!(target, _option)
-       when target in [:group_leader, :inherit, :logger, :discard] or is_pid(target),
-       do: target
-
-  defp target!(_target, option), do: refuse!(option)
-
-  defp refuse!(option) do
-    raise ArgumentError,
-          "expected :output to be :group_leader, :inherit, :logger, :discard, a pid, or " <>
-            "[stdout: target, stderr: target], got: #{inspect(option)}"
-  end
+  defp target?(target), do: target in [:group_leader, :inherit, :logger, :discard] or is_pid(target)
 
   @doc """
   Where the output of an interpreter goes.
@@ -46,7 +40,7 @@ defmodule Snex.Output do
   def of(interpreter) do
     case Native.interpreter_output(interpreter) do
       # It has just gone; what it printed last is shown where the caller is.
-      "" -> destination!(:group_leader)
+      "" -> %{stdout: :group_leader, stderr: :group_leader}
       etf -> :erlang.binary_to_term(etf)
     end
   end

@@ -12,22 +12,13 @@ defmodule Snex.Returning do
 
   # Lines of their own keep code and expressions apart from comments at their ends.
   def append(code, expressions) do
-    source = [code.src, "\nreturn " | expression!(expressions)]
+    source = [code.src, "\nreturn " | expression(expressions)]
     warn()
     %{code | src: source}
   end
 
-  defp expression!(expression) when is_binary(expression), do: ["(\n", expression, "\n)"]
-
-  defp expression!(expressions) do
-    if is_list(expressions) and Enum.all?(expressions, &is_binary/1) do
-      ["[", Enum.map(expressions, &[expression!(&1), ","]), "]"]
-    else
-      raise ArgumentError,
-            "expected :returning to be a Python expression, or a list of them, as strings, got: " <>
-              inspect(expressions)
-    end
-  end
+  defp expression(expression) when is_binary(expression), do: ["(\n", expression, "\n)"]
+  defp expression(expressions), do: ["[", Enum.map(expressions, &[expression(&1), ","]), "]"]
 
   # Places that have been warned of: a table of hashes, of fixed size. Of two places that meet in a slot, each may be warned of
   # again.

@@ -21,6 +21,8 @@ defmodule Snex.Serde do
   Depth is limited by memory alone.
   """
 
+  alias Snex.Options
+
   defmodule Binary do
     @moduledoc false
     @enforce_keys [:data, :as]
@@ -48,26 +50,26 @@ defmodule Snex.Serde do
   @typedoc "The Python type that a binary becomes."
   @type binary_as() :: :str | :bytes | :bytearray | :memoryview
 
+  @encoding [
+    binary_as: [
+      type: {:in, [:str, :bytes, :bytearray, :memoryview]},
+      default: nil,
+      doc: "`:str`, `:bytes`, `:bytearray`, `:memoryview`"
+    ],
+    set_as: [type: {:in, [:set, :frozenset]}, default: nil, doc: "`:set`, `:frozenset`"],
+    atom_as: [type: {:in, [:atom, :distinct_atom]}, default: nil, doc: "`:atom`, `:distinct_atom`"]
+  ]
+
   @typedoc """
   How values look in Python where there is a choice. The first of each is the default.
 
-    * `:binary_as` - `:str`, `:bytes`, `:bytearray`, `:memoryview`
-    * `:set_as` - `:set`, `:frozenset`
-    * `:atom_as` - `:atom`, `:distinct_atom`
+  #{Options.documentation(@encoding)}
   """
-  @type encoding_opts() :: [
-          {:binary_as, binary_as()}
-          | {:set_as, :set | :frozenset}
-          | {:atom_as, :atom | :distinct_atom}
-        ]
+  @type encoding_opts() :: [unquote(Options.spec(@encoding))]
 
   @opaque wrapped() :: %Binary{} | %Float{} | %Term{} | %Object{}
 
-  @choices [
-    binary_as: [:str, :bytes, :bytearray, :memoryview],
-    set_as: [:set, :frozenset],
-    atom_as: [:atom, :distinct_atom]
-  ]
+  @binary_as @encoding[:binary_as][:type] |> elem(1)
 
   @doc """
   A binary, from iodata, that becomes the Python type that `as` names.
@@ -78,8 +80,8 @@ defmodule Snex.Serde do
   """
   @spec binary(iodata(), binary_as()) :: wrapped()
   def binary(iodata, as \\ :bytes) do
-    if as not in @choices[:binary_as] do
-      raise ArgumentError, "expected one of #{inspect(@choices[:binary_as])}, got: #{inspect(as)}"
+    if as not in @binary_as do
+      raise ArgumentError, "expected one of #{inspect(@binary_as)}, got: #{inspect(as)}"
     end
 
     %Binary{data: IO.iodata_to_binary(iodata), as: as}
@@ -133,30 +135,8 @@ defmodule Snex.Serde do
   @spec options!(encoding_opts()) :: tuple()
   def options!([]), do: {nil, nil, nil, []}
 
-  def options!(options) when is_list(options) do
-    Enum.each(options, &check!/1)
-    {options[:binary_as], options[:set_as], options[:atom_as], []}
-  end
-
-  def options!(other) do
-    raise ArgumentError, "expected :encoding_opts to be a keyword list, got: #{inspect(other)}"
-  end
-
-  defp check!({name, value}) do
-    case List.keyfind(@choices, name, 0) do
-      nil ->
-        raise ArgumentError,
-              "unknown encoding option #{inspect(name)}; known are #{inspect(Keyword.keys(@choices))}"
-
-      {_name, values} ->
-        if value not in values do
-          raise ArgumentError,
-                "expected #{inspect(name)} to be one of #{inspect(values)}, got: #{inspect(value)}"
-        end
-    end
-  end
-
-  defp check!(other) do
-    raise ArgumentError, "expected :encoding_opts to be a keyword list, found: #{inspect(other)}"
+  def options!(options) do
+    options = Options.check!(options, @encoding, :encoding_opts)
+    {options.binary_as, options.set_as, options.atom_as, []}
   end
 end

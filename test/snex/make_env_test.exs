@@ -37,13 +37,16 @@ defmodule Snex.MakeEnvTest do
 
     test "that make no sense raise ArgumentError, which names them", %{inp: inp} do
       assert_raise ArgumentError, ~r/unknown option :form/, fn -> Snex.make_env(inp, form: []) end
-      assert_raise ArgumentError, ~r/expected :from to be/, fn -> Snex.make_env(inp, from: 17) end
 
-      assert_raise ArgumentError, ~r/expected an interpreter, or the option :from/, fn ->
+      assert_raise ArgumentError, ~r/option :from cannot be .*: expected an environment, /, fn ->
+        Snex.make_env(inp, from: 17)
+      end
+
+      assert_raise ArgumentError, ~r/expected an interpreter, or an environment in the option :from/, fn ->
         Snex.make_env([])
       end
 
-      assert_raise ArgumentError, ~r/expected an interpreter, or the option :from/, fn ->
+      assert_raise ArgumentError, ~r/expected an interpreter, or an environment in the option :from/, fn ->
         Snex.make_env(%{"x" => 1}, from: [])
       end
     end
@@ -121,8 +124,13 @@ defmodule Snex.MakeEnvTest do
 
     test "with :only together with :except raises ArgumentError", %{env: env} do
       for both <- [[only: ["a"], except: ["b"]], [except: ["b"], only: ["a"]]] do
-        assert_raise ArgumentError, ~r/expected :from to be/, fn -> Snex.make_env(from: {env, both}) end
-        assert_raise ArgumentError, ~r/expected :from to be/, fn -> Snex.make_env(from: [{env, both}]) end
+        assert_raise ArgumentError, ~r/option :from cannot be .*: expected an environment, /, fn ->
+          Snex.make_env(from: {env, both})
+        end
+
+        assert_raise ArgumentError, ~r/option :from cannot be .*: expected an environment, /, fn ->
+          Snex.make_env(from: [{env, both}])
+        end
       end
     end
   end

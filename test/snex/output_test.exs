@@ -270,11 +270,11 @@ defmodule Snex.OutputTest do
     test "that makes no sense raises ArgumentError, which names it" do
       inp = start_interpreter!()
 
-      assert_raise ArgumentError, ~r/expected :output.*got: :nowhere/, fn ->
+      assert_raise ArgumentError, ~r/option :output cannot be :nowhere: expected :group_leader/, fn ->
         Snex.pyeval(inp, "1", output: :nowhere)
       end
 
-      assert_raise ArgumentError, ~r/expected :output/, fn ->
+      assert_raise ArgumentError, ~r/option :output cannot be \[out: :discard\]/, fn ->
         Interpreter.start_link(output: [out: :discard])
       end
     end

@@ -48,7 +48,14 @@ defmodule Snex.PyevalTest do
     end
 
     test "that make no sense raise ArgumentError, which names them", %{inp: inp} do
-      assert_raise ArgumentError, ~r/unknown option :a/, fn -> Snex.pyeval(inp, "1", a: 1) end
+      assert_raise ArgumentError, ~r/unknown option :a; known are :encoding_opts, :on_timeout, /, fn ->
+        Snex.pyeval(inp, "1", a: 1)
+      end
+
+      assert_raise ArgumentError, "unknown option :timout, did you mean :timeout?", fn ->
+        Snex.pyeval(inp, "1", timout: 1)
+      end
+
       assert_raise ArgumentError, ~r/got: 17/, fn -> Snex.pyeval(inp, 17) end
 
       assert_raise ArgumentError, ~r/keyword list of options, got: \[1\]/, fn ->
@@ -59,13 +66,15 @@ defmodule Snex.PyevalTest do
         Snex.pyeval(17, "1")
       end
 
-      assert_raise ArgumentError, ~r/timeout.*got: -1/, fn -> Snex.pyeval(inp, "1", timeout: -1) end
+      assert_raise ArgumentError, ~r/option :timeout cannot be -1: expected milliseconds/, fn ->
+        Snex.pyeval(inp, "1", timeout: -1)
+      end
 
-      assert_raise ArgumentError, ~r/on_timeout.*got: :stay/, fn ->
+      assert_raise ArgumentError, ~r/option :on_timeout cannot be :stay: expected :cancel or :leave/, fn ->
         Snex.pyeval(inp, "1", on_timeout: :stay)
       end
 
-      assert_raise ArgumentError, ~r/:binary_as.*got: :text/, fn ->
+      assert_raise ArgumentError, ~r/:binary_as of :encoding_opts cannot be :text/, fn ->
         Snex.pyeval(inp, "1", encoding_opts: [binary_as: :text])
       end
 

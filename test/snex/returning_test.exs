@@ -71,9 +71,11 @@ defmodule Snex.ReturningTest do
 
   test "that is no string and no list of strings raises ArgumentError", %{inp: inp} do
     for wrong <- [:x, 17, ["x", :y], %{}] do
-      assert_raise ArgumentError, ~r/expected :returning.*got: #{Regex.escape(inspect(wrong))}/, fn ->
-        Snex.pyeval(inp, "x = 1", returning: wrong)
-      end
+      assert_raise ArgumentError,
+                   ~r/option :returning cannot be #{Regex.escape(inspect(wrong))}: expected a Python expression/,
+                   fn ->
+                     Snex.pyeval(inp, "x = 1", returning: wrong)
+                   end
     end
   end
 end

@@ -33,7 +33,10 @@ defmodule Mix.Tasks.Snex.Python do
         args: args,
         env: [
           {~c"PYTHONPATH",
-           project.python_path |> Options.python_path!() |> Launch.pythonpath() |> Os.characters()}
+           [python_path: project.python_path]
+           |> Options.get!(:python_path)
+           |> Launch.pythonpath()
+           |> Os.characters()}
         ]
       ])
 

@@ -2,21 +2,43 @@ defmodule Snex.Interpreter.Definition do
   # What `use Snex.Interpreter` puts into a module.
   @moduledoc false
 
+  alias Snex.Interpreter
+  alias Snex.Options
   alias Snex.Project
 
-  @options [:pyproject_toml, :project_path, :lock, :uv, :python_preference, :groups, :extras, :python_path]
-  @preferences [:managed, :system, :only_managed, :only_system]
+  @restart [
+    type: {:in, [:permanent, :transient, :temporary]},
+    doc: "when a supervisor starts another, see `Supervisor`"
+  ]
 
   @doc """
   The body of `Snex.Interpreter.__using__/1`.
+
+  Options of the project are evaluated in the module's body. Those that are defaults of `start_link/1` become clauses of a
+  function, which evaluates them when an interpreter starts: they may be anything that a function can return, such as
+  anonymous functions, and secrets stay out of the compiled module. Where `opts` is no list but code that makes one, all of
+  it is evaluated in the body.
   """
   @spec define(Macro.t()) :: Macro.t()
   def define(opts) do
+    {defaults, opts} = if Keyword.keyword?(opts), do: Keyword.split(opts, default_names()), else: {[], opts}
+    literals = Enum.filter(defaults, fn {_name, value} -> literal?(value) end)
+
+    clauses =
+      for {name, value} <- Enum.uniq_by(defaults, &elem(&1, 0)) do
+        quote do
+          defp __snex_default__(unquote(name)), do: unquote(value)
+        end
+      end
+
     quote do
-      # The options are evaluated here, in the module's body: they may be any expression.
+      {project, defaults} = Snex.Interpreter.Definition.install!(unquote(opts), unquote(literals), __ENV__)
+
       # Persisted: `Snex.Release` reads it from the compiled module.
       Module.register_attribute(__MODULE__, :snex_project, persist: true)
-      @snex_project Snex.Interpreter.Definition.install!(unquote(opts), __ENV__)
+      @snex_project project
+      @snex_defaults defaults
+      @snex_default_names unquote(Keyword.keys(defaults)) ++ Keyword.keys(defaults)
 
       for path <- Snex.Project.resources(@snex_project), do: @external_resource(path)
 
@@ -26,23 +48,22 @@ defmodule Snex.Interpreter.Definition do
       @spec start_link([Snex.Interpreter.option()]) :: GenServer.on_start()
       def start_link(opts \\ []) do
         opts
+        |> Snex.Interpreter.Definition.with_defaults(@snex_default_names, &__snex_default__/1)
         |> Keyword.put_new_lazy(:python, fn -> Snex.Project.python!(@snex_project) end)
         |> Keyword.put_new(:python_path, @snex_project.python_path)
         |> Snex.Interpreter.start_link()
       end
 
+      unquote_splicing(clauses)
+      defp __snex_default__(name), do: Keyword.fetch!(@snex_defaults, name)
+
       @doc """
       A specification to start this interpreter under a supervisor, with the options of `start_link/1`.
-      Its id is the `:name` given, or this module.
+      Its id is the `:name`, or this module.
       """
       @spec child_spec([Snex.Interpreter.option()]) :: Supervisor.child_spec()
       def child_spec(opts) do
-        opts
-        |> Snex.Interpreter.child_spec()
-        |> Supervisor.child_spec(
-          id: Keyword.get(opts, :name, __MODULE__),
-          start: {__MODULE__, :start_link, [opts]}
-        )
+        Snex.Interpreter.Definition.child_spec(__MODULE__, opts, @snex_default_names, &__snex_default__/1)
       end
 
       @doc false
@@ -72,19 +93,50 @@ defmodule Snex.Interpreter.Definition do
     end
   end
 
+  defp literal?({:-, _meta, [number]}), do: is_number(number)
+  defp literal?(quoted), do: Macro.quoted_literal?(quoted)
+
   @doc """
-  Checks the options, and makes the Python environment of the module that `env` is about, unless it is there.
+  The options of `start_link/1`: those given, then the defaults that they do not override.
   """
-  @spec install!(keyword(), Macro.Env.t()) :: Project.t()
-  def install!(opts, env) do
-    {source, opts} = check!(opts, env)
+  @spec with_defaults(keyword(), [atom()], (atom() -> term())) :: keyword()
+  def with_defaults(opts, names, default),
+    do: Options.keyword!(opts) ++ missing(opts, names -- [:restart], default)
+
+  @doc """
+  The child specification of a module. Evaluates only the defaults that it needs.
+  """
+  @spec child_spec(module(), keyword(), [atom()], (atom() -> term())) :: Supervisor.child_spec()
+  def child_spec(module, opts, names, default) do
+    wanted = for name <- [:name, :stop_timeout, :restart], name in names, do: name
+    known = Options.keyword!(opts) ++ missing(opts, wanted, default)
+
+    overrides =
+      [id: known[:name] || module, start: {module, :start_link, [opts]}] ++ Keyword.take(known, [:restart])
+
+    known |> Interpreter.child_spec() |> Supervisor.child_spec(overrides)
+  end
+
+  defp missing(opts, names, default) do
+    for name <- names, not Keyword.has_key?(opts, name), do: {name, default.(name)}
+  end
+
+  @doc """
+  Checks the options, and makes the Python environment of the module that `env` is about, unless it is there. `literals` are
+  defaults of `start_link/1` that can be checked here although they are evaluated later. Returns the project, and the defaults
+  that were evaluated with `opts`.
+  """
+  @spec install!(keyword(), keyword(), Macro.Env.t()) :: {Project.t(), keyword()}
+  def install!(opts, literals, env) do
+    {opts, defaults} = check!(opts, literals, env)
+    {source, opts} = source!(opts, env)
     Project.Check.check!(source, env)
     project = Project.new(env.module, source, opts)
 
     case Project.install(project) do
       :ok ->
         Project.Tidy.expect(project, env.file)
-        project
+        {project, defaults}
 
       {:error, message} ->
         fail(
@@ -94,19 +146,21 @@ defmodule Snex.Interpreter.Definition do
     end
   end
 
-  defp check!(opts, env) do
-    unless Keyword.keyword?(opts) do
-      fail(env, "use Snex.Interpreter takes a keyword list, not: #{inspect(opts)}")
-    end
+  defp check!(opts, literals, env) do
+    {defaults, project} = opts |> Options.keyword!() |> Keyword.split(default_names())
+    _checked = Options.check!(defaults ++ literals ++ project, table())
+    {project, defaults}
+  rescue
+    error in ArgumentError -> fail(env, "use Snex.Interpreter: " <> Exception.message(error))
+  end
 
-    for {name, value} <- opts do
-      if name not in @options,
-        do: fail(env, "use Snex.Interpreter has no option #{inspect(name)}#{did_you_mean(name)}")
+  defp table, do: Project.Options.table() ++ [restart: @restart] ++ Interpreter.Options.table()
 
-      unless valid?(name, value),
-        do: fail(env, "use Snex.Interpreter cannot use #{inspect([{name, value}])}")
-    end
+  # A project's options keep their meaning here.
+  defp default_names,
+    do: [:restart | Keyword.keys(Interpreter.Options.table())] -- Keyword.keys(Project.Options.table())
 
+  defp source!(opts, env) do
     {source, opts} = Keyword.split(opts, [:pyproject_toml, :project_path])
 
     case source do
@@ -129,27 +183,6 @@ defmodule Snex.Interpreter.Definition do
       _ ->
         fail(env, "use Snex.Interpreter takes one of :pyproject_toml and :project_path")
     end
-  end
-
-  @doc """
-  Whether an option of a project can have a value.
-  """
-  @spec valid?(atom(), term()) :: boolean()
-  def valid?(:python_preference, value), do: value in @preferences
-  def valid?(:groups, nil), do: true
-
-  def valid?(name, value) when name in [:groups, :extras],
-    do: is_list(value) and Enum.all?(value, &name?/1)
-
-  # Looked at when an interpreter starts: its folders may not be there yet.
-  def valid?(:python_path, _value), do: true
-  def valid?(_name, value), do: is_binary(value)
-
-  defp name?(value), do: is_binary(value) or (is_atom(value) and value not in [nil, true, false])
-
-  defp did_you_mean(name) do
-    nearest = Enum.max_by(@options, &String.jaro_distance(to_string(&1), to_string(name)))
-    ". Did you mean #{inspect(nearest)}?"
   end
 
   @spec fail(Macro.Env.t(), String.t()) :: no_return()

@@ -1,59 +1,228 @@
 defmodule Snex.Interpreter.Options do
   @moduledoc false
-  # The options of an interpreter, checked and filled in.
+  # The options of `Snex.Interpreter.start_link/1`: each is defined once, in the table below. Its check, its default, its
+  # documentation, the type `t:Snex.Interpreter.option/0` and what `use Snex.Interpreter` accepts come from there. What the
+  # entries mean is in `Snex.Options`. To add an option, add an entry; its value is then in the map that `split!/1` returns.
 
   alias Snex.Code
-  alias Snex.Interpreter.Definition
+  alias Snex.Interpreter
+  alias Snex.Options
   alias Snex.Os
   alias Snex.Output
   alias Snex.Project
   alias Snex.Serde
 
-  @server_options [:name, :timeout, :debug, :spawn_opt, :hibernate_after]
-
-  @defaults [
-    python: nil,
-    wrap_exec: nil,
-    cd: nil,
-    environment: %{},
-    python_path: [],
-    init_script: nil,
-    init_script_timeout: 60_000,
-    sync_start?: true,
-    label: nil,
-    encoding_opts: [],
-    port_opts: [],
-    eager_polyfill?: true,
-    stop_timeout: 5_000,
-    on_stuck: :report,
-    limits: [],
-    allow: :all,
-    atoms: :create,
-    output: :group_leader
-  ]
-
-  # Of a project that is made at run time. They come to the interpreter as its Python.
-  @project_options [:pyproject_toml, :uv, :python_preference, :groups, :extras]
-
-  @limits [:memory, :cpu, :open_files, :nice]
-
-  @port_defaults [
-    use_stdio: false,
-    busy_limits_port: {4 * 1024 * 1024, 8 * 1024 * 1024},
-    busy_limits_msgq: :disabled,
-    parallelism: false
-  ]
-
   # More than any queue holds.
   @no_limit {0xFFFF_FFFF_FFFF, 0xFFFF_FFFF_FFFF}
+
+  @most 0xFFFF_FFFF
+  @most_bytes 0x7FFF_FFFF_FFFF_FFFF
+
+  @limits [
+    memory: [type: {:integer, 1..@most_bytes}, default: nil, doc: "bytes of address space"],
+    cpu: [type: {:integer, 1..@most}, default: nil, doc: "seconds of processor time"],
+    open_files: [type: {:integer, 1..@most}, default: nil, doc: "descriptors"],
+    nice: [type: {:integer, -20..19}, default: nil, doc: "niceness, from -20 to 19"]
+  ]
+
+  @port_options [
+    use_stdio: [
+      type: :boolean,
+      default: false,
+      doc: "talk over standard input and output, for a Python behind `docker run -i` or `ssh`"
+    ],
+    busy_limits_port: [
+      type: &__MODULE__.busy_limits/1,
+      default: {4 * 1024 * 1024, 8 * 1024 * 1024},
+      spec: quote(do: {low :: non_neg_integer(), high :: non_neg_integer()} | :disabled),
+      doc: """
+      the marks `{low, high}`, in bytes, of the queue to Python: when more than `high` bytes wait, callers wait until fewer
+      than `low` are left. Or `:disabled`
+      """
+    ],
+    parallelism: [type: :any, default: false, spec: quote(do: boolean()), doc: "accepted, and has no effect"],
+    busy_limits_msgq: [type: :any, default: :disabled, doc: "accepted, and has no effect"]
+  ]
+
+  @groups [
+    {"Python",
+     [
+       python: [
+         type: &__MODULE__.python/1,
+         default: nil,
+         spec: quote(do: Path.t()),
+         doc: "path or name of the Python to run; by default the first of `python`, `python3` that is found"
+       ],
+       wrap_exec: [
+         type: &__MODULE__.wrap_exec/1,
+         default: nil,
+         spec: quote(do: Interpreter.wrap_exec()),
+         doc: "`fun(python, args)` or `{module, function, args}`, returns `{executable, args}` to run instead"
+       ],
+       cd: [type: &__MODULE__.folder/1, default: nil, spec: quote(do: Path.t()), doc: "working directory"],
+       environment: [
+         type: &__MODULE__.environment/1,
+         default: %{},
+         spec: quote(do: Interpreter.variables() | {:only, Interpreter.variables()}),
+         doc: """
+         map of environment variables, added to those of the VM. `PYTHONPATH` is extended, not replaced. With `{:only, map}`
+         Python gets the variables of the map and none of the VM's, which may hold secrets. Snex itself adds two in either
+         case: `PYTHONPATH`, to find its package, and `SNEX_TREE`, by which it finds what Python started
+         """
+       ],
+       python_path: [
+         type: &__MODULE__.python_path/1,
+         default: [],
+         spec: quote(do: Interpreter.python_path() | [Interpreter.python_path()]),
+         doc: """
+         folders with Python code of your own, which are searched before other packages: a path, `{:my_app, "priv/python"}` for
+         a folder of an application, or a list. Python loads a module once: after a change, restart the interpreter, or
+         call `importlib.reload`
+         """
+       ]
+     ]},
+    {"""
+     Packages for this interpreter, installed by uv when it starts, as `use Snex.Interpreter` does when a module is compiled; for
+     scripts and notebooks. The environment is kept in the user's cache (`XDG_CACHE_HOME`), and made once for each text\
+     """, Project.Options.at_run_time()},
+    {"Start",
+     [
+       init_script: [
+         type: &__MODULE__.init_script/1,
+         default: nil,
+         spec: quote(do: Interpreter.init_script()),
+         doc: """
+         code that runs first; all environments start as copies of the one that it leaves. A string, a `Snex.Code`, or either
+         with a map of variables: `{code, vars}`
+         """
+       ],
+       init_script_timeout: [
+         type: :timeout,
+         default: 60_000,
+         doc: "for start and init script together, in ms. Package installation isn't covered by this timeout"
+       ],
+       sync_start?: [
+         type: :boolean,
+         default: true,
+         doc: "`false` returns at once, and a start that fails makes the process exit"
+       ],
+       sync_start: [alias: :sync_start?],
+       label: [type: :any, default: nil, doc: "label of the process, see `Process.set_label/1`"]
+     ]},
+    {"Data",
+     [
+       encoding_opts: [
+         type: &__MODULE__.encoding/1,
+         default: [],
+         spec: quote(do: Serde.encoding_opts()),
+         doc: "see `t:Snex.Serde.encoding_opts/0`"
+       ],
+       atoms: [
+         type: {:in, [:create, :existing]},
+         default: :create,
+         doc: "with `:existing`, values from Python may not create atoms"
+       ],
+       port_opts: [
+         type: &__MODULE__.port_options/1,
+         default: [],
+         spec: quote(do: [:use_stdio | :parallelism | unquote(Options.spec(@port_options))]),
+         doc: "how the VM and Python talk:\n\n" <> Options.documentation(@port_options)
+       ],
+       eager_polyfill?: [
+         type: :boolean,
+         default: true,
+         doc: "Python's event loop runs ready callbacks before it polls again"
+       ]
+     ]},
+    {"Output",
+     [
+       output: [
+         type: &Output.destination/1,
+         default: :group_leader,
+         spec: quote(do: Interpreter.output() | [stdout: Interpreter.output(), stderr: Interpreter.output()]),
+         doc: """
+         where what Python prints goes: `:group_leader` (that of the process whose `Snex.pyeval/4` prints; outside of any
+         call, the interpreter's), `:inherit` (the VM's own standard output and error), `:logger`, `:discard`, a pid, which
+         gets `{:snex_output, interpreter, :stdout | :stderr, binary}`, or `[stdout: ..., stderr: ...]`
+         """
+       ]
+     ]},
+    {"Bounds",
+     [
+       limits: [
+         type: &__MODULE__.limits/1,
+         default: [],
+         spec: quote(do: [unquote(Options.spec(@limits))]),
+         doc: "for each process of the Python tree:\n\n" <> Options.documentation(@limits)
+       ],
+       allow: [
+         type: &__MODULE__.allow/1,
+         default: :all,
+         spec: quote(do: :all | :none | [module() | {module(), atom()} | {module(), atom(), arity()}]),
+         doc: """
+         which Elixir functions Python may call: `:all`, `:none`, or a list of `Module`, `{Module, fun}` and
+         `{Module, fun, arity}`
+         """
+       ],
+       on_stuck: [
+         type: {:in, [:report, :restart]},
+         default: :report,
+         doc: """
+         what to do when a cancelled request does not come back, although it was interrupted, and holds up all others:
+         `:report` logs it, `:restart` ends Python and exits, so that a supervisor starts another
+         """
+       ],
+       stop_timeout: [
+         type: :milliseconds,
+         default: 5_000,
+         doc: """
+         grace between SIGTERM and SIGKILL in ms. When the VM is killed, and nobody is left to ask for it, the grace is at most
+         half a second
+         """
+       ]
+     ]},
+    {"`GenServer`",
+     [
+       name: [
+         type: :any,
+         spec: quote(do: GenServer.name()),
+         doc: "a name to register, see `t:GenServer.name/0`"
+       ],
+       timeout: [type: :timeout, doc: "for `GenServer.start_link/3`; better use `:init_script_timeout`"],
+       hibernate_after: [type: :timeout, doc: "see `GenServer.start_link/3`"],
+       debug: [type: :any, spec: quote(do: GenServer.debug()), doc: "see `GenServer.start_link/3`"],
+       spawn_opt: [type: :any, spec: quote(do: [Process.spawn_opt()]), doc: "see `GenServer.start_link/3`"]
+     ]}
+  ]
+
+  @table Enum.flat_map(@groups, &elem(&1, 1))
+  @server_options [:name, :timeout, :debug, :spawn_opt, :hibernate_after]
+  # Of a project that is made at run time. They come to the interpreter as its Python.
+  @project_options Keyword.keys(Project.Options.at_run_time())
 
   @type t() :: %{required(atom()) => term()}
 
   @doc """
-  The default of one option.
+  All options of `start_link/1`.
   """
-  @spec default(atom()) :: term()
-  def default(name), do: Keyword.fetch!(@defaults, name)
+  @spec table() :: Options.table()
+  def table, do: @table
+
+  @doc """
+  All options, for documentation.
+  """
+  @spec documentation() :: String.t()
+  def documentation do
+    Enum.map_join(@groups, "\n\n", fn {heading, table} ->
+      "#{heading}:\n\n" <> Options.documentation(table)
+    end)
+  end
+
+  @doc """
+  One option of those given, checked, or its default.
+  """
+  @spec get!(keyword(), atom()) :: term()
+  def get!(opts, name), do: Options.value!(name, Keyword.get(opts, name, @table[name][:default]), @table)
 
   @doc """
   Splits options into those of `GenServer.start_link/3` and those of an interpreter, as a map. Raises `ArgumentError` for one
@@ -61,26 +230,19 @@ defmodule Snex.Interpreter.Options do
   """
   @spec split!(keyword()) :: {keyword(), t()}
   def split!(opts) do
-    if not Keyword.keyword?(opts) do
-      raise ArgumentError, "expected a keyword list of options, got: #{inspect(opts)}"
-    end
+    {server, own} = opts |> Options.check!(@table) |> Map.split(@server_options)
+    {_project, own} = Map.split(own, @project_options)
 
-    {server_options, own} = Keyword.split(opts, @server_options)
-    {project_options, own} = Keyword.split(own, @project_options)
-    known!(own, @defaults, @server_options ++ @project_options)
-    own = if project_options == [], do: own, else: [{:python, project!(own, project_options)} | own]
+    own =
+      case Keyword.take(opts, @project_options) do
+        [] -> own
+        project -> %{own | python: project!(own, project)}
+      end
 
-    options =
-      Map.new(Keyword.merge(@defaults, own), fn {name, value} -> {name, check!(name, value)} end)
-
-    {server_options, options}
+    {Map.to_list(server), own}
   end
 
   defp project!(own, options) do
-    for {name, value} <- options, not Definition.valid?(name, value) do
-      raise ArgumentError, "option #{inspect(name)} cannot be #{inspect(value)}"
-    end
-
     {toml, options} = Keyword.pop(options, :pyproject_toml)
 
     cond do
@@ -88,7 +250,7 @@ defmodule Snex.Interpreter.Options do
         raise ArgumentError,
               "#{inspect(Keyword.keys(options))} go with the option :pyproject_toml, which is missing"
 
-      own[:python] != nil ->
+      own.python != nil ->
         raise ArgumentError, "of the options :python and :pyproject_toml there can be one"
 
       true ->
@@ -101,168 +263,148 @@ defmodule Snex.Interpreter.Options do
     end
   end
 
-  defp known!(options, defaults, others) do
-    known = Keyword.keys(defaults)
+  @doc false
+  @spec python(term()) :: {:ok, String.t() | Project.t()} | {:error, String.t()}
+  def python(value) when is_binary(value) or is_struct(value, Project), do: {:ok, value}
+  def python(value), do: Options.refuse(value, "a path or a name as a string")
 
-    for {name, _value} <- options, name not in known do
-      raise ArgumentError, "unknown option #{inspect(name)}#{suggestion(name, known ++ others)}"
+  @doc false
+  @spec wrap_exec(term()) :: {:ok, Interpreter.wrap_exec()} | {:error, String.t()}
+  def wrap_exec(value) when is_function(value, 2), do: {:ok, value}
+  def wrap_exec({m, f, a} = value) when is_atom(m) and is_atom(f) and is_list(a), do: {:ok, value}
+
+  def wrap_exec(value),
+    do: Options.refuse(value, "a function with two arguments or {module, function, args}")
+
+  @doc false
+  @spec folder(term()) :: {:ok, Path.t()} | {:error, String.t()}
+  def folder(value) do
+    {:ok, IO.chardata_to_string(value)}
+  rescue
+    _not_chardata -> Options.refuse(value, "a path")
+  end
+
+  @doc false
+  @spec python_path(term()) :: {:ok, [Path.t()]} | {:error, String.t()}
+  def python_path(option) do
+    folders = List.wrap(option)
+
+    case Enum.reject(folders, &folder?/1) do
+      [] -> {:ok, Enum.map(folders, &expand/1)}
+      [wrong | _] -> Options.refuse(wrong, "a folder, {application, folder}, or a list of these")
     end
   end
 
-  defp suggestion(name, known) do
-    wanted = to_string(name)
-    nearest = Enum.max_by(known, &String.jaro_distance(to_string(&1), wanted))
+  defp folder?({app, path}), do: is_atom(app) and is_binary(path)
+  defp folder?(path), do: is_binary(path)
 
-    if String.jaro_distance(to_string(nearest), wanted) > 0.7,
-      do: ", did you mean #{inspect(nearest)}?",
-      else: "; known are #{inspect(Enum.sort(known))}"
+  # Where the application is now: in a release, or in `_build`, where `priv` is a link to the sources.
+  defp expand({app, path}), do: Os.app_dir(app, path)
+  defp expand(path), do: Path.expand(path)
+
+  @doc false
+  # What the system has no way to pass on is refused here, where it can be named. Values may be secrets: none is shown.
+  @spec environment(term()) ::
+          {:ok, Interpreter.variables() | {:only, Interpreter.variables()}} | {:error, String.t()}
+  def environment({:only, variables}) when is_map(variables) do
+    with {:ok, variables} <- variables(variables), do: {:ok, {:only, variables}}
   end
 
-  defp check!(:python, value) when is_binary(value) or is_nil(value) or is_struct(value, Project),
-    do: value
+  def environment(variables) when is_map(variables), do: variables(variables)
+  def environment(_other), do: {:error, "has to be a map of variables or {:only, map}"}
 
-  defp check!(:python_path, value), do: python_path!(value)
-  defp check!(:wrap_exec, value) when is_function(value, 2) or is_nil(value), do: value
-
-  defp check!(:wrap_exec, {m, f, a} = value) when is_atom(m) and is_atom(f) and is_list(a),
-    do: value
-
-  defp check!(:cd, nil), do: nil
-
-  defp check!(:cd, value) when is_binary(value) or is_list(value),
-    do: IO.chardata_to_string(value)
-
-  defp check!(:environment, value) when is_map(value), do: variables!(value)
-  defp check!(:environment, {:only, value}) when is_map(value), do: {:only, variables!(value)}
-
-  defp check!(:environment, other) do
-    raise ArgumentError,
-          "expected :environment to be a map of variables or {:only, map}, got: #{inspect(other)}"
-  end
-
-  defp check!(:init_script, nil), do: nil
-  defp check!(:init_script, {code, vars}) when is_map(vars), do: {code!(code), vars}
-  defp check!(:init_script, code), do: {code!(code), %{}}
-  defp check!(:init_script_timeout, value) when is_integer(value) and value >= 0, do: value
-  defp check!(:init_script_timeout, :infinity), do: :infinity
-
-  defp check!(name, value) when name in [:sync_start?, :eager_polyfill?] and is_boolean(value),
-    do: value
-
-  defp check!(:label, value), do: value
-  defp check!(:encoding_opts, value), do: Serde.options!(value)
-  defp check!(:port_opts, value) when is_list(value), do: port_options!(value)
-  defp check!(:stop_timeout, value) when is_integer(value) and value >= 0, do: value
-  defp check!(:on_stuck, value) when value in [:report, :restart], do: value
-  defp check!(:atoms, value) when value in [:create, :existing], do: value
-  defp check!(:output, value), do: Output.destination!(value)
-  defp check!(:limits, value) when is_list(value) or is_map(value), do: limits!(Map.new(value))
-  defp check!(:allow, :all), do: nil
-  defp check!(:allow, :none), do: []
-  defp check!(:allow, rules) when is_list(rules), do: Enum.map(rules, &rule!/1)
-
-  defp check!(name, value) do
-    raise ArgumentError, "option #{inspect(name)} cannot be #{inspect(value)}"
-  end
-
-  @doc """
-  The folders that the option `:python_path` names.
-  """
-  @spec python_path!(term()) :: [Path.t()]
-  def python_path!(option), do: option |> List.wrap() |> Enum.map(&folder!/1)
-
-  defp folder!(path) when is_binary(path), do: Path.expand(path)
-
-  defp folder!({app, path}) when is_atom(app) and is_binary(path) do
-    # Where the application is now: in a release, or in `_build`, where `priv` is a link to the sources.
-    Os.app_dir(app, path)
-  end
-
-  defp folder!(other) do
-    raise ArgumentError,
-          "expected :python_path to be a folder, {application, folder}, or a list of these, got: #{inspect(other)}"
-  end
-
-  # What the system has no way to pass on is refused here, where it can be named.
-  defp variables!(variables) do
-    for {name, text} <- variables do
-      cond do
-        not (is_binary(name) and is_binary(text)) ->
-          raise ArgumentError,
-                "expected :environment to map strings to strings, got: #{inspect({name, text})}"
-
-        name == "" or String.contains?(name, ["=", "\0"]) ->
-          raise ArgumentError, "no environment variable can be named #{inspect(name)}"
-
-        String.contains?(text, "\0") ->
-          raise ArgumentError, "the environment variable #{name} cannot have a NUL in its value"
-
-        true ->
-          :ok
-      end
+  defp variables(variables) do
+    case Enum.find_value(variables, &complaint/1) do
+      nil -> {:ok, variables}
+      complaint -> {:error, complaint}
     end
-
-    variables
   end
 
-  defp limits!(limits) do
-    for {name, value} <- limits do
-      cond do
-        name not in @limits ->
-          raise ArgumentError, "unknown limit #{inspect(name)}#{suggestion(name, @limits)}"
+  defp complaint({name, _value}) when not is_binary(name),
+    do: "has the name #{inspect(name)}, which has to be a string"
 
-        name == :nice and value in -20..19 ->
-          :ok
+  defp complaint({name, value}) do
+    cond do
+      name == "" or String.contains?(name, ["=", "\0"]) ->
+        "has the name #{inspect(name)}, which no environment variable can have"
 
-        name != :nice and is_integer(value) and value > 0 ->
-          :ok
+      not is_binary(value) ->
+        "has a value for #{inspect(name)} that is not a string"
 
-        true ->
-          raise ArgumentError, "the limit #{inspect(name)} cannot be #{inspect(value)}"
-      end
+      String.contains?(value, "\0") ->
+        "has a NUL in the value of #{inspect(name)}"
+
+      true ->
+        nil
     end
-
-    {limits[:memory], limits[:cpu], limits[:open_files], limits[:nice]}
   end
 
+  @doc false
+  @spec init_script(term()) :: {:ok, {Code.t(), map()}} | {:error, String.t()}
+  def init_script({code, vars}) when is_map(vars) and not is_struct(vars) do
+    with {:ok, {code, _none}} <- init_script(code), do: {:ok, {code, vars}}
+  end
+
+  def init_script(%Code{} = code), do: {:ok, {code, %{}}}
+  def init_script(source) when is_binary(source), do: {:ok, {%Code{src: source}, %{}}}
+  # It may have secrets as variables: not shown.
+  def init_script(_other),
+    do: {:error, "has to be a string or a Snex.Code, or either with variables: {code, %{\"name\" => value}}"}
+
+  @doc false
+  @spec encoding(term()) :: {:ok, tuple()}
+  def encoding(value), do: {:ok, Serde.options!(value)}
+
+  @doc false
+  @spec port_options(term()) :: {:ok, map()} | {:error, String.t()}
+  def port_options(value) when is_list(value) do
+    {:ok,
+     value
+     |> Enum.map(&if(is_atom(&1), do: {&1, true}, else: &1))
+     |> Options.check!(@port_options, :port_opts)}
+  end
+
+  def port_options(value), do: Options.refuse(value, "a keyword list")
+
+  @doc false
+  @spec busy_limits(term()) :: {:ok, {non_neg_integer(), non_neg_integer()}} | {:error, String.t()}
+  def busy_limits(:disabled), do: {:ok, @no_limit}
+
+  def busy_limits({low, high}) when low in 0..@most_bytes and high in 0..@most_bytes and low <= high,
+    do: {:ok, {low, high}}
+
+  def busy_limits(value), do: Options.refuse(value, "{low, high} in bytes with low <= high, or :disabled")
+
+  @doc false
+  @spec limits(term()) :: {:ok, tuple()} | {:error, String.t()}
+  def limits(value) do
+    value = if is_map(value) and not is_struct(value), do: Map.to_list(value), else: value
+    limits = Options.check!(value, @limits, :limits)
+    {:ok, {limits.memory, limits.cpu, limits.open_files, limits.nice}}
+  end
+
+  @doc false
   # As the native code wants it: names as text, the more of them the narrower.
-  defp rule!(module) when is_atom(module), do: {to_string(module), nil, nil}
+  @spec allow(term()) :: {:ok, nil | [{String.t(), String.t() | nil, arity() | nil}]} | {:error, String.t()}
+  def allow(:all), do: {:ok, nil}
+  def allow(:none), do: {:ok, []}
 
-  defp rule!({module, fun}) when is_atom(module) and is_atom(fun),
-    do: {to_string(module), to_string(fun), nil}
-
-  defp rule!({module, fun, arity}) when is_atom(module) and is_atom(fun) and arity in 0..255,
-    do: {to_string(module), to_string(fun), arity}
-
-  defp rule!(other) do
-    raise ArgumentError,
-          "expected :allow to be :all, :none, or a list of Module, {Module, fun} and {Module, fun, arity}, found: " <>
-            inspect(other)
-  end
-
-  defp code!(%Code{} = code), do: code
-  defp code!(source) when is_binary(source), do: %Code{src: source}
-
-  defp code!(other) do
-    raise ArgumentError,
-          "expected :init_script to be a string or a Snex.Code, got: #{inspect(other)}"
-  end
-
-  defp port_options!(value) do
-    options = Enum.map(value, &if(is_atom(&1), do: {&1, true}, else: &1))
-    known!(options, @port_defaults, [])
-    options = Map.new(Keyword.merge(@port_defaults, options))
-
-    case options.busy_limits_port do
-      :disabled ->
-        %{options | busy_limits_port: @no_limit}
-
-      {low, high} when is_integer(low) and is_integer(high) and 0 <= low and low <= high ->
-        options
-
-      other ->
-        raise ArgumentError,
-              "expected :busy_limits_port to be {low, high} in bytes with low <= high, got: #{inspect(other)}"
+  def allow(rules) when is_list(rules) do
+    case Enum.reject(rules, &rule?/1) do
+      [] -> {:ok, Enum.map(rules, &rule/1)}
+      [wrong | _] -> allow(wrong)
     end
   end
+
+  def allow(value) do
+    Options.refuse(value, ":all, :none, or a list of Module, {Module, fun} and {Module, fun, arity}")
+  end
+
+  defp rule?({module, fun, arity}), do: is_atom(module) and is_atom(fun) and arity in 0..255
+  defp rule?({module, fun}), do: is_atom(module) and is_atom(fun)
+  defp rule?(module), do: is_atom(module)
+
+  defp rule({module, fun, arity}), do: {to_string(module), to_string(fun), arity}
+  defp rule({module, fun}), do: {to_string(module), to_string(fun), nil}
+  defp rule(module), do: {to_string(module), nil, nil}
 end

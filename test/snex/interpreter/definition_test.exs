@@ -96,9 +96,65 @@ defmodule Snex.Interpreter.DefinitionTest do
   end
 
   test "an option that is not known is a compile error, which names it and the nearest known one" do
-    assert error(@toml <> ", python_preferense: :system") =~ "Did you mean :python_preference?"
-    assert error(@toml <> ", python_preference: :any") =~ "[python_preference: :any]"
-    assert error(@toml <> ", groups: :dev") =~ "[groups: :dev]"
+    assert error(@toml <> ", python_preferense: :system") =~
+             "unknown option :python_preferense, did you mean :python_preference?"
+
+    assert error(@toml <> ", python_preference: :any") =~
+             "option :python_preference cannot be :any: expected :managed,"
+
+    assert error(@toml <> ", groups: :dev") =~ "option :groups cannot be :dev: expected a list of names"
+    assert error(@toml <> ", init_scirpt: 1") =~ "did you mean :init_script?"
+  end
+
+  describe "every start option can be given as a default:" do
+    test "it is evaluated in the module at each start, and start_link/1 overrides it" do
+      module =
+        define("""
+        #{@toml},
+          name: __MODULE__,
+          restart: :transient,
+          stop_timeout: 300,
+          label: :erlang.unique_integer(),
+          init_script: {%Snex.Code{src: "x = hidden"}, %{"hidden" => hidden()}},
+          wrap_exec: fn python, args -> {python, args} end,
+          environment: %{"WRAPPED" => inspect(&wrapped/2)}
+
+          defp hidden, do: 42
+          defp wrapped(python, args), do: {python, args}
+        """)
+
+      assert %{id: ^module, restart: :transient, shutdown: 1_300, start: {^module, :start_link, [[]]}} =
+               module.child_spec([])
+
+      assert %{id: :other, shutdown: 2_000} = module.child_spec(name: :other, stop_timeout: 1_000)
+      start_supervised!(module)
+
+      assert {:ok, {42, "#Function" <> _}} = Snex.pyeval(module, "import os; return x, os.environ['WRAPPED']")
+
+      {:dictionary, dictionary} = Process.info(Process.whereis(module), :dictionary)
+
+      start_supervised!({module, name: :"#{module}.Other", init_script: "x = 1"})
+      assert Snex.pyeval(:"#{module}.Other", "return x") == {:ok, 1}
+      {:dictionary, other} = Process.info(Process.whereis(:"#{module}.Other"), :dictionary)
+      assert is_integer(other[:"$process_label"])
+      assert dictionary[:"$process_label"] != other[:"$process_label"]
+    end
+
+    test "also from an expression, as long as its values can be kept in the module" do
+      module = define(~s|[label: :mine, init_script: "x = 1"] ++ [#{@toml}]|)
+      interpreter = start_supervised!(module)
+      assert Snex.pyeval(interpreter, "return x") == {:ok, 1}
+    end
+
+    test "one that is wrong is a compile error where it is written down, or else when it starts" do
+      assert error(@toml <> ", stop_timeout: -1") =~
+               "use Snex.Interpreter: option :stop_timeout cannot be -1: expected milliseconds"
+
+      assert error(@toml <> ", restart: :always") =~ "expected :permanent, :transient or :temporary"
+      assert error("[stop_timeout: 0 - 1] ++ [#{@toml}]") =~ "option :stop_timeout cannot be -1"
+      module = define(@toml <> ", stop_timeout: 0 - 1")
+      assert_raise ArgumentError, ~r/option :stop_timeout cannot be -1/, fn -> module.start_link() end
+    end
   end
 
   @tag :tmp_dir

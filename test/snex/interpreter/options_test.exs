@@ -29,7 +29,7 @@ defmodule Snex.Interpreter.OptionsTest do
           pyton: :python,
           wrap_exe: :wrap_exec,
           init_scirpt: :init_script,
-          sync_start: :sync_start?,
+          sync_strt: :sync_start,
           hibernate_aftr: :hibernate_after,
           nam: :name
         ] do
@@ -38,65 +38,85 @@ defmodule Snex.Interpreter.OptionsTest do
       end
     end
 
-    assert_raise ArgumentError, "unknown option :use_stdout, did you mean :use_stdio?", fn ->
+    assert_raise ArgumentError, "unknown option :use_stdout in :port_opts, did you mean :use_stdio?", fn ->
       Interpreter.start_link(port_opts: [:use_stdout])
     end
 
-    assert_raise ArgumentError, ~r/unknown option :zzz; known are \[:allow,/, fn ->
+    assert_raise ArgumentError, ~r/unknown option :zzz; known are :allow,/, fn ->
       Interpreter.start_link(zzz: 1)
     end
   end
 
   test "an option with a value that it cannot have raises ArgumentError, which names both" do
-    for {name, value} <- [
-          python: 17,
-          wrap_exec: fn -> :ok end,
-          init_script_timeout: -1,
-          sync_start?: nil,
-          eager_polyfill?: 1,
-          port_opts: :use_stdio,
-          stop_timeout: :never,
-          on_stuck: :wait,
-          limits: 1,
-          allow: :some,
-          atoms: :safe
+    ms = "milliseconds, from 0 to 4294967295"
+
+    for {name, value, expected} <- [
+          {:python, 17, "a path or a name as a string"},
+          {:wrap_exec, fn -> :ok end, "a function with two arguments or {module, function, args}"},
+          {:cd, :home, "a path"},
+          {:python_path, [1], nil},
+          {:init_script_timeout, -1, ms <> ", or :infinity"},
+          {:sync_start?, nil, "true or false"},
+          {:sync_start, 1, "true or false"},
+          {:eager_polyfill?, 1, "true or false"},
+          {:port_opts, :use_stdio, "a keyword list"},
+          {:stop_timeout, :never, ms},
+          {:stop_timeout, 2 ** 70, ms},
+          {:stop_timeout, 2 ** 32, ms},
+          {:init_script_timeout, 2 ** 32, ms <> ", or :infinity"},
+          {:hibernate_after, 2 ** 32, ms <> ", or :infinity"},
+          {:timeout, 2 ** 32, ms <> ", or :infinity"},
+          {:on_stuck, :wait, ":report or :restart"},
+          {:allow, :some, ":all, :none, or a list of Module, {Module, fun} and {Module, fun, arity}"},
+          {:atoms, :safe, ":create or :existing"},
+          {:groups, :dev, "a list of names"},
+          {:pyproject_toml, 1, "a string"}
         ] do
-      assert_raise ArgumentError, "option #{inspect(name)} cannot be #{inspect(value)}", fn ->
-        Interpreter.start_link([{name, value}])
-      end
+      shown = if is_list(value), do: hd(value), else: value
+
+      message =
+        "option #{inspect(name)} cannot be #{inspect(shown)}: expected #{expected || "a folder, {application, folder}, or a list of these"}"
+
+      assert_raise ArgumentError, message, fn -> Interpreter.start_link([{name, value}]) end
     end
 
-    assert_raise ArgumentError, ~r/:environment to map strings to strings, got: {"A", 1}/, fn ->
+    assert_raise ArgumentError, "option :environment has a value for \"A\" that is not a string", fn ->
       Interpreter.start_link(environment: %{"A" => 1})
     end
 
-    assert_raise ArgumentError, ~r/:environment to map strings to strings, got: {:a, "1"}/, fn ->
+    assert_raise ArgumentError, "option :environment has the name :a, which has to be a string", fn ->
       Interpreter.start_link(environment: {:only, %{a: "1"}})
     end
 
     for wrong <- [[], {:only, [{"A", "1"}]}, {:without, %{}}, {:only, nil}] do
-      message = "expected :environment to be a map of variables or {:only, map}, got: #{inspect(wrong)}"
+      message = "option :environment has to be a map of variables or {:only, map}"
       assert_raise ArgumentError, message, fn -> Interpreter.start_link(environment: wrong) end
     end
 
     for name <- ["", "A=B", "A\0"], variables = %{name => "1"}, option <- [variables, {:only, variables}] do
-      message = "no environment variable can be named #{inspect(name)}"
+      message = "option :environment has the name #{inspect(name)}, which no environment variable can have"
       assert_raise ArgumentError, message, fn -> Interpreter.start_link(environment: option) end
     end
 
-    assert_raise ArgumentError, "the environment variable A cannot have a NUL in its value", fn ->
+    assert_raise ArgumentError, "option :environment has a NUL in the value of \"A\"", fn ->
       Interpreter.start_link(environment: %{"A" => "1\0"})
     end
 
-    assert_raise ArgumentError, ~r/:init_script to be a string or a Snex.Code, got: :x/, fn ->
-      Interpreter.start_link(init_script: :x)
+    for wrong <- [:x, {:x, %{}}, {"x", 1}] do
+      assert_raise ArgumentError, ~r/option :init_script has to be a string or a Snex.Code/, fn ->
+        Interpreter.start_link(init_script: wrong)
+      end
     end
 
-    assert_raise ArgumentError, ~r/:busy_limits_port to be {low, high}.*got: {2, 1}/, fn ->
-      Interpreter.start_link(port_opts: [busy_limits_port: {2, 1}])
+    for wrong <- [{2, 1}, {0, 2 ** 64}, {-1, 1}] do
+      assert_raise ArgumentError,
+                   ~r/option :busy_limits_port of :port_opts cannot be .*expected {low, high}/,
+                   fn ->
+                     Interpreter.start_link(port_opts: [busy_limits_port: wrong])
+                   end
     end
 
-    assert_raise ArgumentError, ~r/expected :allow to be.*found: "String"/, fn ->
+    assert_raise ArgumentError, ~r/option :allow cannot be "String": expected :all/, fn ->
       Interpreter.start_link(allow: ["String"])
     end
 
@@ -292,12 +312,25 @@ defmodule Snex.Interpreter.OptionsTest do
     end
 
     test "that makes no sense raises ArgumentError, which names it" do
-      assert_raise ArgumentError, ~r/unknown limit :memori, did you mean :memory\?/, fn ->
+      assert_raise ArgumentError, "unknown option :memori in :limits, did you mean :memory?", fn ->
         Interpreter.start_link(limits: [memori: 1])
       end
 
-      assert_raise ArgumentError, ~r/the limit :cpu cannot be 0/, fn ->
-        Interpreter.start_link(limits: [cpu: 0])
+      for {name, value, expected} <- [
+            {:cpu, 0, "an integer from 1 to"},
+            {:memory, 2 ** 64, "an integer from 1 to"},
+            {:open_files, "64", "an integer from"},
+            {:nice, 20, "an integer from -20 to 19"}
+          ] do
+        assert_raise ArgumentError,
+                     ~r/option #{inspect(name)} of :limits cannot be .*: expected #{expected}/,
+                     fn ->
+                       Interpreter.start_link(limits: [{name, value}])
+                     end
+      end
+
+      assert_raise ArgumentError, "expected option :limits to be a keyword list, got: 1", fn ->
+        Interpreter.start_link(limits: 1)
       end
     end
   end

@@ -115,7 +115,7 @@ defmodule Snex.Interpreter.RunTimeTest do
       assert {:error, %Error{reason: reason}} = Interpreter.start_link(python_path: missing)
       assert reason == "no folder at #{inspect(missing)}, which is in :python_path"
 
-      assert_raise ArgumentError, ~r/expected :python_path to be/, fn ->
+      assert_raise ArgumentError, ~r/option :python_path cannot be .*: expected a folder/, fn ->
         Interpreter.start_link(python_path: 7)
       end
     end

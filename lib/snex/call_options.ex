@@ -1,0 +1,121 @@
+defmodule Snex.CallOptions do
+  @moduledoc false
+  # The options of the functions in `Snex`, each defined once; see `Snex.Options`. To add one, add an entry: its value is then in
+  # the map that the function returns.
+
+  alias Snex.Env
+  alias Snex.Interpreter
+  alias Snex.Options
+  alias Snex.Output
+  alias Snex.Serde
+
+  @encoding [
+    type: &__MODULE__.encoding/1,
+    default: [],
+    spec: quote(do: Serde.encoding_opts()),
+    doc: "see `t:Snex.Serde.encoding_opts/0`, for this call"
+  ]
+
+  @pyeval [
+    timeout: [type: :timeout, default: 5_000, doc: "in ms, or `:infinity`"],
+    on_timeout: [
+      type: {:in, [:cancel, :leave]},
+      default: :cancel,
+      doc: """
+      `:cancel` cancels the task in Python, and interrupts code that blocks with `snex.Cancelled`. `:leave` lets the work
+      finish and drops its answer. If the calling process dies, the work is always cancelled
+      """
+    ],
+    encoding_opts: @encoding,
+    output: [
+      type: &Output.destination/1,
+      default: nil,
+      spec: quote(do: Interpreter.output() | [stdout: Interpreter.output(), stderr: Interpreter.output()]),
+      doc: "where this call's prints go, if not where `Snex.Interpreter.start_link/1` says"
+    ],
+    returning: [
+      type: &__MODULE__.returning/1,
+      default: nil,
+      spec: quote(do: Snex.returning()),
+      doc: """
+      a Python expression, or a list of them: what the code returns if it comes to its end without a `return`. Deprecated,
+      because a `return` says the same; warns once for each place that it is used in
+      """
+    ]
+  ]
+
+  @make_env [
+    from: [
+      type: &__MODULE__.from/1,
+      default: [],
+      spec: quote(do: Snex.from() | [Snex.from()]),
+      doc: """
+      an environment, `{env, only: names}`, `{env, except: names}`, or a list of these; later ones override earlier ones. The
+      interpreter may be left out then
+      """
+    ],
+    encoding_opts: @encoding
+  ]
+
+  @doc """
+  The table of `Snex.pyeval/4`.
+  """
+  @spec pyeval() :: Options.table()
+  def pyeval, do: @pyeval
+
+  @doc """
+  The table of `Snex.make_env/3`.
+  """
+  @spec make_env() :: Options.table()
+  def make_env, do: @make_env
+
+  @doc """
+  The options of `Snex.pyeval/4`, checked and with defaults.
+  """
+  @spec pyeval!(term()) :: %{atom() => term()}
+  def pyeval!(opts), do: Options.check!(opts, @pyeval)
+
+  @doc """
+  The options of `Snex.make_env/3`, checked and with defaults.
+  """
+  @spec make_env!(term()) :: %{atom() => term()}
+  def make_env!(opts), do: Options.check!(opts, @make_env)
+
+  @doc false
+  # As the native code wants them: each with a mode and names.
+  @spec from(term()) :: {:ok, [Env.source()]} | {:error, String.t()}
+  def from(value) do
+    sources = Enum.map(List.wrap(value), &source/1)
+
+    if :error in sources do
+      Options.refuse(
+        value,
+        "an environment, {env, only: names}, {env, except: names} with names as strings, or a list of these"
+      )
+    else
+      {:ok, sources}
+    end
+  end
+
+  defp source(%Env{} = env), do: {env, 0, []}
+  defp source({%Env{} = env, []}), do: {env, 0, []}
+  defp source({%Env{} = env, [only: names]}), do: source(env, 1, names)
+  defp source({%Env{} = env, [except: names]}), do: source(env, 2, names)
+  defp source(_other), do: :error
+
+  defp source(env, mode, names) do
+    if is_list(names) and Enum.all?(names, &is_binary/1), do: {env, mode, names}, else: :error
+  end
+
+  @doc false
+  @spec encoding(term()) :: {:ok, tuple()}
+  def encoding(value), do: {:ok, Serde.options!(value)}
+
+  @doc false
+  @spec returning(term()) :: {:ok, Snex.returning()} | {:error, String.t()}
+  def returning(value) do
+    if is_binary(value) or (is_list(value) and Enum.all?(value, &is_binary/1)),
+      do: {:ok, value},
+      else: Options.refuse(value, "a Python expression, or a list of them, as strings")
+  end
+end

@@ -1,0 +1,68 @@
+defmodule Snex.Project.Options do
+  @moduledoc false
+  # The options of a project: those that `use Snex.Interpreter` takes when a module is compiled, and of these the ones that
+  # `Snex.Interpreter.start_link/1` takes at run time.
+
+  alias Snex.Interpreter
+  alias Snex.Options
+
+  @names quote(do: [atom() | String.t()])
+
+  @table [
+    pyproject_toml: [type: :string, doc: "the text of a `pyproject.toml`"],
+    project_path: [
+      type: :string,
+      spec: quote(do: Path.t()),
+      doc: "a folder with a `pyproject.toml`, and a `uv.lock` if there is one"
+    ],
+    lock: [
+      type: :string,
+      spec: quote(do: Path.t()),
+      doc: """
+      with `:pyproject_toml`: a file in the source tree, such as `"locks/numpy.lock"`, relative to the Mix project; see
+      "Locks"
+      """
+    ],
+    uv: [type: :string, doc: "the uv command, `\"uv\"` by default"],
+    python_preference: [
+      type: {:in, [:managed, :system, :only_managed, :only_system]},
+      doc: "`:managed` (default), `:system`, `:only_managed` or `:only_system`, as in uv"
+    ],
+    groups: [type: &__MODULE__.names/1, default: nil, spec: @names, doc: "dependency groups to install"],
+    extras: [type: &__MODULE__.names/1, spec: @names, doc: "extras to install"]
+  ]
+
+  @at_run_time [:pyproject_toml, :uv, :python_preference, :groups, :extras]
+
+  @doc """
+  The options of a module.
+  """
+  @spec table() :: Options.table()
+  def table do
+    # Its folders are looked at when an interpreter starts: they may not be there yet.
+    @table ++
+      [
+        python_path: [
+          type: :any,
+          spec: quote(do: Interpreter.python_path() | [Interpreter.python_path()]),
+          doc: "see `start_link/1`"
+        ]
+      ]
+  end
+
+  @doc """
+  The options of a project that is made at run time.
+  """
+  @spec at_run_time() :: Options.table()
+  def at_run_time, do: Keyword.take(@table, @at_run_time)
+
+  @doc false
+  @spec names(term()) :: {:ok, [atom() | String.t()]} | {:error, String.t()}
+  def names(value) do
+    if is_list(value) and Enum.all?(value, &name?/1),
+      do: {:ok, value},
+      else: Options.refuse(value, "a list of names")
+  end
+
+  defp name?(value), do: is_binary(value) or (is_atom(value) and value not in [nil, true, false])
+end
