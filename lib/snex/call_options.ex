@@ -50,8 +50,8 @@ defmodule Snex.CallOptions do
       default: [],
       spec: quote(do: Snex.from() | [Snex.from()]),
       doc: """
-      an environment, `{env, only: names}`, `{env, except: names}`, or a list of these; later ones override earlier ones. The
-      interpreter may be left out then
+      an environment, `{env, only: names}`, `{env, except: names}`, or a list of these; later ones override earlier ones.
+      Context variables are copied as well, except with `:only`. The interpreter may be left out then
       """
     ],
     encoding_opts: @encoding

@@ -1,18 +1,21 @@
-"""Environments: the global variables that code runs with.
+"""Environments: the global variables that code runs with, and its context variables.
 
-An environment is a plain `dict`. The VM chooses its id and says when it is no longer needed; code
-that still runs, and functions that it has defined, keep the `dict` itself alive.
+The global variables are a plain `dict`. The VM chooses the id of an environment and says when it is no
+longer needed; code that still runs, and functions that it has defined, keep the `dict` itself alive.
 """
 
 from __future__ import annotations
 
 import builtins
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
+from ._contexts import merge
 from ._pypy import PYPY
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from contextvars import Context
 
 ROOT = 0
 
@@ -20,7 +23,31 @@ ALL = 0
 ONLY = 1
 EXCEPT = 2
 
-Env = dict[str, Any]
+
+class Env:
+    """One environment.
+
+    Nothing that `names` or `context` refers to may refer to the `Env`: it would take a garbage
+    collection to free them.
+    """
+
+    __slots__ = ("context", "names")
+
+    def __init__(self, names: dict[str, Any], context: Context) -> None:
+        """Put the two together. The context is never entered, only copies of it."""
+        self.names = names
+        self.context = context
+
+    def keep(self, before: Context, after: Context) -> None:
+        """Keep what a call has set that began with the context `before` and ended with `after`.
+
+        Only on the event loop's thread.
+        """
+        if self.context is before:
+            self.context = after
+        else:
+            # Other calls have ended meanwhile. What both have set is now what this one says.
+            self.context = merge(self.context, after, before)
 
 
 class EnvError(Exception):
@@ -32,8 +59,8 @@ class EnvError(Exception):
         self.code = code
 
 
-def fresh_env() -> Env:
-    """Return what every environment starts from."""
+def fresh_names() -> dict[str, Any]:
+    """Return the variables that every environment starts from."""
     import snex
 
     return {
@@ -53,7 +80,8 @@ class Envs:
 
     def __init__(self) -> None:
         """Begin with the root alone."""
-        self._envs: dict[int, Env] = {ROOT: fresh_env()}
+        self.root = Env(fresh_names(), copy_context())
+        self._envs: dict[int, Env] = {ROOT: self.root}
 
     def __len__(self) -> int:
         """Count the environments, with the root."""
@@ -66,7 +94,7 @@ class Envs:
             EnvError: `env_not_found`.
         """
         if env_id is None:
-            return self._envs[ROOT].copy()
+            return Env(self.root.names.copy(), self.root.context)
         try:
             return self._envs[env_id]
         except KeyError:
@@ -80,6 +108,8 @@ class Envs:
     ) -> None:
         """Make an environment: the root's variables, then each source's, then `variables`.
 
+        Context variables come from the same sources in the same order, but for those of mode `ONLY`.
+
         Args:
             env_id: what it will be known by.
             sources: `(env_id, mode, names)` each; later ones win.
@@ -88,9 +118,13 @@ class Envs:
         Raises:
             EnvError: `env_not_found`, or `env_key_not_found` for a name of mode `ONLY`.
         """
-        env = self._envs[ROOT].copy()
+        env = self.root.names.copy()
+        context = self.root.context
         for source_id, mode, names in sources:
-            source = self.get(source_id)
+            found = self.get(source_id)
+            source = found.names
+            if mode != ONLY and found.context is not context:
+                context = merge(context, found.context)
             if mode == ONLY:
                 for name in names:
                     if name not in source:
@@ -103,7 +137,7 @@ class Envs:
             else:
                 env.update(source)
         env.update(variables)
-        self._envs[env_id] = env
+        self._envs[env_id] = Env(env, context)
 
     def drop(self, env_ids: Sequence[int]) -> None:
         """Forget environments. Unknown ids are ignored; the root stays."""

@@ -13,11 +13,12 @@ from . import _client, _frame
 from ._answers import Answer
 from ._body import load
 from ._client import Client
+from ._contexts import enter
 from ._encoder import encode
 from ._envs import Envs
 from ._prints import Printer, Streams
 from ._reader import FrameReader
-from ._request import Request, set_current
+from ._request import Request
 from ._runner import Runner
 from ._writer import FrameWriter
 
@@ -221,12 +222,11 @@ class Interpreter:
 
     def _frame(self, kind: int, request: int, body: Body, sinks: Sequence[Sink]) -> None:
         if kind == _frame.EVAL:
-            # A context of its own, as a task would have. It holds for whatever is done for it.
-            contextvars.copy_context().run(self._eval, request, body, sinks)
+            self._eval(Request(request), body, sinks)
         elif kind in _ANSWERS:
             self._client.answer(request, Answer(kind, body, sinks))
         elif kind == _frame.MAKE_ENV:
-            contextvars.copy_context().run(self._make_env, request, body, sinks)
+            self._envs.root.context.copy().run(self._make_env, Request(request), body, sinks)
         elif kind == _frame.CANCEL:
             self._runner.cancel(request)
         elif kind == _frame.DROP_ENVS:
@@ -234,20 +234,27 @@ class Interpreter:
         else:
             self._input_ended(_frame.FrameError("a second HELLO"))
 
-    def _eval(self, number: int, body: Body, sinks: Sequence[Sink]) -> None:
-        request = Request(number)
-        set_current(request)
-        try:
-            if sinks or len(body) > _SMALL or _STACK_GLOBAL in body:
-                # It may take a while to load, and code of the user's may run.
-                self._release()
-                fields: Any = load(body, sinks)
-            else:
+    def _eval(self, request: Request, body: Body, sinks: Sequence[Sink]) -> None:
+        if sinks or len(body) > _SMALL or _STACK_GLOBAL in body:
+            # It may take a while to load, and code of the user's may run.
+            self._release()
+            fields = self._envs.root.context.copy().run(self._load, request, body, sinks)
+        else:
+            try:
                 fields = loads(body)  # noqa: S301 - from the VM, which could run any code anyway
+            except BaseException as error:  # noqa: BLE001 - whatever is wrong with it
+                self._runner.fail(request, error)
+                return
+        if not request.ended:
+            self._runner.eval(request, fields)
+
+    def _load(self, request: Request, body: Body, sinks: Sequence[Sink]) -> Any:  # noqa: ANN401
+        enter(request)
+        try:
+            return load(body, sinks)
         except BaseException as error:  # noqa: BLE001 - constructors of the user's classes
             self._runner.fail(request, error)
-        else:
-            self._runner.eval(request, fields)
+            return None
 
     def _drop_envs(self, body: Body, sinks: Sequence[Sink]) -> None:
         try:
@@ -256,9 +263,8 @@ class Interpreter:
         except Exception as error:  # noqa: BLE001 - there is nobody to be told but the VM itself
             self._input_ended(_frame.FrameError(f"DROP_ENVS that does not decode: {error!r}"))
 
-    def _make_env(self, number: int, body: Body, sinks: Sequence[Sink]) -> None:
-        request = Request(number)
-        set_current(request)
+    def _make_env(self, request: Request, body: Body, sinks: Sequence[Sink]) -> None:
+        enter(request)
         try:
             fields: Any = load(body, sinks)
             env_id, sources, variables = fields

@@ -10,19 +10,23 @@ each, when the work has come to its end.
 from __future__ import annotations
 
 import asyncio
+from contextvars import copy_context
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from . import _frame
 from ._code import Program, compile_code
+from ._contexts import enter
 from ._encoder import encode
-from ._envs import EnvError, Envs
+from ._envs import EnvError
 from ._request import Request
 from ._traceback import error_fields
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from contextvars import Context
 
+    from ._envs import Env, Envs
     from ._signals import Interrupts
 
     Fields = tuple[int | None, str | None, str | None, int | None, dict[str, object] | None]
@@ -56,36 +60,48 @@ class Runner:
         self.ending = False
 
     def eval(self, request: Request, fields: Fields) -> None:
-        """Run the code of a request, or start to. In the request's own context."""
-        number = request.number
-        if number in self._wanted:
+        """Run the code of a request, or start to, in a copy of its environment's context."""
+        if request.number in self._wanted:
             # Interrupted before it began; its CANCEL is on the way.
             request.ended = True
             return
         try:
-            env_id, source, file, line, variables = fields
-            env = self._envs.get(env_id)
+            env = self._envs.get(fields[0])
+        except BaseException as error:  # noqa: BLE001 - also fields that are none
+            self.fail(request, error)
+            return
+        before = env.context
+        context = before.copy()
+        if context.run(self._eval, request, env, fields):
+            env.keep(before, context)
+
+    def _eval(self, request: Request, env: Env, fields: Fields) -> bool:
+        """Run the code of a request, or start to. Returns whether it has come to its end."""
+        enter(request)
+        try:
+            _, source, file, line, variables = fields
             if variables:
-                env.update(variables)
+                env.names.update(variables)
             program = compile_code(source or "", file, line or 1)
             if program.is_async:
                 self._start(request, program, env)
-                return
+                return False
             if program.quick <= 0:
                 # Who knows how long it takes: nobody else's answer waits for it.
                 self._release()
             begun = perf_counter()
-            parts = encode(program.bind(env)())
+            parts = encode(program.bind(env.names)())
             program.took(perf_counter() - begun)
         except BaseException as error:  # noqa: BLE001 - also SystemExit and KeyboardInterrupt
             self.fail(request, error)
         else:
             self.succeed(request, parts)
+        return True
 
-    def _start(self, request: Request, program: Program, env: dict[str, Any]) -> None:
+    def _start(self, request: Request, program: Program, env: Env) -> None:
         number = request.number
         self._running[number] = request
-        coroutine = self._run(request, program, env)
+        coroutine = self._run(request, program, env, env.context)
         try:
             task = self._loop.create_task(coroutine)
         except BaseException:
@@ -98,15 +114,17 @@ class Runner:
             request.task = task
             task.add_done_callback(lambda _: self._done(request))
 
-    async def _run(self, request: Request, program: Program, env: dict[str, Any]) -> None:
+    async def _run(self, request: Request, program: Program, env: Env, before: Context) -> None:
         try:
-            parts = encode(await program.bind(env)())
+            parts = encode(await program.bind(env.names)())
         except BaseException as error:  # noqa: BLE001 - also SystemExit and CancelledError
             if not self._was_cancelled(request):
                 self.fail(request, error)
         else:
             if not self._was_cancelled(request):
                 self.succeed(request, parts)
+        # The task's own copy.
+        env.keep(before, copy_context())
 
     def _was_cancelled(self, request: Request) -> bool:
         """Take a request that has come to its end out of the table, and say CANCELLED for it."""

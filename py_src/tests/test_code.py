@@ -12,13 +12,13 @@ import pytest
 
 from snex import _code
 from snex._code import compile_code
-from snex._envs import fresh_env
+from snex._envs import fresh_names
 from snex._pypy import detach
 
 
 def run(source: str, env: dict[str, Any] | None = None) -> Any:
     program = compile_code(source, None, 1)
-    function = program.bind(fresh_env() if env is None else env)
+    function = program.bind(fresh_names() if env is None else env)
     return asyncio.run(function()) if program.is_async else function()
 
 
@@ -95,13 +95,13 @@ def test_code_means_what_it_means_in_a_module(source: str, value: object) -> Non
 
 
 def test_finally_blocks_run_after_return() -> None:
-    env = fresh_env()
+    env = fresh_names()
     assert run("try:\n    return 1\nfinally:\n    done = True", env) == 1
     assert env["done"] is True
 
 
 def test_only_the_users_names_are_in_the_environment() -> None:
-    env = fresh_env()
+    env = fresh_names()
     before = set(env)
     run("import os\nx = 1\n[i for i in range(3)]\nlocals()\nfrom os.path import join as j", env)
     assert set(env) - before == {"os", "x", "j"}
@@ -212,7 +212,7 @@ def test_code_keeps_no_environment_alive() -> None:
         "await coroutine()\n"
         "async for _ in asynchronous(): pass\n"
     )
-    env = fresh_env()
+    env = fresh_names()
     # Kept, as by the cache.
     program = compile_code(source, None, 1)
     asyncio.run(program.bind(env)())

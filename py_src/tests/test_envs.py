@@ -25,7 +25,7 @@ def test_dropped_environments_are_freed() -> None:
 
     for i in range(1, 101):
         envs.make(i, [], {"mark": mark})
-        program.bind(envs.get(i))()
+        program.bind(envs.get(i).names)()
         if i > 10:
             envs.drop([i - 10])
     assert len(envs) == 11
@@ -39,6 +39,6 @@ def test_dropped_environments_are_freed() -> None:
 def test_the_root_stays() -> None:
     envs = Envs()
     envs.drop([0])
-    assert envs.get(0)["__name__"] == "__main__"
+    assert envs.get(0).names["__name__"] == "__main__"
     with pytest.raises(EnvError, match="5"):
         envs.get(5)

@@ -246,13 +246,6 @@ def test_a_task_left_behind_may_exit_without_ending_the_interpreter(vm: VM) -> N
     assert b"SystemExit" in vm.printed(0, 2)
 
 
-def test_code_runs_in_a_context_of_its_own(vm: VM) -> None:
-    vm.run("import contextvars\nv = contextvars.ContextVar('v', default=0)\nv.set(1)")
-    assert vm.run("return v.get()") == 0
-    assert vm.run("async def f(): return v.get()\nv.set(2)\nreturn await f()") == 2
-    assert vm.run("return v.get()") == 0
-
-
 def test_an_environment_holds_nothing_of_ours(vm: VM) -> None:
     names = vm.run("from os.path import *\nreturn sorted(k for k in globals() if k != 'join')")
     import posixpath

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from snex._code import compile_code
-from snex._envs import fresh_env
+from snex._envs import fresh_names
 from snex._traceback import error_fields, format_error
 
 
 def failure(source: str, file: str | None = None, line: int = 1, env: Any = None) -> BaseException:
     try:
-        compile_code(source, file, line).bind(fresh_env() if env is None else env)()
+        compile_code(source, file, line).bind(fresh_names() if env is None else env)()
     except BaseException as error:  # noqa: BLE001 - this is what is looked at
         # Without the frame of this function.
         return error.with_traceback(error.__traceback__ and error.__traceback__.tb_next)
@@ -40,7 +40,7 @@ def test_a_traceback_has_the_users_frames_with_their_lines() -> None:
 
 
 def test_sources_of_one_name_are_told_apart() -> None:
-    env = fresh_env()
+    env = fresh_names()
     compile_code("def f():\n    raise ValueError  # first", None, 1).bind(env)()
     text = "".join(format_error(failure("x = 1\nf()  # second", env=env)))
     assert "raise ValueError  # first" in text
