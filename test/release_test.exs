@@ -55,21 +55,23 @@ defmodule Snex.ReleaseTest do
 
   defp files(folder), do: Path.wildcard(Path.join(folder, "**"), match_dot: true)
 
-  test "a release with a managed Python runs elsewhere, with what it needs and no more", %{tmp_dir: tmp_dir} do
+  test "by default a release has a Python of its own, runs elsewhere, and has no more than it needs", %{
+    tmp_dir: tmp_dir
+  } do
     uv = ManagedPython.uv(tmp_dir)
 
     source =
       OtherProject.create!(
         Path.join(tmp_dir, "app"),
         %{
-          "lib/app.ex" =>
-            app("python_preference: :only_managed, uv: #{inspect(uv)}, " <> toml("app", ["numpy>=2"])),
+          "lib/app.ex" => app("uv: #{inspect(uv)}, " <> toml("app", ["numpy>=2"])),
           "priv/python/mine.py" => @mine
         },
         ", releases: [app: [steps: [:assemble, &Snex.Release.after_assemble/1, :tar]]]"
       )
 
-    env = [{"MIX_ENV", "prod"}]
+    # The test run itself prefers the machine's Python.
+    env = [{"MIX_ENV", "prod"}, {"UV_PYTHON_PREFERENCE", nil}]
     OtherProject.mix!(source, ["compile"], env)
     # A Python and a project that nothing uses any more, and bytecode of another version.
     root = Path.join(source, "_build/prod/snex")

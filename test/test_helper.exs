@@ -1,6 +1,9 @@
 # Mix hides applications that a project does not list; PropEr is only for these tests.
 for path <- Path.wildcard(Path.join(:code.root_dir(), "lib/proper-*/ebin")), do: Code.append_path(path)
 
+# By default uv would download a Python for each project. Tests of that unset the variable.
+if System.get_env("UV_PYTHON_PREFERENCE", "") == "", do: System.put_env("UV_PYTHON_PREFERENCE", "system")
+
 ExUnit.start(exclude: [:slow], capture_log: true)
 
 # A panic is caught where it would end the VM, and is a bug all the same.

@@ -48,11 +48,14 @@ defmodule Snex.Interpreter do
 
   ### Locks
 
-  The exact versions of all packages are in a lock. A folder's `uv.lock` is taken as it is, and one that does not fit its
-  `pyproject.toml` is a compile error. For a project in the module, uv chooses the versions once on each machine; with
-  `:lock` it writes them to that file, one for each module, to be committed. When the text changes, uv changes the lock as
-  little as it can. With `SNEX_LOCKED=true`, or with `CI=true` as most services set it, a lock that does not fit the text
-  is a compile error instead. `mix snex.uv Module -- lock --upgrade` has uv choose newer versions.
+  The exact versions of all packages are in a lock. A folder's `uv.lock` is used as it is and never written to. For a
+  project in the module, uv chooses the versions once on each machine; with `:lock` it writes them to that file, one for
+  each module, to be committed. `mix snex.uv Module -- lock --upgrade` has uv choose newer versions.
+
+  When the text changes, its lock is out of date, and uv changes it as little as possible: a file named by `:lock` in
+  place, a folder's `uv.lock` in a copy in the build folder, with a warning. With `locked: true`, or if `CI` or
+  `SNEX_LOCKED` is set to `true` in the environment, an outdated lock is a compile error instead. `SNEX_LOCKED=false`
+  overrides the other two.
 
   ## What happens to the process
 

@@ -15,7 +15,7 @@ defmodule Snex.Project do
   @moduledoc false
 
   alias Snex.Os
-  alias Snex.Project.{Lock, Lockfile, Private, Uv, Venv}
+  alias Snex.Project.{Lock, Lockfile, Preference, Private, Uv, Venv}
 
   @enforce_keys [
     :name,
@@ -23,6 +23,7 @@ defmodule Snex.Project do
     :root,
     :source,
     :lock,
+    :locked,
     :uv,
     :python_preference,
     :groups,
@@ -38,9 +39,10 @@ defmodule Snex.Project do
           root: Path.t(),
           source: source(),
           lock: nil | Path.t(),
+          locked: boolean(),
           uv: String.t(),
           python_preference: nil | :managed | :system | :only_managed | :only_system,
-          groups: nil | [String.t()],
+          groups: [String.t()],
           extras: [String.t()],
           python_path: term()
         }
@@ -49,7 +51,7 @@ defmodule Snex.Project do
   @files ~w(pyproject.toml uv.lock uv.toml .python-version)
 
   # Part of every stamp: a change of how environments are laid out makes all of them anew.
-  @layout 1
+  @layout 2
 
   @doc """
   The project of `module`, from options that `Snex.Interpreter.Definition` has checked. Touches no file.
@@ -62,9 +64,10 @@ defmodule Snex.Project do
       root: nil,
       source: source,
       lock: opts[:lock] && Path.expand(opts[:lock]),
+      locked: Keyword.get(opts, :locked, false),
       uv: Keyword.get(opts, :uv, "uv"),
       python_preference: opts[:python_preference],
-      groups: opts[:groups] && Enum.map(opts[:groups], &to_string/1),
+      groups: Enum.map(opts[:groups] || [], &to_string/1),
       extras: Enum.map(Keyword.get(opts, :extras, []), &to_string/1),
       python_path: Keyword.get(opts, :python_path, [])
     }
@@ -142,7 +145,8 @@ defmodule Snex.Project do
   """
   @spec stale?(t()) :: boolean()
   def stale?(project) do
-    File.read(stamp_path(project)) != {:ok, stamp(project)} or not Venv.usable?(venv(project))
+    File.read(stamp_path(project)) != {:ok, stamp(project)} or not Venv.usable?(venv(project)) or
+      Lockfile.forbidden?(project, dir(project))
   end
 
   @doc """
@@ -170,9 +174,10 @@ defmodule Snex.Project do
 
       folder = workplace(project)
 
-      with :ok <- lock(project, folder),
+      # First of all the Python, because `uv lock` needs one as well.
+      with :ok <- make_venv(project, folder),
+           {:ok, folder} <- lock(project, folder),
            lock = Lockfile.keep(project, dir(project)),
-           :ok <- uv(project, ["venv", "--relocatable", venv(project)], folder),
            :ok <- uv(project, ["sync", "--locked" | sync_args(project)], folder) do
         Venv.make_movable(venv(project), project.root)
         File.write!(stamp_path(project), stamp(project, content, lock))
@@ -180,8 +185,27 @@ defmodule Snex.Project do
     end
   end
 
+  defp make_venv(project, folder) do
+    Preference.make_venv(project, &uv(project, ["venv", "--relocatable", venv(project)], folder, &1))
+  end
+
+  # Returns the folder of the lock that holds from now on.
   defp lock(project, folder) do
-    project |> uv(["lock" | Lockfile.args(project)], folder) |> Lockfile.explain(project)
+    result = uv(project, ["lock" | Lockfile.args(project)], folder)
+
+    cond do
+      result == :ok ->
+        {:ok, folder}
+
+      Lockfile.seeds?(project, result) ->
+        with :ok <- uv(project, ["lock"], dir(project)) do
+          Lockfile.warn(project)
+          {:ok, dir(project)}
+        end
+
+      true ->
+        Lockfile.explain(result, project)
+    end
   end
 
   # A lock that uv wrote for an inline project stays when the text changes: versions move only as far as they must.
@@ -212,13 +236,9 @@ defmodule Snex.Project do
   defp workplace(project), do: dir(project)
 
   defp sync_args(project) do
-    groups =
-      case project.groups do
-        nil -> []
-        groups -> ["--no-default-groups" | Enum.flat_map(groups, &["--group", &1])]
-      end
-
-    ["--no-install-project" | groups] ++ Enum.flat_map(project.extras, &["--extra", &1])
+    # A group that nobody has named is for those who work on the project, `dev` above all.
+    ["--no-install-project", "--no-default-groups"] ++
+      Enum.flat_map(project.groups, &["--group", &1]) ++ Enum.flat_map(project.extras, &["--extra", &1])
   end
 
   @doc """
@@ -243,21 +263,9 @@ defmodule Snex.Project do
 
     # Links into uv's cache would not survive in a release.
     own = if System.get_env("UV_LINK_MODE") == "symlink", do: Map.put(own, "UV_LINK_MODE", "copy"), else: own
-    env = own |> Map.merge(preference(project.python_preference)) |> Map.merge(env)
+    env = own |> Map.merge(Preference.env(project)) |> Map.merge(env)
     # Several modules may be compiled at once: each line says whose it is.
     Uv.run(project.uv, args, folder, env, "[#{project.name}] ")
-  end
-
-  # Without one, what the user has told uv counts.
-  defp preference(nil), do: %{}
-
-  defp preference(name) do
-    %{
-      "UV_PYTHON_PREFERENCE" => name |> to_string() |> String.replace("_", "-"),
-      # The same in other words, which uv does not take beside it.
-      "UV_MANAGED_PYTHON" => nil,
-      "UV_NO_MANAGED_PYTHON" => nil
-    }
   end
 
   @doc """
@@ -322,6 +330,16 @@ defmodule Snex.Project do
     |> :erlang.term_to_binary()
     |> :erlang.md5()
     |> Base.encode16(case: :lower)
+  end
+
+  @doc """
+  The texts in which the project may have settings for uv.
+  """
+  @spec settings(t()) :: [String.t()]
+  def settings(%{source: {:toml, toml}}), do: [toml]
+
+  def settings(%{source: {:path, path}}) do
+    for file <- ["pyproject.toml", "uv.toml"], {:ok, text} <- [File.read(Path.join(path, file))], do: text
   end
 
   defp content(%{source: {:toml, toml}}), do: toml

@@ -16,9 +16,9 @@ defmodule Snex.Release do
   The release then has a folder `snex` with the projects of the modules that are part of it, and the Pythons that these
   use. It runs after being moved, without uv, Rust or the source.
 
-  A Python that uv did not install, one of the system (`python_preference: :system`), is not copied: it would not run
-  elsewhere. The machine that the release runs on has to have the same one in the same place, and the step says so. With
-  `python_preference: :only_managed` a release has all that it needs.
+  A Python of the system is not copied, because it would not run elsewhere. An environment uses one with
+  `python_preference: :system`, or when uv could not download a Python. The step then says which Python the target machine
+  needs at which path. `python_preference: :only_managed` makes sure that a release contains its Python.
 
   Python 3.14 reads an absolute path from a file of its environment. It is put right at the first start after a move, so
   with 3.14 that folder has to be writable then. Earlier versions do without.

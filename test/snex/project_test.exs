@@ -152,18 +152,23 @@ defmodule Snex.ProjectTest do
     assert message =~ "uv 0.6.8 or later"
   end
 
-  test "groups and extras: uv's defaults, or those that are asked for", context do
+  test "groups and extras are installed if they are named, and no others, not even `dev`", context do
     project = new(context, {:toml, @with_extras})
     install!(project)
-    assert names(project) == ["pluggy"]
-
-    project = new(context, {:toml, @with_extras}, groups: [])
-    install!(project)
     assert names(project) == []
+
+    project = new(context, {:toml, @with_extras}, groups: [:dev])
+    install!(project)
+    assert names(project) == ["pluggy"]
 
     project = new(context, {:toml, @with_extras}, groups: [:other], extras: [:extra])
     install!(project)
     assert names(project) == ["iniconfig", "packaging"]
+
+    defaults = @with_extras <> ~s(\n[tool.uv]\ndefault-groups = ["other"]\n)
+    project = new(context, {:toml, defaults})
+    install!(project)
+    assert names(project) == []
   end
 
   describe "a project folder" do
@@ -192,15 +197,6 @@ defmodule Snex.ProjectTest do
       install!(project)
       assert packages(project) == ["iniconfig==1.1.1"]
       assert Enum.sort(File.ls!(context.path)) == ["pyproject.toml", "uv.lock"]
-    end
-
-    test "with a lock that is out of date is an error that says what to do", context do
-      {_, 0} = System.cmd("uv", ["lock"], cd: context.path, stderr_to_stdout: true)
-      toml = @empty <> ~s(dependencies = ["iniconfig", "pluggy"]\n)
-      File.write!(Path.join(context.path, "pyproject.toml"), toml)
-
-      assert {{:error, message}, _} = install(new(context, {:path, context.path}))
-      assert message =~ "run `uv lock`"
     end
 
     test "is stale after a change, and names the files that matter", context do

@@ -5,8 +5,8 @@ defmodule Snex.Project.Lockfile do
   # where `lock:` names a file in the source tree, the copy is taken from there before uv looks at it, and brought back
   # when uv has changed it. That file alone counts, so removing it makes uv choose all versions anew.
   #
-  # Where nobody will commit what changes (`CI`, or `SNEX_LOCKED` where that is set), a lock that does not fit is an
-  # error.
+  # Where nobody will commit what changes (`CI`, or `SNEX_LOCKED` where that is set), and with `locked: true`, a lock that
+  # does not fit is an error. Otherwise a project folder's lock seeds one in the build folder.
   @moduledoc false
 
   alias Snex.Project
@@ -38,7 +38,7 @@ defmodule Snex.Project.Lockfile do
   """
   @spec args(Project.t()) :: [String.t()]
   def args(project) do
-    if own?(project) or (project.lock != nil and frozen?()), do: ["--locked"], else: []
+    if own?(project) or (project.lock != nil and frozen?(project)), do: ["--locked"], else: []
   end
 
   @doc """
@@ -61,26 +61,54 @@ defmodule Snex.Project.Lockfile do
   end
 
   @doc """
+  Whether uv has refused the lock of a project folder, and may make another one from it in the build folder.
+  """
+  @spec seeds?(Project.t(), {:error, String.t()}) :: boolean()
+  def seeds?(project, error), do: own?(project) and refused?(project, error) and not frozen?(project)
+
+  @doc """
+  Says that a project folder's lock is not the one that counts.
+  """
+  @spec warn(Project.t()) :: :ok
+  def warn(%{source: {:path, path}} = project) do
+    text =
+      "the uv.lock in #{path} is out of date. The environment is made from an updated copy of it; " <>
+        "run `uv lock` there for everybody to get the same versions"
+
+    IO.puts(IO.ANSI.format(["[#{project.name}] ", :yellow, "warning: ", :reset, text]))
+  end
+
+  @doc """
+  Whether the environment was made from such a copy where only the project's own lock may be used now.
+  """
+  @spec forbidden?(Project.t(), Path.t()) :: boolean()
+  def forbidden?(%{source: {:path, path}} = project, folder) do
+    own?(project) and frozen?(project) and read(copy(folder)) != read(copy(path))
+  end
+
+  def forbidden?(_project, _folder), do: false
+
+  @doc """
   Adds to uv's words what to do, when it refused the lock.
   """
-  @spec explain(:ok | {:error, String.t()}, Project.t()) :: :ok | {:error, String.t()}
-  def explain(:ok, _project), do: :ok
-
-  def explain({:error, message}, project) do
-    if args(project) == ["--locked"] and message =~ "lockfile",
+  @spec explain({:error, String.t()}, Project.t()) :: {:error, String.t()}
+  def explain({:error, message} = error, project) do
+    if refused?(project, error),
       do: {:error, advice(project) <> "\n\n" <> message},
-      else: {:error, message}
+      else: error
   end
 
-  defp advice(%{source: {:path, path}}) do
-    "the lock does not fit the pyproject.toml beside it. To renew it, run `uv lock` in #{path}"
+  defp refused?(project, {:error, message}), do: args(project) == ["--locked"] and message =~ "lockfile"
+
+  defp advice(%{source: {:path, path}} = project) do
+    "the lock does not fit the pyproject.toml beside it, and #{frozen_by(project)}. To renew it, run `uv lock` in #{path}"
   end
 
-  defp advice(%{lock: lock}) do
+  defp advice(%{lock: lock} = project) do
     wrong = if File.exists?(lock), do: "does not fit the project's text", else: "is not there"
 
-    "the lock #{lock} #{wrong}, and is not written because #{frozen_by()}. To renew it, compile where that is not so, " <>
-      "or with SNEX_LOCKED=false, and commit the file"
+    "the lock #{lock} #{wrong}, and is not written because #{frozen_by(project)}. To renew it, compile with SNEX_LOCKED=false, " <>
+      "and commit the file"
   end
 
   @doc """
@@ -90,14 +118,19 @@ defmodule Snex.Project.Lockfile do
   def own?(%{source: {:path, path}}), do: File.exists?(Path.join(path, "uv.lock"))
   def own?(_project), do: false
 
-  defp frozen?, do: frozen_by() != nil
+  defp frozen?(project), do: frozen_by(project) != nil
 
-  # SNEX_LOCKED has the last word: a job in CI may be there to renew the lock.
-  defp frozen_by do
-    name = if System.get_env("SNEX_LOCKED", "") == "", do: "CI", else: "SNEX_LOCKED"
-    value = System.get_env(name, "")
-    if value not in ["", "false", "0"], do: "#{name}=#{value} is set"
+  # SNEX_LOCKED goes first: a job in CI may be there to renew the lock.
+  defp frozen_by(project) do
+    cond do
+      (value = System.get_env("SNEX_LOCKED", "")) != "" -> if on?(value), do: "SNEX_LOCKED=#{value} is set"
+      project.locked -> "`locked: true` is set"
+      on?(value = System.get_env("CI", "")) -> "CI=#{value} is set"
+      true -> nil
+    end
   end
+
+  defp on?(value), do: value not in ["", "false", "0"]
 
   defp copy(folder), do: Path.join(folder, "uv.lock")
 

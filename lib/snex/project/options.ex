@@ -23,12 +23,27 @@ defmodule Snex.Project.Options do
       "Locks"
       """
     ],
+    locked: [
+      type: :boolean,
+      default: false,
+      doc: "`true` makes a lock that is out of date a compile error; see \"Locks\""
+    ],
     uv: [type: :string, doc: "the uv command, `\"uv\"` by default"],
     python_preference: [
       type: {:in, [:managed, :system, :only_managed, :only_system]},
-      doc: "`:managed` (default), `:system`, `:only_managed` or `:only_system`, as in uv"
+      doc: """
+      which Python to use. `:managed`, the default, is one that uv downloads, and that releases contain. If the download
+      fails, a Python of this machine is used, and a warning says what that means for releases. `:only_managed` makes this an
+      error. `:system` and `:only_system` are as in uv. Without the option, `UV_PYTHON_PREFERENCE` and uv's setting
+      `python-preference` in the project apply, if there are any
+      """
     ],
-    groups: [type: &__MODULE__.names/1, default: nil, spec: @names, doc: "dependency groups to install"],
+    groups: [
+      type: &__MODULE__.names/1,
+      default: nil,
+      spec: @names,
+      doc: "dependency groups to install; by default none, not even `dev`"
+    ],
     extras: [type: &__MODULE__.names/1, spec: @names, doc: "extras to install"]
   ]
 

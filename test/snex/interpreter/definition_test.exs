@@ -103,6 +103,7 @@ defmodule Snex.Interpreter.DefinitionTest do
              "option :python_preference cannot be :any: expected :managed,"
 
     assert error(@toml <> ", groups: :dev") =~ "option :groups cannot be :dev: expected a list of names"
+    assert error(@toml <> ", locked: 1") =~ "option :locked cannot be 1: expected true or false"
     assert error(@toml <> ", init_scirpt: 1") =~ "did you mean :init_script?"
   end
 
@@ -176,7 +177,7 @@ defmodule Snex.Interpreter.DefinitionTest do
 
   test "what uv says is part of the compile error" do
     message = error(~S|pyproject_toml: "[project]\nname = 'm'\nversion = '0'\nrequires-python = '>=3.99'\n"|)
-    assert message =~ "uv lock"
+    assert message =~ "uv venv"
     assert message =~ ">=3.99"
   end
 

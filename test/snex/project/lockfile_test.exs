@@ -97,7 +97,7 @@ defmodule Snex.Project.LockfileTest do
       assert {{:error, message}, _} = install(context, ["iniconfig", "pluggy"], env)
       assert message =~ "the lock #{context.lock} does not fit the project's text"
       assert message =~ ~r/because (CI|SNEX_LOCKED)=(true|1) is set/
-      assert message =~ "compile where that is not so, or with SNEX_LOCKED=false, and commit the file"
+      assert message =~ "compile with SNEX_LOCKED=false, and commit the file"
       assert message =~ "uv lock --locked"
       assert File.read!(context.lock) == before
     end
@@ -116,13 +116,65 @@ defmodule Snex.Project.LockfileTest do
     refute message =~ "SNEX_LOCKED"
   end
 
-  test "of a project folder, out of date: what to run where", context do
+  test "`locked: true` has the same effect", context do
     lock!(context, ["iniconfig"], [])
-    folder = Path.join(context.tmp_dir, "elsewhere")
-    File.write!(Path.join(folder, "pyproject.toml"), toml(["iniconfig", "pluggy"]))
+    opts = opts(context) ++ [locked: true]
+    source = {:toml, toml(["iniconfig", "pluggy"])}
+    assert {{:error, message}, _} = InstallVM.install(__MODULE__, source, opts)
+    assert message =~ "does not fit the project's text, and is not written because `locked: true` is set"
+    assert {:ok, _} = InstallVM.install(__MODULE__, source, opts, %{"SNEX_LOCKED" => "false"})
+  end
 
-    assert {{:error, message}, _} = InstallVM.install(__MODULE__, {:path, folder}, root: context.root)
-    assert message =~ "does not fit the pyproject.toml beside it. To renew it, run `uv lock` in #{folder}"
-    assert message =~ "uv lock --locked"
+  describe "of a project folder, out of date," do
+    setup context do
+      lock!(context, ["iniconfig"], ["-P", "iniconfig==1.1.1"])
+      folder = Path.join(context.tmp_dir, "elsewhere")
+      File.write!(Path.join(folder, "pyproject.toml"), toml(["iniconfig", "pluggy"]))
+      lock = File.read!(Path.join(folder, "uv.lock"))
+
+      %{
+        folder: folder,
+        install: &InstallVM.install(__MODULE__, {:path, folder}, [root: context.root] ++ &1, &2),
+        lock: lock
+      }
+    end
+
+    test "seeds a new one in the build folder, with a warning", context do
+      assert {:ok, output} = context.install.([], %{})
+      warning = "warning: the uv.lock in #{context.folder} is out of date"
+      assert [_, _] = String.split(output, warning)
+      assert output =~ "run `uv lock` there"
+
+      # What was locked stays, what is new is added, and the user's file is as it was.
+      project = Project.new(__MODULE__, {:path, context.folder}, root: context.root)
+
+      assert %{"iniconfig" => "1.1.1", "pluggy" => _} =
+               versions(File.read!(Path.join(Project.dir(project), "uv.lock")))
+
+      assert ["iniconfig==1.1.1", "pluggy==" <> _] = installed(context, [])
+      assert File.read!(Path.join(context.folder, "uv.lock")) == context.lock
+      refute Project.stale?(project)
+      assert context.install.([], %{}) == {:ok, ""}
+    end
+
+    for {opts, env} <- [{[locked: true], %{}}, {[], %{"CI" => "true"}}, {[], %{"SNEX_LOCKED" => "true"}}] do
+      test "is an error with #{inspect(opts)} and #{inspect(env)}, also after it has seeded one", context do
+        for _ <- 1..2 do
+          assert {{:error, message}, output} = context.install.(unquote(opts), unquote(Macro.escape(env)))
+
+          assert message =~
+                   ~r/does not fit the pyproject.toml beside it, and .* is set\. To renew it, run `uv lock` in/
+
+          assert message =~ "uv lock --locked"
+          refute output =~ "warning:"
+          assert {:ok, _} = context.install.([], %{})
+        end
+      end
+    end
+
+    test "is no error where SNEX_LOCKED=false says so", context do
+      assert {:ok, output} = context.install.([locked: true], %{"CI" => "true", "SNEX_LOCKED" => "false"})
+      assert output =~ "is out of date"
+    end
   end
 end

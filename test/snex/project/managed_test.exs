@@ -4,7 +4,7 @@ defmodule Snex.Project.ManagedTest do
 
   import ExUnit.CaptureIO
 
-  alias Snex.Project
+  alias Snex.{InstallVM, ManagedPython, Project}
 
   @moduletag :tmp_dir
   @moduletag timeout: 180_000
@@ -18,7 +18,7 @@ defmodule Snex.Project.ManagedTest do
   """
 
   setup %{tmp_dir: tmp_dir} do
-    opts = [uv: Snex.ManagedPython.uv(tmp_dir), python_preference: :only_managed]
+    opts = [uv: ManagedPython.uv(tmp_dir), python_preference: :only_managed]
     root = Path.join(tmp_dir, "snex")
     %{root: root, opts: opts, project: Project.new(__MODULE__, {:toml, @toml}, [root: root] ++ opts)}
   end
@@ -76,5 +76,93 @@ defmodule Snex.Project.ManagedTest do
     project = Project.new(__MODULE__, {:toml, @toml}, [root: moved] ++ context.opts)
     refute Project.stale?(project)
     for place <- places(project), do: assert(String.starts_with?(place, moved <> "/"))
+  end
+
+  describe "by default" do
+    # The test run itself prefers the machine's Python.
+    @unset %{"UV_PYTHON_PREFERENCE" => nil, "UV_PYTHON_DOWNLOADS" => nil}
+    @small String.replace(@toml, "numpy>=2", "iniconfig")
+    @none %{"UV_PYTHON_DOWNLOADS_JSON_URL" => "file:///no/such/downloads.json"}
+
+    defp install(context, opts, env, toml \\ @small) do
+      InstallVM.install(__MODULE__, {:toml, toml}, [root: context.root] ++ opts, Map.merge(@unset, env))
+    end
+
+    defp base(context) do
+      {base, 0} =
+        System.cmd(Project.python!(context.project), [
+          "-c",
+          "import os, sys; print(os.path.realpath(sys.executable))"
+        ])
+
+      String.trim(base)
+    end
+
+    for opts <- [[], [python_preference: :managed]] do
+      test "and with #{inspect(opts)} the Python is a managed one, although the machine has one", context do
+        assert {:ok, output} = install(context, unquote(opts), ManagedPython.env())
+        assert String.starts_with?(base(context), context.root <> "/python/")
+        refute output =~ "warning:"
+      end
+
+      test "and with #{inspect(opts)} it is the machine's if the download fails, with one warning", context do
+        assert {:ok, output} = install(context, unquote(opts), @none)
+        base = base(context)
+        refute String.starts_with?(base, context.root)
+        assert [before, warning] = String.split(output, "warning: ")
+
+        assert warning =~
+                 "there is no managed Python for Snex.Project.ManagedTest, so its environment uses #{base}. "
+
+        assert warning =~ "A release will not contain this Python"
+        assert warning =~ "`python_preference: :system` accepts this, `:only_managed` makes it an error"
+        # What uv said of the download.
+        assert before =~ "no/such"
+        # It is there now, and stays.
+        assert install(context, unquote(opts), @none) == {:ok, ""}
+      end
+    end
+
+    test "downloads that are turned off count as failed", context do
+      assert {:ok, output} =
+               install(context, [], Map.put(ManagedPython.env(), "UV_PYTHON_DOWNLOADS", "never"))
+
+      assert output =~ "A release will not contain this Python"
+    end
+
+    test "neither a download nor a Python of the machine that fits is an error", context do
+      assert {{:error, message}, output} =
+               install(context, [], ManagedPython.env(), String.replace(@small, ">=3.10", ">=3.99"))
+
+      assert message =~ "uv venv"
+      assert message =~ ">=3.99"
+      refute output =~ "warning:"
+    end
+  end
+
+  describe "strict preferences:" do
+    test ":only_managed is an error if the download fails", context do
+      assert {{:error, message}, output} = install(context, [python_preference: :only_managed], @none)
+      assert message =~ "no/such"
+      refute output =~ "warning:"
+    end
+
+    for preference <- [:system, :only_system] do
+      test "#{inspect(preference)} takes the machine's, and downloads none", context do
+        assert {:ok, output} = install(context, [python_preference: unquote(preference)], ManagedPython.env())
+        refute String.starts_with?(base(context), context.root)
+        refute output =~ "warning:"
+      end
+    end
+
+    test "without the option, what the user has told uv is strict too", context do
+      env = Map.put(ManagedPython.env(), "UV_PYTHON_PREFERENCE", "only-system")
+      assert {:ok, _} = install(context, [], env)
+      refute String.starts_with?(base(context), context.root)
+
+      told = @small <> ~s(\n[tool.uv]\npython-preference = "only-managed"\n)
+      assert {{:error, message}, _} = install(context, [], @none, told)
+      assert message =~ "no/such"
+    end
   end
 end
