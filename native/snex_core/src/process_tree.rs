@@ -1,10 +1,16 @@
-//! Processes and their descendants, from `/proc` (proc(5)). Linux only.
+//! Processes and their descendants, from `/proc` (proc(5)). Other systems have no such list, nor has a container that hides
+//! it: there nothing is found.
 
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::{Pid, getpgid, getpgrp};
 
 /// The environment variable by which a tree's processes are found when nobody is left whose descendants they are.
 pub const MARK: &str = "SNEX_TREE";
+
+/// Whether the processes of this machine can be listed at all.
+pub fn is_listed() -> bool {
+    std::path::Path::new("/proc/self/stat").exists()
+}
 
 /// All descendants of `root`, children before grandchildren.
 pub fn descendants(root: i32) -> Vec<i32> {

@@ -167,6 +167,9 @@ pub struct Worker<B, S: Sink> {
     pub sink: S,
 }
 
+/// More is too much for the clocks of this side and of the warden's.
+const LONGEST_GRACE: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
 /// What a worker ends with when a task of ours panics, which only a bug makes it do.
 const PANIC: &str = "a task of Snex's own has panicked";
 
@@ -219,7 +222,7 @@ impl<B: AsRef<[u8]> + Send + 'static, S: Sink> Worker<B, S> {
     /// [`Sink::ended`] tells when nothing is left. May be called again, to hurry.
     pub fn stop(&self, grace: Duration) {
         // The life task is gone only when the tree is.
-        let _ = self.commands.send(Command::Stop(grace));
+        let _ = self.commands.send(Command::Stop(grace.min(LONGEST_GRACE)));
     }
 
     /// Interrupts code that blocks, if it runs for `request`: Python gets the number, and a signal to look at it. May be

@@ -10,22 +10,22 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
-/// Above every number that a program gives to one of its descriptors at start, so that none is overwritten while they
-/// are put into place.
-const LOWEST_SPARE: RawFd = 64;
-
 /// Starts the program of `spec` as the leader of a new session. `descriptors` become those that the specification names;
 /// the program gets no others but standard ones. They are closed here.
 pub fn spawn(spec: &Spec, descriptors: Vec<OwnedFd>) -> io::Result<Pid> {
     if descriptors.len() != spec.descriptors.len() {
         return Err(io::Error::other("descriptors and their numbers differ in count"));
     }
+    // While they are put into place, no descriptor that is still needed has a number that one of them gets: not the copies
+    // made here, and not what the standard library opens to start a program.
+    let lowest_spare = spec.descriptors.iter().max().map_or(0, |highest| highest + 1);
     let moves = descriptors
         .iter()
         .zip(&spec.descriptors)
-        .map(|(fd, target)| Ok((set_aside(fd)?, *target)))
+        .map(|(fd, target)| Ok((duplicate(fd, lowest_spare)?, *target)))
         .collect::<io::Result<Vec<_>>>()?;
     drop(descriptors);
+    let _taken = take_below(lowest_spare, &moves)?;
 
     let mut command = Command::new(OsStr::from_bytes(&spec.program));
     command
@@ -47,10 +47,26 @@ pub fn spawn(spec: &Spec, descriptors: Vec<OwnedFd>) -> io::Result<Pid> {
     Ok(Pid::from_raw(child.id() as i32))
 }
 
-fn set_aside(fd: &OwnedFd) -> io::Result<OwnedFd> {
-    let copy = nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(LOWEST_SPARE))?;
+/// A copy with the first free number that is not below `lowest`, closed when the program starts.
+fn duplicate(fd: &OwnedFd, lowest: RawFd) -> io::Result<OwnedFd> {
+    let copy = nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(lowest))?;
     // SAFETY: fcntl has just made this descriptor, and nobody else knows it.
     Ok(unsafe { OwnedFd::from_raw_fd(copy) })
+}
+
+/// Takes all numbers below `lowest` that are free.
+fn take_below(lowest: RawFd, copies: &[(OwnedFd, RawFd)]) -> io::Result<Vec<OwnedFd>> {
+    let mut taken = Vec::new();
+    if let Some((any, _)) = copies.first() {
+        loop {
+            let copy = duplicate(any, 0)?;
+            if copy.as_raw_fd() >= lowest {
+                break;
+            }
+            taken.push(copy);
+        }
+    }
+    Ok(taken)
 }
 
 /// Runs in the child between fork and exec.

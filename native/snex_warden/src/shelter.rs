@@ -34,9 +34,13 @@ fn close_inherited() {
         return;
     }
     let directory = if cfg!(target_os = "linux") { "/proc/self/fd" } else { "/dev/fd" };
-    let Ok(entries) = std::fs::read_dir(directory) else { return };
-    let open: Vec<i32> =
-        entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    let open: Vec<i32> = match std::fs::read_dir(directory) {
+        Ok(entries) => {
+            entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+        }
+        // Without a list: as many as there usually may be.
+        Err(_) => (0..1024).collect(),
+    };
     for descriptor in open {
         if descriptor > 2 {
             // SAFETY: nothing here owns a descriptor above 2; that of the directory above is closed by now, and

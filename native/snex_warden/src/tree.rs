@@ -1,30 +1,22 @@
 //! All the processes that descend from the warden.
 
 use nix::errno::Errno;
-use nix::sys::signal::Signal;
-#[cfg(target_os = "linux")]
-use nix::sys::signal::kill;
-#[cfg(not(target_os = "linux"))]
-use nix::sys::signal::killpg;
-use nix::unistd::Pid;
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::unistd::{Pid, getpid};
 use snex_core::control::Exit;
-#[cfg(target_os = "linux")]
 use snex_core::process_tree;
 
 /// Sends SIGTERM to the whole tree: every descendant, also one that left the session or whose parent is gone (the warden
-/// adopts those).
-#[cfg(target_os = "linux")]
-pub fn terminate(_leader: Pid) {
-    for pid in process_tree::descendants(own_pid()) {
-        // An error means that the process is gone already, or is not ours to signal; there is nobody else to try.
-        let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
-    }
-}
-
-/// Sends SIGTERM to the group of `leader`: all that can be found of a tree without a subreaper.
-#[cfg(not(target_os = "linux"))]
+/// adopts those). Where processes cannot be listed, to the group of `leader`: all that can be reached then.
 pub fn terminate(leader: Pid) {
-    let _ = killpg(leader, Signal::SIGTERM);
+    // Errors mean that a process is gone already, or is not ours to signal; there is nobody else to try.
+    if process_tree::is_listed() {
+        for pid in process_tree::descendants(getpid().as_raw()) {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
+        }
+    } else {
+        let _ = killpg(leader, Signal::SIGTERM);
+    }
 }
 
 /// Kills a tree, in as many rounds as it takes.
@@ -33,37 +25,29 @@ pub fn terminate(leader: Pid) {
 /// is never there when its turn comes. But each process that it leaves is the warden's own child from that moment, and began
 /// in the group of its parent. Those children the kernel lists at once, the dead among them, whose groups are killed as
 /// well. Only when that list has nothing new is the rest of the tree looked for.
+///
+/// Where processes cannot be listed, each round kills the group of the leader.
 #[derive(Default)]
 pub struct Killer {
     /// The warden's children of the round before.
-    #[cfg(target_os = "linux")]
     children: Vec<i32>,
 }
 
 impl Killer {
     /// One round. Whether the next one should follow without a pause: the tree still grows.
-    #[cfg(target_os = "linux")]
-    pub fn round(&mut self, _leader: Pid) -> bool {
+    pub fn round(&mut self, leader: Pid) -> bool {
+        if !process_tree::is_listed() {
+            let _ = killpg(leader, Signal::SIGKILL);
+            return false;
+        }
         let known = std::mem::replace(&mut self.children, process_tree::own_children());
         self.children.iter().copied().for_each(process_tree::end);
         let grows = self.children.iter().any(|child| !known.contains(child));
         if !grows {
-            process_tree::descendants(own_pid()).into_iter().for_each(process_tree::end);
+            process_tree::descendants(getpid().as_raw()).into_iter().for_each(process_tree::end);
         }
         grows
     }
-
-    /// One round. Whether the next one should follow without a pause.
-    #[cfg(not(target_os = "linux"))]
-    pub fn round(&mut self, leader: Pid) -> bool {
-        let _ = killpg(leader, Signal::SIGKILL);
-        false
-    }
-}
-
-#[cfg(target_os = "linux")]
-fn own_pid() -> i32 {
-    nix::unistd::getpid().as_raw()
 }
 
 /// What reaping found.
@@ -109,15 +93,8 @@ fn wait_for_any() -> Result<Option<(Pid, Exit)>, Errno> {
     Ok(Some((Pid::from_raw(pid), exit)))
 }
 
-/// Whether there is more to the tree than the warden's own children, when it has none any more.
-#[cfg(target_os = "linux")]
-fn others_left(_leader: Pid) -> bool {
-    // Orphans become children of a subreaper.
-    false
-}
-
-/// Whether there is more to the tree than the warden's own children, when it has none any more.
-#[cfg(not(target_os = "linux"))]
+/// Whether there is more to the tree than the warden's own children, when it has none any more. Orphans become children of a
+/// subreaper, which only Linux has.
 fn others_left(leader: Pid) -> bool {
-    killpg(leader, None).is_ok()
+    !cfg!(target_os = "linux") && killpg(leader, None).is_ok()
 }

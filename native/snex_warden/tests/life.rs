@@ -41,6 +41,8 @@ enum Bug {
     Print,
     Output,
     Writable,
+    /// No panic: output is never taken.
+    Stall,
 }
 
 impl Listener {
@@ -86,6 +88,9 @@ impl Sink for Listener {
 
     async fn output(&self, stream: Stream, chunk: &[u8]) {
         self.panic_at(Bug::Output);
+        if self.1 == Some(Bug::Stall) {
+            std::future::pending::<()>().await;
+        }
         let _ = self.0.send(News::Output(stream, chunk.to_vec()));
     }
 
@@ -450,6 +455,60 @@ fn the_warden_is_waited_for_by_who_started_it_and_no_other_child_is() {
         wait_until_reaped(warden);
     }
     assert!(other.wait().unwrap().success());
+}
+
+#[test]
+fn a_stop_has_an_end_though_the_warden_is_stopped_itself() {
+    let running =
+        Running::script("trap '' TERM; setsid sleep 1000 & echo $PPID; echo $!; sleep 1000 & echo $!; wait");
+    let program = running.pid();
+    let mut text = String::new();
+    while text.lines().count() < 3 {
+        text += &running.printed("\n");
+    }
+    let mut pids = text.lines().map(|line| line.trim().parse::<i32>().unwrap());
+    let warden = pids.next().unwrap();
+    suspend(warden);
+    // More than the socket takes.
+    for request in 0..10_000 {
+        running.worker.interrupt(request);
+    }
+    running.worker.stop(Duration::ZERO);
+    let end = running.end();
+    assert_eq!((end.cause, end.exit), (Cause::Stopped, None));
+    for pid in pids.chain([program]) {
+        wait_until_gone(pid);
+    }
+    wait_until_reaped(warden);
+}
+
+#[test]
+fn the_end_of_a_program_is_noticed_by_its_pipes_though_the_warden_is_stopped() {
+    let running = Running::script("echo $PPID; exec sleep 1000");
+    let program = running.pid();
+    let warden = running.printed("\n").trim().parse().unwrap();
+    suspend(warden);
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(program), nix::sys::signal::Signal::SIGKILL).unwrap();
+    assert_eq!(running.end().cause, Cause::Broken("Python closed its end of the pipe".into()));
+    wait_until_reaped(warden);
+}
+
+fn suspend(pid: i32) {
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGSTOP).unwrap();
+}
+
+#[test]
+fn the_end_is_told_though_nobody_takes_the_output() {
+    let running = Running::told(
+        "/bin/sh",
+        &["-c", "echo words; echo words >&2; exec sleep 1000"],
+        Transport::Pipes,
+        Limits::default(),
+        Some(Bug::Stall),
+    );
+    running.pid();
+    running.worker.stop(Duration::ZERO);
+    assert_eq!(running.end().cause, Cause::Stopped);
 }
 
 #[test]

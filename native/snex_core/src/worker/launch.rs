@@ -8,6 +8,7 @@ use crate::handshake;
 use crate::outbox::Outbox;
 use crate::process_tree;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
@@ -78,7 +79,30 @@ fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     }
 }
 
-pub(super) fn launch<B, S>(runtime: &Handle, mut settings: Settings, sink: S) -> io::Result<Arc<Worker<B, S>>>
+/// Starts the warden, the program, and the tasks of a worker.
+pub(super) fn launch<B, S>(runtime: &Handle, settings: Settings, sink: S) -> io::Result<Arc<Worker<B, S>>>
+where
+    B: AsRef<[u8]> + Send + 'static,
+    S: Sink,
+{
+    start(runtime, settings, sink).map_err(explain)
+}
+
+/// Says what a start needs when it lacks descriptors.
+pub(super) fn explain(error: io::Error) -> io::Error {
+    let limit = getrlimit(Resource::RLIMIT_NOFILE);
+    match limit {
+        Ok((limit, _)) if error.raw_os_error() == Some(libc::EMFILE) => io::Error::new(
+            error.kind(),
+            format!(
+                "{error}: the VM may have {limit} at a time (ulimit -n); an interpreter needs 7 of them, and 14 while it starts"
+            ),
+        ),
+        _ => error,
+    }
+}
+
+fn start<B, S>(runtime: &Handle, mut settings: Settings, sink: S) -> io::Result<Arc<Worker<B, S>>>
 where
     B: AsRef<[u8]> + Send + 'static,
     S: Sink,

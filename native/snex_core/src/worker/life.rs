@@ -4,11 +4,13 @@ use super::warden::Warden;
 use super::{Cause, Command, End, PANIC, Phase, Sink, Worker};
 use crate::control::{self, Exit, FromWarden, ORPHAN_GRACE, ToWarden};
 use crate::process_tree;
+use nix::sys::socket::MsgFlags;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, watch};
@@ -17,6 +19,13 @@ use tokio::time::Instant;
 
 /// How long a program may live on after it has closed its end of the pipe: time for an orderly exit, not more.
 const EXIT_TIME: Duration = Duration::from_secs(1);
+
+/// How long a warden may take for its last words once the grace of its tree is over. Afterwards it is killed, and the tree is
+/// ended from here: somebody has stopped the warden (SIGSTOP), or it hangs.
+const WARDEN_TIME: Duration = Duration::from_secs(5);
+
+/// How long those who take the output of a tree may keep the news of its end waiting.
+const LAST_WORDS_TIME: Duration = Duration::from_secs(5);
 
 /// How long the processes of a tree without a warden are searched for: one that the kernel does not let die yet (a disk that
 /// does not answer) must not hold up the news for ever.
@@ -39,7 +48,7 @@ pub(super) struct Tasks {
 
 /// What is known so far about the end.
 struct Life {
-    _warden: Warden,
+    warden: Warden,
     socket: OwnedWriteHalf,
     /// `None` once it has ended.
     writer: Option<JoinHandle<()>>,
@@ -47,6 +56,8 @@ struct Life {
     exit: Option<Exit>,
     /// When a program that closed its pipe is stopped.
     deadline: Option<Instant>,
+    /// When the warden is killed, because it should have ended the tree by then.
+    patience: Option<Instant>,
     /// How far the last frame came, when the pipe was closed inside of one.
     cut: Option<String>,
 }
@@ -65,12 +76,13 @@ pub(super) async fn live<B, S>(
 {
     let (mut reports, socket) = socket.into_split();
     let mut life = Life {
-        _warden: warden,
+        warden,
         socket,
         writer: tasks.writer,
         cause: None,
         exit: None,
         deadline: None,
+        patience: None,
         cut: None,
     };
     // Reports are read by a task of their own: a read that `select!` gives up half-way would lose its bytes.
@@ -83,7 +95,7 @@ pub(super) async fn live<B, S>(
         }
     });
     loop {
-        let deadline = life.deadline;
+        let (deadline, patience) = (life.deadline, life.patience);
         tokio::select! {
             report = reported.recv() => match report {
                 Some(FromWarden::Started { pid }) => {
@@ -99,6 +111,7 @@ pub(super) async fn live<B, S>(
                     life.exit = Some(exit);
                     life.cause.get_or_insert(Cause::Exited);
                     life.close(&worker).await;
+                    life.hurry(ORPHAN_GRACE);
                 }
                 Some(FromWarden::Gone) => break,
                 None => {
@@ -111,7 +124,12 @@ pub(super) async fn live<B, S>(
             },
             // The worker holds a sender, so orders never end.
             Some(order) = orders.recv() => life.obey(&worker, order).await,
-            () = tokio::time::sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
+            () = until(patience), if patience.is_some() => {
+                life.patience = None;
+                // The listener notices that it is gone.
+                life.warden.kill();
+            }
+            () = until(deadline), if deadline.is_some() => {
                 life.deadline = None;
                 let reason = life.cut.take().unwrap_or_else(|| "Python closed its end of the pipe".into());
                 life.obey(&worker, Command::Broken(reason)).await;
@@ -122,14 +140,11 @@ pub(super) async fn live<B, S>(
     life.close(&worker).await;
     // Nobody writes any more: what the pipes hold is all there will be.
     phase.send_replace(Phase::Gone);
-    let _ = tasks.frames.await;
-    if let Some(prints) = tasks.prints {
-        let _ = prints.await;
-    }
-    let stderr = tasks.stderr.await.unwrap_or_default();
-    if let Some(stdout) = tasks.stdout {
-        let _ = stdout.await;
-    }
+    let last_words = Instant::now() + LAST_WORDS_TIME;
+    finish(Some(tasks.frames), last_words).await;
+    finish(tasks.prints, last_words).await;
+    let stderr = finish(Some(tasks.stderr), last_words).await.unwrap_or_default();
+    finish(tasks.stdout, last_words).await;
     while let Ok(order) = orders.try_recv() {
         life.note(order);
     }
@@ -180,13 +195,13 @@ impl Life {
             Command::Stop(grace) => {
                 self.cause.get_or_insert(Cause::Stopped);
                 self.close(worker).await;
-                self.stop(grace).await;
+                self.stop(grace);
             }
-            Command::Interrupt => self.tell(&ToWarden::Interrupt).await,
+            Command::Interrupt => self.tell(&ToWarden::Interrupt),
             Command::Broken(_) => {
                 self.note(order);
                 self.close(worker).await;
-                self.stop(ORPHAN_GRACE).await;
+                self.stop(ORPHAN_GRACE);
             }
             Command::EndOfFrames(_) => {
                 // Most likely the program is exiting, and the warden is about to say how.
@@ -210,17 +225,43 @@ impl Life {
         }
     }
 
-    async fn stop(&mut self, grace: Duration) {
+    fn stop(&mut self, grace: Duration) {
         let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
-        self.tell(&ToWarden::Stop { grace_ms }).await;
+        self.tell(&ToWarden::Stop { grace_ms });
+        self.hurry(grace);
     }
 
-    async fn tell(&mut self, message: &ToWarden) {
+    /// From now on the tree has so much grace, and the warden not much more time.
+    fn hurry(&mut self, grace: Duration) {
+        let patience = Instant::now() + grace + WARDEN_TIME;
+        self.patience = Some(self.patience.map_or(patience, |earlier| earlier.min(patience)));
+    }
+
+    /// Never waits for the warden. What is lost because it does not read is an interrupt, of which others follow, or a stop,
+    /// for which there is not much time.
+    fn tell(&self, message: &ToWarden) {
         if let Ok(message) = control::encode(message) {
-            // A warden that is gone is noticed by the listener.
-            let _ = self.socket.write_all(&message).await;
+            let socket = self.socket.as_ref().as_raw_fd();
+            let _ = nix::sys::socket::send(socket, &message, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL);
         }
     }
+}
+
+/// What a task returns, if it ends in time. Otherwise it is given up: whoever should take what it delivers does not.
+async fn finish<T>(task: Option<JoinHandle<T>>, deadline: Instant) -> Option<T> {
+    let mut task = task?;
+    match tokio::time::timeout_at(deadline, &mut task).await {
+        Ok(result) => result.ok(),
+        Err(_elapsed) => {
+            task.abort();
+            None
+        }
+    }
+}
+
+/// Waits for a point in time.
+async fn until(time: Option<Instant>) {
+    tokio::time::sleep_until(time.unwrap_or_else(Instant::now)).await;
 }
 
 /// Ends a tree that has lost its warden. The kernel has killed the leader (Linux); its process group, which bears its id,

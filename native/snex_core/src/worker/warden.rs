@@ -1,6 +1,8 @@
 //! The warden as a process of the operating system: a child of this one.
 
+use super::launch;
 use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use std::io;
@@ -13,6 +15,9 @@ use tokio::runtime::Handle;
 
 /// The longest pause between two looks whether the warden has ended.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long a new warden may take to read what it is to start.
+const LISTENING_TIME: Duration = Duration::from_secs(30);
 
 /// A warden that has been started. When this is dropped, as is our end of the socket, the warden ends; it is then waited for.
 ///
@@ -35,13 +40,22 @@ impl Warden {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
         }
         let (ours, theirs) = UnixStream::pair()?;
+        ours.set_write_timeout(Some(LISTENING_TIME))?;
         let mut command = Command::new(program);
         // Without the VM's variables: they are none of its business, and one may be the mark of a tree that the VM is part of.
         command.env_clear().stdin(Stdio::from(OwnedFd::from(theirs))).stdout(Stdio::null());
         let child = command.spawn().map_err(|error| {
-            io::Error::new(error.kind(), format!("cannot start the warden {}: {error}", program.display()))
+            let reason = launch::explain(error);
+            io::Error::new(reason.kind(), format!("cannot start the warden {}: {reason}", program.display()))
         })?;
         Ok((Warden { pid: Pid::from_raw(child.id() as i32), runtime: runtime.clone() }, ours))
+    }
+
+    /// Kills a warden whose end of the socket is still open: until it is closed, its number is nobody else's. Also ends one
+    /// that has been stopped by a signal.
+    pub(super) fn kill(&self) {
+        // An error means that it has just ended.
+        let _ = kill(self.pid, Signal::SIGKILL);
     }
 }
 
