@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
-from contextlib import suppress
+from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -20,15 +19,16 @@ class Pressure:
         """Begin, with or without room."""
         self.full = full
         self.broken = False
-        # Changed by single operations only.
-        self._waiters: deque[Callable[[], None]] = deque()
+        # In the order in which they came. Changed by single operations only, each of which costs the same
+        # however many wait.
+        self._waiters: OrderedDict[Callable[[], None], None] = OrderedDict()
 
     def when_drained(self, wake: Callable[[], None]) -> bool:
         """Have `wake` called, on any thread, once there is room. Returns False if there is now.
 
         It may be called in either case: who finds room at once may have been seen waiting.
         """
-        self._waiters.append(wake)
+        self._waiters[wake] = None
         if self.full:
             return True
         self.forget(wake)
@@ -36,10 +36,13 @@ class Pressure:
 
     def forget(self, wake: Callable[[], None]) -> None:
         """Take back `when_drained`."""
-        with suppress(ValueError):
-            self._waiters.remove(wake)
+        self._waiters.pop(wake, None)
 
     def _wake_all(self) -> None:
         while self._waiters and not self.full:
-            with suppress(IndexError):
-                self._waiters.popleft()()
+            try:
+                wake, _ = self._waiters.popitem(last=False)
+            except KeyError:
+                # Another thread has woken the last one.
+                return
+            wake()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from support.vm import CAST, RESULT
 
+from snex._pressure import Pressure
 from snex._vectored import writev as real_writev
 from snex._writer import FrameWriter
 
@@ -155,6 +156,30 @@ def test_those_who_wait_for_room_are_woken(bench: Bench) -> None:
     bench.everything(1_000_020)
     assert woken.is_set()
     assert not bench.writer.full
+
+
+def test_giving_up_costs_the_same_however_many_others_wait() -> None:
+    compared = 0
+
+    class Waiter:
+        def __call__(self) -> None:
+            pass
+
+        def __eq__(self, other: object) -> bool:
+            nonlocal compared
+            compared += 1
+            return self is other
+
+        def __hash__(self) -> int:
+            return id(self)
+
+    pressure = Pressure(full=True)
+    waiters = [Waiter() for _ in range(1000)]
+    for waiter in waiters:
+        assert pressure.when_drained(waiter)
+    for waiter in reversed(waiters):
+        pressure.forget(waiter)
+    assert compared < len(waiters)
 
 
 def test_a_broken_pipe_is_told_once_and_lets_everyone_go(bench: Bench) -> None:

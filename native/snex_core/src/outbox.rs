@@ -3,7 +3,8 @@
 //! Whoever submits a frame writes it itself if nothing is queued, so a small request costs one system call and no
 //! hand-over. What the pipe does not take is queued, and the worker's writer task, the only one that waits for the pipe,
 //! writes it later. While the queue is above the high-water mark, requests wait before their frames are even made
-//! ([`Outbox::wait_if_full`]); their numbers are handed back when the queue is below the low-water mark.
+//! ([`Outbox::wait_if_full`]) until the queue is below the low-water mark. Who they are is known to the table of requests
+//! ([`crate::pending`]) alone; the outbox only knows whether there may be any.
 //!
 //! Ownership: the outbox and the writer task share the write end of the pipe. [`Outbox::close`] drops the outbox's share
 //! and what is queued; the writer task drops its own when it finds the outbox closed, and Python reads end of file.
@@ -42,22 +43,14 @@ pub struct Outbox<B> {
     queued: usize,
     low: usize,
     high: usize,
-    /// Numbers of requests that wait for room.
-    waiting: Vec<u64>,
+    /// Whether anybody may wait for room.
+    awaited: bool,
 }
 
 impl<B: AsRef<[u8]>> Outbox<B> {
     /// An outbox for a non-blocking `pipe`, with water marks in bytes.
     pub fn new(pipe: Arc<OwnedFd>, low: usize, high: usize) -> Self {
-        Outbox {
-            pipe: Some(pipe),
-            queue: VecDeque::new(),
-            written: 0,
-            queued: 0,
-            low,
-            high,
-            waiting: Vec::new(),
-        }
+        Outbox { pipe: Some(pipe), queue: VecDeque::new(), written: 0, queued: 0, low, high, awaited: false }
     }
 
     /// Whether nothing can be written any more.
@@ -65,13 +58,10 @@ impl<B: AsRef<[u8]>> Outbox<B> {
         self.pipe.is_none()
     }
 
-    /// Whether a frame should wait rather than be made. If so, [`Outbox::flush`] or [`Outbox::close`] hands `request` back
-    /// when it should be tried again.
-    pub fn wait_if_full(&mut self, request: u64) -> bool {
+    /// Whether a frame should wait rather than be made. If so, [`Outbox::flush`] or the end says when to try again.
+    pub fn wait_if_full(&mut self) -> bool {
         let full = self.is_full();
-        if full {
-            self.waiting.push(request);
-        }
+        self.awaited |= full;
         full
     }
 
@@ -106,19 +96,20 @@ impl<B: AsRef<[u8]>> Outbox<B> {
         if self.queue.is_empty() { Submitted::Written } else { Submitted::Queued }
     }
 
-    /// Writes what the pipe takes now, and hands back those who waited, if there is room again.
+    /// Writes what the pipe takes now. Whether those who wait for room should try again.
     ///
     /// # Errors
     /// Those of the pipe; it is not usable any more.
-    pub fn flush(&mut self) -> io::Result<Vec<u64>> {
+    pub fn flush(&mut self) -> io::Result<bool> {
         self.write()?;
-        Ok(if self.queued <= self.low { std::mem::take(&mut self.waiting) } else { Vec::new() })
+        Ok(self.queued <= self.low && std::mem::take(&mut self.awaited))
     }
 
-    /// Closes the pipe and forgets the queue; hands back those who waited.
-    pub fn close(&mut self) -> Vec<u64> {
+    /// Closes the pipe and forgets the queue. Whether there may be callers that wait for room: they should try again, and
+    /// will find it closed.
+    pub fn close(&mut self) -> bool {
         self.forget();
-        std::mem::take(&mut self.waiting)
+        std::mem::take(&mut self.awaited)
     }
 
     fn forget(&mut self) {
@@ -208,20 +199,21 @@ mod tests {
     }
 
     #[test]
-    fn a_full_outbox_hands_its_waiters_back_below_the_low_mark() {
+    fn a_full_outbox_says_once_when_it_is_below_the_low_mark() {
         let (mut reader, writer) = pipe();
         let mut outbox = Outbox::new(writer, 1000, 100_000);
         assert_eq!(outbox.submit(frame(&[vec![0; 500_000]])), Submitted::Queued);
-        assert!(outbox.wait_if_full(7));
-        let mut handed_back = Vec::new();
-        while handed_back.is_empty() {
+        assert!(outbox.wait_if_full());
+        loop {
             assert!(!outbox.is_empty());
             reader.read_exact(&mut [0; 4096]).unwrap();
-            handed_back = outbox.flush().unwrap();
+            if outbox.flush().unwrap() {
+                break;
+            }
         }
         assert!(outbox.queued() <= 1000);
-        assert_eq!(handed_back, [7]);
-        assert!(!outbox.wait_if_full(8));
+        assert!(!outbox.wait_if_full());
+        assert!(!outbox.flush().unwrap());
     }
 
     #[test]
@@ -234,12 +226,14 @@ mod tests {
     }
 
     #[test]
-    fn closing_hands_back_those_who_wait() {
+    fn a_full_outbox_that_is_closed_has_room_for_nobody_to_wait_for() {
         let (_reader, writer) = pipe();
         let mut outbox = Outbox::new(writer, 1000, 100_000);
         outbox.submit(frame(&[vec![0; 500_000]]));
-        assert!(outbox.wait_if_full(7));
-        assert_eq!(outbox.close(), [7]);
+        assert!(outbox.wait_if_full());
+        assert!(outbox.close());
+        assert!(!outbox.wait_if_full());
+        assert!(!outbox.close());
         assert_eq!(outbox.submit(frame(&[])), Submitted::Closed);
     }
 

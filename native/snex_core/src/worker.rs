@@ -52,8 +52,8 @@ pub trait Sink: Send + Sync + 'static {
     fn print(&self, request: u64, body: Self::Body) -> impl Future<Output = ()> + Send;
     /// A log event, as a term in external format. What follows on the same pipe waits until the future is done.
     fn log(&self, event: Self::Body) -> impl Future<Output = ()> + Send;
-    /// There is room again, or there never will be: these requests should be tried once more.
-    fn writable(&self, requests: Vec<u64>);
+    /// There is room again, or there never will be: those who wait for it should try once more.
+    fn writable(&self);
     /// The tree wrote this. No more is read from the same stream until the future is done.
     fn output(&self, stream: Stream, chunk: &[u8]) -> impl Future<Output = ()> + Send;
     /// The tree is gone. Comes once, and last.
@@ -213,9 +213,9 @@ impl<B: AsRef<[u8]> + Send + 'static, S: Sink> Worker<B, S> {
         self.outbox().queued()
     }
 
-    /// As [`Worker::is_full`]; if so, [`Sink::writable`] gets `request` when there is room.
-    pub fn wait_if_full(&self, request: u64) -> bool {
-        self.outbox().wait_if_full(request)
+    /// As [`Worker::is_full`]; if so, [`Sink::writable`] is called when there is room.
+    pub fn wait_if_full(&self) -> bool {
+        self.outbox().wait_if_full()
     }
 
     /// Ends the tree: end of file towards Python and SIGTERM to all, SIGKILL after `grace`. Returns at once;
@@ -253,9 +253,11 @@ impl<B: AsRef<[u8]> + Send + 'static, S: Sink> Worker<B, S> {
 
     /// On the worker's tasks only: it calls the sink.
     fn close(&self) {
-        let waiting = self.outbox().close();
+        let awaited = self.outbox().close();
         self.queued.notify_one();
-        self.sink.writable(waiting);
+        if awaited {
+            self.sink.writable();
+        }
     }
 
     fn outbox(&self) -> MutexGuard<'_, Outbox<B>> {

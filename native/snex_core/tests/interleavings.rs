@@ -12,7 +12,7 @@ use loom::sync::{Arc, Mutex};
 use loom::thread;
 use snex_core::frame::{Frame, Kind};
 use snex_core::outbox::{Outbox, Submitted};
-use snex_core::pending::Pending;
+use snex_core::pending::{Caller, Pending};
 use std::io::Read;
 use std::sync::atomic::AtomicUsize;
 
@@ -23,17 +23,32 @@ enum Sent {
     Cancel(u64),
 }
 
-/// What the callers of a table were told. Not loom's: nobody decides anything by it before all threads are done.
+/// What the callers of a process were told. Not loom's: nobody decides anything by it before all threads are done.
 #[derive(Clone, Default)]
-struct Told(std::sync::Arc<AtomicUsize>);
+struct Told {
+    process: u8,
+    count: std::sync::Arc<AtomicUsize>,
+}
 
 impl Told {
+    fn of(process: u8) -> Self {
+        Told { process, ..Told::default() }
+    }
+
     fn once_more(&self) {
-        self.0.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        self.count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
     }
 
     fn times(&self) -> usize {
-        self.0.load(std::sync::atomic::Ordering::SeqCst)
+        self.count.load(std::sync::atomic::Ordering::SeqCst)
+    }
+}
+
+impl Caller for Told {
+    type Process = u8;
+
+    fn process(&self) -> u8 {
+        self.process
     }
 }
 
@@ -103,7 +118,7 @@ fn the_request_of_a_caller_that_dies_is_cancelled_once_and_behind_its_frame() {
             move || answer(&table, &pipe)
         });
         dead.store(true, Ordering::SeqCst);
-        for id in table.abandon(|_| true) {
+        for id in table.abandon(0) {
             pipe.lock().unwrap().push(Sent::Cancel(id));
         }
         caller.join().unwrap();
@@ -113,6 +128,33 @@ fn the_request_of_a_caller_that_dies_is_cancelled_once_and_behind_its_frame() {
             (1, [Sent::Request(1)]) | (0, [] | [Sent::Request(1), Sent::Cancel(1)]) => (),
             other => panic!("{other:?}"),
         }
+        assert_eq!(table.len(), 0);
+    });
+}
+
+#[test]
+fn the_death_of_one_caller_takes_nothing_from_another() {
+    loom::model(|| {
+        let table = Arc::new(Table::new());
+        let (dies, lives) = (Told::of(1), Told::of(2));
+        let first = table.begin(dies.clone()).unwrap();
+        let caller = thread::spawn({
+            let (table, lives) = (table.clone(), lives.clone());
+            move || {
+                let id = table.begin(lives).unwrap();
+                assert!(!table.submitted(id));
+                table.answer(id, |told| told.once_more()).unwrap();
+            }
+        });
+        let death = thread::spawn({
+            let table = table.clone();
+            move || table.abandon(1).len()
+        });
+        let cancelled_behind_its_frame = usize::from(table.submitted(first));
+        caller.join().unwrap();
+        // One of the two cancels it.
+        assert_eq!(death.join().unwrap() + cancelled_behind_its_frame, 1);
+        assert_eq!((dies.times(), lives.times()), (0, 1));
         assert_eq!(table.len(), 0);
     });
 }
@@ -132,25 +174,22 @@ fn whoever_waits_for_room_is_told_when_there_is_or_finds_it() {
         let writer = thread::spawn({
             let (table, outbox) = (table.clone(), outbox.clone());
             move || {
-                let mut waiting = Vec::new();
+                let mut room = false;
                 let mut outbox = outbox.lock().unwrap();
                 while !outbox.is_empty() {
                     let _ = reader.read(&mut vec![0; 65_536]).unwrap();
-                    waiting.extend(outbox.flush().unwrap());
+                    room |= outbox.flush().unwrap();
                 }
                 drop(outbox);
-                for id in waiting {
-                    table.room(id, |told| told.once_more());
+                if room {
+                    table.room(|told| told.once_more());
                 }
             }
         });
         let mut waits = false;
         if outbox.lock().unwrap().is_full() {
             let id = table.wait_for_room(told.clone()).unwrap();
-            waits = outbox.lock().unwrap().wait_if_full(id);
-            if !waits {
-                assert!(table.forget(id));
-            }
+            waits = outbox.lock().unwrap().wait_if_full() || !table.forget(id);
         }
         writer.join().unwrap();
         assert_eq!(told.times(), usize::from(waits));

@@ -53,7 +53,7 @@ impl Resource for Interpreter {
             return;
         }
         news.watched.remove(pid);
-        for request in news.pending.abandon(|caller| caller.pid == pid) {
+        for request in news.pending.abandon(pid) {
             cancel::cancel(&self.worker, request);
         }
     }

@@ -57,6 +57,14 @@ impl Caller {
     }
 }
 
+impl pending::Caller for Caller {
+    type Process = LocalPid;
+
+    fn process(&self) -> LocalPid {
+        self.pid
+    }
+}
+
 impl Drop for Caller {
     fn drop(&mut self) {
         if let Some(unread) = &self.unread {

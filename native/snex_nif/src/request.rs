@@ -177,16 +177,16 @@ impl<'a> Caller<'a> {
         Ok(interpreter)
     }
 
-    /// The interpreter, if there is room for a frame to it now. Otherwise the caller is told when there is, before any term
-    /// has been walked: those who wait cost no memory.
+    /// The interpreter, if there is room for a frame to it now. Otherwise the caller gets a message when there is, before any
+    /// term has been walked: callers that wait cost no memory.
     pub fn with_room(&self) -> Result<ResourceArc<Interpreter>, Outcome<'a>> {
         let interpreter = registry::find(self.interpreter).ok_or(Outcome::NoProcess)?;
         if interpreter.worker.is_full() {
             let sink = &interpreter.worker.sink;
             let id = sink.pending.wait_for_room(self.waiting()).map_err(Outcome::Down)?;
-            // Or there is room meanwhile. Then nobody but us knows of this entry, unless the interpreter went down, which
-            // the caller has been told.
-            if interpreter.worker.wait_if_full(id) || !sink.pending.forget(id) {
+            // Or there is room by now. Unless our entry is gone already: then the message is in the caller's mailbox, that
+            // there is room or that the interpreter is down.
+            if interpreter.worker.wait_if_full() || !sink.pending.forget(id) {
                 return Err(Outcome::Full(id));
             }
         }

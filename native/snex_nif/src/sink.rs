@@ -152,11 +152,8 @@ impl Sink for News {
         Ok(())
     }
 
-    fn writable(&self, requests: Vec<u64>) {
-        for request in requests {
-            let tell = |caller: Caller| caller.finish(atoms::writable(), |env| atoms::ok().encode(env));
-            self.pending.room(request, tell);
-        }
+    fn writable(&self) {
+        self.pending.room(|caller| caller.finish(atoms::writable(), |env| atoms::ok().encode(env)));
     }
 
     async fn print(&self, request: u64, Reply(body): Reply) {

@@ -26,7 +26,7 @@ enum News {
     Ready(Ready),
     Frame(Header, Vec<u8>),
     Print(u64, Vec<u8>),
-    Writable(Vec<u64>),
+    Writable,
     Output(Stream, Vec<u8>),
     Ended(End),
 }
@@ -77,11 +77,9 @@ impl Sink for Listener {
         let _ = self.0.send(News::Print(request, body));
     }
 
-    fn writable(&self, requests: Vec<u64>) {
-        if !requests.is_empty() {
-            self.panic_at(Bug::Writable);
-            let _ = self.0.send(News::Writable(requests));
-        }
+    fn writable(&self) {
+        self.panic_at(Bug::Writable);
+        let _ = self.0.send(News::Writable);
     }
 
     async fn log(&self, _event: Vec<u8>) {}
@@ -271,7 +269,7 @@ fn a_bug_that_panics_ends_the_worker_and_leaves_nobody_waiting() {
         let running =
             Running::told("/bin/sh", &["-c", &chatter], Transport::Pipes, Limits::default(), Some(bug));
         running.worker.submit(Frame::new(Kind::Eval, 1, &vec![0; 1_000_000]));
-        running.worker.wait_if_full(7);
+        running.worker.wait_if_full();
         let end = running.end();
         assert_eq!(end.cause, Cause::Broken("a task of Snex's own has panicked".into()));
         assert!(running.worker.is_closed());
@@ -595,11 +593,10 @@ fn a_queue_that_is_full_tells_those_who_wait_when_there_is_room() {
     let pid = running.pid();
     running.printed("ready");
     assert_eq!(running.worker.submit(Frame::new(Kind::Eval, 1, &[0; 1_000_000])), Submitted::Queued);
-    assert!(running.worker.wait_if_full(42));
+    assert!(running.worker.wait_if_full());
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGUSR1).unwrap();
     loop {
-        if let News::Writable(requests) = running.next() {
-            assert_eq!(requests, [42]);
+        if matches!(running.next(), News::Writable) {
             break;
         }
     }

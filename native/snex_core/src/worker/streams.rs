@@ -145,7 +145,8 @@ where
                 flushed
             };
             match flushed {
-                Ok(waiting) => worker.sink.writable(waiting),
+                Ok(true) => worker.sink.writable(),
+                Ok(false) => {}
                 Err(_broken) => return worker.close(),
             }
         }
@@ -203,7 +204,7 @@ mod tests {
         }
         async fn print(&self, _request: u64, _body: Vec<u8>) {}
         async fn log(&self, _event: Vec<u8>) {}
-        fn writable(&self, _requests: Vec<u64>) {}
+        fn writable(&self) {}
         async fn output(&self, _stream: Stream, _chunk: &[u8]) {}
         fn ended(&self, _end: End) {}
     }
