@@ -35,6 +35,8 @@ defmodule Snex.Mix.TasksTest do
     code = "import mine, snex; print('the answer is', mine.answer, snex.__name__)"
     output = OtherProject.mix!(folder, ["snex.python", "App.Small", "--", "-c", code])
     assert output =~ "the answer is 42 snex"
+    code = "import shutil, sys; print('the same:', shutil.which('python') == sys.executable)"
+    assert OtherProject.mix!(folder, ["snex.python", "App.Small", "--", "-c", code]) =~ "the same: True"
     assert {_, 3} = OtherProject.mix(folder, ["snex.python", "App.Small", "--", "-c", "raise SystemExit(3)"])
     path = folder |> OtherProject.mix!(["snex.python", "App.Small", "--path"]) |> String.trim()
     assert path == Path.join(folder, "_build/dev/snex/projects/App.Small/.venv/bin/python")

@@ -26,18 +26,16 @@ defmodule Mix.Tasks.Snex.Python do
   def run([name, "--" | args]) do
     project = project!(name)
 
+    python = Project.python!(project)
+    folders = Options.get!([python_path: project.python_path], :python_path)
+    env = Map.put(Launch.activation(python), "PYTHONPATH", Launch.pythonpath(folders))
+
     port =
-      Port.open({:spawn_executable, Project.python!(project)}, [
+      Port.open({:spawn_executable, python}, [
         :nouse_stdio,
         :exit_status,
         args: args,
-        env: [
-          {~c"PYTHONPATH",
-           [python_path: project.python_path]
-           |> Options.get!(:python_path)
-           |> Launch.pythonpath()
-           |> Os.characters()}
-        ]
+        env: for({name, value} <- env, do: {Os.characters(name), Os.characters(value)})
       ])
 
     receive do

@@ -51,6 +51,7 @@ defmodule Snex.Interpreter.Definition do
         |> Snex.Interpreter.Definition.with_defaults(@snex_default_names, &__snex_default__/1)
         |> Keyword.put_new_lazy(:python, fn -> Snex.Project.python!(@snex_project) end)
         |> Keyword.put_new(:python_path, @snex_project.python_path)
+        |> Keyword.put_new(:label, __MODULE__)
         |> Snex.Interpreter.start_link()
       end
 

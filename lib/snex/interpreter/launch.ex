@@ -11,6 +11,9 @@ defmodule Snex.Interpreter.Launch do
 
   @version Mix.Project.config()[:version]
 
+  # Where a program without PATH looks; it is no longer without one.
+  @default_path "/bin:/usr/bin"
+
   @typedoc "How a start ends."
   @type result() :: {:ok, os_pid :: pos_integer(), fields :: map()} | {:error, Error.t()}
 
@@ -55,7 +58,7 @@ defmodule Snex.Interpreter.Launch do
          warden: Os.app_dir(:snex, "priv/native/snex_warden"),
          program: program,
          args: args,
-         env: environment(options.environment, python_path),
+         env: environment(options.environment, python, python_path),
          cwd: options.cd,
          use_stdio: options.port_opts.use_stdio,
          version: @version,
@@ -127,15 +130,31 @@ defmodule Snex.Interpreter.Launch do
     end
   end
 
-  defp environment({:only, variables}, python_path), do: with_path(variables, python_path)
+  defp environment(given, python, python_path) do
+    {inherited, variables} =
+      case given do
+        {:only, variables} -> {%{}, variables}
+        variables -> {Map.new(Os.env()), variables}
+      end
 
-  defp environment(variables, python_path),
-    do: Os.env() |> Map.new() |> Map.merge(variables) |> with_path(python_path)
+    all = Map.merge(inherited, variables)
 
-  defp with_path(variables, python_path) do
-    variables
-    |> Map.put("PYTHONPATH", pythonpath(python_path, variables["PYTHONPATH"]))
+    all
+    |> Map.put("PYTHONPATH", pythonpath(python_path, all["PYTHONPATH"]))
+    |> Map.merge(activation(python, variables["VIRTUAL_ENV"], all["PATH"]))
     |> Map.to_list()
+  end
+
+  @doc """
+  The variables by which programs that Python starts find this Python, and the scripts of its packages, if it belongs to a
+  virtual environment: those of a shell in which it is active. `given` is the user's own `VIRTUAL_ENV`.
+  """
+  @spec activation(Path.t(), String.t() | nil, String.t() | nil) :: %{String.t() => String.t()}
+  def activation(python, given \\ nil, path \\ Os.get_env("PATH")) do
+    case Project.Venv.of(python) do
+      nil -> %{}
+      venv -> %{"VIRTUAL_ENV" => given || venv, "PATH" => "#{Path.dirname(python)}:#{path || @default_path}"}
+    end
   end
 
   # How this Elixir lays out a MapSet, as fragments of ETF around the members; see docs/protocol.md.

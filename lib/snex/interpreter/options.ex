@@ -67,7 +67,8 @@ defmodule Snex.Interpreter.Options do
          doc: """
          map of environment variables, added to those of the VM. `PYTHONPATH` is extended, not replaced. With `{:only, map}`
          Python gets the variables of the map and none of the VM's, which may hold secrets. Snex itself adds two in either
-         case: `PYTHONPATH`, to find its package, and `SNEX_TREE`, by which it finds what Python started
+         case: `PYTHONPATH`, to find its package, and `SNEX_TREE`, by which it finds what Python started. If Python belongs to
+         a virtual environment, as that of a module does, `VIRTUAL_ENV` names it, and `PATH` begins with its `bin`
          """
        ],
        python_path: [
@@ -107,7 +108,12 @@ defmodule Snex.Interpreter.Options do
          doc: "`false` returns at once, and a start that fails makes the process exit"
        ],
        sync_start: [alias: :sync_start?],
-       label: [type: :any, default: nil, doc: "label of the process, see `Process.set_label/1`"]
+       label: [
+         type: :any,
+         default: nil,
+         doc:
+           "label of the process, see `Process.set_label/1`; for a module that uses this one, its name by default"
+       ]
      ]},
     {"Data",
      [

@@ -20,6 +20,15 @@ defmodule Snex.Project.Venv do
   def python(venv), do: Path.join([venv, "bin", "python"])
 
   @doc """
+  The environment that a Python belongs to; nil for one that is installed as such.
+  """
+  @spec of(python :: Path.t()) :: Path.t() | nil
+  def of(python) do
+    venv = python |> Path.dirname() |> Path.dirname()
+    if File.regular?(config(venv)), do: venv
+  end
+
+  @doc """
   Whether there is a Python at the end of the link: that of the system may have been upgraded away.
   """
   @spec usable?(Path.t()) :: boolean()

@@ -47,6 +47,32 @@ defmodule Snex.Interpreter.DefinitionTest do
     end
   end
 
+  test "subprocesses find the environment's Python and the scripts of its packages" do
+    toml = String.replace(@toml, "'>=3.10'", "'>=3.10'\\ndependencies = ['numpy>=2']")
+    module = define(toml)
+    inp = start_supervised!(module)
+
+    code = """
+    import os, subprocess, sys
+    def run(*command):
+        return subprocess.run(command, capture_output=True, check=True, text=True).stdout.strip()
+    return (
+        sys.prefix, os.environ["VIRTUAL_ENV"], run("python", "-c", "import sys; print(sys.prefix)"),
+        run("numpy-config", "--version") == __import__("numpy").__version__,
+    )
+    """
+
+    assert {:ok, {venv, venv, venv, true}} = Snex.pyeval(inp, code, timeout: 60_000)
+  end
+
+  test "the label is the module, or the one that is given" do
+    module = define(@toml)
+    label = fn opts -> module.start_link(opts) |> elem(1) |> Process.info(:label) end
+    assert label.([]) == {:label, module}
+    assert label.(label: "mine") == {:label, "mine"}
+    assert label.(label: nil) == {:label, :undefined}
+  end
+
   test "start_link/1, child_spec/1 and __mix_recompile__?/0 can be overridden" do
     name = "Snex.DefinitionTest.Overridden"
 

@@ -44,6 +44,26 @@ defmodule Snex.Interpreter.RunTimeTest do
     assert Snex.pyeval(inp, "import iniconfig") == {:ok, nil}
   end
 
+  test "the environment is active, whatever else the variables are" do
+    code = """
+    import os, shutil, sys
+    return shutil.which("python") == sys.executable, os.environ["VIRTUAL_ENV"] == sys.prefix, os.environ["PATH"]
+    """
+
+    for environment <- [%{"PATH" => "/usr/bin"}, {:only, %{"PATH" => "/usr/bin"}}] do
+      assert {{:ok, inp}, _output} = start(environment: environment)
+      assert {:ok, {true, true, path}} = Snex.pyeval(inp, code)
+      assert String.ends_with?(path, "/.venv/bin:/usr/bin")
+    end
+
+    # Programs of the system are found without PATH, and have to be found with it.
+    assert {{:ok, inp}, _output} = start(environment: {:only, %{}})
+    assert {:ok, "/bin/sh"} = Snex.pyeval(inp, "import shutil; return shutil.which('sh')")
+
+    assert {{:ok, inp}, _output} = start(environment: %{"VIRTUAL_ENV" => "/mine"})
+    assert {:ok, {true, false, _path}} = Snex.pyeval(inp, code)
+  end
+
   test "with sync_start?: false calls wait until the packages are there" do
     {result, _output} =
       with_io(fn ->
