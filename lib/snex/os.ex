@@ -60,13 +60,26 @@ defmodule Snex.Os do
   end
 
   @doc """
-  The path of a program, a path or a name that is looked for on `PATH`; nil when there is none.
+  The path of a program, or nil when there is none. As in a shell, a name with a slash is a path, and any other is looked up
+  on `PATH`. A relative path starts from the working directory of the VM.
   """
   @spec find_executable(Path.t()) :: Path.t() | nil
   def find_executable(name) do
-    case :os.find_executable(characters(name)) do
-      false -> nil
-      path -> bytes(path)
+    if String.contains?(name, "/") do
+      path = Path.expand(name)
+      if executable?(path), do: path
+    else
+      case :os.find_executable(characters(name)) do
+        false -> nil
+        path -> bytes(path)
+      end
+    end
+  end
+
+  defp executable?(path) do
+    case File.stat(path) do
+      {:ok, %{type: :regular, mode: mode}} -> Bitwise.band(mode, 0o111) != 0
+      _other -> false
     end
   end
 

@@ -4,7 +4,13 @@ Every environment has this package as `snex`, and `Elixir` from it. Elsewhere it
 its types; whatever needs the VM raises a `RuntimeError` there.
 """
 
-from __future__ import annotations
+import sys
+
+if sys.argv[:1] == ["-m"]:
+    # An interpreter starts: Python imports the package of what it is to run with `-m`, and then runs that.
+    from ._path import narrow
+
+    narrow()
 
 from typing import TYPE_CHECKING
 

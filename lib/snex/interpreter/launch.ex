@@ -94,13 +94,30 @@ defmodule Snex.Interpreter.Launch do
 
   defp find_python(name) do
     case Os.find_executable(name) do
-      nil -> failed("no executable Python at #{inspect(name)}")
+      nil -> failed("no executable Python at #{inspect(name)}#{expanded(name)}")
       path -> {:ok, path}
     end
   end
 
+  # A name without a slash is looked up on PATH.
+  defp expanded(name) do
+    if String.contains?(name, "/") and Path.type(name) != :absolute,
+      do: ", which is #{inspect(Path.expand(name))}",
+      else: ""
+  end
+
+  # Started by its path, Python does not look for the package in the working directory first. Behind `docker run` or `ssh`,
+  # which need standard input and output, the path may be another one.
+  defp arguments(%{port_opts: %{use_stdio: true}, wrap_exec: wrap}) when wrap != nil,
+    do: ["-m", "snex", "0", "1"]
+
+  defp arguments(%{port_opts: %{use_stdio: stdio?}}) do
+    start = Os.app_dir(:snex, "priv/python/snex/__main__.py")
+    [start | if(stdio?, do: ["0", "1"], else: ["3", "4", "5", "6"])]
+  end
+
   defp command(python, options) do
-    args = ["-m", "snex" | if(options.port_opts.use_stdio, do: ["0", "1"], else: ["3", "4", "5", "6"])]
+    args = arguments(options)
 
     {program, args} =
       case options.wrap_exec do
@@ -110,7 +127,7 @@ defmodule Snex.Interpreter.Launch do
       end
 
     case Os.find_executable(program) do
-      nil -> failed("no executable at #{inspect(program)}, which :wrap_exec returned")
+      nil -> failed("no executable at #{inspect(program)}#{expanded(program)}, which :wrap_exec returned")
       path -> {:ok, {path, args}}
     end
   end
@@ -120,7 +137,9 @@ defmodule Snex.Interpreter.Launch do
   """
   @spec pythonpath([Path.t()], String.t() | nil) :: String.t()
   def pythonpath(folders, others \\ Os.get_env("PYTHONPATH")) do
-    Enum.join([Os.app_dir(:snex, "priv/python") | folders] ++ List.wrap(others), ":")
+    # An empty variable counts as none. An empty entry would be the working directory.
+    others = if others in [nil, ""], do: [], else: [others]
+    Enum.join([Os.app_dir(:snex, "priv/python") | folders] ++ others, ":")
   end
 
   defp python_path(folders) do

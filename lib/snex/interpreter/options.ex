@@ -51,13 +51,20 @@ defmodule Snex.Interpreter.Options do
          type: &__MODULE__.python/1,
          default: nil,
          spec: quote(do: Path.t()),
-         doc: "path or name of the Python to run; by default the first of `python`, `python3` that is found"
+         doc: """
+         path or name of the Python to run; by default the first of `python`, `python3` that is found. As in a shell, a name
+         with a slash is a path, and any other is looked up on `PATH`. A relative path starts from the working directory of the
+         VM, whatever `:cd` says
+         """
        ],
        wrap_exec: [
          type: &__MODULE__.wrap_exec/1,
          default: nil,
          spec: quote(do: Interpreter.wrap_exec()),
-         doc: "`fun(python, args)` or `{module, function, args}`, returns `{executable, args}` to run instead"
+         doc: """
+         `fun(python, args)` or `{module, function, args}`, returns `{executable, args}` to run instead. The executable is
+         found like `:python`
+         """
        ],
        cd: [type: &__MODULE__.folder/1, default: nil, spec: quote(do: Path.t()), doc: "working directory"],
        environment: [
@@ -78,7 +85,8 @@ defmodule Snex.Interpreter.Options do
          doc: """
          folders with Python code of your own, which are searched before other packages: a path, `{:my_app, "priv/python"}` for
          a folder of an application, or a list. Python loads a module once: after a change, restart the interpreter, or
-         call `importlib.reload`
+         call `importlib.reload`. Files here and in the working directory never take the place of modules that Snex itself
+         needs, such as `struct` or `asyncio`
          """
        ]
      ]},

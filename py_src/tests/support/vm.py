@@ -18,6 +18,7 @@ import snex
 from support.etf import A, decode
 
 PACKAGE = Path(snex.__file__).parents[1]
+START = str(PACKAGE / "snex" / "__main__.py")
 HELLO, EVAL, MAKE_ENV, DROP_ENVS, CANCEL, CALL_RESULT, CALL_ERROR = range(1, 8)
 READY, REFUSED, RESULT, ERROR, CALL, CAST, SEND, PRINT, CANCELLED = range(0x81, 0x8A)
 BUFFERS = 1
@@ -104,7 +105,7 @@ class VM:
     `full=False` starts it with two descriptors, without prints and interrupts.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is a way to start one
         self,
         *,
         hello: dict[str, Any] | None = None,
@@ -112,11 +113,14 @@ class VM:
         full: bool = True,
         greet: bool = True,
         args: tuple[str, ...] = (),
+        python: str = sys.executable,
+        cwd: Path | None = None,
+        python_path: str = os.environ.get("PYTHONPATH", ""),
     ) -> None:
         python_in, self.out_fd = os.pipe()
         self.in_fd, python_out = os.pipe()
-        paths = [str(PACKAGE), os.environ.get("PYTHONPATH", "")]
-        env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+        paths = filter(None, [str(PACKAGE), python_path])
+        env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
         theirs = [python_in, python_out]
         self.print_fd = self.interrupt_fd = -1
         if full and not stdio:
@@ -125,11 +129,12 @@ class VM:
             theirs += [prints, interrupts]
         numbers = ("0", "1") if stdio else map(str, theirs)
         self.process = subprocess.Popen(
-            [sys.executable, *args, "-m", "snex", *numbers],
+            [python, *args, *(("-m", "snex") if stdio else (START,)), *numbers],
             stdin=python_in if stdio else subprocess.DEVNULL,
             stdout=python_out if stdio else subprocess.PIPE,
             stderr=subprocess.PIPE,
             pass_fds=() if stdio else theirs,
+            cwd=cwd,
             env=env,
         )
         for fd in theirs:

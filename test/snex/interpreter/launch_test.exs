@@ -53,7 +53,7 @@ defmodule Snex.Interpreter.LaunchTest do
 
       for python <- ["python3", path] do
         start_interpreter!(python: python, wrap_exec: telling())
-        assert_received {:python, ^path, ["-m", "snex" | _]}
+        assert_received {:python, ^path, [_start | ["3", "4", "5", "6"]]}
       end
     end
 
@@ -85,6 +85,65 @@ defmodule Snex.Interpreter.LaunchTest do
       for python <- ["/no/python", "no-such-python"] do
         assert {:error, %Error{code: :call_failed, reason: reason}} = Interpreter.start_link(python: python)
         assert reason =~ python
+      end
+    end
+  end
+
+  describe "a program" do
+    setup do
+      folder = Path.join(Mix.Project.build_path(), Path.basename(tmp_path("program")))
+      on_exit(fn -> File.rm_rf!(folder) end)
+      File.mkdir_p!(Path.join(folder, "bin"))
+      {_name, python} = hd(pythons())
+      File.ln_s!(python, Path.join(folder, "bin/python"))
+      {:ok, folder: folder, relative: "./" <> Path.relative_to_cwd(folder)}
+    end
+
+    test "with a relative path is looked for from the working directory of the VM, whatever :cd says",
+         context do
+      python = Path.join(context.relative, "bin/python")
+      refute Path.type(python) == :absolute
+      inp = start_interpreter!(python: python, cd: "/")
+      assert Snex.pyeval(inp, "import os; return os.getcwd()") == {:ok, "/"}
+
+      inp = start_interpreter!(wrap_exec: fn _python, args -> {python, args} end, cd: context.folder)
+      assert Snex.pyeval(inp, "return 1") == {:ok, 1}
+    end
+
+    test "that is not there is named with its whole path", context do
+      assert {:error, %Error{code: :call_failed, reason: reason}} =
+               Interpreter.start_link(python: Path.join(context.relative, "bin/pyhton"))
+
+      assert reason =~ Path.join(context.folder, "bin/pyhton")
+
+      assert {:error, %Error{code: :call_failed}} = Interpreter.start_link(python: context.folder)
+      assert {:error, %Error{code: :call_failed}} = Interpreter.start_link(python: <<"python", 0xFF>>)
+    end
+
+    test "may have a path that is no text", context do
+      folder = context.folder <> "/" <> <<"caf", 0xE9, " ", 0xFF>>
+      File.mkdir_p!(folder)
+      File.ln_s!(Path.join(context.folder, "bin/python"), folder <> "/python")
+      inp = start_interpreter!(python: folder <> "/python", cd: folder)
+      assert Snex.pyeval(inp, "import os; return os.getcwdb()") == {:ok, folder}
+    end
+  end
+
+  describe "files in the working directory" do
+    test "are never taken for modules of ours; code finds them" do
+      folder = tmp_path("modules")
+      File.mkdir_p!(Path.join(folder, "snex"))
+
+      for name <- ~w[struct asyncio runpy snex/__init__],
+          do: File.write!(Path.join(folder, name <> ".py"), "raise RuntimeError")
+
+      File.write!(Path.join(folder, "users_own.py"), "answer = 42")
+
+      for opts <- [[], [port_opts: [:use_stdio]]] do
+        inp = start_interpreter!([cd: folder] ++ opts)
+
+        assert Snex.pyeval(inp, "import struct, users_own; return struct.calcsize('<Q'), users_own.answer") ==
+                 {:ok, {8, 42}}
       end
     end
   end

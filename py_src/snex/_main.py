@@ -1,0 +1,162 @@
+"""`python .../snex/__main__.py IN OUT [PRINTS INTERRUPTS]`: an interpreter that speaks frames on descriptors.
+
+With `0 1`, what is printed goes out with all the other frames, and there are no interrupts. With any
+other two descriptors the standard streams stay what they are as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import pickle
+import sys
+
+# Errors are described with these. From here on imports may come from the working directory as well.
+import tokenize  # noqa: F401
+import traceback  # noqa: F401
+from typing import Any
+
+from . import _frame
+from ._encoder import NAME, Settings, encode
+from ._interpreter import Interpreter
+from ._loop import new_loop
+from ._signals import Interrupts, on_sigint, on_sigterm
+from ._version import PROTOCOL, VERSION
+
+_EXIT_USAGE = 64
+_EXIT_GARBAGE = 70
+_EXIT_REFUSED = 76
+# A HELLO is a few hundred bytes.
+_MAX_HELLO = 1024 * 1024
+
+
+class _EndOfInputError(Exception):
+    """The VM has closed the connection before it was made."""
+
+
+def main(argv: list[str]) -> int:
+    """Run an interpreter. Returns the exit status."""
+    try:
+        fds = [int(argument) for argument in argv[1:]]
+        in_fd, out_fd, *more = fds
+        print_fd, interrupt_fd = more or (None, None)
+    except ValueError:
+        print("usage: python -m snex IN OUT [PRINTS INTERRUPTS]", file=sys.stderr)  # noqa: T201 - a command line
+        return _EXIT_USAGE
+    if in_fd <= 2 or out_fd <= 2:  # noqa: PLR2004 - the standard descriptors
+        in_fd, out_fd = _move_away(in_fd, out_fd)
+        print_fd = out_fd
+    for fd in (in_fd, out_fd, print_fd, interrupt_fd):
+        if fd is not None:
+            os.set_inheritable(fd, False)
+    # What user code looks at to learn how it was started; our arguments would only confuse it.
+    sys.argv[:] = [""]
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)
+    try:
+        hello = _read_hello(in_fd)
+    except _EndOfInputError:
+        return 0
+    except _frame.FrameError as error:
+        print(f"snex: garbage on the input: {error}", file=sys.stderr)  # noqa: T201 - last words
+        return _EXIT_GARBAGE
+    if hello.get("protocol") != PROTOCOL:
+        _write(out_fd, _frame.REFUSED, _refusal(hello))
+        return _EXIT_REFUSED
+    if "map_set" in hello:
+        Settings.set_head, Settings.set_member = map(bytes, hello["map_set"])
+    return _serve(in_fd, out_fd, print_fd, interrupt_fd, hello)
+
+
+def _serve(
+    in_fd: int, out_fd: int, print_fd: int | None, interrupt_fd: int | None, hello: dict[str, Any]
+) -> int:
+    try:
+        factory = os.environ.get("SNEX_LOOP_FACTORY", "")
+        loop = new_loop(eager=bool(hello.get("eager", True)), factory=factory)
+    except RuntimeError as error:
+        print(f"snex: {error}", file=sys.stderr)  # noqa: T201 - last words
+        return _EXIT_USAGE
+    asyncio.set_event_loop(loop)
+    limits = hello.get("buffer_limits", (4 << 20, 8 << 20))
+    interrupts = Interrupts(interrupt_fd)
+    interpreter = Interpreter(loop, in_fd, out_fd, limits, interrupts=interrupts, print_fd=print_fd)
+    on_sigterm(interpreter, in_fd)
+    if interrupt_fd is not None:
+        os.set_blocking(interrupt_fd, False)
+        on_sigint(interrupts)
+    _write(out_fd, _frame.READY, _greeting())
+    for fd in (in_fd, out_fd, print_fd):
+        if fd is not None:
+            os.set_blocking(fd, False)
+    return interpreter.run()
+
+
+def _move_away(in_fd: int, out_fd: int) -> tuple[int, int]:
+    """Get the descriptors out of the way of whatever reads or writes the standard ones."""
+    in_fd, out_fd = os.dup(in_fd), os.dup(out_fd)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    os.dup2(2, 1)
+    return in_fd, out_fd
+
+
+def _read_exactly(fd: int, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        piece = os.read(fd, size - len(data))
+        if not piece:
+            raise _EndOfInputError
+        data += piece
+    return data
+
+
+def _read_hello(fd: int) -> dict[str, Any]:
+    # Byte for byte what belongs to it: the frames behind are the reader's.
+    kind, flags, _request, length = _frame.parse_header(_read_exactly(fd, _frame.HEADER_SIZE))
+    if kind != _frame.HELLO or flags or length > _MAX_HELLO:
+        msg = f"expected HELLO, got kind {kind:#04x}, flags {flags:#04x}, {length} bytes"
+        raise _frame.FrameError(msg)
+    try:
+        hello = pickle.loads(_read_exactly(fd, length))  # noqa: S301 - from the VM
+    except _EndOfInputError:
+        raise
+    except Exception as error:
+        msg = f"a HELLO that does not decode: {error!r}"
+        raise _frame.FrameError(msg) from error
+    if not isinstance(hello, dict):
+        msg = f"a HELLO that is no dict: {hello!r}"
+        raise _frame.FrameError(msg)
+    return hello
+
+
+def _greeting() -> dict[str, object]:
+    name = sys.implementation.name
+    return {
+        "protocol": PROTOCOL,
+        "version": VERSION,
+        "python": sys.version.split()[0],
+        "implementation": {"cpython": "CPython", "pypy": "PyPy"}.get(name, name),
+        # Bytes: a path need not be text.
+        "executable": os.fsencode(sys.executable or ""),
+        "pid": os.getpid(),
+        "encoder": NAME,
+    }
+
+
+def _refusal(hello: dict[str, Any]) -> dict[str, object]:
+    reason = (
+        f"snex {VERSION} for Python speaks protocol {PROTOCOL}, "
+        f"Snex {hello.get('version')} speaks protocol {hello.get('protocol')}"
+    )
+    return {"protocol": PROTOCOL, "version": VERSION, "reason": reason}
+
+
+def _write(fd: int, kind: int, body: object) -> None:
+    """Write one frame, blocking; only before the event loop runs."""
+    data = b"".join(encode(body))
+    data = _frame.encode_header(kind, 0, len(data)) + data
+    while data:
+        data = data[os.write(fd, data) :]
