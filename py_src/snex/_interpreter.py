@@ -9,7 +9,7 @@ import sys
 from pickle import loads
 from typing import TYPE_CHECKING, Any
 
-from . import _client, _frame
+from . import _client, _frame, _main_module
 from ._answers import Answer
 from ._body import load
 from ._client import Client
@@ -35,6 +35,9 @@ EXIT_GARBAGE = 70
 _SMALL = 4096
 # The opcode of pickles that names a class; elsewhere in a body it does no harm.
 _STACK_GLOBAL = 0x93
+_FRAME = 0x95
+_LONG1 = 0x8A
+_INT_SIZES = {ord("K"): 2, ord("M"): 3, ord("J"): 5}
 _ANSWERS = frozenset({_frame.CALL_RESULT, _frame.CALL_ERROR})
 # How long tasks may take to end, once the VM is gone. The warden waits longer than that.
 _GRACE = 2.0
@@ -93,6 +96,7 @@ class Interpreter:
     def run(self) -> int:
         """Serve until the VM is gone. Returns the exit status."""
         _client.use(self._client)
+        _main_module.install(self._envs.root.names)
         streams = self._print_as_frames()
         self._reader.start()
         while not self.ended:
@@ -251,6 +255,9 @@ class Interpreter:
     def _load(self, request: Request, body: Body, sinks: Sequence[Sink]) -> Any:  # noqa: ANN401
         enter(request)
         try:
+            if b"__main__" in body:
+                # Perhaps an object of a class that the environment has defined.
+                request.names = self._envs.get(_env_id(body)).names
             return load(body, sinks)
         except BaseException as error:  # noqa: BLE001 - constructors of the user's classes
             self._runner.fail(request, error)
@@ -273,6 +280,15 @@ class Interpreter:
             self._runner.fail(request, error)
         else:
             self._runner.succeed(request, encode(None))
+
+
+def _env_id(body: Body) -> int | None:
+    """Return the first field of a pickled EVAL request without loading the others."""
+    # Behind PROTO, FRAME (which pickles of the VM do not have) and the MARK of the tuple.
+    start = 12 if body[2] == _FRAME else 3
+    long = body[start] == _LONG1
+    size = 2 + body[start + 1] if long else _INT_SIZES.get(body[start], 1)
+    return loads(body[start : start + size] + b".")  # type: ignore[no-any-return] # noqa: S301
 
 
 def _nothing() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import asyncio
@@ -41,6 +41,8 @@ class Request:
     `size` are touched only by whoever holds the printer's lock.
     """
 
+    # The variables of its environment; the request of no environment has none.
+    names: dict[str, Any] | None = None
     # Most requests need none of these; an attribute of the class costs them nothing.
     task: asyncio.Task[None] | None = None
     # CANCEL frames that wait for the task's end.

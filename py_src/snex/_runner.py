@@ -70,6 +70,7 @@ class Runner:
         except BaseException as error:  # noqa: BLE001 - also fields that are none
             self.fail(request, error)
             return
+        request.names = env.names
         before = env.context
         context = before.copy()
         if context.run(self._eval, request, env, fields):
