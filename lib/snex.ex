@@ -3,6 +3,7 @@ defmodule Snex do
 
   @moduledoc readme |> File.read!() |> String.split("<!-- MDOC !-->") |> Enum.at(1)
 
+  alias Snex.Arguments
   alias Snex.CallOptions
   alias Snex.Code
   alias Snex.Env
@@ -292,17 +293,9 @@ defmodule Snex do
     raise ArgumentError, "expected an interpreter, or an environment in the option :from"
   end
 
-  defp code!(nil), do: %Code{src: ""}
-  defp code!(%Code{} = code), do: code
-  defp code!(source) when is_binary(source), do: %Code{src: source}
+  defp code!(code), do: ok!(Arguments.code(code))
+  defp vars!(vars), do: ok!(Arguments.vars(vars))
 
-  defp code!(other) do
-    raise ArgumentError, "expected code as a string or a Snex.Code, got: #{inspect(other)}"
-  end
-
-  defp vars!(%{} = vars) when not is_struct(vars), do: vars
-
-  defp vars!(other) do
-    raise ArgumentError, "expected variables as a map with string keys, got: #{inspect(other)}"
-  end
+  defp ok!({:ok, value}), do: value
+  defp ok!({:error, complaint}), do: raise(ArgumentError, complaint)
 end

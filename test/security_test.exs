@@ -8,11 +8,14 @@ defmodule Snex.SecurityTest do
 
   test "each block of the page about security works, after the ones before it" do
     blocks = Markdown.elixir_blocks(@page)
-    assert length(blocks) == 3
+    assert length(blocks) == 4
     bindings = Markdown.evaluate(blocks, @page)
     # The one that is not started here; its options are good.
     assert {[], %{allow: [], atoms: :existing}} = Interpreter.Options.split!(bindings[:options])
     assert {"docker", _args} = bindings[:confined].("python3", ["-m", "snex", "0", "1"])
+    start_supervised!(bindings[:child])
+    script = "import os; return key, os.environ['API_KEY'], 'HOME' in os.environ"
+    assert Snex.pyeval(Shop.Python, script) == {:ok, {"none", "none", false}}
     for name <- [:python, :careful], do: Interpreter.stop(bindings[name])
   end
 

@@ -3,6 +3,7 @@ defmodule Snex.CallOptions do
   # The options of the functions in `Snex`, each defined once; see `Snex.Options`. To add one, add an entry: its value is then in
   # the map that the function returns.
 
+  alias Snex.Arguments
   alias Snex.Env
   alias Snex.Interpreter
   alias Snex.Options
@@ -73,13 +74,16 @@ defmodule Snex.CallOptions do
   The options of `Snex.pyeval/4`, checked and with defaults.
   """
   @spec pyeval!(term()) :: %{atom() => term()}
-  def pyeval!(opts), do: Options.check!(opts, @pyeval)
+  def pyeval!(opts), do: Options.check!(opts, @pyeval, nil, &hint/1)
 
   @doc """
   The options of `Snex.make_env/3`, checked and with defaults.
   """
   @spec make_env!(term()) :: %{atom() => term()}
-  def make_env!(opts), do: Options.check!(opts, @make_env)
+  def make_env!(opts), do: Options.check!(opts, @make_env, nil, &hint/1)
+
+  # A variable, in a call that leaves out the options.
+  defp hint(name), do: " (for a variable, #{Arguments.example(name)})"
 
   @doc false
   # As the native code wants them: each with a mode and names.

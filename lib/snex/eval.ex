@@ -14,15 +14,12 @@ defmodule Snex.Eval do
   def request(env_id, %Code{} = code, vars) do
     %{
       environment: env_id,
-      source: source(code.src),
+      source: code.src,
       file: code.file,
       line: code.line,
       vars: vars
     }
   end
-
-  defp source(source) when is_binary(source), do: source
-  defp source(source), do: IO.iodata_to_binary(source)
 
   @doc """
   Runs the request.

@@ -86,8 +86,10 @@ defmodule Snex.Interpreter do
   @typedoc "An interpreter process: a pid or anything else that names a `GenServer`."
   @type server() :: GenServer.server()
 
-  @typedoc "Environment variables."
-  @type variables() :: %{optional(String.t()) => String.t()}
+  @typedoc "Environment variables. `nil` unsets one; a function is called at each start."
+  @type variables() :: %{
+          optional(String.t()) => String.t() | nil | (-> String.t() | nil) | {module(), atom(), [term()]}
+        }
 
   @typedoc "Turns a Python and its arguments into what is executed."
   @type wrap_exec() ::
@@ -97,11 +99,13 @@ defmodule Snex.Interpreter do
   @typedoc "A folder with Python code, or such a folder of an application."
   @type python_path() :: Path.t() | {app :: atom(), Path.t()}
 
-  @typedoc "Code that runs first, optionally with variables."
+  @typedoc "Code that runs first, optionally with variables, or a function that returns it."
   @type init_script() ::
           String.t()
           | Snex.Code.t()
           | {String.t() | Snex.Code.t(), %{optional(String.t()) => term()}}
+          | (-> init_script())
+          | {module(), atom(), [term()]}
 
   @type option() :: unquote(Snex.Options.spec(Options.table()))
 

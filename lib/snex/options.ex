@@ -34,15 +34,16 @@ defmodule Snex.Options do
 
   @doc """
   The options as a map, checked and with defaults. Raises `ArgumentError` for one that the table lacks or whose value is
-  wrong. `parent` is the option that these are part of. Of an option that is given twice, the first counts.
+  wrong. `parent` is the option that these are part of. Of an option that is given twice, the first counts. `hint`
+  returns what else to say of an unknown one.
   """
-  @spec check!(term(), table(), atom()) :: %{optional(atom()) => term()}
-  def check!(options, table, parent \\ nil) do
+  @spec check!(term(), table(), atom(), (atom() -> String.t())) :: %{optional(atom()) => term()}
+  def check!(options, table, parent \\ nil, hint \\ fn _name -> "" end) do
     given =
       options
       |> keyword!(parent)
       |> List.foldr(%{}, fn {name, value}, given ->
-        entry = entry!(name, table, parent)
+        entry = entry!(name, table, parent, hint)
         Map.put(given, entry[:alias] || name, value!(name, value, resolve(entry, table), parent))
       end)
 
@@ -73,7 +74,8 @@ defmodule Snex.Options do
   Checks one value as `check!/3` does, and returns it as it is used later on.
   """
   @spec value!(atom(), term(), table()) :: term()
-  def value!(name, value, table), do: value!(name, value, name |> entry!(table, nil) |> resolve(table), nil)
+  def value!(name, value, table),
+    do: value!(name, value, name |> entry!(table, nil, fn _name -> "" end) |> resolve(table), nil)
 
   @doc """
   What to say of a wrong value: for functions that check one.
@@ -152,12 +154,12 @@ defmodule Snex.Options do
     end
   end
 
-  defp entry!(name, table, parent) do
+  defp entry!(name, table, parent, hint) do
     with nil <- table[name] do
       inside = if parent, do: " in #{inspect(parent)}"
 
       raise ArgumentError,
-            "unknown option #{inspect(name)}#{inside}#{suggestion(name, Keyword.keys(table))}"
+            "unknown option #{inspect(name)}#{inside}#{suggestion(name, Keyword.keys(table))}#{hint.(name)}"
     end
   end
 

@@ -7,6 +7,7 @@ defmodule Snex.Request do
   # and with what their encoders make of structs when there are such. Each try has a reference of its own, and no message
   # with it is left behind.
 
+  alias Snex.Arguments
   alias Snex.Error
   alias Snex.Native
   alias Snex.Output
@@ -166,8 +167,7 @@ defmodule Snex.Request do
   end
 
   defp wait(_interpreter, _reference, {:bad_key, key}, _deadline, _try) do
-    raise ArgumentError,
-          "names of variables have to be strings in UTF-8, got: #{inspect(key)}"
+    raise ArgumentError, Arguments.bad_name(key)
   end
 
   defp wait(_interpreter, _reference, {:error, term}, _deadline, _try) do

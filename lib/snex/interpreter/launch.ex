@@ -4,6 +4,8 @@ defmodule Snex.Interpreter.Launch do
   # stopped meanwhile. That one owns the worker: it gets the news of it, and hands them on to here.
 
   alias Snex.Error
+  alias Snex.Interpreter.Environment
+  alias Snex.Interpreter.Options
   alias Snex.Native
   alias Snex.Os
   alias Snex.Project
@@ -45,11 +47,16 @@ defmodule Snex.Interpreter.Launch do
 
   defp start_worker(native) do
     with {:error, reason} <- Native.interpreter_start(native), do: failed(reason)
+  rescue
+    # Without the stack trace, which has the variables in it.
+    error -> failed("the worker cannot be started: " <> Exception.message(error))
   end
 
   defp native_options(owner, options, calls, output) do
     with {:ok, python} <- find_python(options.python),
          {:ok, python_path} <- python_path(options.python_path),
+         {:ok, env} <- environment(options.environment, python, python_path),
+         :ok <- folder(options.cd),
          {:ok, {program, args}} <- command(python, options) do
       {low, high} = options.port_opts.busy_limits_port
 
@@ -58,7 +65,7 @@ defmodule Snex.Interpreter.Launch do
          warden: Os.app_dir(:snex, "priv/native/snex_warden"),
          program: program,
          args: args,
-         env: environment(options.environment, python, python_path),
+         env: env,
          cwd: options.cd,
          use_stdio: options.port_opts.use_stdio,
          version: @version,
@@ -119,18 +126,36 @@ defmodule Snex.Interpreter.Launch do
   defp command(python, options) do
     args = arguments(options)
 
-    {program, args} =
+    returned =
       case options.wrap_exec do
         nil -> {python, args}
         {m, f, a} -> apply(m, f, a ++ [python, args])
         fun -> fun.(python, args)
       end
 
-    case Os.find_executable(program) do
-      nil -> failed("no executable at #{inspect(program)}#{expanded(program)}, which :wrap_exec returned")
-      path -> {:ok, {path, args}}
+    with {:ok, {program, args}} <- executed(returned) do
+      case Os.find_executable(program) do
+        nil -> failed("no executable at #{inspect(program)}#{expanded(program)}, which :wrap_exec returned")
+        path -> {:ok, {path, args}}
+      end
     end
   end
+
+  defp executed({program, args} = returned) when is_list(args) do
+    if Enum.all?([program | args], &(is_binary(&1) and not String.contains?(&1, "\0"))),
+      do: {:ok, returned},
+      else: executed(nil)
+  end
+
+  # What it returned may hold secrets.
+  defp executed(_other),
+    do: failed("the function in :wrap_exec did not return {executable, args}, as strings without NUL")
+
+  # Otherwise the system blames the program that cannot be started there.
+  defp folder(nil), do: :ok
+
+  defp folder(path),
+    do: if(File.dir?(path), do: :ok, else: failed("no folder at #{inspect(path)}, which is the option :cd"))
 
   @doc """
   The variable `PYTHONPATH`: the package, which nothing may hide, then `folders`, then what it is without us.
@@ -149,18 +174,17 @@ defmodule Snex.Interpreter.Launch do
     end
   end
 
-  defp environment(given, python, python_path) do
-    {inherited, variables} =
-      case given do
-        {:only, variables} -> {%{}, variables}
-        variables -> {Map.new(Os.env()), variables}
-      end
+  defp environment(option, python, python_path) do
+    case Environment.resolve(option, Map.new(Os.env())) do
+      {:ok, given, all} -> {:ok, with_paths(given, all, python, python_path)}
+      {:error, complaint} -> failed(complaint)
+    end
+  end
 
-    all = Map.merge(inherited, variables)
-
+  defp with_paths(given, all, python, python_path) do
     all
     |> Map.put("PYTHONPATH", pythonpath(python_path, all["PYTHONPATH"]))
-    |> Map.merge(activation(python, variables["VIRTUAL_ENV"], all["PATH"]))
+    |> Map.merge(activation(python, given["VIRTUAL_ENV"], all["PATH"]))
     |> Map.to_list()
   end
 
@@ -201,6 +225,17 @@ defmodule Snex.Interpreter.Launch do
 
   defp run_init_script(_owner, nil, _deadline), do: :ok
 
+  defp run_init_script(owner, call, deadline) when is_function(call) or tuple_size(call) == 3 do
+    what = "the function in the option :init_script"
+
+    with {:ok, returned} <- Environment.call(call, what),
+         {:ok, script} <- returned_script(Options.init_script(returned), what) do
+      run_init_script(owner, script, deadline)
+    else
+      {:error, complaint} -> failed(complaint)
+    end
+  end
+
   defp run_init_script(owner, {code, vars}, deadline) do
     request = Snex.Eval.request(0, code, vars)
 
@@ -212,6 +247,10 @@ defmodule Snex.Interpreter.Launch do
       {:error, error} -> {:error, error}
     end
   end
+
+  defp returned_script({:ok, {_code, _vars} = script}, _what), do: {:ok, script}
+  defp returned_script({:ok, _function}, what), do: {:error, "#{what} returned another function"}
+  defp returned_script({:error, complaint}, what), do: {:error, "what #{what} returned #{complaint}"}
 
   defp failed(reason), do: {:error, %Error{code: :call_failed, reason: reason}}
 end

@@ -4,8 +4,10 @@ defmodule Snex.Interpreter.Options do
   # documentation, the type `t:Snex.Interpreter.option/0` and what `use Snex.Interpreter` accepts come from there. What the
   # entries mean is in `Snex.Options`. To add an option, add an entry; its value is then in the map that `split!/1` returns.
 
+  alias Snex.Arguments
   alias Snex.Code
   alias Snex.Interpreter
+  alias Snex.Interpreter.Environment
   alias Snex.Options
   alias Snex.Os
   alias Snex.Output
@@ -19,10 +21,16 @@ defmodule Snex.Interpreter.Options do
   @most_bytes 0x7FFF_FFFF_FFFF_FFFF
 
   @limits [
-    memory: [type: {:integer, 1..@most_bytes}, default: nil, doc: "bytes of address space"],
+    # No Python starts with less.
+    memory: [type: {:integer, (16 * 1024 * 1024)..@most_bytes}, default: nil, doc: "bytes of address space"],
     cpu: [type: {:integer, 1..@most}, default: nil, doc: "seconds of processor time"],
-    open_files: [type: {:integer, 1..@most}, default: nil, doc: "descriptors"],
-    nice: [type: {:integer, -20..19}, default: nil, doc: "niceness, from -20 to 19"]
+    # CPython needs 12 to start, to use a thread and to run another program.
+    open_files: [type: {:integer, 16..@most}, default: nil, doc: "descriptors, 16 or more"],
+    nice: [
+      type: {:integer, -20..19},
+      default: nil,
+      doc: "niceness, from -20 to 19; below that of the VM only with the privilege for it"
+    ]
   ]
 
   @port_options [
@@ -68,14 +76,16 @@ defmodule Snex.Interpreter.Options do
        ],
        cd: [type: &__MODULE__.folder/1, default: nil, spec: quote(do: Path.t()), doc: "working directory"],
        environment: [
-         type: &__MODULE__.environment/1,
+         type: &Environment.check/1,
          default: %{},
          spec: quote(do: Interpreter.variables() | {:only, Interpreter.variables()}),
          doc: """
-         map of environment variables, added to those of the VM. `PYTHONPATH` is extended, not replaced. With `{:only, map}`
-         Python gets the variables of the map and none of the VM's, which may hold secrets. Snex itself adds two in either
-         case: `PYTHONPATH`, to find its package, and `SNEX_TREE`, by which it finds what Python started. If Python belongs to
-         a virtual environment, as that of a module does, `VIRTUAL_ENV` names it, and `PATH` begins with its `bin`
+         map of environment variables, added to those of the VM. `PYTHONPATH` is extended, not replaced. A value that is `nil`
+         unsets the variable. A value that is a function without arguments, or `{module, function, args}`, is called at each
+         start and returns the value, so that a secret stays out of what supervisors report. With `{:only, map}` Python gets the
+         variables of the map and none of the VM's, which may hold secrets. Snex itself adds two in either case: `PYTHONPATH`,
+         to find its package, and `SNEX_TREE`, by which it finds what Python started. If Python belongs to a virtual
+         environment, as that of a module does, `VIRTUAL_ENV` names it, and `PATH` begins with its `bin`
          """
        ],
        python_path: [
@@ -102,7 +112,8 @@ defmodule Snex.Interpreter.Options do
          spec: quote(do: Interpreter.init_script()),
          doc: """
          code that runs first; all environments start as copies of the one that it leaves. A string, a `Snex.Code`, or either
-         with a map of variables: `{code, vars}`
+         with a map of variables: `{code, vars}`. Or a function without arguments, or `{module, function, args}`, that returns one
+         of these: it is called at each start, so that a secret stays out of what supervisors report
          """
        ],
        init_script_timeout: [
@@ -279,8 +290,12 @@ defmodule Snex.Interpreter.Options do
 
   @doc false
   @spec python(term()) :: {:ok, String.t() | Project.t()} | {:error, String.t()}
-  def python(value) when is_binary(value) or is_struct(value, Project), do: {:ok, value}
-  def python(value), do: Options.refuse(value, "a path or a name as a string")
+  def python(%Project{} = project), do: {:ok, project}
+
+  def python(value),
+    do: if(path?(value), do: {:ok, value}, else: Options.refuse(value, "a path or a name as a string"))
+
+  defp path?(value), do: is_binary(value) and value != "" and not String.contains?(value, "\0")
 
   @doc false
   @spec wrap_exec(term()) :: {:ok, Interpreter.wrap_exec()} | {:error, String.t()}
@@ -293,7 +308,9 @@ defmodule Snex.Interpreter.Options do
   @doc false
   @spec folder(term()) :: {:ok, Path.t()} | {:error, String.t()}
   def folder(value) do
-    {:ok, IO.chardata_to_string(value)}
+    # Like the functions of `File`.
+    path = if is_list(value), do: IO.chardata_to_string(value), else: value
+    if path?(path), do: {:ok, path}, else: Options.refuse(value, "a path")
   rescue
     _not_chardata -> Options.refuse(value, "a path")
   end
@@ -309,61 +326,30 @@ defmodule Snex.Interpreter.Options do
     end
   end
 
-  defp folder?({app, path}), do: is_atom(app) and is_binary(path)
-  defp folder?(path), do: is_binary(path)
+  defp folder?({app, path}), do: is_atom(app) and path?(path)
+  defp folder?(path), do: path?(path)
 
   # Where the application is now: in a release, or in `_build`, where `priv` is a link to the sources.
   defp expand({app, path}), do: Os.app_dir(app, path)
   defp expand(path), do: Path.expand(path)
 
   @doc false
-  # What the system has no way to pass on is refused here, where it can be named. Values may be secrets: none is shown.
-  @spec environment(term()) ::
-          {:ok, Interpreter.variables() | {:only, Interpreter.variables()}} | {:error, String.t()}
-  def environment({:only, variables}) when is_map(variables) do
-    with {:ok, variables} <- variables(variables), do: {:ok, {:only, variables}}
-  end
+  @spec init_script(term()) :: {:ok, {Code.t(), map()} | function() | mfa()} | {:error, String.t()}
+  def init_script(fun) when is_function(fun, 0), do: {:ok, fun}
+  def init_script({m, f, a} = call) when is_atom(m) and is_atom(f) and is_list(a), do: {:ok, call}
+  def init_script({code, vars}), do: script(code, vars)
+  def init_script(code), do: script(code, %{})
 
-  def environment(variables) when is_map(variables), do: variables(variables)
-  def environment(_other), do: {:error, "has to be a map of variables or {:only, map}"}
-
-  defp variables(variables) do
-    case Enum.find_value(variables, &complaint/1) do
-      nil -> {:ok, variables}
-      complaint -> {:error, complaint}
+  defp script(code, vars) do
+    with {:ok, code} <- Arguments.code(code),
+         {:ok, vars} <- Arguments.vars(vars),
+         nil <- Arguments.find_bad_name(vars) do
+      {:ok, {code, vars}}
+    else
+      {:ok, name} -> {:error, "cannot be used: " <> Arguments.bad_name(name)}
+      {:error, complaint} -> {:error, "cannot be used: " <> complaint}
     end
   end
-
-  defp complaint({name, _value}) when not is_binary(name),
-    do: "has the name #{inspect(name)}, which has to be a string"
-
-  defp complaint({name, value}) do
-    cond do
-      name == "" or String.contains?(name, ["=", "\0"]) ->
-        "has the name #{inspect(name)}, which no environment variable can have"
-
-      not is_binary(value) ->
-        "has a value for #{inspect(name)} that is not a string"
-
-      String.contains?(value, "\0") ->
-        "has a NUL in the value of #{inspect(name)}"
-
-      true ->
-        nil
-    end
-  end
-
-  @doc false
-  @spec init_script(term()) :: {:ok, {Code.t(), map()}} | {:error, String.t()}
-  def init_script({code, vars}) when is_map(vars) and not is_struct(vars) do
-    with {:ok, {code, _none}} <- init_script(code), do: {:ok, {code, vars}}
-  end
-
-  def init_script(%Code{} = code), do: {:ok, {code, %{}}}
-  def init_script(source) when is_binary(source), do: {:ok, {%Code{src: source}, %{}}}
-  # It may have secrets as variables: not shown.
-  def init_script(_other),
-    do: {:error, "has to be a string or a Snex.Code, or either with variables: {code, %{\"name\" => value}}"}
 
   @doc false
   @spec encoding(term()) :: {:ok, tuple()}

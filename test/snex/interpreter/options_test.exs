@@ -54,6 +54,9 @@ defmodule Snex.Interpreter.OptionsTest do
           {:python, 17, "a path or a name as a string"},
           {:wrap_exec, fn -> :ok end, "a function with two arguments or {module, function, args}"},
           {:cd, :home, "a path"},
+          {:cd, "", "a path"},
+          {:cd, "/tmp\0", "a path"},
+          {:python, "python\0", "a path or a name as a string"},
           {:python_path, [1], nil},
           {:init_script_timeout, -1, ms <> ", or :infinity"},
           {:sync_start?, nil, "true or false"},
@@ -80,9 +83,11 @@ defmodule Snex.Interpreter.OptionsTest do
       assert_raise ArgumentError, message, fn -> Interpreter.start_link([{name, value}]) end
     end
 
-    assert_raise ArgumentError, "option :environment has a value for \"A\" that is not a string", fn ->
-      Interpreter.start_link(environment: %{"A" => 1})
-    end
+    assert_raise ArgumentError,
+                 ~r/option :environment has a value for "A" that is neither a string, nil, nor a function/,
+                 fn ->
+                   Interpreter.start_link(environment: %{"A" => 1})
+                 end
 
     assert_raise ArgumentError, "option :environment has the name :a, which has to be a string", fn ->
       Interpreter.start_link(environment: {:only, %{a: "1"}})
@@ -102,8 +107,16 @@ defmodule Snex.Interpreter.OptionsTest do
       Interpreter.start_link(environment: %{"A" => "1\0"})
     end
 
-    for wrong <- [:x, {:x, %{}}, {"x", 1}] do
-      assert_raise ArgumentError, ~r/option :init_script has to be a string or a Snex.Code/, fn ->
+    for {wrong, message} <- [
+          {:x, "expected code as a string or a Snex.Code, got: :x"},
+          {{:x, %{}}, "expected code as a string or a Snex.Code, got: :x"},
+          {%Snex.Code{src: 1}, "expected the :src of a Snex.Code to be a string or iodata, got: 1"},
+          {{"x", 1}, "expected variables as a map with string keys, got: 1"},
+          {{"x", [a: 1]},
+           "expected variables as a map with string keys, got a keyword list; write %{\"a\" => ...}"},
+          {{"x", %{a: 1}}, "names of variables have to be strings in UTF-8, got: :a; write %{\"a\" => ...}"}
+        ] do
+      assert_raise ArgumentError, "option :init_script cannot be used: " <> message, fn ->
         Interpreter.start_link(init_script: wrong)
       end
     end
@@ -318,8 +331,10 @@ defmodule Snex.Interpreter.OptionsTest do
 
       for {name, value, expected} <- [
             {:cpu, 0, "an integer from 1 to"},
-            {:memory, 2 ** 64, "an integer from 1 to"},
+            {:memory, 2 ** 64, "an integer from 16777216 to"},
             {:open_files, "64", "an integer from"},
+            {:open_files, 6, "an integer from 16 to"},
+            {:memory, 512, "an integer from 16777216 to"},
             {:nice, 20, "an integer from -20 to 19"}
           ] do
         assert_raise ArgumentError,
