@@ -393,8 +393,8 @@ mod tests {
 
     #[test]
     fn the_death_of_a_caller_costs_the_same_however_many_others_wait() {
-        // Both logarithmic: a table that is searched as a whole takes a hundred times as many.
-        assert!(looks_per_death(100_000) < 4 * looks_per_death(1_000));
+        // Both logarithmic: a table that is searched as a whole takes twenty times as many.
+        assert!(looks_per_death(10_000) < 4 * looks_per_death(500));
     }
 
     #[test]
