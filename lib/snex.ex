@@ -32,7 +32,8 @@ defmodule Snex do
 
   @type make_env_opt() :: unquote(Options.spec(CallOptions.make_env()))
 
-  @timeout 5_000
+  # In ms; for a node that does not answer.
+  @destroy_timeout 5_000
 
   @doc """
   Runs Python code, and returns the value of its `return` statement: `{:ok, value}` or `{:error, %Snex.Error{}}`.
@@ -193,7 +194,7 @@ defmodule Snex do
     vars = vars!(vars)
 
     Telemetry.call(:make_env, interpreter, fn ->
-      result = Remote.make_env(interpreter, opts.from, vars, opts.encoding_opts, options())
+      result = Remote.make_env(interpreter, opts.from, vars, opts.encoding_opts, options(opts.timeout))
       Env.hold(opts.from)
       result
     end)
@@ -277,9 +278,9 @@ defmodule Snex do
       :env_not_found
   """
   @spec destroy_env(Env.t()) :: :ok
-  def destroy_env(%Env{} = env), do: Remote.destroy_env(env, options())
+  def destroy_env(%Env{} = env), do: Remote.destroy_env(env, options(@destroy_timeout))
 
-  defp options, do: %{deadline: Request.deadline(@timeout), on_timeout: :leave, output: nil}
+  defp options(timeout), do: %{deadline: Request.deadline(timeout), on_timeout: :leave, output: nil}
 
   defp target(%Env{} = env), do: {env.interpreter, env.id}
   defp target(interpreter), do: {interpreter, nil}

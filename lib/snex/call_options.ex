@@ -17,8 +17,10 @@ defmodule Snex.CallOptions do
     doc: "see `t:Snex.Serde.encoding_opts/0`, for this call"
   ]
 
+  @timeout [type: :timeout, default: 5_000, doc: "in ms, or `:infinity`"]
+
   @pyeval [
-    timeout: [type: :timeout, default: 5_000, doc: "in ms, or `:infinity`"],
+    timeout: @timeout,
     on_timeout: [
       type: {:in, [:cancel, :leave]},
       default: :cancel,
@@ -55,6 +57,7 @@ defmodule Snex.CallOptions do
       Context variables are copied as well, except with `:only`. The interpreter may be left out then
       """
     ],
+    timeout: @timeout,
     encoding_opts: @encoding
   ]
 

@@ -35,6 +35,19 @@ defmodule Snex.MakeEnvTest do
       end
     end
 
+    test ":timeout ends the wait, and nothing is left of the environment", %{inp: inp} do
+      os_pid = to_string(Interpreter.os_pid(inp))
+      {_, 0} = System.cmd("kill", ["-STOP", os_pid])
+      assert {:error, %Error{code: :response_timeout}} = Snex.make_env(inp, timeout: 50)
+      waits = Task.async(fn -> Snex.make_env(inp, %{"a" => 1}, timeout: :infinity) end)
+      eventually(fn -> Interpreter.info(inp).requests_in_flight == 1 end)
+      {_, 0} = System.cmd("kill", ["-CONT", os_pid])
+      assert {:ok, env} = Task.await(waits, 60_000)
+      :erlang.garbage_collect()
+      eventually(fn -> Interpreter.info(inp).environments == 1 end)
+      assert names(env) == ["a"]
+    end
+
     test "that make no sense raise ArgumentError, which names them", %{inp: inp} do
       assert_raise ArgumentError, ~r/unknown option :form/, fn -> Snex.make_env(inp, form: []) end
 

@@ -165,6 +165,14 @@ defmodule Snex.NodesTest do
       assert Snex.pyeval(copy, "return x") == {:ok, 2}
     end
 
+    test "is waited for as long as :timeout says", %{there: there} do
+      os_pid = to_string(Interpreter.os_pid(there))
+      {_, 0} = System.cmd("kill", ["-STOP", os_pid])
+      assert {:error, %Error{code: :response_timeout}} = Snex.make_env(there, timeout: 50)
+      {_, 0} = System.cmd("kill", ["-CONT", os_pid])
+      assert {:ok, _env} = Snex.make_env(there, timeout: :infinity)
+    end
+
     test "stays while this node refers to it", %{there: there, b: b} do
       env = marked!(there)
       elsewhere(fn -> for _ <- 1..10, do: marked!(there) && nil end)
