@@ -45,26 +45,15 @@ _FUNCTIONS = (_ast.FunctionDef, _ast.AsyncFunctionDef)
 _COMPREHENSIONS = (_ast.ListComp, _ast.SetComp, _ast.DictComp)
 
 
-_QUICK = 0.0001
-_SLOW = 16
-
-
 class Program:
     """Compiled code, to be run in any number of environments."""
 
-    __slots__ = ("code", "is_async", "quick")
+    __slots__ = ("code", "is_async")
 
     def __init__(self, code: CodeType) -> None:
         """Wrap the code object of the function that stands for the module."""
         self.code = code
         self.is_async = bool(code.co_flags & CO_COROUTINE)
-        # Runs in a row that took next to no time, less `_SLOW` for one that did not. A machine that is
-        # busy makes any of them slow now and then.
-        self.quick = 0
-
-    def took(self, seconds: float) -> None:
-        """Note how long a run has taken."""
-        self.quick = self.quick + 1 if seconds < _QUICK else -_SLOW
 
     def bind(self, env: dict[str, Any]) -> Callable[[], Any]:
         """Return a function that runs the code in `env`; a coroutine function if `is_async`."""

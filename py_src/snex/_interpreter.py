@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 EXIT_GARBAGE = 70
-# Bytes of a request or an answer that takes next to no time.
+# Bytes of a request that takes next to no time to load.
 _SMALL = 4096
 # The opcode of pickles that names a class; elsewhere in a body it does no harm.
 _STACK_GLOBAL = 0x93
@@ -82,11 +82,15 @@ class Interpreter:
                 # Who prints waits by itself when too much waits to be written.
                 writer = FrameWriter(print_fd, loop, low, high, _ignore, self._writer_broken)
             self._printer = Printer(writer)
-        self._reader = FrameReader(in_fd, loop, self._frame, self._input_ended, self._release)
-        # Answers that are sent together with the next one.
-        self._held: list[bytes | memoryview] = []
+        self._reader = FrameReader(in_fd, loop, self._frame, self._input_ended)
         self._envs = Envs()
-        self._runner = Runner(loop, self._envs, interrupts, self._answer, self._release)
+        self._runner = Runner(loop, self._envs, interrupts, self._answer)
+        self._works = {
+            _frame.EVAL: self._eval,
+            _frame.MAKE_ENV: self._make_env,
+            _frame.DROP_ENVS: self._drop_envs,
+            _frame.CANCEL: self._cancel,
+        }
         self._client = Client(self._writer, self._log)
         self.status = 0
         # The event loop is to stop; it has stopped.
@@ -204,19 +208,8 @@ class Interpreter:
             self._leave_if_forked()
         if request.printed and self._printer is not None:
             self._printer.answer(kind, request, parts)
-        elif (self._reader.more or self._held) and len(parts) == 1 and len(parts[0]) < _SMALL:
-            # The next request is at hand, and will be answered in a moment: one write for all.
-            self._held += (_frame.encode_header(kind, request.number, len(parts[0])), parts[0])
         else:
-            self._release()
             self._writer.write(kind, request.number, parts)
-
-    def _release(self) -> None:
-        """Send the answers that have been held back."""
-        if self._held:
-            self._leave_if_forked()
-            held, self._held = self._held, []
-            self._writer.write_frames(held)
 
     def _log(self, parts: Sequence[bytes | memoryview]) -> None:
         if self._printer is not None:
@@ -224,24 +217,24 @@ class Interpreter:
         else:
             self._writer.write(_frame.LOG, 0, parts)
 
-    def _frame(self, kind: int, request: int, body: Body, sinks: Sequence[Sink]) -> None:
-        if kind == _frame.EVAL:
-            self._eval(Request(request), body, sinks)
-        elif kind in _ANSWERS:
-            self._client.answer(request, Answer(kind, body, sinks))
-        elif kind == _frame.MAKE_ENV:
-            self._envs.root.context.copy().run(self._make_env, Request(request), body, sinks)
-        elif kind == _frame.CANCEL:
-            self._runner.cancel(request)
-        elif kind == _frame.DROP_ENVS:
-            self._drop_envs(body, sinks)
+    def _frame(self, kind: int, number: int, body: Body, sinks: Sequence[Sink]) -> None:
+        if kind in _ANSWERS:
+            self._client.answer(number, Answer(kind, body, sinks))
+        elif kind in self._works:
+            # Never from the reader's callback: the code may run the event loop in turn, where a patch
+            # allows that, and no callback is run while it runs. The loop keeps the order.
+            self._loop.call_soon(self._work, kind, number, body, sinks)
         else:
             self._input_ended(_frame.FrameError("a second HELLO"))
 
-    def _eval(self, request: Request, body: Body, sinks: Sequence[Sink]) -> None:
+    def _work(self, kind: int, number: int, body: Body, sinks: Sequence[Sink]) -> None:
+        if not self.ended:
+            self._works[kind](number, body, sinks)
+
+    def _eval(self, number: int, body: Body, sinks: Sequence[Sink]) -> None:
+        request = Request(number)
         if sinks or len(body) > _SMALL or _STACK_GLOBAL in body:
             # It may take a while to load, and code of the user's may run.
-            self._release()
             fields = self._envs.root.context.copy().run(self._load, request, body, sinks)
         else:
             try:
@@ -251,6 +244,9 @@ class Interpreter:
                 return
         if not request.ended:
             self._runner.eval(request, fields)
+
+    def _cancel(self, number: int, _body: Body, _sinks: Sequence[Sink]) -> None:
+        self._runner.cancel(number)
 
     def _load(self, request: Request, body: Body, sinks: Sequence[Sink]) -> Any:  # noqa: ANN401
         enter(request)
@@ -263,14 +259,17 @@ class Interpreter:
             self._runner.fail(request, error)
             return None
 
-    def _drop_envs(self, body: Body, sinks: Sequence[Sink]) -> None:
+    def _drop_envs(self, _number: int, body: Body, sinks: Sequence[Sink]) -> None:
         try:
             env_ids: Any = load(body, sinks)
             self._envs.drop(env_ids)
         except Exception as error:  # noqa: BLE001 - there is nobody to be told but the VM itself
             self._input_ended(_frame.FrameError(f"DROP_ENVS that does not decode: {error!r}"))
 
-    def _make_env(self, request: Request, body: Body, sinks: Sequence[Sink]) -> None:
+    def _make_env(self, number: int, body: Body, sinks: Sequence[Sink]) -> None:
+        self._envs.root.context.copy().run(self._make_env_for, Request(number), body, sinks)
+
+    def _make_env_for(self, request: Request, body: Body, sinks: Sequence[Sink]) -> None:
         enter(request)
         try:
             fields: Any = load(body, sinks)

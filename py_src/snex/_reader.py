@@ -46,9 +46,6 @@ class FrameReader:
     `body` is the pickle; `sinks` are its out-of-band buffers, to be finished by the receiver: a
     buffer that turns out to be broken is then an error of that frame alone.
 
-    `more` is true while another whole frame is at hand; after the last one of those that are,
-    `on_pause()` is called.
-
     `on_end(None)` is called once at end of file, `on_end(error)` once for garbage. Nothing follows.
     """
 
@@ -58,7 +55,6 @@ class FrameReader:
         loop: asyncio.AbstractEventLoop,
         on_frame: OnFrame,
         on_end: Callable[[BaseException | None], None],
-        on_pause: Callable[[], None],
     ) -> None:
         """Prepare to read from `fd`, which stays the caller's to close."""
         self._fd = fd
@@ -67,8 +63,6 @@ class FrameReader:
         self._loop = loop
         self._on_frame = on_frame
         self._on_end = on_end
-        self._on_pause = on_pause
-        self.more = False
         # Frames that have been cut from the chunk, and what is left of it from the offset on.
         self._whole: deque[tuple[int, int, bytes]] = deque()
         self._chunk = b""
@@ -187,13 +181,6 @@ class FrameReader:
 
     def _take_frames(self) -> bool:
         """Hand on the frames in the chunk. Returns whether to go on reading in this turn."""
-        try:
-            return self._hand_on_frames()
-        finally:
-            self.more = False
-            self._on_pause()
-
-    def _hand_on_frames(self) -> bool:
         frames = self._whole
         left = _FRAMES_PER_TURN
         while True:
@@ -201,7 +188,6 @@ class FrameReader:
                 return False
             if frames:
                 kind, request, body = frames.popleft()
-                self.more = bool(frames)
                 self._on_frame(kind, request, body, ())
             elif self._long is None:
                 if self._cut():

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 from contextvars import copy_context
-from time import perf_counter
 from typing import TYPE_CHECKING
 
 from . import _frame
@@ -46,15 +45,13 @@ class Runner:
         envs: Envs,
         interrupts: Interrupts,
         write: Write,
-        release: Callable[[], None],
     ) -> None:
-        """Answer through `write(kind, request, parts)`; `release()` sends what that has kept."""
+        """Answer through `write(kind, request, parts)`."""
         self._loop = loop
         self._envs = envs
         self._interrupts = interrupts
         self._wanted = interrupts.wanted
         self._write = write
-        self._release = release
         # Requests whose tasks are under way. The loop itself holds tasks only weakly.
         self._running: dict[int, Request] = {}
         self.ending = False
@@ -87,12 +84,7 @@ class Runner:
             if program.is_async:
                 self._start(request, program, env)
                 return False
-            if program.quick <= 0:
-                # Who knows how long it takes: nobody else's answer waits for it.
-                self._release()
-            begun = perf_counter()
             parts = encode(program.bind(env.names)())
-            program.took(perf_counter() - begun)
         except BaseException as error:  # noqa: BLE001 - also SystemExit and KeyboardInterrupt
             self.fail(request, error)
         else:
@@ -169,8 +161,6 @@ class Runner:
 
     def fail(self, request: Request, error: BaseException) -> None:
         """Answer a request with an error."""
-        # The error's own code may run now.
-        self._release()
         if self.ending or request.number in self._wanted:
             request.ended = True
             return

@@ -32,7 +32,7 @@ class Bench:
         self.frames: list[tuple[int, int, Any]] = []
         self.ends: list[BaseException | None] = []
         self.keep: Callable[[Any, Any], Any] = lambda body, sinks: (bytes(body), list(sinks))
-        self.reader = FrameReader(self.in_fd, self.loop, self._frame, self._end, lambda: None)
+        self.reader = FrameReader(self.in_fd, self.loop, self._frame, self._end)
         self.reader.start()
 
     def _frame(self, kind: int, request: int, body: Any, sinks: Any) -> None:
