@@ -30,7 +30,7 @@ defmodule Snex.SecurityTest do
       assert Snex.pyeval(inp, code, vars) == {:ok, ["A"]}
     end
 
-    test "a message may be sent to any process, and servers obey" do
+    test "without :allow_send, a message may be sent to any process, and servers obey" do
       inp = start_interpreter!(allow: :none)
       {:ok, agent} = Agent.start_link(fn -> 1 end)
 

@@ -225,7 +225,7 @@ defmodule Snex.Interpreter do
 
     state = %State{
       options: options,
-      calls: Calls.start_link(self(), options.atoms),
+      calls: Calls.start_link(self(), options.atoms, options.allow_send),
       output: Output.start_link(self(), options.output, options.atoms),
       started: System.monotonic_time(:millisecond)
     }

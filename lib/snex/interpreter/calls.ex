@@ -7,6 +7,7 @@ defmodule Snex.Interpreter.Calls do
   # `:normal`. A call that is under way then runs to its end, and its answer reaches nobody.
 
   alias Snex.Error
+  alias Snex.Interpreter.Sends
   alias Snex.Native
   alias Snex.Request
   alias Snex.Serde
@@ -14,45 +15,53 @@ defmodule Snex.Interpreter.Calls do
   require Logger
 
   @doc """
-  Starts the process, linked to the calling interpreter process. `atoms` says whether terms from Python may create atoms.
+  Starts the process, linked to the calling interpreter process. `atoms` says whether terms from Python may create atoms,
+  `allow_send` to whom Python may send.
   """
-  @spec start_link(pid(), :create | :existing) :: pid()
-  def start_link(interpreter, atoms) do
+  @spec start_link(pid(), :create | :existing, Sends.rules()) :: pid()
+  def start_link(interpreter, atoms, allow_send) do
     decoding = if atoms == :existing, do: [:safe], else: []
 
     spawn_link(fn ->
       Process.set_label({__MODULE__, interpreter})
       Process.monitor(interpreter)
-      loop(interpreter, decoding)
+      loop(interpreter, decoding, allow_send)
     end)
   end
 
-  defp loop(interpreter, decoding) do
+  defp loop(interpreter, decoding, allow_send) do
     receive do
       {:snex_call, :send, id, body, nil} ->
-        answer(interpreter, id, fn ->
-          {to, data} = decode!(body, decoding)
-          send(to, data)
-          {nil, []}
-        end)
+        case Sends.allow(body, allow_send) do
+          :ok ->
+            answer(interpreter, id, fn ->
+              {to, data} = decode!(body, decoding)
+              send(to, data)
+              {nil, []}
+            end)
 
-        loop(interpreter, decoding)
+          {:refused, why} ->
+            Logger.warning("a message from Python was refused: #{why}; see the option :allow_send")
+            answer(interpreter, id, fn -> {nil, []} end)
+        end
+
+        loop(interpreter, decoding, allow_send)
 
       {:snex_call, :call, id, body, arity} ->
         spawn(fn -> answer(interpreter, id, fn -> apply!(decode!(body, decoding), arity) end) end)
-        loop(interpreter, decoding)
+        loop(interpreter, decoding, allow_send)
 
       {:snex_call, :cast, _id, body, arity} ->
         spawn(fn -> apply!(decode!(body, decoding), arity) end)
-        loop(interpreter, decoding)
+        loop(interpreter, decoding, allow_send)
 
       {:snex_call, :refused, 0, message} ->
         Logger.warning("a cast from Python was refused: #{message}")
-        loop(interpreter, decoding)
+        loop(interpreter, decoding, allow_send)
 
       {:snex_call, :refused, id, message} ->
         answer(interpreter, id, fn -> raise ArgumentError, message end)
-        loop(interpreter, decoding)
+        loop(interpreter, decoding, allow_send)
 
       {:DOWN, _reference, :process, ^interpreter, _reason} ->
         :ok

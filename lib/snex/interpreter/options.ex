@@ -8,6 +8,7 @@ defmodule Snex.Interpreter.Options do
   alias Snex.Code
   alias Snex.Interpreter
   alias Snex.Interpreter.Environment
+  alias Snex.Interpreter.Sends
   alias Snex.Options
   alias Snex.Os
   alias Snex.Output
@@ -187,6 +188,15 @@ defmodule Snex.Interpreter.Options do
          doc: """
          which Elixir functions Python may call: `:all`, `:none`, or a list of `Module`, `{Module, fun}` and
          `{Module, fun, arity}`
+         """
+       ],
+       allow_send: [
+         type: &Sends.check/1,
+         default: :all,
+         spec: quote(do: :all | :none | [pid() | GenServer.name() | {atom(), node()}]),
+         doc: """
+         to whom `snex.send` may send: `:all`, `:none`, or a list of pids and of names of processes (`name`, `{name, node}`,
+         `{:global, name}`, `{:via, module, name}`). A message to anyone else is dropped, with a warning in the log
          """
        ],
        on_stuck: [
