@@ -10,6 +10,7 @@ defmodule Snex.ExamplesTest do
         {"quickstart.exs", "returns every 14.7"},
         {"packages.exs", "1.9 < 1.10rc1 < 1.10 < 1.10.post1"}
       ] do
+    @tag :slow
     test "#{script} runs as a script, also a second time", %{tmp_dir: folder} do
       env = [
         {"MIX_ENV", nil},

@@ -150,6 +150,7 @@ defmodule Snex.LivebookTest do
   end
 
   describe "the notebook" do
+    @describetag :slow
     test "first_steps.livemd runs, and its Python ends with it", %{tmp_dir: folder} do
       {vm, last, outputs} = run!("first_steps.livemd", folder)
       assert outputs =~ " 11.50 °C are  52.70 °F\n"

@@ -6,6 +6,7 @@ defmodule Snex.ReleaseGuideTest do
 
   @guide Path.expand("../docs/release.md", __DIR__)
   @moduletag :tmp_dir
+  @moduletag :slow
   @moduletag timeout: 600_000
 
   # Writes each file, types each command, and compares what is said with the text that follows.

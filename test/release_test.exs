@@ -7,6 +7,7 @@ defmodule Snex.ReleaseTest do
   doctest Snex.Release
 
   @moduletag :tmp_dir
+  @moduletag :slow
   @moduletag timeout: 600_000
 
   defp toml(name, dependencies) do

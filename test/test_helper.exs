@@ -4,7 +4,10 @@ for path <- Path.wildcard(Path.join(:code.root_dir(), "lib/proper-*/ebin")), do:
 # By default uv would download a Python for each project. Tests of that unset the variable.
 if System.get_env("UV_PYTHON_PREFERENCE", "") == "", do: System.put_env("UV_PYTHON_PREFERENCE", "system")
 
-ExUnit.start(exclude: [:slow], capture_log: true)
+# :slow takes many seconds, and runs in CI as well: releases, projects of their own. :long takes minutes, and runs by hand:
+# `mix test --only long`.
+excluded = if System.get_env("CI") == "true", do: [:long], else: [:slow, :long]
+ExUnit.start(exclude: excluded, capture_log: true)
 
 # A panic is caught where it would end the VM, and is a bug all the same.
 ExUnit.after_suite(fn _result ->

@@ -4,6 +4,7 @@ defmodule Snex.Mix.CompileSnexTest do
   alias Snex.OtherProject
 
   @moduletag :tmp_dir
+  @moduletag :slow
   @moduletag timeout: 600_000
 
   defp interpreter(name, version \\ "0.0.0") do

@@ -42,6 +42,7 @@ defmodule Snex.Mix.PrebuiltTest do
 
   defp own_sum(archive), do: [sha256: Prebuilt.sha256(archive)]
 
+  @tag :slow
   test "a project is built with an archive and without cargo, and works", %{
     archive: archive,
     tmp_dir: tmp_dir

@@ -25,6 +25,7 @@ defmodule Snex.Mix.TasksTest do
   end
   """
 
+  @tag :slow
   test "the tasks, one after the other, in a project of their own", %{tmp_dir: folder} do
     OtherProject.create!(folder, %{
       "lib/app/small.ex" => @numpy,

@@ -6,7 +6,7 @@ defmodule Snex.LeaksTest do
   alias Snex.Figures
   alias Snex.Native
 
-  # A few of each in every run, and as many as are promised with `mix test --only slow`. Prints the figures before and
+  # A few of each in every run, and as many as are promised with `mix test --only long`. Prints the figures before and
   # after, and writes them to _build/reliability.
 
   @moduletag :capture_log
@@ -22,14 +22,14 @@ defmodule Snex.LeaksTest do
     Figures.load_modules()
   end
 
-  for {count, tag} <- [{20, :few}, {1_000, :slow}] do
+  for {count, tag} <- [{20, :few}, {1_000, :long}] do
     @tag tag
     test "#{count} interpreters that start and end, in every way, leave nothing behind" do
       compare("interpreters", unquote(count), 0, &interpreter(&1, &2))
     end
   end
 
-  for {count, tag} <- [{10_000, :few}, {1_000_000, :slow}] do
+  for {count, tag} <- [{10_000, :few}, {1_000_000, :long}] do
     @tag tag
     test "#{count} environments that are made and dropped leave nothing behind" do
       compare("environments", unquote(count), 2, &environment(&1, &2))

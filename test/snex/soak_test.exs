@@ -2,7 +2,7 @@ defmodule Snex.SoakTest do
   # Not async: it looks at the memory of this VM.
   use Snex.Case
 
-  @moduletag :slow
+  @moduletag :long
   @moduletag timeout: 1_800_000
 
   @callers 50

@@ -92,6 +92,8 @@ fn prepare(warden: Pid, moves: &[(OwnedFd, RawFd)], limits: &Limits) -> io::Resu
             return Err(io::Error::other("the warden died"));
         }
     }
+    #[cfg(not(target_os = "linux"))]
+    let _ = warden;
     Ok(())
 }
 

@@ -37,6 +37,7 @@ defmodule Snex.Interpreter.LimitsTest do
     assert Snex.pyeval(free, code, %{"gib" => @gib}) == {:ok, 2 * @gib}
   end
 
+  @tag :slow
   test "cpu: Python ends when it has used its time, even if it ignores the first signal", context do
     busy = "while True: pass"
 

@@ -104,7 +104,7 @@ defmodule Snex.Serde.RoundTripTest do
 
     defp five_gib, do: :binary.copy(:binary.copy(<<1, 2, 3, 4, 5, 6, 7, 8>>, 128 * 1024), 5 * 1024)
 
-    @tag :slow
+    @tag :long
     @tag timeout: :infinity
     test "a binary of 5 GiB to Python", %{inp: inp} do
       code = "import hashlib\nreturn len(x), hashlib.blake2b(x).digest()"
@@ -114,7 +114,7 @@ defmodule Snex.Serde.RoundTripTest do
       assert digest == :crypto.hash(:blake2b, data)
     end
 
-    @tag :slow
+    @tag :long
     @tag timeout: :infinity
     test "a binary of 5 GiB from Python is refused or passed, never wrong", %{inp: inp} do
       code = "return bytes(range(1, 9)) * (n // 8)"
@@ -130,8 +130,8 @@ defmodule Snex.Serde.RoundTripTest do
 
   describe "round trips" do
     for {{name, path}, index} <- Enum.with_index(Snex.Case.pythons()) do
-      # The full count on one Python, fewer on the others.
-      @tag path: path, runs: if(index == 0, do: 10_000, else: 1_000)
+      # The full count on one Python in CI, fewer elsewhere.
+      @tag path: path, runs: if(index == 0 and System.get_env("CI") == "true", do: 10_000, else: 1_000)
       @tag timeout: 600_000
       test "random terms come back unchanged on #{name}", %{path: path, runs: runs} do
         inp = start_interpreter!(python: path)
