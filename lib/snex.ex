@@ -136,10 +136,8 @@ defmodule Snex do
       iex> {:ok, interpreter} = Snex.Interpreter.start_link()
       iex> Snex.pyeval!(interpreter, "return x * 2", %{"x" => 21}, timeout: 60_000)
       42
-      iex> {:ok, env} = Snex.make_env(interpreter)
-      iex> Snex.destroy_env(env)
-      iex> Snex.pyeval!(env, "return x", %{"x" => 1}, timeout: 60_000)
-      ** (Snex.Error) env_not_found: no environment with id 1
+      iex> Snex.pyeval!(:nobody, "return x", %{"x" => 1}, timeout: 60_000)
+      ** (Snex.Error) there is no such interpreter, or it is gone
   """
   @spec pyeval!(Env.t() | Interpreter.server(), code(), vars(), [pyeval_opt()]) :: term()
   def pyeval!(env_or_interpreter, code, vars, opts),
@@ -236,8 +234,9 @@ defmodule Snex do
 
       iex> {:ok, interpreter} = Snex.Interpreter.start_link()
       iex> env = Snex.make_env!(interpreter, %{"a" => 1, "b" => 2}, [])
-      iex> Snex.make_env!(interpreter, %{}, from: {env, only: ["c"]})
-      ** (Snex.Error) env_key_not_found: no variable 'c' in environment 1
+      iex> copy = Snex.make_env!(interpreter, %{}, from: {env, only: ["a"]})
+      iex> Snex.pyeval!(copy, "return 'a' in globals(), 'b' in globals()")
+      {true, false}
   """
   @spec make_env!(Interpreter.server(), vars(), [make_env_opt()]) :: Env.t()
   def make_env!(interpreter, vars, opts), do: bang!(make_env(interpreter, vars, opts))

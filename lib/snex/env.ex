@@ -21,27 +21,29 @@ defmodule Snex.Env do
   alias Snex.Remote
   alias Snex.Request
 
-  @typedoc "Opaque but for `:id`, which is unique within the interpreter."
+  # For another node to answer, in ms.
+  @timeout 5_000
+
+  @typedoc "Opaque but for `:id`, which no other environment of an interpreter on the same node has."
   @type t() :: %__MODULE__{
           id: pos_integer(),
           interpreter: pid(),
-          handle: reference(),
-          keeper: pid() | nil
+          handle: reference()
         }
 
   # The handle is a resource of the node that made the environment: that node counts the references to it. For an
-  # interpreter of another node, `keeper` is the process there that has the handle of the environment itself.
+  # interpreter of another node it is a proxy, see `Snex.Remote`.
   @enforce_keys [:id, :interpreter, :handle]
-  defstruct [:id, :interpreter, :handle, :keeper]
+  defstruct [:id, :interpreter, :handle]
 
   @typedoc false
   @type source() :: {t(), mode :: 0..2, names :: [String.t()]}
 
   @doc """
-  Keeps the environment alive until `Snex.destroy_env/1`, whoever refers to it. Returns it.
+  Keeps the environment until `Snex.destroy_env/1`, no matter whether anything still refers to it. Returns it.
 
-  May be called again. Raises `ArgumentError` for an environment of another node: only the node that made it can
-  count its references.
+  It can be called again as long as the environment exists, even after the last reference on this node was collected. Raises
+  `ArgumentError` for an environment that another node made: only that node counts the references.
 
       iex> {:ok, interpreter} = Snex.Interpreter.start_link()
       iex> {:ok, env} = Snex.make_env(interpreter)
@@ -50,19 +52,13 @@ defmodule Snex.Env do
       :ok
   """
   @spec disable_gc(t()) :: t()
-  def disable_gc(%__MODULE__{handle: handle, keeper: keeper} = env) do
-    cond do
-      node(handle) != node() ->
-        raise ArgumentError,
-              "an environment can only be kept by the node that made it: #{inspect(env)} is of #{node(handle)}"
-
-      keeper == nil ->
-        Native.environment_keep(handle)
-
-      true ->
-        Remote.disable_gc(keeper)
+  def disable_gc(%__MODULE__{handle: handle} = env) do
+    if node(handle) != node() do
+      raise ArgumentError,
+            "an environment can only be kept by the node that made it: #{inspect(env)} is of #{node(handle)}"
     end
 
+    Remote.keep_env(env, %{deadline: Request.deadline(@timeout), on_timeout: :leave, output: nil})
     env
   end
 

@@ -14,7 +14,7 @@ defmodule Snex.Native do
     log_read: 1,
     print_read: 2,
     struct_plain: 1,
-    environment_keep: 1,
+    environment_keep: 2,
     environment_proxy: 2,
     environment_destroy: 2,
     request_eval: 4,
@@ -67,8 +67,8 @@ defmodule Snex.Native do
   @spec log_read(pid()) :: :ok
   def log_read(_interpreter), do: not_loaded()
 
-  @spec environment_keep(reference()) :: :ok
-  def environment_keep(_handle), do: not_loaded()
+  @spec environment_keep(pid(), pos_integer()) :: :ok
+  def environment_keep(_interpreter, _id), do: not_loaded()
 
   @spec environment_proxy(pid(), non_neg_integer()) :: reference()
   def environment_proxy(_keeper, _token), do: not_loaded()

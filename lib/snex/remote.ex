@@ -49,8 +49,9 @@ defmodule Snex.Remote do
         # Before the environment: whatever becomes of this process meanwhile, the reaper hears of it.
         proxy = Native.environment_proxy(reaper, 0)
 
-        with {:ok, env} <- run(elsewhere, __MODULE__, :make_kept, [reaper, sources, vars, encoding], options) do
-          send(reaper, {:kept, env.keeper})
+        with {:ok, env, keeper} <-
+               run(elsewhere, __MODULE__, :make_kept, [reaper, sources, vars, encoding], options) do
+          send(reaper, {:kept, keeper})
           {:ok, %{env | handle: proxy}}
         end
     end
@@ -71,24 +72,23 @@ defmodule Snex.Remote do
   def destroy(interpreter, id, _options), do: Native.environment_destroy(interpreter, id)
 
   @doc """
-  Has a keeper keep its environment also after its own end.
+  Keeps an environment until it is destroyed.
   """
-  @spec disable_gc(keeper :: pid()) :: :ok
-  def disable_gc(keeper) do
-    reference = Process.monitor(keeper, alias: :reply_demonitor)
-    send(keeper, {:disable_gc, reference})
-
-    receive do
-      {^reference, :ok} -> :ok
-      # With the keeper, the environment is gone.
-      {:DOWN, ^reference, :process, _pid, _reason} -> :ok
-    end
+  @spec keep_env(Env.t(), Request.options()) :: :ok
+  def keep_env(%Env{} = env, options) do
+    # As above.
+    _ = run(env.interpreter, __MODULE__, :keep, [env.id], options)
+    :ok
   end
 
   @doc false
-  # On the interpreter's node: the environment, with a keeper that has its handle.
+  @spec keep(pid(), pos_integer(), Request.options()) :: :ok
+  def keep(interpreter, id, _options), do: Native.environment_keep(interpreter, id)
+
+  @doc false
+  # On the interpreter's node: the environment, and a keeper that has its handle.
   @spec make_kept(pid(), reaper :: pid(), [Env.source()], map(), tuple(), Request.options()) ::
-          {:ok, Env.t()} | {:error, Error.t()}
+          {:ok, Env.t(), keeper :: pid()} | {:error, Error.t()}
   def make_kept(interpreter, reaper, sources, vars, encoding, options) do
     with {:ok, env} <- Env.make(interpreter, sources, vars, encoding, options) do
       keeper =
@@ -96,22 +96,13 @@ defmodule Snex.Remote do
           Process.set_label({__MODULE__, :keeper, env.id})
           Process.monitor(reaper)
           Process.monitor(interpreter)
-          keeper(env.handle)
+
+          receive do
+            {:DOWN, _reference, :process, _pid, _reason} -> Env.hold(env)
+          end
         end)
 
-      {:ok, %{env | keeper: keeper}}
-    end
-  end
-
-  defp keeper(handle) do
-    receive do
-      {:disable_gc, reply_to} ->
-        Native.environment_keep(handle)
-        send(reply_to, {reply_to, :ok})
-        keeper(handle)
-
-      {:DOWN, _reference, :process, _pid, _reason} ->
-        :ok
+      {:ok, env, keeper}
     end
   end
 

@@ -28,6 +28,12 @@ defmodule Snex.EnvTest do
     assert envs |> Enum.uniq_by(& &1.id) |> length() == 3
   end
 
+  test "no two have the same id, also of different interpreters", %{inp: inp} do
+    other = start_interpreter!()
+    envs = for _ <- 1..3, interpreter <- [inp, other], do: Snex.make_env!(interpreter)
+    assert envs |> Enum.uniq_by(& &1.id) |> length() == 6
+  end
+
   test "interpreter/1 is the pid of its interpreter, also for one that was given by name" do
     for {server, pid} <- start_named_interpreters!() do
       assert server |> Snex.make_env!() |> Env.interpreter() == pid
@@ -139,6 +145,27 @@ defmodule Snex.EnvTest do
     assert Snex.destroy_env(env) == :ok
     eventually(fn -> alive(inp) == 0 end)
     assert {:error, %Error{code: :env_not_found}} = Snex.pyeval(env, "return 1")
+  end
+
+  test "disable_gc/1 can be called again after the last reference was collected", %{inp: inp} do
+    # As an environment looks that was on another node meanwhile: with a reference to no handle any more.
+    text =
+      Task.await(
+        Task.async(fn -> inp |> marked() |> Env.disable_gc() |> :erlang.term_to_binary() end),
+        :infinity
+      )
+
+    Task.await(Task.async(fn -> for _ <- 1..10, do: marked(inp) && nil end), :infinity)
+    eventually(fn -> alive(inp) == 1 end)
+    env = :erlang.binary_to_term(text)
+    assert Env.disable_gc(env) == env
+    assert Snex.pyeval(env, "return mine in marks") == {:ok, true}
+    assert Snex.destroy_env(env) == :ok
+    eventually(fn -> alive(inp) == 0 end)
+    # There is nothing to keep.
+    assert Env.disable_gc(env) == env
+    Interpreter.stop(inp)
+    assert Env.disable_gc(env) == env
   end
 
   test "destroy_env/1 is idempotent, and :ok even when the interpreter is gone", %{inp: inp} do

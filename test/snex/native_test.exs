@@ -77,11 +77,8 @@ defmodule Snex.NativeTest do
 
       for term <- foreign, is_pid(term) do
         assert_raise ArgumentError, fn -> Native.environment_destroy(term, env.id) end
+        assert_raise ArgumentError, fn -> Native.environment_keep(term, env.id) end
         assert_raise ArgumentError, fn -> Native.request_forget(term, 1, true) end
-      end
-
-      for term <- foreign, not is_pid(term) do
-        assert_raise ArgumentError, fn -> Native.environment_keep(term) end
       end
     end
 
@@ -183,7 +180,7 @@ defmodule Snex.NativeTest do
         log_read: [inp],
         print_read: [inp, none],
         struct_plain: [:no_struct],
-        environment_keep: [env.handle],
+        environment_keep: [inp, none],
         environment_proxy: [self(), 0],
         environment_destroy: [inp, none],
         request_eval: [inp, reference, eval, encoding],
@@ -311,11 +308,7 @@ defmodule Snex.NativeTest do
   end
 
   describe "a handle" do
-    test "is no other resource's, and none at all once it is gone", %{inp: inp} do
-      proxy = Native.environment_proxy(self(), 1)
-      assert_raise ArgumentError, fn -> Native.environment_keep(proxy) end
-
-      # In external format it is only a number.
+    test "in external format is only a number, and keeps nothing", %{inp: inp} do
       parent = self()
 
       {pid, monitor} =
@@ -324,8 +317,7 @@ defmodule Snex.NativeTest do
       assert_receive {:etf, etf}, 60_000
       assert_receive {:DOWN, ^monitor, :process, ^pid, :normal}, 60_000
       eventually(fn -> Interpreter.info(inp).environments == 0 end)
-      handle = :erlang.binary_to_term(etf)
-      assert_raise ArgumentError, fn -> Native.environment_keep(handle) end
+      assert is_reference(:erlang.binary_to_term(etf))
     end
 
     test "is of use to nobody, and harms nobody, after the interpreter was stopped", %{bystander: bystander} do
@@ -401,7 +393,7 @@ defmodule Snex.NativeTest do
 
   # Everything that takes the handle, or its interpreter, after that is gone.
   defp useless(inp, env) do
-    assert Native.environment_keep(env.handle) == :ok
+    assert Native.environment_keep(inp, env.id) == :ok
     assert Native.environment_destroy(inp, env.id) == :ok
     assert Native.request_forget(inp, 1, true) == :ok
     assert Native.interpreter_info(inp) == :noproc

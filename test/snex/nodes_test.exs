@@ -241,6 +241,17 @@ defmodule Snex.NodesTest do
       eventually(fn -> marks(here) == 0 end)
     end
 
+    test "can be kept again after the last reference on the node that made it was collected", %{there: there} do
+      text = elsewhere(fn -> there |> marked!() |> Env.disable_gc() |> :erlang.term_to_binary() end)
+      # Its proxy is gone, and the processes that watched it.
+      eventually(fn -> helpers(node()) == [] and helpers(node(there)) == [] end)
+      env = :erlang.binary_to_term(text)
+      assert Env.disable_gc(env) == env
+      assert Snex.pyeval(env, "return mine in marks") == {:ok, true}
+      assert Snex.destroy_env(env) == :ok
+      eventually(fn -> marks(there) == 0 end)
+    end
+
     test "is gone with its interpreter, and leaves no process behind", %{there: there, b: b} do
       env = marked!(there)
       assert [_reaper] = helpers(node())

@@ -6,19 +6,28 @@ use crate::live::{Live, Of};
 use crate::registry;
 use crate::runtime;
 use crate::sink::News;
-use rustc_hash::FxHashSet;
+use rustc_hash::FxHashMap;
 use rustler::env::OwnedEnv;
 use rustler::{Atom, LocalPid, Resource, ResourceArc};
 use snex_core::frame::Kind;
 use snex_core::handshake;
 use snex_core::worker::Worker;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
-/// Environments that Python keeps. An environment that is dropped and destroyed at once leaves it once.
+/// The number of the latest environment of this VM: no two have the same, whichever interpreters they belong to.
+static LATEST: AtomicU64 = AtomicU64::new(0);
+
+/// The number of an environment that is about to be made.
+pub fn next_id() -> u64 {
+    LATEST.fetch_add(1, Ordering::Relaxed) + 1
+}
+
+/// Environments that Python has, and whether they stay when nobody refers to them. An environment that is dropped and
+/// destroyed at once leaves it once.
 #[derive(Default)]
-pub struct Alive(Mutex<FxHashSet<u64>>);
+pub struct Alive(Mutex<FxHashMap<u64, bool>>);
 
 impl Alive {
     /// How many there are.
@@ -27,14 +36,27 @@ impl Alive {
     }
 
     fn insert(&self, id: u64) {
-        self.ids().insert(id);
+        self.ids().insert(id, false);
     }
 
+    fn keep(&self, id: u64) {
+        if let Some(kept) = self.ids().get_mut(&id) {
+            *kept = true;
+        }
+    }
+
+    /// Whether it was there.
     fn remove(&self, id: u64) -> bool {
-        self.ids().remove(&id)
+        self.ids().remove(&id).is_some()
     }
 
-    fn ids(&self) -> MutexGuard<'_, FxHashSet<u64>> {
+    /// Whether it was there, and may go.
+    fn collect(&self, id: u64) -> bool {
+        let mut ids = self.ids();
+        ids.get(&id) == Some(&false) && ids.remove(&id).is_some()
+    }
+
+    fn ids(&self) -> MutexGuard<'_, FxHashMap<u64, bool>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -42,7 +64,6 @@ impl Alive {
 /// A handle. Dropped by the garbage collector, on whichever thread it runs: nothing here blocks.
 pub struct Environment {
     id: u64,
-    collect: AtomicBool,
     drops: UnboundedSender<u64>,
     _live: Live,
 }
@@ -54,16 +75,14 @@ impl Environment {
     pub fn new(id: u64, news: &News) -> Self {
         news.alive.insert(id);
         let live = Live::new(Of::Environment);
-        Environment { id, collect: AtomicBool::new(true), drops: news.drops.clone(), _live: live }
+        Environment { id, drops: news.drops.clone(), _live: live }
     }
 }
 
 impl Drop for Environment {
     fn drop(&mut self) {
-        if self.collect.load(Ordering::Relaxed) {
-            // Fails when the interpreter is gone, and its environments with it.
-            let _ = self.drops.send(self.id);
-        }
+        // Fails when the interpreter is gone, and its environments with it.
+        let _ = self.drops.send(self.id);
     }
 }
 
@@ -95,10 +114,12 @@ fn environment_proxy(keeper: LocalPid, token: u64) -> ResourceArc<Proxy> {
     ResourceArc::new(Proxy { keeper, token, _live: Live::new(Of::Proxy) })
 }
 
-/// From now on the environment stays until it is destroyed.
+/// From now on the environment stays until it is destroyed, if it is still there.
 #[rustler::nif]
-fn environment_keep(handle: ResourceArc<Environment>) -> Atom {
-    handle.collect.store(false, Ordering::Relaxed);
+fn environment_keep(interpreter: LocalPid, id: u64) -> Atom {
+    if let Some(interpreter) = registry::find(interpreter) {
+        interpreter.worker.sink.alive.keep(id);
+    }
     atoms::ok()
 }
 
@@ -106,7 +127,9 @@ fn environment_keep(handle: ResourceArc<Environment>) -> Atom {
 /// it does not find the environment any more.
 #[rustler::nif]
 fn environment_destroy(interpreter: LocalPid, id: u64) -> Atom {
-    if let Some(interpreter) = registry::find(interpreter) {
+    if let Some(interpreter) = registry::find(interpreter)
+        && interpreter.worker.sink.alive.remove(id)
+    {
         forget(&interpreter.worker, &[id]);
     }
     atoms::ok()
@@ -118,15 +141,15 @@ pub async fn forget_dropped(worker: Weak<Worker<Held, News>>, mut dropped: Unbou
     let mut batch = Vec::with_capacity(BATCH);
     while dropped.recv_many(&mut batch, BATCH).await > 0 {
         let Some(worker) = worker.upgrade() else { return };
+        batch.retain(|id| worker.sink.alive.collect(*id));
         forget(&worker, &batch);
         batch.clear();
     }
 }
 
 fn forget(worker: &Worker<Held, News>, environments: &[u64]) {
-    let known: Vec<u64> = environments.iter().copied().filter(|id| worker.sink.alive.remove(*id)).collect();
-    if !known.is_empty()
-        && let Ok(frame) = handshake::control_frame(Kind::DropEnvs, &known)
+    if !environments.is_empty()
+        && let Ok(frame) = handshake::control_frame(Kind::DropEnvs, &environments)
     {
         // A worker that is gone has forgotten everything.
         worker.submit(frame);

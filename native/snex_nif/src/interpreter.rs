@@ -22,7 +22,7 @@ use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::Semaphore;
@@ -212,7 +212,6 @@ fn interpreter_start<'a>(env: Env<'a>, options: StartOptions<'a>) -> Term<'a> {
         watched: Watched::default(),
         alive: Alive::default(),
         open: AtomicBool::new(false),
-        environments: AtomicU64::new(0),
         drops,
         last_errors: Mutex::default(),
         unread: [Semaphore::new(1), Semaphore::new(1)],

@@ -2,7 +2,7 @@
 
 use crate::atoms;
 use crate::cancel;
-use crate::environment::Environment;
+use crate::environment::{self, Environment};
 use crate::interpreter::{self, Interpreter};
 use crate::options::CallOptions;
 use crate::outcome::Outcome;
@@ -135,7 +135,7 @@ impl<'a> Caller<'a> {
             Err(outcome) => return outcome.encode(self.env),
         };
         let sink = &interpreter.worker.sink;
-        let id = sink.environments.fetch_add(1, Ordering::Relaxed) + 1;
+        let id = environment::next_id();
         let outcome = self.submit(&interpreter, Kind::MakeEnv, |walk| {
             walk.pickle.tuple_begin(3);
             walk.pickle.int(id as i64);

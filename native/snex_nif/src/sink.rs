@@ -15,7 +15,7 @@ use snex_core::frame::{Header, Kind};
 use snex_core::handshake::Ready;
 use snex_core::worker::{Body, End, Sink, Stream};
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, PoisonError};
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::UnboundedSender;
@@ -51,8 +51,6 @@ pub struct News {
     pub alive: Alive,
     /// Whether anyone but the starter may submit requests.
     pub open: AtomicBool,
-    /// The number of the latest environment.
-    pub environments: AtomicU64,
     /// Environments to be forgotten.
     pub drops: UnboundedSender<u64>,
     /// The last that was printed to standard error from Python's own code, for the report of a crash.
