@@ -8,8 +8,8 @@ The code becomes the body of a function called `<module>`, so that `return` is t
 - the flags that give a function its own namespace are taken away, so that `locals()`, `exec` and
   `vars()` at the top level see the environment.
 
-Differences from a module: annotations of variables at the top level are not evaluated, and a
-docstring is not stored.
+What else a function does not do is in `_toplevel`. Two differences from a module remain: `return` and
+`await` are allowed, and a name that is declared `global` may be annotated as well.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from types import CodeType, FunctionType
 from typing import TYPE_CHECKING, Any
 
 from ._pypy import CO_COROUTINE, PYPY, detach
+from ._toplevel import ONLY_AST, Preface, TopLevel
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 NO_FILE = "<Snex.Code>"
 _NAME = "<module>"
 _INSIDE = "<module>.<locals>."
-_ONLY_AST = 0x400
 _CO_OPTIMIZED = 0x1
 _CO_NEWLOCALS = 0x2
 
@@ -41,22 +41,22 @@ _MAX_LINE = 1_000_000
 # Marks the constant through which a code object knows its source; see `source_of`.
 _SOURCE_MARK = "<Snex.Code source>"
 
-_FUNCTIONS = (_ast.FunctionDef, _ast.AsyncFunctionDef)
-_COMPREHENSIONS = (_ast.ListComp, _ast.SetComp, _ast.DictComp)
-
 
 class Program:
     """Compiled code, to be run in any number of environments."""
 
-    __slots__ = ("code", "is_async")
+    __slots__ = ("_preface", "code", "is_async")
 
-    def __init__(self, code: CodeType) -> None:
+    def __init__(self, code: CodeType, preface: Preface | None) -> None:
         """Wrap the code object of the function that stands for the module."""
         self.code = code
+        self._preface = preface
         self.is_async = bool(code.co_flags & CO_COROUTINE)
 
     def bind(self, env: dict[str, Any]) -> Callable[[], Any]:
-        """Return a function that runs the code in `env`; a coroutine function if `is_async`."""
+        """Return a function that runs the code in `env`, at once; a coroutine function if `is_async`."""
+        if self._preface is not None:
+            self._preface.apply(env)
         return FunctionType(self.code, env)
 
 
@@ -112,13 +112,10 @@ def _compile(source: str, file: str, line: int) -> Program:
     # Empty lines in front are the simplest way to have every position right, also in the errors of
     # the parser.
     text = "\n" * (line - 1) + source if line > 1 else source
-    module: Any = compile(text, file, "exec", _ONLY_AST, dont_inherit=True)
-    futures, body = _split_futures(module.body)
-    top = _TopLevel(file)
-    body = top.rewrite(body)
-    is_async = (
-        top.check(body) if "await" in source or "async" in source or "yield" in source else False
-    )
+    module: Any = compile(text, file, "exec", ONLY_AST, dont_inherit=True)
+    top = TopLevel(module.body, file)
+    futures, body = top.futures, top.body
+    is_async = top.is_async() if any(w in source for w in ("await", "async", "yield")) else False
     bound = _bound_names(_function(futures, body, is_async=is_async), file)
     if bound:
         body = [_at_start(_ast.Global(names=bound)), *body]
@@ -128,33 +125,12 @@ def _compile(source: str, file: str, line: int) -> Program:
     code = _as_module(_with_source(code, (_SOURCE_MARK, source, line)))
     if PYPY:
         detach(code)
-    return Program(code)
+    return Program(code, top.preface)
 
 
 def _line(source: str, index: int) -> str | None:
     lines = source.splitlines()
     return lines[index] if 0 <= index < len(lines) else None
-
-
-def _split_futures(body: list[Any]) -> tuple[list[Any], list[Any]]:
-    """Separate the `__future__` imports, which must stay first in a module."""
-    start = 1 if body and _is_docstring(body[0]) else 0
-    end = start
-    while (
-        end < len(body)
-        and isinstance(body[end], _ast.ImportFrom)
-        and body[end].module == "__future__"
-    ):
-        end += 1
-    return body[start:end], body[end:]
-
-
-def _is_docstring(node: Any) -> bool:  # noqa: ANN401 - nodes of every kind
-    return (
-        isinstance(node, _ast.Expr)
-        and isinstance(node.value, _ast.Constant)
-        and isinstance(node.value.value, str)
-    )
 
 
 def _at_start(node: Any) -> Any:  # noqa: ANN401 - nodes of every kind
@@ -211,101 +187,3 @@ def _as_module(code: CodeType) -> CodeType:
     for those of inlined comprehensions, which the compiler then hides from `locals()` by itself.
     """
     return code.replace(co_flags=code.co_flags & ~(_CO_OPTIMIZED | _CO_NEWLOCALS))
-
-
-class _TopLevel:
-    """Looks at, and adapts, what is at the top level of the code, outside of nested functions."""
-
-    def __init__(self, file: str) -> None:
-        self._file = file
-
-    def _error(self, message: str, node: Any) -> SyntaxError:  # noqa: ANN401 - nodes of every kind
-        start, end = node.col_offset + 1, node.end_col_offset + 1
-        return SyntaxError(message, (self._file, node.lineno, start, None, node.end_lineno, end))
-
-    def rewrite(self, body: list[Any]) -> list[Any]:
-        """Return the statements with those replaced that a function does not allow."""
-        result = []
-        for node in body:
-            if isinstance(node, _ast.AnnAssign) and isinstance(node.target, _ast.Name):
-                # `global` and an annotation exclude each other.
-                if node.value is None:
-                    new: Any = _ast.Pass()
-                else:
-                    new = _ast.Assign(targets=[node.target], value=node.value, type_comment=None)
-                result.append(_located(new, node))
-            elif isinstance(node, _ast.ImportFrom) and node.names[0].name == "*":
-                result.append(_star_import(node))
-            elif isinstance(node, _ast.Nonlocal):
-                msg = "nonlocal declaration not allowed at module level"
-                raise self._error(msg, node)
-            else:
-                if not isinstance(node, (*_FUNCTIONS, _ast.ClassDef)):
-                    for holder in _blocks(node):
-                        for field in ("body", "orelse", "finalbody"):
-                            block = getattr(holder, field, None)
-                            if block:
-                                setattr(holder, field, self.rewrite(block))
-                result.append(node)
-        return result
-
-    def check(self, body: list[Any]) -> bool:
-        """Return whether the top level awaits. Refuses `yield`, which a module does not allow."""
-        is_async = False
-        todo: list[Any] = list(body)
-        while todo:
-            node = todo.pop()
-            if isinstance(node, (_ast.Yield, _ast.YieldFrom)):
-                raise self._error("'yield' outside function", node)
-            if isinstance(node, (_ast.Await, _ast.AsyncFor, _ast.AsyncWith)):
-                is_async = True
-            if isinstance(node, _COMPREHENSIONS) and any(g.is_async for g in node.generators):
-                is_async = True
-            todo.extend(_same_scope(node))
-        return is_async
-
-
-def _located(new: Any, old: Any) -> Any:  # noqa: ANN401 - nodes of every kind
-    new.lineno, new.end_lineno = old.lineno, old.end_lineno
-    new.col_offset, new.end_col_offset = old.col_offset, old.end_col_offset
-    return new
-
-
-def _blocks(node: Any) -> list[Any]:  # noqa: ANN401 - nodes of every kind
-    """Return the nodes that hold the statements of a compound statement."""
-    return [node, *getattr(node, "handlers", ()), *getattr(node, "cases", ())]
-
-
-def _children(node: Any) -> Iterator[Any]:  # noqa: ANN401 - nodes of every kind
-    for field in node._fields:
-        value = getattr(node, field, None)
-        if isinstance(value, list):
-            yield from (item for item in value if isinstance(item, _ast.AST))
-        elif isinstance(value, _ast.AST):
-            yield value
-
-
-def _same_scope(node: Any) -> list[Any]:  # noqa: ANN401 - nodes of every kind
-    """Return the parts of a node that belong to the scope that the node is in."""
-    if isinstance(node, _FUNCTIONS):
-        return [*node.decorator_list, *_children(node.args), *filter(None, [node.returns])]
-    if isinstance(node, _ast.ClassDef):
-        return [*node.decorator_list, *node.bases, *node.keywords]
-    if isinstance(node, _ast.Lambda):
-        return [*node.args.defaults, *filter(None, node.args.kw_defaults)]
-    if isinstance(node, _ast.GeneratorExp):
-        return [node.generators[0].iter]
-    return list(_children(node))
-
-
-def _star_import(node: Any) -> Any:  # noqa: ANN401 - a node
-    """Return a call that does what `from module import *` does; a function may not contain that."""
-    call = f"__import__('snex._star')._star.import_star({node.module or ''!r}, {node.level})"
-    statement: Any = compile(call, NO_FILE, "exec", _ONLY_AST, dont_inherit=True)
-    todo = [statement.body[0]]
-    while todo:
-        part = todo.pop()
-        if "lineno" in part._attributes:  # noqa: SLF001 - its documented name
-            _located(part, node)
-        todo.extend(_children(part))
-    return statement.body[0]

@@ -17,7 +17,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-from . import _code, _encoder, _prints, _scalars
+from . import _code, _encoder, _prints, _scalars, _toplevel
 from ._request import Cancelled, current
 
 if TYPE_CHECKING:
@@ -192,7 +192,7 @@ def _places() -> Callable[[FrameType], bool]:
     asyncios = asyncio.__file__.removesuffix("__init__.py")
     # What user code calls as well as we do: it counts as a part of the caller.
     helpers = {m.__file__ for m in (_weakrefset, selectors, threading, weakref)}
-    pure = {_encoder.__file__, _scalars.__file__, _code.__file__}
+    pure = {_encoder.__file__, _scalars.__file__, _code.__file__, _toplevel.__file__}
     # Keeps the books of the cache.
     impure = _code.compile_code.__code__
     # Where we, or asyncio, have nothing under way but a call of the user's, which may be to C code.

@@ -51,7 +51,7 @@ def run(source: str, env: dict[str, Any] | None = None) -> Any:
         ("from os.path import *\nreturn join('a', 'b')", "a/b"),
         ("if True:\n    from os.path import *\nreturn basename('a/b')", "b"),
         ("x: int = 5\nreturn x", 5),
-        ("x = 1\nif x:\n    x: undefined\n    y: undefined = 2\nreturn x + y", 3),
+        ("x = 1\nif x:\n    x: int\n    y: int = 2\nreturn x + y", 3),
         ("class A:\n    b: int = 1\nreturn A.__annotations__", {"b": int}),
         ("match [1, 2, 3]:\n    case [a, *b]:\n        return a, b", (1, [2, 3])),
         ("x = 1\ndel x\nreturn 'x' in globals()", False),

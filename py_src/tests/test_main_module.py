@@ -226,3 +226,23 @@ def test_pydantic_resolves_annotations(vm: VM) -> None:
         "return node.next.leaf.x, f({'x': 3}), sorted(Node.model_fields)"
     )
     assert vm.run(code, 1) == (5, 3, [b"leaf", b"next"])
+
+
+@pytest.mark.parametrize("name", ["typing", "inspect"])
+def test_the_annotations_of_the_module(vm: VM, name: str) -> None:
+    ask = {"typing": "typing.get_type_hints(main)", "inspect": "inspect.get_annotations(main)"}
+    vm.make_env(1, [], {})
+    vm.run("x: int = 3", 1)
+    code = f"import {name}, __main__ as main\nreturn {ask[name]} == {{'x': int}}"
+    assert vm.run(code, 1) is True
+
+
+def test_annotations_of_a_copy_are_its_own(vm: VM) -> None:
+    vm.run("x: int = 3")
+    vm.make_env(1, [], {})
+    vm.run("y: str = ''", 1)
+    code = "import __main__\nreturn sorted(__main__.__annotations__)"
+    # From 3.14 on, a module has those of the code that ran last.
+    both = sys.version_info < (3, 14)
+    assert vm.run(code, 1) == ([b"x", b"y"] if both else [b"y"])
+    assert vm.run(code, 0) == [b"x"]
