@@ -112,7 +112,8 @@ defmodule Mix.Tasks.Compile.Cargo do
       &in_root/1
     ) ++
       for crate <- @crates,
-          path <- Path.wildcard(in_root("native/#{crate}/**/*.{rs,toml}")),
+          path <- walk(in_root("native/#{crate}")),
+          Path.extname(path) in [".rs", ".toml"],
           do: path
   end
 
@@ -256,7 +257,10 @@ defmodule Mix.Tasks.Compile.Cargo do
 
   defp copy_python(old, force?) do
     source_dir = in_root("py_src/snex")
-    sources = Path.wildcard(Path.join(source_dir, "**/{*.py,py.typed}"))
+
+    sources =
+      for path <- walk(source_dir), Path.extname(path) == ".py" or Path.basename(path) == "py.typed", do: path
+
     extension = Path.join(native_dir(), @installed["snex_etf"])
     stamp = stamp(sources, [File.read!(extension)])
 
@@ -321,6 +325,14 @@ defmodule Mix.Tasks.Compile.Cargo do
 
       {chosen, _build} ->
         Path.expand(chosen, root())
+    end
+  end
+
+  # All files below a folder; a path is never a pattern. (`Snex.Project.Files` is not there yet when this runs.)
+  defp walk(path) do
+    case File.ls(path) do
+      {:ok, names} -> names |> Enum.sort() |> Enum.flat_map(&walk(Path.join(path, &1)))
+      {:error, _not_a_folder} -> [path]
     end
   end
 

@@ -159,22 +159,25 @@ defmodule Snex.ReleaseTest do
     assert output =~ "value: 90.0"
   end
 
-  test "an environment that is not up to date is an error that says what to do", %{tmp_dir: tmp_dir} do
-    source =
-      OtherProject.create!(
-        Path.join(tmp_dir, "app"),
-        %{
-          "lib/app.ex" => app("python_preference: :only_system, " <> toml("app", []))
-        },
-        ", releases: [app: [steps: [:assemble, &Snex.Release.after_assemble/1]]]"
-      )
+  test "an escript is refused, with a sentence that says what to make instead", %{tmp_dir: tmp_dir} do
+    app = """
+    defmodule App do
+      def main(_) do
+        Process.flag(:trap_exit, true)
+        {:error, error} = Snex.Interpreter.start_link()
+        IO.puts("started: " <> Exception.message(error))
+        Snex.Interpreter.start_link(pyproject_toml: "")
+      rescue
+        error -> IO.puts("raised: " <> Exception.message(error))
+      end
+    end
+    """
 
-    env = [{"MIX_ENV", "prod"}]
-    OtherProject.mix!(source, ["compile"], env)
-    File.rm!(Path.join(source, "_build/prod/snex/projects/App.Numpy/stamp"))
-    assert {output, 1} = OtherProject.mix(source, ["release", "--no-compile"], env)
-
-    assert output =~
-             "the Python environment of App.Numpy is not up to date: run `mix compile` before the release"
+    OtherProject.create!(tmp_dir, %{"lib/app.ex" => app}, ", escript: [main_module: App]")
+    OtherProject.mix!(tmp_dir, ["escript.build"])
+    assert {output, 0} = System.cmd(Path.join(tmp_dir, "app"), [], stderr_to_stdout: true)
+    sentence = "Snex cannot run in an escript: that is a single file"
+    assert output =~ ~r/^started: .*#{sentence}.*`mix release`/m
+    assert output =~ ~r/^raised: .*#{sentence}/m
   end
 end

@@ -43,8 +43,8 @@ defmodule Snex.Interpreter do
   until something changes. The module gets `start_link/1`, `child_spec/1`, `os_pid/1`, `info/1` and `stop/3`;
   `start_link/1` and `child_spec/1` can be overridden.
 
-  What is installed lies in `_build/$MIX_ENV/snex`. Add the compiler `:snex` in `mix.exs` for `mix clean` to remove that,
-  see `Mix.Tasks.Compile.Snex`.
+  What is installed lies in `_build/$MIX_ENV/snex`. Add the compiler `:snex` in `mix.exs`: it makes the environments of
+  dependencies again when they are missing, and has `mix clean` remove all of them; see `Mix.Tasks.Compile.Snex`.
 
   ### Locks
 

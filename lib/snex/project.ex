@@ -8,6 +8,7 @@ defmodule Snex.Project do
   #     projects/<Module>/stamp  what the environment was made from; written last, so that without it,
   #                              or with another one, the environment is made anew
   #     projects/<Module>/source the file that the module is compiled from
+  #     compiling/               see `Snex.Project.Hold`
   #     projects/<Module>.lock   held while one of several `mix` works on that folder
   #
   # The root can be moved, and travels in a release: links inside of it are relative, scripts in the virtual environment
@@ -21,6 +22,7 @@ defmodule Snex.Project do
     :name,
     :module,
     :root,
+    :base,
     :source,
     :lock,
     :locked,
@@ -37,6 +39,7 @@ defmodule Snex.Project do
           name: String.t(),
           module: module(),
           root: Path.t(),
+          base: Path.t(),
           source: source(),
           lock: nil | Path.t(),
           locked: boolean(),
@@ -59,9 +62,11 @@ defmodule Snex.Project do
   @spec new(module(), source(), keyword()) :: t()
   def new(module, source, opts \\ []) do
     project = %__MODULE__{
-      name: inspect(module),
+      name: name(module),
       module: module,
       root: nil,
+      # Mix compiles each application, dependencies included, in its own folder.
+      base: File.cwd!(),
       source: source,
       lock: opts[:lock] && Path.expand(opts[:lock]),
       locked: Keyword.get(opts, :locked, false),
@@ -69,13 +74,50 @@ defmodule Snex.Project do
       python_preference: opts[:python_preference],
       groups: Enum.map(opts[:groups] || [], &to_string/1),
       extras: Enum.map(Keyword.get(opts, :extras, []), &to_string/1),
-      python_path: Keyword.get(opts, :python_path, [])
+      python_path: opts |> Keyword.get(:python_path, []) |> List.wrap() |> Enum.map(&expand/1)
     }
 
     case opts[:root] do
       nil -> place(project)
       root -> %{project | root: root}
     end
+  end
+
+  # The name of a folder, which is part of paths that must have no colon in them.
+  defp name(module) do
+    name = inspect(module)
+
+    if name =~ ~r/^[A-Z][\w.]*$/,
+      do: name,
+      else: "erlang-" <> URI.encode(Atom.to_string(module), &URI.char_unreserved?/1)
+  end
+
+  defp expand(path) when is_binary(path), do: Path.expand(path)
+  defp expand(other), do: other
+
+  @doc """
+  The same project, whose root and whose application's sources are elsewhere now.
+  """
+  @spec move(t(), Path.t(), Path.t()) :: t()
+  def move(project, root, base) do
+    rebase = fn
+      path when is_binary(path) and is_binary(project.base) ->
+        path |> Path.relative_to(project.base) |> Path.expand(base)
+
+      other ->
+        other
+    end
+
+    source = with {:path, path} <- project.source, do: {:path, rebase.(path)}
+
+    %{
+      project
+      | root: root,
+        base: base,
+        source: source,
+        lock: rebase.(project.lock),
+        python_path: Enum.map(List.wrap(project.python_path), rebase)
+    }
   end
 
   @doc """
@@ -154,14 +196,24 @@ defmodule Snex.Project do
   """
   @spec install(t()) :: :ok | {:error, String.t()}
   def install(project) do
-    if stale?(project) do
-      guard(project)
-      # Another VM may have finished the work while this one waited for the lock.
-      Lock.with_lock(dir(project) <> ".lock", "the Python environment of #{project.name}", fn ->
-        if stale?(project), do: make(project), else: :ok
-      end)
-    else
-      :ok
+    lock = dir(project) <> ".lock"
+
+    cond do
+      # What makes the environment, or removes it, holds the lock.
+      not stale?(project) and not File.exists?(lock) ->
+        :ok
+
+      String.contains?(dir(project), ":") ->
+        {:error,
+         "its folder would be #{dir(project)}, and a path with a colon in it cannot be on PATH or PYTHONPATH"}
+
+      true ->
+        guard(project)
+
+        Lock.with_lock(lock, "the Python environment of #{project.name}", fn ->
+          # Another VM may have finished the work while this one waited for the lock.
+          if stale?(project), do: make(project), else: :ok
+        end)
     end
   end
 
@@ -271,20 +323,20 @@ defmodule Snex.Project do
   @doc """
   The path of the environment's Python on this machine, now.
 
-  Looks where a release has it, then beside the folder that the module was loaded from (the build folder may have been
-  moved since), then where it was made.
+  Looks beside the folder that the module was loaded from, which is in a release, or in a build folder that may have been moved
+  since, then where the environment was made.
   """
   @spec python!(t()) :: Path.t()
   def python!(project) do
-    venvs =
-      for root <- roots(project), do: Path.join([root, "projects", project.name, ".venv"])
+    loaded = loaded_root(project)
+    venvs = for root <- Enum.uniq([loaded || project.root, project.root]), do: venv(%{project | root: root})
 
     case Enum.find(venvs, &Venv.usable?/1) do
       nil ->
         raise """
         the Python environment of #{project.name} is not there. It was looked for in:
         #{Enum.map_join(venvs, "\n", &"  #{&1}")}
-        `mix compile` makes it again.\
+        #{missing(loaded)}\
         """
 
       venv ->
@@ -293,19 +345,21 @@ defmodule Snex.Project do
     end
   end
 
-  defp roots(project) do
-    release =
-      with root when is_binary(root) <- System.get_env("RELEASE_ROOT"),
-           do: Path.join(root, "snex")
+  # <build or release>/lib/<application>/ebin/<Module>.beam; a module that was never a file has no such place.
+  defp loaded_root(project) do
+    case :code.which(project.module) do
+      [_ | _] = beam -> beam |> Os.bytes() |> Path.join("../../../../snex") |> Path.expand()
+      _ -> nil
+    end
+  end
 
-    # <build or release>/lib/<application>/ebin/<Module>.beam; a module that was never a file has no such place.
-    loaded =
-      case :code.which(project.module) do
-        [_ | _] = beam -> beam |> Os.bytes() |> Path.join("../../../../snex") |> Path.expand()
-        _ -> nil
-      end
-
-    Enum.uniq(for root <- [release, loaded, project.root], is_binary(root), do: root)
+  defp missing(loaded) do
+    if loaded != nil and File.exists?(Path.join(Path.dirname(loaded), "releases/start_erl.data")),
+      do:
+        "This is a release that was made without the step that takes Python along. In mix.exs: " <>
+          "releases: [my_app: [steps: [:assemble, &Snex.Release.after_assemble/1]]]",
+      else:
+        "`mix compile` makes it again; for a module in a dependency, when mix.exs has `compilers: Mix.compilers() ++ [:snex]`"
   end
 
   @doc """

@@ -32,7 +32,7 @@ defmodule Snex.Release do
 
   With the step `:tar` after it, the folder is part of the archive.
 
-  Raises `Mix.Error` when the environment of a module has not been made, or not from what the module says now.
+  An environment that is missing or out of date is made first. Raises `Mix.Error` when that fails.
 
       iex> release = %Mix.Release{path: System.tmp_dir!(), applications: %{}, steps: [:assemble]}
       iex> Snex.Release.after_assemble(release).steps
@@ -57,10 +57,9 @@ defmodule Snex.Release do
   end
 
   defp bundle(project, target) do
-    if Project.stale?(project) do
-      Mix.raise(
-        "the Python environment of #{inspect(project.module)} is not up to date: run `mix compile` before the release"
-      )
+    # Up to date after `mix compile`, but for that of a dependency which was removed since; see `Mix.Tasks.Compile.Snex`.
+    with {:error, message} <- Project.install(project) do
+      Mix.raise("the Python environment of #{inspect(project.module)} could not be made: #{message}")
     end
 
     case Bundle.copy(project, target) do
@@ -87,15 +86,15 @@ defmodule Snex.Release do
   defp prune_package(_release, _tags), do: :ok
 
   defp projects(release) do
-    for {_app, properties} <- release.applications,
+    for {app, properties} <- release.applications,
         not Keyword.get(properties, :otp_app?, false),
         project <- Project.Module.in_ebin(Path.join(properties[:path], "ebin")),
-        do: project
+        do: Project.Module.moved(project, app)
   end
 
   defp megabytes(folder) do
     bytes =
-      for path <- Path.wildcard(Path.join(folder, "**"), match_dot: true),
+      for path <- Project.Files.walk(folder),
           {:ok, %{type: :regular, size: size}} <- [File.lstat(path)],
           reduce: 0,
           do: (sum -> sum + size)

@@ -241,32 +241,68 @@ defmodule Snex.ProjectTest do
   end
 
   test "the folder can be moved: its Python is found, and its links are relative", context do
-    project = new(context, {:toml, @empty})
+    # As in a release: the module is in `lib`, beside the folder.
+    code = "defmodule Snex.ProjectTest.Moved, do: nil"
+    [{module, beam}] = Code.compile_string(code)
+    release = Path.join(context.tmp_dir, "release")
+    ebin = Path.join(release, "lib/app-0.1.0/ebin")
+    File.mkdir_p!(ebin)
+    File.write!(Path.join(ebin, "#{module}.beam"), beam)
+
+    project = Project.new(module, {:toml, @empty}, root: Path.join(context.tmp_dir, "snex"))
     install!(project)
 
-    for folder <- ["python/*", "projects/*/.venv/*", "projects/*/.venv/bin/*"],
-        path <- Path.wildcard(Path.join(project.root, folder), match_dot: true),
-        {:ok, target} <- [File.read_link(path)],
-        do: refute(String.starts_with?(target, project.root), "#{path} leads to #{target}")
+    for path <- Project.Files.walk(project.root), {:ok, target} <- [File.read_link(path)] do
+      refute String.starts_with?(target, project.root), "#{path} leads to #{target}"
+    end
 
-    # As in a release: the variable says where it is unpacked now.
-    moved = Path.join(context.tmp_dir, "release/snex")
-    File.mkdir_p!(Path.dirname(moved))
+    # Another release, which the variable may name when one program starts the other, has a module of that name too.
+    other = Path.join(context.tmp_dir, "other")
+    File.mkdir_p!(other)
+    File.cp_r!(project.root, Path.join(other, "snex"))
+    moved = Path.join(release, "snex")
     File.rename!(project.root, moved)
 
     code = """
-    project = Snex.Project.new(Snex.ProjectTest, {:toml, #{inspect(@empty)}}, root: #{inspect(project.root)})
+    project = Snex.Project.new(#{inspect(module)}, {:toml, #{inspect(@empty)}}, root: #{inspect(project.root)})
     IO.puts(Snex.Project.python!(project))
     """
 
-    assert {python, 0} =
-             System.cmd("elixir", ["-pa", Application.app_dir(:snex, "ebin"), "-e", code],
-               env: %{"RELEASE_ROOT" => Path.dirname(moved)}
-             )
+    python! = fn ->
+      args = ["-pa", Application.app_dir(:snex, "ebin"), "-pa", ebin, "-e", code]
+      System.cmd("elixir", args, env: %{"RELEASE_ROOT" => other}, stderr_to_stdout: true)
+    end
 
+    assert {python, 0} = python!.()
     python = String.trim(python)
-    assert String.starts_with?(python, moved)
+    assert python == Path.join(moved, "projects/#{inspect(module)}/.venv/bin/python")
     assert {prefix, 0} = System.cmd(python, ["-c", "import sys; print(sys.prefix)"])
-    assert String.trim(prefix) == Path.join([moved, "projects", "Snex.ProjectTest", ".venv"])
+    assert String.trim(prefix) == Path.join([moved, "projects", inspect(module), ".venv"])
+
+    # A release that was made without the step says so.
+    File.rm_rf!(moved)
+    assert {message, 1} = python!.()
+    assert message =~ "`mix compile` makes it again"
+    File.mkdir_p!(Path.join(release, "releases"))
+    File.write!(Path.join(release, "releases/start_erl.data"), "15.0 0.1.0")
+    assert {message, 1} = python!.()
+    assert message =~ "steps: [:assemble, &Snex.Release.after_assemble/1]"
+  end
+
+  test "a path with a colon is refused before uv runs", context do
+    project = new(context, {:toml, @empty}, root: Path.join(context.tmp_dir, "a:b"), uv: "/no/such/uv")
+    assert {:error, message} = Project.install(project)
+    assert message =~ ~r"/a:b/projects/.*a path with a colon in it cannot be on PATH or PYTHONPATH"
+  end
+
+  test "names of folders have no character that a path cannot have" do
+    for {module, name} <- [
+          {Snex.ProjectTest, "Snex.ProjectTest"},
+          {:"my-py", "erlang-my-py"},
+          {:numpy, "erlang-numpy"},
+          {:"a:b/c", "erlang-a%3Ab%2Fc"},
+          {:"Elixir.x-y", "erlang-Elixir.x-y"}
+        ],
+        do: assert(Project.new(module, {:toml, @empty}).name == name)
   end
 end

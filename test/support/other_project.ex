@@ -55,16 +55,30 @@ defmodule Snex.OtherProject do
   As `mix!/3`, with the exit status, whatever it is.
   """
   def mix(folder, args, env \\ []) do
-    env =
-      [
-        {"MIX_ENV", nil},
-        {"ERL_LIBS", nil},
-        {"MIX_BUILD_PATH", nil},
-        {"CI", nil},
-        {"SNEX_LOCKED", nil},
-        {"CARGO_TARGET_DIR", target_dir()}
-      ] ++ env
+    System.cmd("mix", args, cd: folder, env: variables(env), stderr_to_stdout: true)
+  end
 
-    System.cmd("mix", args, cd: folder, env: env, stderr_to_stdout: true)
+  @doc """
+  Starts `mix` in the project, as a port that sends the lines that it says, and its exit status.
+  """
+  def start(folder, args, env \\ []) do
+    env =
+      for {name, value} <- variables(env),
+          do: {to_charlist(name), if(value, do: to_charlist(value), else: false)}
+
+    Port.open({:spawn_executable, System.find_executable("mix")}, [
+      :binary,
+      :exit_status,
+      :stderr_to_stdout,
+      line: 100_000,
+      args: args,
+      cd: folder,
+      env: env
+    ])
+  end
+
+  defp variables(env) do
+    unset = for name <- ~w(MIX_ENV ERL_LIBS MIX_BUILD_PATH CI SNEX_LOCKED), do: {name, nil}
+    unset ++ [{"CARGO_TARGET_DIR", target_dir()} | env]
   end
 end

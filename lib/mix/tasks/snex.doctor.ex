@@ -71,12 +71,7 @@ defmodule Mix.Tasks.Snex.Doctor do
     end
   end
 
-  defp projects,
-    do:
-      Enum.flat_map(
-        Mix.Project.build_path() |> Path.join("lib/*/ebin") |> Path.wildcard(),
-        &Project.Module.in_ebin/1
-      )
+  defp projects, do: Project.Module.in_project()
 
   defp project(project) do
     stale =

@@ -133,10 +133,11 @@ defmodule Snex.Interpreter.Definition do
     {source, opts} = source!(opts, env)
     Project.Check.check!(source, env)
     project = Project.new(env.module, source, opts)
+    Project.Tidy.hold(project)
 
     case Project.install(project) do
       :ok ->
-        Project.Tidy.expect(project, env.file)
+        Project.Tidy.note(project, env.file)
         {project, defaults}
 
       {:error, message} ->

@@ -53,7 +53,8 @@ defmodule Snex.Interpreter.Launch do
   end
 
   defp native_options(owner, options, calls, output) do
-    with {:ok, python} <- find_python(options.python),
+    with :ok <- installation(),
+         {:ok, python} <- find_python(options.python),
          {:ok, python_path} <- python_path(options.python_path),
          {:ok, env} <- environment(options.environment, python, python_path),
          :ok <- folder(options.cd),
@@ -165,6 +166,25 @@ defmodule Snex.Interpreter.Launch do
     # An empty variable counts as none. An empty entry would be the working directory.
     others = if others in [nil, ""], do: [], else: [others]
     Enum.join([Os.app_dir(:snex, "priv/python") | folders] ++ others, ":")
+  end
+
+  # Checked once for all: the folder of the package itself.
+  defp installation do
+    folder = Os.app_dir(:snex, "priv/python")
+
+    cond do
+      File.dir?(folder) and not String.contains?(folder, ":") ->
+        :ok
+
+      File.dir?(folder) ->
+        failed("#{folder} has a colon in its path, which PYTHONPATH cannot hold: move the project or release")
+
+      Native.in_escript?() ->
+        failed(Native.escript())
+
+      true ->
+        failed("there is no folder #{folder}: `mix deps.compile snex --force` makes it")
+    end
   end
 
   defp python_path(folders) do

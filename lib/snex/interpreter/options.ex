@@ -331,8 +331,16 @@ defmodule Snex.Interpreter.Options do
     folders = List.wrap(option)
 
     case Enum.reject(folders, &folder?/1) do
-      [] -> {:ok, Enum.map(folders, &expand/1)}
+      [] -> folders |> Enum.map(&expand/1) |> without_colon()
       [wrong | _] -> Options.refuse(wrong, "a folder, {application, folder}, or a list of these")
+    end
+  end
+
+  # PYTHONPATH has colons between folders, and no way to write one in a folder's name.
+  defp without_colon(folders) do
+    case Enum.find(folders, &String.contains?(&1, ":")) do
+      nil -> {:ok, folders}
+      folder -> Options.refuse(folder, "a path without a colon, which separates folders in PYTHONPATH")
     end
   end
 

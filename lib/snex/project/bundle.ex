@@ -9,7 +9,7 @@ defmodule Snex.Project.Bundle do
   @moduledoc false
 
   alias Snex.Project
-  alias Snex.Project.Venv
+  alias Snex.Project.{Files, Venv}
 
   # Of the environment: what people in a shell need, and what only uv reads.
   @left_out_of_venv ~w(lib64 .gitignore .lock CACHEDIR.TAG)
@@ -81,7 +81,7 @@ defmodule Snex.Project.Bundle do
   """
   @spec prune_bytecode(Path.t(), String.t()) :: :ok
   def prune_bytecode(folder, tag) do
-    for cache <- Path.wildcard(Path.join(folder, "**/__pycache__"), match_dot: true) do
+    for cache <- Files.walk(folder), Path.basename(cache) == "__pycache__" do
       for name <- File.ls!(cache),
           not String.contains?(name, ".#{tag}."),
           do: File.rm!(Path.join(cache, name))

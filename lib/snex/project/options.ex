@@ -60,7 +60,7 @@ defmodule Snex.Project.Options do
         python_path: [
           type: :any,
           spec: quote(do: Interpreter.python_path() | [Interpreter.python_path()]),
-          doc: "see `start_link/1`"
+          doc: "see `start_link/1`; a relative folder is relative to the Mix project"
         ]
       ]
   end

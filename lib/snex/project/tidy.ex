@@ -1,27 +1,25 @@
 defmodule Snex.Project.Tidy do
   # Removes the projects of modules that are gone.
   #
-  # A compiled module vouches for its project. Modules in scripts, tests and notebooks are never compiled to a file: each
-  # project says what source it was made for, and a source that Mix does not compile vouches as long as it exists.
-  #
-  # This looks at what a compilation has left behind, so it may run only after one: before, a module whose project was
-  # made just now is not there yet. Mix sees to it that only one at a time compiles into a build folder.
+  # A compiled module vouches for its project, in whatever application of the build it is. One that is being compiled is held
+  # (`Snex.Project.Hold`). Modules in scripts, tests and notebooks are never compiled to a file: each project says what source
+  # it was made for, and a source that Mix does not compile vouches as long as it exists.
   @moduledoc false
 
   alias Snex.Project
-  alias Snex.Project.Lock
+  alias Snex.Project.{Files, Hold, Lock}
 
   @doc """
-  Notes the file that the project's module is in, and has `run/0` called when Mix has compiled all modules.
+  Begins to compile the module of a project: from here on its environment is kept, until `run/0` after the compilation.
   """
-  @spec expect(Project.t(), Path.t()) :: :ok
-  def expect(project, file) do
-    note = Path.join(Project.dir(project), "source")
-    if File.read(note) != {:ok, file}, do: File.write!(note, file)
-
+  @spec hold(Project.t()) :: :ok
+  def hold(project) do
     if project.root == Project.build_root() do
+      Hold.take(project.root, project.name)
+
       Mix.Task.Compiler.after_compiler(:elixir, fn {status, _} = result ->
-        if status != :error, do: run()
+        # All modules of this compilation are on disk now. The hook runs for each of them: the first does the work.
+        if status != :error and Hold.release(project.root), do: run()
         result
       end)
     end
@@ -30,33 +28,42 @@ defmodule Snex.Project.Tidy do
   end
 
   @doc """
+  Notes the file that the project's module is in.
+  """
+  @spec note(Project.t(), Path.t()) :: :ok
+  def note(project, file) do
+    note = note_path(Project.dir(project))
+    if File.read(note) == {:ok, file}, do: :ok, else: File.write!(note, file)
+  end
+
+  @doc """
   Removes what belongs to no module any more from the build folder of the current Mix project.
   """
   @spec run() :: :ok
   def run do
-    root = Project.build_root()
+    projects = Path.join(Project.build_root(), "projects")
+    noted = for name <- Files.names(projects), File.exists?(note_path(Path.join(projects, name))), do: name
+    known = if noted == [], do: [], else: Enum.map(Project.Module.in_build(), & &1.name)
 
-    for note <- Path.wildcard(Path.join(root, "projects/*/source")),
-        folder = Path.dirname(note),
-        gone?(folder) do
-      Lock.with_lock(folder <> ".lock", "the Python environment in #{folder}", fn -> File.rm_rf!(folder) end)
+    for name <- noted -- known, folder = Path.join(projects, name), gone?(folder) do
+      Lock.with_lock(folder <> ".lock", "the Python environment in #{folder}", fn ->
+        # Who begins to compile it meanwhile holds it first, and then waits for the lock.
+        if gone?(folder), do: File.rm_rf!(folder)
+      end)
     end
 
     :ok
   end
 
   defp gone?(folder) do
-    source = File.read!(Path.join(folder, "source"))
-    compiled? = Enum.any?(beams(Path.basename(folder)), &(Project.Module.in_beam(&1) != nil))
-    # What was typed into a shell has no file, and may be in use there.
-    file? = Path.type(source) == :absolute
-    file? and not compiled? and (Path.extname(source) == ".ex" or not File.exists?(source))
+    with false <- MapSet.member?(Hold.held(Project.build_root()), Path.basename(folder)),
+         {:ok, source} <- File.read(note_path(folder)) do
+      # What was typed into a shell has no file, and may be in use there.
+      Path.type(source) == :absolute and (Path.extname(source) == ".ex" or not File.exists?(source))
+    else
+      _ -> false
+    end
   end
 
-  # Of all applications that are built here.
-  defp beams(name) do
-    # As `inspect/1` writes modules: without the prefix of Elixir's, with a colon for others.
-    file = if String.starts_with?(name, ":"), do: String.trim_leading(name, ":"), else: "Elixir." <> name
-    Path.wildcard(Path.join([Mix.Project.build_path(), "lib/*/ebin", file <> ".beam"]))
-  end
+  defp note_path(folder), do: Path.join(folder, "source")
 end

@@ -135,6 +135,12 @@ defmodule Snex.Interpreter.RunTimeTest do
       assert {:error, %Error{reason: reason}} = Interpreter.start_link(python_path: missing)
       assert reason == "no folder at #{inspect(missing)}, which is in :python_path"
 
+      assert_raise ArgumentError,
+                   ~r"option :python_path cannot be \"/a:b\": expected a path without a colon",
+                   fn ->
+                     Interpreter.start_link(python_path: ["/tmp", "/a:b"])
+                   end
+
       assert_raise ArgumentError, ~r/option :python_path cannot be .*: expected a folder/, fn ->
         Interpreter.start_link(python_path: 7)
       end
