@@ -11,6 +11,13 @@ defmodule Snex.Arguments do
   @spec code(term()) :: {:ok, Code.t()} | {:error, String.t()}
   def code(nil), do: {:ok, %Code{src: ""}}
   def code(source) when is_binary(source), do: {:ok, %Code{src: source}}
+
+  def code(%Code{file: file, line: line})
+      when not ((is_binary(file) or file == nil) and ((is_integer(line) and line >= 0) or line == nil)) do
+    {:error,
+     "expected the :file of a Snex.Code to be a string, and its :line to be a number, got: #{show({file, line})}"}
+  end
+
   def code(%Code{src: source} = code) when is_binary(source), do: {:ok, code}
 
   def code(%Code{src: source} = code) do

@@ -5,16 +5,47 @@ defmodule Snex.Code do
   Tracebacks of code given as a string name the file `<Snex.Code>`. With this struct, most easily made by the sigils of
   `Snex.Sigils`, they name the file and line of the Elixir source.
 
-  `:src` may be iodata. `:line` is the line in `:file` of the first line of `:src`.
+  `:src` may be iodata. `:line` is the line in `:file` of the first line of `:src`. Code without a location has the file
+  `<Snex.Code>` and the line 0; `nil` means the same.
 
       iex> %Snex.Code{src: ["return ", "6 * 7"], file: "answer.py", line: 1}
       %Snex.Code{src: ["return ", "6 * 7"], file: "answer.py", line: 1}
   """
 
-  @type t() :: %__MODULE__{src: iodata(), file: String.t() | nil, line: pos_integer()}
+  alias Snex.Arguments
+
+  @no_file "<Snex.Code>"
+
+  @type t() :: %__MODULE__{
+          src: iodata(),
+          file: String.t() | nil,
+          line: non_neg_integer() | nil
+        }
 
   @enforce_keys [:src]
-  defstruct [:src, file: nil, line: 1]
+  defstruct [:src, file: @no_file, line: 0]
+
+  @doc """
+  Returns the struct for code given as a string, or as a struct, whose `:src` becomes a string. `nil` is code that does
+  nothing.
+
+  Raises `ArgumentError` for anything else.
+
+      iex> Snex.Code.wrap("return 6 * 7")
+      %Snex.Code{src: "return 6 * 7", file: "<Snex.Code>", line: 0}
+  """
+  @spec wrap(String.t() | t() | nil) :: t()
+  def wrap(code) do
+    case Arguments.code(code) do
+      {:ok, code} -> code
+      {:error, message} -> raise ArgumentError, message
+    end
+  end
+
+  @doc false
+  # The file and line that Python gets: no file for code without a location.
+  @spec location(t()) :: {String.t() | nil, non_neg_integer()}
+  def location(%__MODULE__{file: file, line: line}), do: {if(file != @no_file, do: file), line || 0}
 
   defimpl String.Chars do
     def to_string(code), do: IO.iodata_to_binary(code.src)

@@ -12,11 +12,13 @@ defmodule Snex.Eval do
   """
   @spec request(non_neg_integer() | nil, Code.t(), map()) :: map()
   def request(env_id, %Code{} = code, vars) do
+    {file, line} = Code.location(code)
+
     %{
       environment: env_id,
       source: code.src,
-      file: code.file,
-      line: code.line,
+      file: file,
+      line: line,
       vars: vars
     }
   end

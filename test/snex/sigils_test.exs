@@ -29,6 +29,37 @@ defmodule Snex.SigilsTest do
     {file, String.to_integer(line)}
   end
 
+  test "code without a location is in <Snex.Code>, from line 1 on, as a string is", %{inp: inp} do
+    src = "raise RuntimeError('here')"
+    assert %Snex.Code{src: src} == %Snex.Code{src: src, file: "<Snex.Code>", line: 0}
+
+    for code <- [
+          src,
+          Snex.Code.wrap(src),
+          %Snex.Code{src: src},
+          %Snex.Code{src: [src], file: nil, line: nil},
+          %Snex.Code{src: src, line: 1}
+        ] do
+      assert place(inp, code) == {"<Snex.Code>", 1}
+      assert traceback(inp, code) =~ src
+    end
+
+    assert place(inp, %Snex.Code{src: src, file: "here.py"}) == {"here.py", 1}
+    assert Snex.pyeval(inp, Snex.Code.wrap(nil)) == {:ok, nil}
+    code = %Snex.Code{src: src, file: "here.py", line: 7}
+    assert Snex.Code.wrap(code) == code
+
+    assert_raise ArgumentError, ~r/expected code as a string or a Snex.Code, got: 1/, fn ->
+      Snex.Code.wrap(1)
+    end
+
+    for wrong <- [%{code | file: :here}, %{code | line: -1}, %{code | line: "1"}] do
+      assert_raise ArgumentError, ~r/expected the :file of a Snex.Code to be a string/, fn ->
+        Snex.pyeval(inp, wrong)
+      end
+    end
+  end
+
   describe "a traceback has the exact file and line of" do
     test "one-liners", %{inp: inp} do
       line = __ENV__.line
