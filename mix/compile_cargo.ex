@@ -11,7 +11,8 @@ defmodule Mix.Tasks.Compile.Cargo do
 
   Cargo runs only when a Rust source changed since the last successful build, the copy is renewed only when a Python
   source changed. Cargo's target folder lies beside the folders of the environments (`_build/snex_native`), so that
-  `dev`, `test` and `prod` share one; `CARGO_TARGET_DIR` moves it elsewhere.
+  `dev`, `test` and `prod` share one. All scripts and notebooks that use `Mix.install` share one as well (`snex_native` among
+  Mix's installs), so that only the first of them takes minutes. `CARGO_TARGET_DIR` moves it elsewhere.
 
   With `SNEX_PREBUILT`, the path of an archive that `mix snex.prebuild` made, the native code is taken from there.
 
@@ -62,8 +63,8 @@ defmodule Mix.Tasks.Compile.Cargo do
     File.rm_rf!(native_dir())
     File.rm_rf!(python_dir())
     File.rm_rf!(manifest())
-    # A target folder that the user chose may hold other projects too.
-    if System.get_env("CARGO_TARGET_DIR") in [nil, ""], do: File.rm_rf!(target_dir())
+    # A target folder that the user chose, or that all scripts share, holds what others need.
+    if System.get_env("CARGO_TARGET_DIR") in [nil, ""] and not installed?(), do: File.rm_rf!(target_dir())
     :ok
   end
 
@@ -317,7 +318,8 @@ defmodule Mix.Tasks.Compile.Cargo do
     case {System.get_env("CARGO_TARGET_DIR"), System.get_env("MIX_BUILD_PATH")} do
       {unset, build} when unset in [nil, ""] and build in [nil, ""] ->
         # Beside the folder of the environment.
-        Path.join(Path.dirname(build_path), "snex_native")
+        parent = if installed?(), do: installs_dir(), else: Path.dirname(build_path)
+        Path.join(parent, "snex_native")
 
       # MIX_BUILD_PATH names the one folder to write to; what lies beside it is none of ours.
       {unset, _build} when unset in [nil, ""] ->
@@ -334,6 +336,13 @@ defmodule Mix.Tasks.Compile.Cargo do
       {:ok, names} -> names |> Enum.sort() |> Enum.flat_map(&walk(Path.join(path, &1)))
       {:error, _not_a_folder} -> [path]
     end
+  end
+
+  # Whether this is built by `Mix.install`, in a folder that belongs to one list of dependencies.
+  defp installed?, do: String.starts_with?(Mix.Project.build_path(), installs_dir() <> "/")
+
+  defp installs_dir do
+    System.get_env("MIX_INSTALL_DIR") || Path.join(:filename.basedir(:user_cache, "mix"), "installs")
   end
 
   defp root, do: Path.dirname(Mix.Project.project_file())

@@ -75,5 +75,11 @@ defmodule Snex.ReadmeTest do
     project = beside_checkout("scripts")
     File.write!(Path.join(project, "script.exs"), script <> "\nIO.puts(\"it worked\")\n")
     assert run!("elixir", ["script.exs"], project) =~ "it worked"
+
+    # A second time, also where Mix cannot install Hex.
+    again = String.replace(script, "}])", "}], force: true)")
+    assert again =~ "force: true"
+    File.write!(Path.join(project, "script.exs"), again <> "\nIO.puts(\"it worked\")\n")
+    assert run!("elixir", ["script.exs"], project) =~ "it worked"
   end
 end
