@@ -45,9 +45,15 @@ def load(body: Body, sinks: Sequence[Sink]) -> object:
 
 def unpickle(body: Body, sinks: Sequence[Sink]) -> object:
     """Do the work of `load`. The one part of it in which a signal may raise an exception."""
-    if not sinks:
-        return pickle.loads(body)  # noqa: S301 - from the VM, which could run any code anyway
-    return pickle.loads(body, buffers=[sink.finish() for sink in sinks])  # noqa: S301 - as above
+    try:
+        if not sinks:
+            return pickle.loads(body)  # noqa: S301 - from the VM, which could run any code anyway
+        return pickle.loads(body, buffers=[sink.finish() for sink in sinks])  # noqa: S301 - as above
+    except UnicodeDecodeError as error:
+        from ._where import not_text
+
+        not_text(error, body, len(sinks))
+        raise
 
 
 def check_table(entries: Sequence[tuple[int, int]], room: int) -> int:

@@ -51,6 +51,22 @@ def _name(name: Name) -> object:
     raise TypeError(msg)
 
 
+class _Fields(tuple[object, ...]):
+    """What a request carries; its fields have names, for messages about what is in them."""
+
+    __slots__ = ()
+
+
+class _Message(_Fields):
+    __slots__ = ()
+    _fields = ("to", "data")
+
+
+class _Call(_Fields):
+    __slots__ = ()
+    _fields = ("node", "module", "function", "args", "result_encoding_opts")
+
+
 def _request(
     m: Name,
     f: Name,
@@ -66,7 +82,7 @@ def _request(
         from ._options import wire_opts
 
         opts = wire_opts(result_encoding_opts)
-    return (None if node is None else _name(node), _name(m), _name(f), list(args), opts)
+    return _Call((None if node is None else _name(node), _name(m), _name(f), list(args), opts))
 
 
 async def send(to: object, data: object) -> None:
@@ -87,7 +103,7 @@ async def send(to: object, data: object) -> None:
     Example:
         `await snex.send(pid, {"progress": 0.5})`
     """
-    await _client().request(_frame.SEND, (to, data))
+    await _client().request(_frame.SEND, _Message((to, data)))
 
 
 async def cast(m: Name, f: Name, args: Iterable[object], *, node: Name | None = None) -> None:
@@ -147,7 +163,7 @@ def send_sync(to: object, data: object) -> None:
         RuntimeError: also on the thread of the interpreter's own event loop, which would wait for
             itself.
     """
-    _client().request_sync("send_sync", _frame.SEND, (to, data))
+    _client().request_sync("send_sync", _frame.SEND, _Message((to, data)))
 
 
 def call_sync(

@@ -83,8 +83,9 @@ def _converted(value: object) -> object:
     if isinstance(value, (KeysView, ValuesView, ItemsView)):
         return list(value)
     if Settings.custom_encoder is None:
-        msg = f"Cannot serialize object of {type(value)}"
-        raise TypeError(msg)
+        from ._where import unknown
+
+        raise TypeError(unknown(value))
     return _Custom(Settings.custom_encoder(value))
 
 
@@ -118,7 +119,13 @@ def _checked_keys(keys: tuple[object, ...], what: str) -> list[Raw]:
     seen: set[bytes] = set()
     raw = []
     for key in keys:
-        piece = b"".join(_encode(key, b""))
+        try:
+            piece = b"".join(_encode(key, b""))
+        except Exception as error:
+            from ._where import key as explain_key
+
+            explain_key(error, key, "key" if what == "dict" else "member")
+            raise
         if piece in seen:
             msg = f"two keys of a {what} become the same term: {key!r} and another"
             raise ValueError(msg)
@@ -127,10 +134,19 @@ def _checked_keys(keys: tuple[object, ...], what: str) -> list[Raw]:
     return raw
 
 
+def _explain(error: Exception, chain: list[object], *culprits: object) -> None:
+    from ._where import explain
+
+    explain(error, chain, *culprits)
+
+
 def _find_cycle(path: list[tuple[Iterator[object], object, bytes]], obj: object) -> None:
-    if len({id(entry[1]) for entry in path} | {id(obj)}) <= len(path):
-        msg = f"Cannot serialize a {type(obj).__name__} that contains itself"
-        raise ValueError(msg)
+    seen: set[int] = set()
+    for container in (*(entry[1] for entry in path), obj):
+        if id(container) in seen:
+            msg = f"Cannot serialize a {type(container).__name__} that contains itself"
+            raise ValueError(msg)
+        seen.add(id(container))
     if len(path) > _MAX_DEPTH:
         msg = f"Cannot serialize a value nested deeper than {_MAX_DEPTH} levels"
         raise ValueError(msg)
@@ -145,7 +161,8 @@ def encode_pure(obj: object) -> list[bytes | memoryview]:
     Raises:
         TypeError: for an object that neither Snex nor the custom encoder knows.
         ValueError: for a value that contains itself, that is too large for the format, or has two
-            keys that become the same term; `UnicodeEncodeError` for a lone surrogate.
+            keys that become the same term; `UnicodeEncodeError` for a lone surrogate. They say
+            where in the value.
 
     >>> encode_pure([1, "a", None])
     [b'\x83l\x00\x00\x00\x03a\x01m\x00\x00\x00\x01aw\x03nilj']
@@ -165,75 +182,85 @@ def _encode(obj: object, start: bytes) -> list[bytes | memoryview]:  # noqa: PLR
     items: Iterator[object] = iter((obj,))
     end = b""
     parent: object = None
-    while True:
-        for value in items:
-            leaf = leaves.get(type(value))
-            if leaf is not None:
-                push(leaf(value))
-                continue
-            kind = type(value)
-            original = value
-            if kind not in _CONTAINERS:
-                value = _converted(value)  # noqa: PLW2901 - the same value in another shape
-                kind = type(value)
-                leaf = leaves.get(kind)
+    value: object = obj
+    original: object = obj
+    try:
+        while True:
+            for value in items:
+                leaf = leaves.get(type(value))
                 if leaf is not None:
                     push(leaf(value))
                     continue
-            after = b""
-            inner: Iterator[object]
-            if kind is list or kind is tuple:
-                # A snapshot: another thread may change the list, and its length is written first.
-                elements: tuple[object, ...] = tuple(value)  # type: ignore[arg-type]
-                count = len(elements)
-                if kind is list:
-                    if not count:
-                        push(NIL)
+                kind = type(value)
+                original = value
+                if kind not in _CONTAINERS:
+                    value = _converted(value)  # noqa: PLW2901 - the same value in another shape
+                    kind = type(value)
+                    leaf = leaves.get(kind)
+                    if leaf is not None:
+                        push(leaf(value))
                         continue
-                    push(header(108, count, "a list of {} items"))
-                    after = NIL
-                elif count < 256:  # noqa: PLR2004 - one byte
-                    push(b"h" + bytes((count,)))
+                after = b""
+                inner: Iterator[object]
+                if kind is list or kind is tuple:
+                    # A snapshot: another thread may change the list, and its length is written first.
+                    elements: tuple[object, ...] = tuple(value)  # type: ignore[arg-type]
+                    count = len(elements)
+                    if kind is list:
+                        if not count:
+                            push(NIL)
+                            continue
+                        push(header(108, count, "a list of {} items"))
+                        after = NIL
+                    elif count < 256:  # noqa: PLR2004 - one byte
+                        push(b"h" + bytes((count,)))
+                    else:
+                        push(header(105, count, "a tuple of {} items"))
+                    if count >= BULK:
+                        pieces = bulk(elements)
+                        if pieces is not None:
+                            out.extend(pieces)
+                            push(after)
+                            continue
+                    inner = iter(elements)
+                elif kind is dict:
+                    pairs = tuple(value.items())  # type: ignore[attr-defined]
+                    push(header(116, len(pairs), "a map of {} pairs"))
+                    keys = tuple(key for key, _ in pairs)
+                    if _needs_key_check(set(map(type, keys))):
+                        raw = _checked_keys(keys, "dict")
+                        inner = chain.from_iterable(
+                            zip(raw, (item for _, item in pairs), strict=True)
+                        )
+                    else:
+                        inner = chain.from_iterable(pairs)
+                elif kind is set or kind is frozenset:
+                    members: tuple[object, ...] = tuple(value)  # type: ignore[arg-type]
+                    push(Settings.set_head + header(116, len(members), "a set of {} members"))
+                    if _needs_key_check(set(map(type, members))):
+                        members = tuple(_checked_keys(members, "set"))
+                    inner = chain.from_iterable(zip(members, repeat(Raw(Settings.set_member))))
                 else:
-                    push(header(105, count, "a tuple of {} items"))
-                if count >= BULK:
-                    pieces = bulk(elements)
-                    if pieces is not None:
-                        out.extend(pieces)
-                        push(after)
-                        continue
-                inner = iter(elements)
-            elif kind is dict:
-                pairs = tuple(value.items())  # type: ignore[attr-defined]
-                push(header(116, len(pairs), "a map of {} pairs"))
-                keys = tuple(key for key, _ in pairs)
-                if _needs_key_check(set(map(type, keys))):
-                    raw = _checked_keys(keys, "dict")
-                    inner = chain.from_iterable(zip(raw, (item for _, item in pairs), strict=True))
-                else:
-                    inner = chain.from_iterable(pairs)
-            elif kind is set or kind is frozenset:
-                members: tuple[object, ...] = tuple(value)  # type: ignore[arg-type]
-                push(Settings.set_head + header(116, len(members), "a set of {} members"))
-                if _needs_key_check(set(map(type, members))):
-                    members = tuple(_checked_keys(members, "set"))
-                inner = chain.from_iterable(zip(members, repeat(Raw(Settings.set_member))))
-            else:
-                inner = iter((value.result,))  # type: ignore[attr-defined]
-            path.append((items, parent, end))
-            items, parent, end = inner, original, after
-            if len(path) >= look:
-                look *= 2
-                _find_cycle(path, parent)
-            break
-        else:
-            if not path:
+                    inner = iter((value.result,))  # type: ignore[attr-defined]
+                path.append((items, parent, end))
+                items, parent, end = inner, original, after
+                if len(path) >= look:
+                    look *= 2
+                    _find_cycle(path, parent)
                 break
-            if end:
-                push(end)
-            items, parent, end = path.pop()
-            if look > _FIRST_LOOK and len(path) * 4 < look:
-                look //= 2
+            else:
+                if not path:
+                    break
+                if end:
+                    push(end)
+                items, parent, end = path.pop()
+                if look > _FIRST_LOOK and len(path) * 4 < look:
+                    look //= 2
+    except Exception as error:
+        # A key that is encoded apart is explained by its container.
+        if start:
+            _explain(error, [*(entry[1] for entry in path[1:]), parent], value, original)
+        raise
     return _parts(out)
 
 
@@ -281,6 +308,7 @@ def _native_encoder() -> Callable[[object], list[bytes | memoryview]] | None:
             "convert": _converted,
             "leaf": buffer,
             "pure": encode_pure,
+            "explain": _explain,
         }
     )
     return _etf.encode

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import NoReturn
+
 _LONGEST_ATOM = 255
 
 
@@ -127,6 +132,13 @@ class Term(bytes):
     def __str__(self) -> str:
         """Like `repr`: the bytes are nobody's business."""
         return repr(self)
+
+    def __call__(self, *_args: object, **_kwargs: object) -> NoReturn:
+        """Say how an Elixir function is called."""
+        msg = "'snex.Term' object is not callable"
+        if _NOUNS.get(self[1]) == "function":
+            msg += '; write: await snex.call("erlang", "apply", [function, [argument, ...]])'
+        raise TypeError(msg)
 
     def __getnewargs__(self) -> tuple[bytes]:
         """Pickle and copy through the constructor."""

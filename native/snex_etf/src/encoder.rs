@@ -6,6 +6,7 @@
 use crate::access::{dict_next, list_item, snapshot, tuple_item};
 use crate::kinds::{Helpers, Keys, Kind};
 use crate::output::Output;
+use pyo3::exceptions::PyException;
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -225,7 +226,7 @@ impl<'py, 'h> Encoder<'py, 'h> {
         if kind != Kind::Other {
             return self.begin(value.clone(), value, kind);
         }
-        let known = self.helpers.convert(value)?;
+        let known = self.helpers.convert(value).map_err(|error| self.explained(error, value))?;
         match self.helpers.kind(&known) {
             Kind::Other => Err(Stop::Unusual),
             kind => {
@@ -235,6 +236,17 @@ impl<'py, 'h> Encoder<'py, 'h> {
                 self.begin(known, value, kind)
             }
         }
+    }
+
+    /// With the place of the value that code of the user's does not know.
+    fn explained(&self, error: PyErr, value: &Bound<'py, PyAny>) -> Stop {
+        if self.nested > 0 && error.is_instance_of::<PyException>(self.py) {
+            // Of a key: the pure encoder says of which container.
+            return Stop::Unusual;
+        }
+        let chain = self.path.iter().map(|frame| frame.original.clone()).collect();
+        self.helpers.explain(&error, chain, value);
+        Stop::Error(error)
     }
 
     /// Begins a container.

@@ -1,5 +1,6 @@
 //! What an object is, from its type alone: no code of the object's class runs.
 
+use pyo3::exceptions::PyException;
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -23,6 +24,8 @@ pub struct Helpers {
     leaf: Py<PyAny>,
     /// The pure encoder.
     pub pure: Py<PyAny>,
+    /// Adds to an error where the value is.
+    explain: Py<PyAny>,
 }
 
 /// Kinds of objects, as the encoder tells them apart.
@@ -151,6 +154,15 @@ impl Helpers {
     /// Makes something known of a value that is not: a view becomes a list, others what the custom encoder says.
     pub fn convert<'py>(&self, value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         self.convert.bind(value.py()).call1((value,))
+    }
+
+    /// Adds to an error where in the containers of `chain`, outermost first, `value` is.
+    pub fn explain<'py>(&self, error: &PyErr, chain: Vec<Bound<'py, PyAny>>, value: &Bound<'py, PyAny>) {
+        let py = value.py();
+        // What ends the code (an interrupt) is not about the value; and without a place the message is as good.
+        if error.is_instance_of::<PyException>(py) {
+            let _ = self.explain.bind(py).call1((error.value(py), chain, value));
+        }
     }
 
     /// Encodes a bytearray or memoryview: bytes, or a list of parts.

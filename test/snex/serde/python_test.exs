@@ -56,16 +56,59 @@ defmodule Snex.Serde.PythonTest do
   } do
     for {code, class} <- [
           {"return object()", "object"},
-          {"return [1, {'k': object()}]", "object"},
           {"return 1j", "complex"},
           {"import decimal; return decimal.Decimal(1)", "decimal.Decimal"}
         ] do
       assert {:error, %Error{code: :python_runtime_error} = error} = Snex.pyeval(inp, code)
       assert error.exception.type == "TypeError"
-      assert error.reason == "Cannot serialize object of <class '#{class}'>"
+
+      assert error.reason ==
+               "Cannot serialize object of <class '#{class}'>; convert it, or see snex.set_custom_encoder"
     end
 
     assert Snex.pyeval(inp, "return 1") == {:ok, 1}
+  end
+
+  test "an error says where the value is, in results, messages and arguments of calls", %{inp: inp} do
+    for {code, place} <- [
+          {"return {'rows': [1, {'price': object()}]}", "['rows'][1]['price']"},
+          {"await snex.send(1, [object()])", "data[0]"},
+          {"await snex.call('erlang', 'abs', [1, {'x': object()}])", "args[1]['x']"},
+          {"await Elixir.Enum.map([object()])", "args[0][0]"}
+        ] do
+      assert {:error, %Error{reason: reason}} = Snex.pyeval(inp, code)
+      assert reason =~ place <> ": Cannot serialize object of <class 'object'>"
+    end
+
+    code = "async def fetch(): pass\nreturn {'page': fetch()}"
+
+    assert {:error, %Error{reason: reason}} =
+             Snex.pyeval(inp, %Snex.Code{src: code, file: "page.ex", line: 7})
+
+    assert reason ==
+             "['page']: Cannot serialize object of <class 'coroutine'>: was `await` forgotten? (fetch, page.ex, line 7)"
+
+    assert {:error, %Error{reason: reason}} = Snex.pyeval(inp, "return f(1)", %{"f" => &(&1 + 1)})
+    assert reason =~ ~s|write: await snex.call("erlang", "apply", [function, [argument, ...]])|
+
+    assert Snex.pyeval(inp, ~s|return await snex.call("erlang", "apply", [f, [1]])|, %{"f" => &(&1 + 1)}) ==
+             {:ok, 2}
+  end
+
+  test "a variable that is not text is named, with what helps", %{inp: inp} do
+    for {vars, place} <- [
+          {%{"name" => <<255>>}, "the variable name"},
+          {%{"a" => 1, "rows" => [%{"name" => {1, "x" <> <<255>>}}]}, "the variable rows[0]['name'][1]"},
+          {%{"big" => String.duplicate("a", 100_000), "rows" => [<<255>>]}, "the variable rows[0]"}
+        ],
+        run <- [&Snex.pyeval(inp, &1), &Snex.make_env(inp, &1)] do
+      assert {:error, %Error{reason: reason, exception: %{type: "UnicodeDecodeError"}}} = run.(vars)
+      assert reason =~ "in #{place}; pass bytes as Snex.Serde.binary(value, :bytes)"
+    end
+
+    code = "return await Elixir.Function.identity(x)"
+    assert {:error, %Error{reason: reason}} = Snex.pyeval(inp, code, %{"x" => Serde.term([1, <<255>>])})
+    assert reason =~ "in [1]; pass bytes"
   end
 
   test "anything else is what the function given to snex.set_custom_encoder makes of it", %{inp: inp} do
