@@ -4,6 +4,7 @@ defmodule Snex.Output do
 
   alias Snex.Native
   alias Snex.Options
+  alias Snex.Request
 
   require Logger
 
@@ -46,31 +47,34 @@ defmodule Snex.Output do
   end
 
   @doc """
-  Prints bytes that a stream carried. `cut` holds, for each stream, bytes of a character whose end is still to come; returned
-  as they are after this.
+  Prints bytes that a stream carried: `{:ok, cut}` when they are printed, or `:timeout` when their device has not taken them at
+  the deadline. `cut` holds, for each stream, bytes of a character whose end is still to come.
   """
-  @spec print(destination(), pid(), :stdout | :stderr, binary(), map()) :: map()
-  def print(destination, interpreter, stream, bytes, cut) do
+  @spec print(destination(), pid(), :stdout | :stderr, binary(), map(), Request.deadline()) ::
+          {:ok, map()} | :timeout
+  def print(destination, interpreter, stream, bytes, cut, deadline) do
     case Map.fetch!(destination, stream) do
       :discard ->
-        cut
+        {:ok, cut}
 
       pid when is_pid(pid) ->
         send(pid, {:snex_output, interpreter, stream, bytes})
-        cut
+        {:ok, cut}
 
       target ->
         {text, rest} = whole(Map.get(cut, stream, "") <> bytes)
-        show(target, interpreter, stream, text)
-        if rest == "", do: Map.delete(cut, stream), else: Map.put(cut, stream, rest)
+        cut = if rest == "", do: Map.delete(cut, stream), else: Map.put(cut, stream, rest)
+        with :ok <- show(target, interpreter, stream, text, deadline), do: {:ok, cut}
     end
   end
 
-  defp show(:group_leader, _interpreter, _stream, text), do: write(Process.group_leader(), text)
-  defp show(:inherit, _interpreter, :stdout, text), do: write(:user, text)
-  defp show(:inherit, _interpreter, :stderr, text), do: write(:standard_error, text)
+  defp show(:group_leader, _interpreter, _stream, text, deadline),
+    do: write(Process.group_leader(), text, deadline)
 
-  defp show(:logger, interpreter, stream, text) do
+  defp show(:inherit, _interpreter, :stdout, text, deadline), do: write(:user, text, deadline)
+  defp show(:inherit, _interpreter, :stderr, text, deadline), do: write(:standard_error, text, deadline)
+
+  defp show(:logger, interpreter, stream, text, _deadline) do
     level = if stream == :stdout, do: :info, else: :warning
 
     for line <- String.split(text, "\n", trim: true),
@@ -79,12 +83,26 @@ defmodule Snex.Output do
     :ok
   end
 
-  defp write(device, text) do
-    # A device that is gone must not take with it what only prints there.
-    _ = :io.put_chars(device, text)
-    :ok
-  rescue
-    ErlangError -> :ok
+  # By a process of its own: a device answers to the process that asks, and nothing takes back a question. An answer that comes
+  # after the deadline must not end up in the caller's mailbox.
+  defp write(device, text, deadline) do
+    {writer, monitor} = spawn_monitor(fn -> put_chars(device, text) end)
+
+    receive do
+      {:DOWN, ^monitor, :process, ^writer, _reason} -> :ok
+    after
+      Request.time_left(deadline) ->
+        Process.demonitor(monitor, [:flush])
+        Process.exit(writer, :kill)
+        :timeout
+    end
+  end
+
+  defp put_chars(device, text) do
+    :io.put_chars(device, text)
+  catch
+    # The device is gone, or takes no text.
+    _kind, _reason -> :ok
   end
 
   # Characters that are whole, and the bytes of one that is cut at the end. What is not UTF-8 is shown as U+FFFD.
@@ -96,9 +114,17 @@ defmodule Snex.Output do
       {:incomplete, text, rest} ->
         {text, rest}
 
-      {:error, text, <<_wrong, rest::binary>>} ->
-        {following, incomplete} = whole(rest)
-        {text <> "\uFFFD" <> following, incomplete}
+      {:error, text, rest} ->
+        size = byte_size(rest) - cut_off(rest)
+        <<rest::binary-size(^size), cut::binary>> = rest
+        {text <> String.replace_invalid(rest), cut}
     end
+  end
+
+  # How many bytes at the end begin a character that is not complete.
+  defp cut_off(bytes) do
+    Enum.find(1..min(byte_size(bytes), 3)//1, 0, fn size ->
+      match?({:incomplete, "", _}, :unicode.characters_to_binary(binary_slice(bytes, -size, size)))
+    end)
   end
 end

@@ -88,14 +88,23 @@ defmodule Snex.Request do
 
       {^reference, :print, {stream, bytes}} ->
         options = %{options | output: options.output || Output.of(interpreter)}
-        cut = Output.print(options.output, interpreter, stream, bytes, cut)
-        Native.print_read(interpreter, elem(accepted, 1))
-        await(interpreter, reference, accepted, options, cut)
+
+        case Output.print(options.output, interpreter, stream, bytes, cut, options.deadline) do
+          {:ok, cut} ->
+            Native.print_read(interpreter, elem(accepted, 1))
+            await(interpreter, reference, accepted, options, cut)
+
+          :timeout ->
+            give_up(interpreter, reference, accepted, options)
+        end
     after
-      time_left(options.deadline) ->
-        forget(interpreter, reference, elem(accepted, 1), options.on_timeout == :cancel)
-        {:error, %Error{code: :response_timeout}}
+      time_left(options.deadline) -> give_up(interpreter, reference, accepted, options)
     end
+  end
+
+  defp give_up(interpreter, reference, accepted, options) do
+    forget(interpreter, reference, elem(accepted, 1), options.on_timeout == :cancel)
+    {:error, %Error{code: :response_timeout}}
   end
 
   @doc """

@@ -74,6 +74,30 @@ defmodule Snex.OutputTest do
       assert text == Enum.map_join(0..49_999, &"ä€𝄞 #{&1}\n")
     end
 
+    test "bytes that are not UTF-8 as U+FFFD, the work in proportion to their number" do
+      destination = %{stdout: :group_leader, stderr: :group_leader}
+
+      for bytes <- [<<0xFF>>, "é" <> <<0xC3>>, <<0xE2, 0x82>>, <<0xF0, 0x9F, 0x90, ?a>>, <<0xC0, 0x80>>] do
+        work = fn times ->
+          text = String.duplicate(bytes, times) <> <<0xE2, 0x82>>
+
+          {{spent, cut}, printed} =
+            with_captured(fn ->
+              {:reductions, before} = Process.info(self(), :reductions)
+              {:ok, cut} = Snex.Output.print(destination, self(), :stdout, text, %{}, :infinity)
+              {:reductions, now} = Process.info(self(), :reductions)
+              {now - before, cut}
+            end)
+
+          assert printed == String.replace_invalid(String.duplicate(bytes, times))
+          assert cut == %{stdout: <<0xE2, 0x82>>}
+          spent
+        end
+
+        assert work.(32 * 1024) < 16 * work.(4 * 1024)
+      end
+    end
+
     test "all of them, whole characters at a time, 100 MB", %{inp: inp} do
       code = """
       line = 'ä€𝄞' * 1000
@@ -143,6 +167,57 @@ defmodule Snex.OutputTest do
         assert_received {:snex_output, ^inp, received_stream, received}
         assert {received_stream, received} == {stream, line}
       end
+    end
+  end
+
+  describe "a device that does not answer" do
+    setup do
+      # Takes requests, and keeps them.
+      device = spawn_link(fn -> receive do: (:never -> :ok) end)
+      {:ok, device: device, inp: start_interpreter!(output: :discard)}
+    end
+
+    test "does not hold up a caller longer than its timeout, and leaves it no message", %{
+      inp: inp,
+      device: device
+    } do
+      test = self()
+
+      for code <- [
+            "print('hello')",
+            "while True: print('hello')",
+            "print('hello'); await snex.send(test, 'on')"
+          ] do
+        caller =
+          Task.async(fn ->
+            Process.group_leader(self(), device)
+            result = Snex.pyeval(inp, code, %{"test" => test}, timeout: 100, output: :group_leader)
+            {result, Process.info(self(), :messages)}
+          end)
+
+        assert Task.await(caller, 60_000) == {{:error, %Error{code: :response_timeout}}, {:messages, []}}
+      end
+
+      assert_receive "on", 60_000
+
+      assert capture_io(fn -> {:ok, nil} = Snex.pyeval(inp, "print('others')", output: :group_leader) end) ==
+               "others\n"
+    end
+
+    test "answers late: the text is there, and the caller has no message", %{inp: inp} do
+      {:ok, device} = StringIO.open("")
+      :sys.suspend(device)
+
+      caller =
+        Task.async(fn ->
+          Process.group_leader(self(), device)
+          result = Snex.pyeval(inp, "print('hello')", timeout: 100, output: :group_leader)
+          :sys.resume(device)
+          {result, StringIO.contents(device), Process.info(self(), :messages)}
+        end)
+
+      assert Task.await(caller, 60_000) ==
+               {{:error, %Error{code: :response_timeout}}, {"", "hello\n"}, {:messages, []}}
     end
   end
 

@@ -31,7 +31,7 @@ defmodule Snex.Interpreter.Output do
   defp loop(interpreter, destination, decoding, cut) do
     receive do
       {:snex_output, stream, bytes} ->
-        cut = Output.print(destination, interpreter, stream, bytes, cut)
+        {:ok, cut} = Output.print(destination, interpreter, stream, bytes, cut, :infinity)
         Native.output_read(interpreter, stream)
         loop(interpreter, destination, decoding, cut)
 
