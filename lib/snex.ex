@@ -84,7 +84,7 @@ defmodule Snex do
     Telemetry.call(:pyeval, env_or_interpreter, fn ->
       result = Remote.run(interpreter, Eval, :run, [request, opts.encoding_opts], options)
       Env.hold(env_or_interpreter)
-      result
+      Error.in_call(result, interpreter, opts.timeout)
     end)
   end
 
@@ -137,7 +137,7 @@ defmodule Snex do
       iex> Snex.pyeval!(interpreter, "return x * 2", %{"x" => 21}, timeout: 60_000)
       42
       iex> Snex.pyeval!(:nobody, "return x", %{"x" => 1}, timeout: 60_000)
-      ** (Snex.Error) there is no such interpreter, or it is gone
+      ** (Snex.Error) no interpreter is named :nobody. Start one with `{Snex.Interpreter, name: :nobody}` under a supervisor, or with start_link/1
   """
   @spec pyeval!(Env.t() | Interpreter.server(), code(), vars(), [pyeval_opt()]) :: term()
   def pyeval!(env_or_interpreter, code, vars, opts),
@@ -194,7 +194,7 @@ defmodule Snex do
     Telemetry.call(:make_env, interpreter, fn ->
       result = Remote.make_env(interpreter, opts.from, vars, opts.encoding_opts, options(opts.timeout))
       Env.hold(opts.from)
-      result
+      Error.in_call(result, interpreter, opts.timeout)
     end)
   end
 
@@ -260,7 +260,7 @@ defmodule Snex do
       iex> Snex.Env.interpreter(Snex.make_env!(interpreter)) == interpreter
       true
       iex> Snex.make_env!(:nobody)
-      ** (Snex.Error) there is no such interpreter, or it is gone
+      ** (Snex.Error) no interpreter is named :nobody. Start one with `{Snex.Interpreter, name: :nobody}` under a supervisor, or with start_link/1
   """
   @spec make_env!(Interpreter.server() | [make_env_opt()]) :: Env.t()
   def make_env!(interpreter_or_opts), do: bang!(make_env(interpreter_or_opts))

@@ -20,6 +20,12 @@ defmodule Snex.Error do
 
   `:exception` describes a Python exception: `%{type: "ValueError", module: "builtins", notes: [], cause: nil}`, where
   `:cause` is a map of the same shape. For an interpreter that a signal ended, it is `%{signal: "SIGSEGV"}`.
+
+  `:details` has what else is known, for `message/1`: after a timeout `%{timeout: ms, option: :timeout}`, and where nobody
+  answers `%{interpreter: name}`.
+
+  `Exception.message/1` says everything, traceback included, and what to do about it. `inspect/1` is shorter: it leaves out
+  the beginning of a long traceback.
   """
 
   @type code() ::
@@ -36,41 +42,93 @@ defmodule Snex.Error do
           code: code(),
           reason: term(),
           traceback: [String.t()] | nil,
-          exception: map() | nil
+          exception: map() | nil,
+          details: map()
         }
 
   @enforce_keys [:code]
-  defexception [:code, :reason, :traceback, :exception]
+  defexception [:code, :reason, :traceback, :exception, details: %{}]
 
   @impl Exception
   def message(%__MODULE__{} = error) do
-    Enum.join([summary(error) | details(error)], "\n")
+    Enum.join([summary(error) | traceback(error)], "\n")
   end
 
-  defp summary(%{code: :python_runtime_error, exception: %{type: type}} = error),
+  @doc false
+  # The first line of the message.
+  @spec summary(t()) :: String.t()
+  def summary(error)
+
+  def summary(%{code: :python_runtime_error, exception: %{type: type}} = error),
     do: "#{type}: #{error.reason}"
 
-  defp summary(%{code: :response_timeout}), do: "Python did not answer in time"
-  defp summary(%{code: :init_script_timeout}), do: "Python did not start in time"
+  def summary(%{code: :response_timeout} = error), do: "Python did not answer #{in_time(error)}"
 
-  defp summary(%{code: :interpreter_exited, reason: {:exit_status, status}} = error) do
+  def summary(%{code: :init_script_timeout, details: %{during: :init_script}} = error),
+    do: "the init script did not end #{in_time(error)}"
+
+  def summary(%{code: :init_script_timeout} = error), do: "Python did not start #{in_time(error)}"
+
+  def summary(%{code: :interpreter_exited, reason: {:exit_status, status}} = error) do
     case error.exception do
       %{signal: signal} -> "Python was ended by #{signal} (exit status #{status})"
       _ -> "Python exited with status #{status}"
     end
   end
 
-  defp summary(%{code: :call_failed, reason: :noproc}),
+  def summary(%{code: :call_failed, reason: :noproc, details: %{interpreter: interpreter}}),
+    do: nobody(interpreter)
+
+  def summary(%{code: :call_failed, reason: :noproc}),
     do: "there is no such interpreter, or it is gone"
 
-  defp summary(%{code: :call_failed, reason: {:nodedown, node}}),
+  def summary(%{code: :call_failed, reason: :stuck}),
+    do: "the interpreter was ended because a request was stuck (the option :on_stuck)"
+
+  def summary(%{code: :call_failed, reason: {:nodedown, node}}),
     do: "the node of the interpreter is down: #{node}"
 
-  defp summary(%{reason: reason} = error) when is_binary(reason), do: "#{error.code}: #{reason}"
-  defp summary(error), do: "#{error.code}: #{inspect(error.reason)}"
+  def summary(%{code: code, reason: reason}) when is_exception(reason),
+    do: "#{code}: " <> Exception.format_banner(:error, reason)
 
-  defp details(%{traceback: [_ | _] = lines}), do: ["", String.trim_trailing(Enum.join(lines))]
-  defp details(_error), do: []
+  def summary(%{reason: reason} = error) when is_binary(reason), do: "#{error.code}: #{reason}"
+  def summary(error), do: "#{error.code}: #{inspect(error.reason)}"
+
+  defp in_time(%{details: %{timeout: timeout, option: option}}),
+    do: "within #{timeout} ms (the option #{inspect(option)})"
+
+  defp in_time(_error), do: "in time"
+
+  # An environment's interpreter, or one that was given as a process.
+  defp nobody(pid) when is_pid(pid), do: "the interpreter #{inspect(pid)} has ended"
+
+  defp nobody(name) do
+    how =
+      cond do
+        not is_atom(name) -> "Start one with `name: #{inspect(name)}`"
+        module?(name) -> "Start it with `{#{inspect(name)}, name: #{inspect(name)}}` under a supervisor"
+        true -> "Start one with `{Snex.Interpreter, name: #{inspect(name)}}` under a supervisor"
+      end
+
+    "no interpreter is named #{inspect(name)}. #{how}, or with start_link/1"
+  end
+
+  # Whether it is a module with `use Snex.Interpreter`.
+  defp module?(name), do: Code.ensure_loaded?(name) and function_exported?(name, :start_link, 1)
+
+  defp traceback(%{traceback: [_ | _] = lines}), do: ["", String.trim_trailing(Enum.join(lines))]
+  defp traceback(_error), do: []
+
+  @doc false
+  # With what only the caller knows: whom it has called, and how long it has waited.
+  @spec in_call({:ok, term()} | {:error, t()} | term(), Snex.Interpreter.server(), timeout()) :: term()
+  def in_call({:error, %__MODULE__{code: :response_timeout} = error}, _interpreter, timeout),
+    do: {:error, %{error | details: %{timeout: timeout, option: :timeout}}}
+
+  def in_call({:error, %__MODULE__{code: :call_failed, reason: :noproc} = error}, interpreter, _timeout),
+    do: {:error, %{error | details: %{interpreter: interpreter}}}
+
+  def in_call(result, _interpreter, _timeout), do: result
 
   @codes %{
     "python_runtime_error" => :python_runtime_error,
@@ -165,5 +223,26 @@ defmodule Snex.Error do
     |> String.replace_invalid()
     |> String.split(~r/(?<=\n)/, trim: true)
     |> Enum.take(-@last_lines)
+  end
+
+  defimpl Inspect do
+    alias Snex.Error
+
+    # Lines of a traceback, from its end.
+    @lines 10
+
+    def inspect(error, _options) do
+      summary = Error.summary(error)
+      # Most of them begin with it.
+      text = if String.starts_with?(summary, "#{error.code}"), do: summary, else: "#{error.code}: #{summary}"
+      "#Snex.Error<" <> Enum.join([text | indented(error.traceback)], "\n  ") <> ">"
+    end
+
+    defp indented(nil), do: []
+
+    defp indented(traceback) do
+      lines = traceback |> Enum.join() |> String.split("\n", trim: true)
+      if length(lines) > @lines, do: ["..." | Enum.take(lines, -@lines)], else: lines
+    end
   end
 end

@@ -45,21 +45,60 @@ defmodule Snex.ErrorTest do
     end
 
     test ":response_timeout: no answer in time", %{inp: inp} do
-      assert Snex.pyeval(inp, "import asyncio; await asyncio.Event().wait()", timeout: 10) ==
-               {:error, %Error{code: :response_timeout}}
+      for call <- [
+            &Snex.pyeval(&1, "import asyncio; await asyncio.Event().wait()", timeout: 10),
+            &Snex.pyeval(&1, "import time; time.sleep(0.5)", timeout: 10),
+            &Snex.make_env(&1, timeout: 0)
+          ] do
+        # An environment may be there at once.
+        with {:error, error} <- call.(inp) do
+          assert %Error{code: :response_timeout, reason: nil} = error
+
+          assert Exception.message(error) =~
+                   ~r/^Python did not answer within (10|0) ms \(the option :timeout\)$/
+        end
+      end
+
+      assert {:error, _} = Snex.pyeval(inp, "import asyncio; await asyncio.Event().wait()", timeout: 10)
     end
 
     test ":init_script_timeout: no start in time" do
-      assert Interpreter.start_link(
-               init_script: "import asyncio; await asyncio.Event().wait()",
-               init_script_timeout: 500
-             ) == {:error, %Error{code: :init_script_timeout}}
+      for {options, message} <- [
+            {[init_script: "import asyncio; await asyncio.Event().wait()"],
+             "the init script did not end within 2000 ms"},
+            {[wrap_exec: fn _python, _args -> {"sleep", ["1000"]} end], "Python did not start within 2000 ms"}
+          ] do
+        assert {:error, %Error{code: :init_script_timeout, reason: nil} = error} =
+                 Interpreter.start_link([init_script_timeout: 2_000] ++ options)
+
+        assert Exception.message(error) == message <> " (the option :init_script_timeout)"
+      end
     end
 
     test ":call_failed: there is nobody to answer, and the reason says why", %{inp: inp} do
       Interpreter.stop(inp)
-      assert Snex.pyeval(inp, "return 1") == {:error, %Error{code: :call_failed, reason: :noproc}}
-      assert Snex.make_env(inp) == {:error, %Error{code: :call_failed, reason: :noproc}}
+
+      for {:error, error} <- [Snex.pyeval(inp, "return 1"), Snex.make_env(inp)] do
+        assert %Error{code: :call_failed, reason: :noproc} = error
+        assert Exception.message(error) == "the interpreter #{inspect(inp)} has ended"
+      end
+    end
+
+    test ":call_failed: the name of one that was not started is named, and how to start it" do
+      for {name, how} <- [
+            {:nobody, "Start one with `{Snex.Interpreter, name: :nobody}` under a supervisor"},
+            # Any module that can be started.
+            {Agent.Nobody, "Start one with `{Snex.Interpreter, name: Agent.Nobody}` under a supervisor"},
+            {Snex.Interpreter,
+             "Start it with `{Snex.Interpreter, name: Snex.Interpreter}` under a supervisor"},
+            {{:global, :nobody}, "Start one with `name: {:global, :nobody}`"}
+          ],
+          {:error, error} <- [Snex.pyeval(name, "return 1"), Snex.make_env(name)] do
+        assert %Error{code: :call_failed, reason: :noproc} = error
+
+        assert Exception.message(error) ==
+                 "no interpreter is named #{inspect(name)}. #{how}, or with start_link/1"
+      end
     end
 
     test ":interpreter_exited: Python ended on its own, and the reason has its exit status" do
@@ -167,6 +206,10 @@ defmodule Snex.ErrorTest do
         %Error{code: :call_failed, reason: :shutdown} => "call_failed: :shutdown",
         %Error{code: :call_failed, reason: :noproc} => "there is no such interpreter, or it is gone",
         %Error{code: :interpreter_exited, reason: {:exit_status, 1}} => "Python exited with status 1",
+        %Error{code: :call_failed, reason: :stuck} =>
+          "the interpreter was ended because a request was stuck (the option :on_stuck)",
+        %Error{code: :call_failed, reason: %RuntimeError{message: "no"}} =>
+          "call_failed: ** (RuntimeError) no",
         %Error{code: :internal_error, reason: "x"} => "internal_error: x"
       }
 
@@ -180,6 +223,50 @@ defmodule Snex.ErrorTest do
       assert Exception.message(error) =~
                ~r/\AValueError: no good\n\nTraceback \(most recent call last\):\n.*\nValueError: no good\z/s
     end
+  end
+
+  describe "inspect/1" do
+    test "says what the code and the first line of the message say" do
+      for {error, text} <- %{
+            %Error{code: :response_timeout} => "#Snex.Error<response_timeout: Python did not answer in time>",
+            %Error{code: :env_not_found, reason: "no environment 7"} =>
+              "#Snex.Error<env_not_found: no environment 7>",
+            %Error{code: :call_failed, reason: :shutdown} => "#Snex.Error<call_failed: :shutdown>"
+          } do
+        assert inspect(error) == text
+        assert inspect({:error, error}) == "{:error, #{text}}"
+      end
+    end
+
+    @tag :interpreter
+    test "has the end of the traceback, a line each", %{inp: inp} do
+      assert {:error, error} = Snex.pyeval(inp, "raise ValueError('no good')")
+
+      assert ["#Snex.Error<python_runtime_error: ValueError: no good", "  Traceback" <> _ | lines] =
+               lines(error)
+
+      assert List.last(lines) == "  ValueError: no good>"
+
+      code = "def fail(n):\n    return fail(n - 1) or n if n else 1 / 0\nfail(100)"
+      assert {:error, error} = Snex.pyeval(inp, code)
+      assert ["#Snex.Error<python_runtime_error: ZeroDivisionError: " <> _, "  ..." | lines] = lines(error)
+      assert length(lines) == 10
+      assert List.last(lines) == "  ZeroDivisionError: division by zero>"
+    end
+
+    test "is what a supervisor shows of a start that failed: text and traceback, a line each" do
+      Process.flag(:trap_exit, true)
+      children = [{Interpreter, name: :does_not_start, init_script: "import no_such_module"}]
+      {:error, reason} = Supervisor.start_link(children, strategy: :one_for_one)
+
+      assert [
+               "shutdown: failed to start child: :does_not_start",
+               "    ** (EXIT) #Snex.Error<python_runtime_error: ModuleNotFoundError: No module named 'no_such_module'",
+               "  Traceback (most recent call last):" | _
+             ] = reason |> Exception.format_exit() |> String.split("\n")
+    end
+
+    defp lines(error), do: error |> inspect() |> String.split("\n")
   end
 
   test "an error from Python that is none becomes an internal error" do

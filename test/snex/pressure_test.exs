@@ -69,7 +69,7 @@ defmodule Snex.PressureTest do
       results = Task.await_many(tasks, 60_000)
 
       for {result, _, messages} <- results do
-        assert result == {:error, %Error{code: :response_timeout}}
+        assert {:error, %Error{code: :response_timeout}} = result
         assert messages == []
       end
 

@@ -288,7 +288,10 @@ defmodule Snex.PyevalTest do
       error = catch_error(Snex.pyeval!(inp, endless, timeout: 10))
       assert %Error{code: :response_timeout} = error
 
-      assert_raise Error, ~r/no such interpreter/, fn -> Snex.pyeval!(:nobody_here, "return 1") end
+      assert_raise Error, ~r/no interpreter is named :nobody_here. Start one/, fn ->
+        Snex.pyeval!(:nobody_here, "return 1")
+      end
+
       assert_raise ArgumentError, fn -> Snex.pyeval!(inp, 17) end
     end
   end

@@ -63,10 +63,7 @@ defmodule Snex.RequestTest do
       {:ok, nil} = Snex.pyeval(env, "import time")
 
       for _ <- 1..500 do
-        assert Snex.pyeval(env, "time.sleep(pause); return 1", timeout: 1) in [
-                 {:ok, 1},
-                 {:error, %Error{code: :response_timeout}}
-               ]
+        assert code(Snex.pyeval(env, "time.sleep(pause); return 1", timeout: 1)) in [:ok, :response_timeout]
 
         refute_received _
       end
@@ -104,10 +101,7 @@ defmodule Snex.RequestTest do
 
     test "of 0 gives up at once, also when the answer is quicker", %{inp: inp} do
       for _ <- 1..200 do
-        assert Snex.pyeval(inp, "return 1", timeout: 0) in [
-                 {:ok, 1},
-                 {:error, %Error{code: :response_timeout}}
-               ]
+        assert code(Snex.pyeval(inp, "return 1", timeout: 0)) in [:ok, :response_timeout]
       end
 
       assert Snex.pyeval(inp, "return 2") == {:ok, 2}
@@ -155,7 +149,7 @@ defmodule Snex.RequestTest do
           Task.async(fn ->
             result = Snex.pyeval(inp, "return 1", payload, timeout: 10)
             refute_received _
-            result == {:error, %Error{code: :response_timeout}}
+            match?({:error, %Error{code: :response_timeout}}, result)
           end)
         )
       end)
@@ -214,4 +208,7 @@ defmodule Snex.RequestTest do
     assert Enum.count(notes, &(&1 =~ "OPTIMIZED: reference used to mark a message queue position")) == 2
     refute Enum.any?(notes, &(&1 =~ "NOT OPTIMIZED"))
   end
+
+  defp code({:ok, 1}), do: :ok
+  defp code({:error, %Error{code: code}}), do: code
 end

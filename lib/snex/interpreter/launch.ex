@@ -41,8 +41,16 @@ defmodule Snex.Interpreter.Launch do
          {:ok, os_pid} <- await_news(:snex_started, deadline),
          # The worker says that Python has started before it says anything else.
          {:ok, fields} <- await_news(:snex_ready, deadline),
-         :ok <- run_init_script(owner, options.init_script, deadline),
-         do: {:ok, os_pid, Map.new(fields)}
+         :ok <- run_init_script(owner, options.init_script, deadline) do
+      {:ok, os_pid, Map.new(fields)}
+    else
+      {:error, %Error{code: :init_script_timeout, details: details} = error} ->
+        about = Map.merge(details, %{timeout: options.init_script_timeout, option: :init_script_timeout})
+        {:error, %{error | details: about}}
+
+      {:error, error} ->
+        {:error, error}
+    end
   end
 
   defp start_worker(native) do
@@ -262,9 +270,14 @@ defmodule Snex.Interpreter.Launch do
     options = %{deadline: deadline, on_timeout: :leave, output: nil}
 
     case Snex.Eval.run(owner, request, {nil, nil, nil, []}, options) do
-      {:ok, _value} -> :ok
-      {:error, %Error{code: :response_timeout}} -> {:error, %Error{code: :init_script_timeout}}
-      {:error, error} -> {:error, error}
+      {:ok, _value} ->
+        :ok
+
+      {:error, %Error{code: :response_timeout}} ->
+        {:error, %Error{code: :init_script_timeout, details: %{during: :init_script}}}
+
+      {:error, error} ->
+        {:error, error}
     end
   end
 
