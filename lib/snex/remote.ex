@@ -16,6 +16,9 @@ defmodule Snex.Remote do
   alias Snex.Error
   alias Snex.Interpreter
   alias Snex.Native
+  alias Snex.Remote.Keeper
+  alias Snex.Remote.Reaper
+  alias Snex.Remote.Watcher
   alias Snex.Request
 
   # The interpreter's node sees to the timeout. How long its answer may then take, in ms, before it counts as lost.
@@ -45,7 +48,7 @@ defmodule Snex.Remote do
         run(here, Env, :make, [sources, vars, encoding], options)
 
       elsewhere ->
-        reaper = spawn(&reaper/0)
+        reaper = Reaper.start()
         # Before the environment: whatever becomes of this process meanwhile, the reaper hears of it.
         proxy = Native.environment_proxy(reaper, 0)
 
@@ -91,60 +94,37 @@ defmodule Snex.Remote do
           {:ok, Env.t(), keeper :: pid()} | {:error, Error.t()}
   def make_kept(interpreter, reaper, sources, vars, encoding, options) do
     with {:ok, env} <- Env.make(interpreter, sources, vars, encoding, options) do
-      keeper =
-        spawn(fn ->
-          Process.set_label({__MODULE__, :keeper, env.id})
-          Process.monitor(reaper)
-          Process.monitor(interpreter)
-
-          receive do
-            {:DOWN, _reference, :process, _pid, _reason} -> Env.hold(env)
-          end
-        end)
-
-      {:ok, env, keeper}
+      {:ok, env, Keeper.start(env, reaper, interpreter)}
     end
   end
 
-  defp reaper do
-    Process.set_label({__MODULE__, :reaper})
-    # Not of the caller's application: the environment may have been handed on when that is stopped.
-    Process.group_leader(self(), Process.whereis(:init))
-    reap()
-  end
+  @doc """
+  Where an interpreter is: its pid, `{name, node}` of another node, or `nil` when there is none. Raises `ArgumentError` for what
+  cannot name one.
+  """
+  @spec locate(Interpreter.server()) :: pid() | {atom(), node()} | nil
+  def locate(pid) when is_pid(pid), do: pid
+  def locate({:via, module, _name} = server) when is_atom(module), do: whereis(server)
+  def locate({:global, _name} = server), do: whereis(server)
+  def locate(name) when is_atom(name), do: whereis(name)
+  def locate({name, node} = server) when is_atom(name) and is_atom(node), do: whereis(server)
 
-  defp reap do
-    receive do
-      {:kept, keeper} ->
-        Process.monitor(keeper)
-        reap()
-
-      {:snex_env_dropped, _token} ->
-        :ok
-
-      {:DOWN, _reference, :process, _keeper, _reason} ->
-        :ok
-    end
-  end
-
-  # A pid, `{name, node}` of another node, or `nil`.
-  defp locate(pid) when is_pid(pid), do: pid
-  defp locate({:via, module, _name} = server) when is_atom(module), do: known(GenServer.whereis(server))
-  defp locate({:global, _name} = server), do: known(GenServer.whereis(server))
-  defp locate(name) when is_atom(name), do: known(GenServer.whereis(name))
-
-  defp locate({name, node} = server) when is_atom(name) and is_atom(node),
-    do: known(GenServer.whereis(server))
-
-  defp locate(other) do
+  def locate(other) do
     raise ArgumentError,
           "expected an environment or an interpreter (its pid, its name, {name, node}, {:global, name} or " <>
             "{:via, module, name}), got: #{inspect(other)}"
   end
 
-  # Neither :undefined, as a registry may say, nor a port.
-  defp known(server) when is_pid(server) or is_tuple(server), do: server
-  defp known(_none), do: nil
+  defp whereis(server) do
+    case GenServer.whereis(server) do
+      found when is_pid(found) or is_tuple(found) -> found
+      # Neither :undefined, as a registry may say, nor a port.
+      _none -> nil
+    end
+  catch
+    # A registry that is not there knows nobody.
+    _kind, _reason -> nil
+  end
 
   defp call(server, module, function, args, options) do
     there = if is_pid(server), do: node(server), else: elem(server, 1)
@@ -174,20 +154,9 @@ defmodule Snex.Remote do
   @spec serve(pid(), timeout(), Interpreter.server(), module(), atom(), [term()], Request.options()) ::
           {:returned, term()} | {:failed, :error | :exit | :throw, term(), Exception.stacktrace()}
   def serve(caller, time, server, module, function, args, options) do
-    worker = self()
-    spawn(fn -> watch(caller, worker) end)
+    Watcher.start(caller, self())
     {:returned, run(server, module, function, args, %{options | deadline: Request.deadline(time)})}
   catch
     kind, reason -> {:failed, kind, reason, __STACKTRACE__}
-  end
-
-  defp watch(caller, worker) do
-    Process.monitor(caller)
-    Process.monitor(worker)
-
-    receive do
-      {:DOWN, _reference, :process, ^caller, _reason} -> Process.exit(worker, :kill)
-      {:DOWN, _reference, :process, ^worker, _reason} -> :ok
-    end
   end
 end

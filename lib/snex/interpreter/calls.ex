@@ -5,6 +5,11 @@ defmodule Snex.Interpreter.Calls do
   #
   # Linked to the interpreter process, and gone with it; monitors it as well, for a link does not tell of an end that is
   # `:normal`. A call that is under way then runs to its end, and its answer reaches nobody.
+  #
+  # A `GenServer`, for it waits in the code of OTP: a process that waits in code of ours is killed when that is loaded for the
+  # second time.
+
+  use GenServer
 
   alias Snex.Error
   alias Snex.Interpreter.Sends
@@ -20,53 +25,72 @@ defmodule Snex.Interpreter.Calls do
   """
   @spec start_link(pid(), :create | :existing, Sends.rules()) :: pid()
   def start_link(interpreter, atoms, allow_send) do
+    {:ok, pid} = GenServer.start_link(__MODULE__, {interpreter, atoms, allow_send})
+    pid
+  end
+
+  # `running` has the monitors of processes that answer calls, each with the number of its call.
+  @impl GenServer
+  def init({interpreter, atoms, allow_send}) do
+    Process.set_label({__MODULE__, interpreter})
+    Process.monitor(interpreter)
     decoding = if atoms == :existing, do: [:safe], else: []
-
-    spawn_link(fn ->
-      Process.set_label({__MODULE__, interpreter})
-      Process.monitor(interpreter)
-      loop(interpreter, decoding, allow_send)
-    end)
+    {:ok, %{interpreter: interpreter, decoding: decoding, allow_send: allow_send, running: %{}}}
   end
 
-  defp loop(interpreter, decoding, allow_send) do
-    receive do
-      {:snex_call, :send, id, body, nil} ->
-        case Sends.allow(body, allow_send) do
-          :ok ->
-            answer(interpreter, id, fn ->
-              {to, data} = decode!(body, decoding)
-              send(to, data)
-              {nil, []}
-            end)
+  @impl GenServer
+  def handle_info({:snex_call, :send, id, body, nil}, state) do
+    case Sends.allow(body, state.allow_send) do
+      :ok ->
+        answer(state.interpreter, id, fn ->
+          {to, data} = decode!(body, state.decoding)
+          send(to, data)
+          {nil, []}
+        end)
 
-          {:refused, why} ->
-            Logger.warning("a message from Python was refused: #{why}; see the option :allow_send")
-            answer(interpreter, id, fn -> {nil, []} end)
-        end
-
-        loop(interpreter, decoding, allow_send)
-
-      {:snex_call, :call, id, body, arity} ->
-        spawn(fn -> answer(interpreter, id, fn -> apply!(decode!(body, decoding), arity) end) end)
-        loop(interpreter, decoding, allow_send)
-
-      {:snex_call, :cast, _id, body, arity} ->
-        spawn(fn -> apply!(decode!(body, decoding), arity) end)
-        loop(interpreter, decoding, allow_send)
-
-      {:snex_call, :refused, 0, message} ->
-        Logger.warning("a cast from Python was refused: #{message}")
-        loop(interpreter, decoding, allow_send)
-
-      {:snex_call, :refused, id, message} ->
-        answer(interpreter, id, fn -> raise ArgumentError, message end)
-        loop(interpreter, decoding, allow_send)
-
-      {:DOWN, _reference, :process, ^interpreter, _reason} ->
-        :ok
+      {:refused, why} ->
+        Logger.warning("a message from Python was refused: #{why}; see the option :allow_send")
+        answer(state.interpreter, id, fn -> {nil, []} end)
     end
+
+    {:noreply, state}
   end
+
+  def handle_info({:snex_call, :call, id, body, arity}, state) do
+    %{interpreter: interpreter, decoding: decoding} = state
+
+    {_pid, monitor} =
+      spawn_monitor(fn -> answer(interpreter, id, fn -> call(decode!(body, decoding), arity) end) end)
+
+    {:noreply, put_in(state.running[monitor], id)}
+  end
+
+  def handle_info({:snex_call, :cast, _id, body, arity}, %{decoding: decoding} = state) do
+    spawn(fn -> apply!(decode!(body, decoding), arity) end)
+    {:noreply, state}
+  end
+
+  def handle_info({:snex_call, :refused, 0, message}, state) do
+    Logger.warning("a cast from Python was refused: #{message}")
+    {:noreply, state}
+  end
+
+  def handle_info({:snex_call, :refused, id, message}, state) do
+    answer(state.interpreter, id, fn -> raise ArgumentError, message end)
+    {:noreply, state}
+  end
+
+  def handle_info({:DOWN, _monitor, :process, interpreter, _reason}, %{interpreter: interpreter} = state),
+    do: {:stop, :normal, state}
+
+  # One that was killed has not answered.
+  def handle_info({:DOWN, monitor, :process, _pid, reason}, state) do
+    {id, running} = Map.pop(state.running, monitor)
+    if reason != :normal, do: fail(state.interpreter, id, :exit, reason, [])
+    {:noreply, %{state | running: running}}
+  end
+
+  def handle_info(_message, state), do: {:noreply, state}
 
   defp decode!(body, decoding) do
     case Error.decode(body, decoding) do
@@ -82,14 +106,15 @@ defmodule Snex.Interpreter.Calls do
           "#{Exception.format_mfa(module, function, length(args))} is not among the functions that Python may call"
   end
 
-  defp apply!({node, module, function, args, options}, _allowed) do
-    value =
-      if node in [nil, node()],
-        do: apply(module, function, args),
-        else: :erpc.call(node, module, function, args)
+  # The last call of a process that casts: what it runs may take as long as it likes, and none of our code waits for it.
+  defp apply!({node, module, function, args, _options}, _allowed) when node in [nil, node()],
+    do: apply(module, function, args)
 
-    {value, Map.to_list(options || %{})}
-  end
+  defp apply!({node, module, function, args, _options}, _allowed),
+    do: :erpc.call(node, module, function, args)
+
+  defp call({_node, _module, _function, _args, options} = call, allowed),
+    do: {apply!(call, allowed), Map.to_list(options || %{})}
 
   # Runs `fun` and sends what it returns, or how it fails, as the answer to call `id`.
   defp answer(interpreter, id, fun) do

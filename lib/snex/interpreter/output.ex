@@ -7,7 +7,9 @@ defmodule Snex.Interpreter.Output do
   # slow device makes Python wait, and nothing piles up. The same goes for log events.
   #
   # Linked to the interpreter process, and gone with it; monitors it as well, for a link does not tell of an end that is
-  # `:normal`.
+  # `:normal`. A `GenServer` for the same reason as `Snex.Interpreter.Calls`.
+
+  use GenServer
 
   alias Snex.Log
   alias Snex.Native
@@ -19,29 +21,33 @@ defmodule Snex.Interpreter.Output do
   """
   @spec start_link(pid(), Output.destination(), :create | :existing) :: pid()
   def start_link(interpreter, destination, atoms) do
+    {:ok, pid} = GenServer.start_link(__MODULE__, {interpreter, destination, atoms})
+    pid
+  end
+
+  @impl GenServer
+  def init({interpreter, destination, atoms}) do
+    Process.set_label({__MODULE__, interpreter})
+    Process.monitor(interpreter)
     decoding = if atoms == :existing, do: [:safe], else: []
-
-    spawn_link(fn ->
-      Process.set_label({__MODULE__, interpreter})
-      Process.monitor(interpreter)
-      loop(interpreter, destination, decoding, %{})
-    end)
+    {:ok, %{interpreter: interpreter, destination: destination, decoding: decoding, cut: %{}}}
   end
 
-  defp loop(interpreter, destination, decoding, cut) do
-    receive do
-      {:snex_output, stream, bytes} ->
-        {:ok, cut} = Output.print(destination, interpreter, stream, bytes, cut, :infinity)
-        Native.output_read(interpreter, stream)
-        loop(interpreter, destination, decoding, cut)
-
-      {:snex_log, body} ->
-        Log.log(interpreter, body, decoding)
-        Native.log_read(interpreter)
-        loop(interpreter, destination, decoding, cut)
-
-      {:DOWN, _reference, :process, ^interpreter, _reason} ->
-        :ok
-    end
+  @impl GenServer
+  def handle_info({:snex_output, stream, bytes}, state) do
+    {:ok, cut} = Output.print(state.destination, state.interpreter, stream, bytes, state.cut, :infinity)
+    Native.output_read(state.interpreter, stream)
+    {:noreply, %{state | cut: cut}}
   end
+
+  def handle_info({:snex_log, body}, state) do
+    Log.log(state.interpreter, body, state.decoding)
+    Native.log_read(state.interpreter)
+    {:noreply, state}
+  end
+
+  def handle_info({:DOWN, _monitor, :process, interpreter, _reason}, %{interpreter: interpreter} = state),
+    do: {:stop, :normal, state}
+
+  def handle_info(_message, state), do: {:noreply, state}
 end

@@ -27,6 +27,19 @@ defmodule Snex.Interpreter.CallsTest do
     assert message =~ "function No.such/0 is undefined"
   end
 
+  test "a call from Python whose process is killed raises in Python, and answers nothing to others", %{
+    inp: inp
+  } do
+    kill = fn -> Process.exit(self(), :kill) end
+
+    code =
+      "try:\n    await snex.call('erlang', 'apply', [f, []])\nexcept snex.ElixirError as e:\n    return (e.kind, str(e))"
+
+    assert {:ok, {"exit", message}} = Snex.pyeval(inp, code, %{"f" => kill}, timeout: 60_000)
+    assert message =~ "killed"
+    assert Snex.pyeval(inp, "return await snex.call('erlang', 'node', [])") == {:ok, node()}
+  end
+
   test "messages from Python arrive in order, to pids and to names", %{inp: inp} do
     Process.register(self(), :snex_test_receiver)
 
