@@ -236,16 +236,66 @@ defmodule Snex.CancelTest do
 
   @c_call "sum(range(10 ** 15))"
 
-  test "on_stuck: :report, the default: code in C that never returns is reported in the log" do
-    inp = start_interpreter!(stop_timeout: 0)
+  test "on_stuck: :report: code in C that never returns is reported in the log, and Python goes on" do
+    inp = start_interpreter!(on_stuck: :report, stop_timeout: 0)
 
     log =
       capture_log(fn ->
         assert {:error, %Error{code: :response_timeout}} = Snex.pyeval(inp, @c_call, timeout: 1_000)
-        eventually(fn -> :sys.get_state(inp).stuck != [] end)
+        eventually(fn -> :sys.get_state(inp).stuck != %{} end)
       end)
 
     assert log =~ "is stuck: request"
+    refute log =~ "restart"
+    assert Map.values(:sys.get_state(inp).stuck) == [nil]
+  end
+
+  test "on_stuck: {:restart, ms}: an interpreter that is still stuck after that time is replaced" do
+    Process.flag(:trap_exit, true)
+    {:ok, inp} = Interpreter.start_link(on_stuck: {:restart, 500})
+    os_pid = Interpreter.os_pid(inp)
+
+    log =
+      capture_log(fn ->
+        assert {:error, %Error{code: :response_timeout}} = Snex.pyeval(inp, @c_call, timeout: 1_000)
+        assert_receive {:EXIT, ^inp, %Error{code: :call_failed, reason: :stuck}}, 60_000
+      end)
+
+    assert log =~ "it is restarted unless that changes within 500 ms"
+    refute exists?(os_pid)
+  end
+
+  @tag :tmp_dir
+  test "on_stuck: {:restart, ms}: one that comes back in time goes on", %{tmp_dir: tmp_dir} do
+    # The default; the test takes a time that is never over.
+    assert %{on_stuck: {:restart, 30_000}} = elem(Interpreter.Options.split!([]), 1)
+    inp = start_interpreter!(on_stuck: {:restart, 3_600_000})
+    pipe = Path.join(tmp_dir, "pipe")
+    {_, 0} = System.cmd("mkfifo", [pipe])
+
+    # A wait in C that keeps the GIL, until somebody writes to the pipe.
+    code = """
+    import ctypes, os, signal
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        ctypes.PyDLL(None).read(os.open(pipe, os.O_RDWR), ctypes.create_string_buffer(1), 1)
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    """
+
+    capture_log(fn ->
+      assert {:error, %Error{code: :response_timeout}} =
+               Snex.pyeval(inp, code, %{"pipe" => pipe}, timeout: 1_000)
+
+      eventually(fn -> :sys.get_state(inp).stuck != %{} end)
+      assert [timer] = Map.values(:sys.get_state(inp).stuck)
+      assert is_integer(Process.read_timer(timer))
+      {_, 0} = System.cmd("sh", ["-c", "echo >'#{pipe}'"])
+      eventually(fn -> :sys.get_state(inp).stuck == %{} end)
+      assert Process.read_timer(timer) == false
+    end)
+
+    assert Snex.pyeval(inp, "return 1", timeout: 60_000) == {:ok, 1}
   end
 
   test "on_stuck: :restart: an interpreter that is stuck is ended, and replaced by its supervisor" do

@@ -125,7 +125,11 @@ defmodule Snex.Interpreter.Options do
        sync_start?: [
          type: :boolean,
          default: true,
-         doc: "`false` returns at once, and a start that fails makes the process exit"
+         doc: """
+         `false` returns at once, and a start that fails makes the process exit. Calls wait until the interpreter has started.
+         Use it below a supervisor for starts that take long, such as those that install packages: a supervisor waits for each
+         child to start, and starts or stops no other meanwhile
+         """
        ],
        sync_start: [alias: :sync_start?],
        label: [
@@ -200,11 +204,13 @@ defmodule Snex.Interpreter.Options do
          """
        ],
        on_stuck: [
-         type: {:in, [:report, :restart]},
-         default: :report,
+         type: &__MODULE__.on_stuck/1,
+         default: {:restart, 30_000},
+         spec: quote(do: :report | :restart | {:restart, milliseconds :: non_neg_integer()}),
          doc: """
-         what to do when a cancelled request does not come back, although it was interrupted, and holds up all others:
-         `:report` logs it, `:restart` ends Python and exits, so that a supervisor starts another
+         what to do when a cancelled request does not come back, although it was interrupted, and holds up all others. It
+         counts as stuck after about 3 seconds, and is logged then. `:report` does no more. `{:restart, ms}` ends Python if the
+         request is still stuck after that time, and exits, so that a supervisor starts another; `:restart` does so at once
          """
        ],
        stop_timeout: [
@@ -400,6 +406,13 @@ defmodule Snex.Interpreter.Options do
     limits = Options.check!(value, @limits, :limits)
     {:ok, {limits.memory, limits.cpu, limits.open_files, limits.nice}}
   end
+
+  @doc false
+  @spec on_stuck(term()) :: {:ok, :report | {:restart, non_neg_integer()}} | {:error, String.t()}
+  def on_stuck(:report), do: {:ok, :report}
+  def on_stuck(:restart), do: {:ok, {:restart, 0}}
+  def on_stuck({:restart, patience}) when patience in 0..@most, do: {:ok, {:restart, patience}}
+  def on_stuck(value), do: Options.refuse(value, ":report, :restart or {:restart, milliseconds}")
 
   @doc false
   # As the native code wants it: names as text, the more of them the narrower.

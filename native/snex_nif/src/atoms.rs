@@ -25,6 +25,7 @@ rustler::atoms! {
     snex_output,
     snex_log,
     snex_stuck,
+    snex_unstuck,
     snex_env_dropped,
     refused,
     call,

@@ -82,10 +82,16 @@ async fn see_to(worker: Arc<Worker<Held, News>>, id: u64) {
     loop {
         tokio::time::sleep(pause).await;
         let cancelling = &worker.sink.cancelling;
-        if worker.is_closed() || !cancelling.contains(id) {
+        let ended = worker.is_closed() || !cancelling.contains(id);
+        let deaf = !ended && cancelling.contains(probe);
+        if reported && !deaf {
+            reported = false;
+            worker.sink.tell(&worker.sink.owner, (atoms::snex_unstuck(), id));
+        }
+        if ended {
             return cancelling.noticed(probe);
         }
-        if cancelling.contains(probe) {
+        if deaf {
             worker.interrupt(id);
         } else {
             deaf_since = Instant::now();

@@ -18,7 +18,7 @@ defmodule Snex.Interpreter.OptionsTest do
 
     assert options.port_opts.busy_limits_port == {4 * 1024 * 1024, 8 * 1024 * 1024}
     assert options.port_opts.use_stdio == false
-    assert options.on_stuck == :report
+    assert options.on_stuck == {:restart, 30_000}
     assert options.atoms == :create
     assert options.output == %{stdout: :group_leader, stderr: :group_leader}
     assert options.limits == {nil, nil, nil, nil}
@@ -69,7 +69,8 @@ defmodule Snex.Interpreter.OptionsTest do
           {:init_script_timeout, 2 ** 32, ms <> ", or :infinity"},
           {:hibernate_after, 2 ** 32, ms <> ", or :infinity"},
           {:timeout, 2 ** 32, ms <> ", or :infinity"},
-          {:on_stuck, :wait, ":report or :restart"},
+          {:on_stuck, :wait, ":report, :restart or {:restart, milliseconds}"},
+          {:on_stuck, {:restart, -1}, ":report, :restart or {:restart, milliseconds}"},
           {:allow, :some, ":all, :none, or a list of Module, {Module, fun} and {Module, fun, arity}"},
           {:atoms, :safe, ":create or :existing"},
           {:groups, :dev, "a list of names"},
