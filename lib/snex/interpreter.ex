@@ -63,25 +63,15 @@ defmodule Snex.Interpreter do
   process ends, however it ends, or the whole VM does, the warden ends Python and everything that Python started: SIGTERM
   first, SIGKILL after a grace. When Python ends by itself, the interpreter process exits with a `Snex.Error` of code
   `:interpreter_exited`, and its supervisor decides what comes next.
+
+  Its modules can be loaded again while interpreters run, as in a hot upgrade; the process of an interpreter runs on. A caller
+  or a start that still runs in code which is loaded for the second time is killed, as always in Erlang. `Snex.Native`, which
+  holds the native code, refuses to be loaded again.
   """
 
-  use GenServer
-
-  alias Snex.Error
-  alias Snex.Interpreter.Calls
-  alias Snex.Interpreter.Launch
   alias Snex.Interpreter.Options
-  alias Snex.Interpreter.Output
-  alias Snex.Native
-  alias Snex.Telemetry
-
-  require Logger
-
-  # What a worker tells its owner while it starts.
-  @news [:snex_started, :snex_ready, :snex_ended]
-
-  # What Python says of itself when it is ready.
-  @python_fields [:python, :implementation, :executable, :version, :encoder]
+  alias Snex.Interpreter.Starter
+  alias Snex.Remote
 
   @typedoc "An interpreter process: a pid or anything else that names a `GenServer`."
   @type server() :: GenServer.server()
@@ -118,7 +108,10 @@ defmodule Snex.Interpreter do
   @doc """
   Starts an interpreter linked to the caller.
 
-  Returns when Python runs and the init script has run, or `{:error, %Snex.Error{}}`.
+  Returns when Python runs and the init script has run, or `{:error, %Snex.Error{}}`, whatever went wrong. After an error the
+  caller is not linked to the interpreter any more, so it can read the error even if it doesn't trap exits.
+
+  During the start the interpreter already answers `os_pid/1`, `info/2` and `stop/3`. It ends if its parent does.
 
   #{Options.documentation()}
 
@@ -131,7 +124,7 @@ defmodule Snex.Interpreter do
   @spec start_link([option()]) :: GenServer.on_start()
   def start_link(opts \\ []) do
     {server_opts, options} = Options.split!(opts)
-    GenServer.start_link(__MODULE__, options, server_opts)
+    Starter.start_link(options, server_opts)
   end
 
   @doc """
@@ -151,26 +144,29 @@ defmodule Snex.Interpreter do
   end
 
   @doc """
-  The process id that Python has in the operating system.
+  The process id that Python has in the operating system; `nil` until Python runs, while packages are being installed for
+  instance.
 
       iex> {:ok, interpreter} = Snex.Interpreter.start_link()
       iex> {:ok, pid} = Snex.pyeval(interpreter, "import os; return os.getpid()")
       iex> Snex.Interpreter.os_pid(interpreter) == pid
       true
   """
-  @spec os_pid(server()) :: non_neg_integer()
-  def os_pid(interpreter), do: GenServer.call(interpreter, :os_pid)
+  @spec os_pid(server()) :: non_neg_integer() | nil
+  def os_pid(interpreter), do: call(interpreter, :os_pid, 5_000)
 
   @doc """
   What an interpreter is and does: a map with
 
+    * `:status`: `:installing` packages, `:starting` (Python, and then the init script), or `:running`
     * `:python` (such as `"3.13.0"`), `:implementation` (`"CPython"`, `"PyPy"`), `:executable`, `:version` (of the Python
       package `snex`), `:encoder` (`"pure"`, `"native"`), `:os_pid`
     * `:uptime` in ms, `:requests_served`, `:requests_in_flight`, `:environments` alive
     * `:queued`: bytes that wait for Python to read them
     * `:memory`: resident memory of Python and all that it started, in bytes (0 where the system does not tell)
 
-  For example
+  Until Python runs, what only Python knows is `nil`. Answers at once, also during the start. Exits like `GenServer.call/3` if
+  there is no answer within `timeout`.
 
       iex> {:ok, interpreter} = Snex.Interpreter.start_link()
       iex> {:ok, env} = Snex.make_env(interpreter)
@@ -181,209 +177,41 @@ defmodule Snex.Interpreter do
       iex> Snex.Interpreter.info(interpreter).environments
       0
   """
-  @spec info(server()) :: map()
-  def info(interpreter), do: GenServer.call(interpreter, :info)
+  @spec info(server(), timeout()) :: map()
+  def info(interpreter, timeout \\ 5_000), do: call(interpreter, :info, timeout)
 
   @doc """
   Stops an interpreter. Returns when Python and everything it started is gone.
 
-  Calls under way return `{:error, %Snex.Error{code: :call_failed, reason: reason}}`.
+  Also returns `:ok` if the interpreter isn't running, or ends by itself meanwhile. One that still starts or installs packages is
+  stopped like any other; its `start_link/1` returns an error. Calls under way return
+  `{:error, %Snex.Error{code: :call_failed, reason: reason}}`.
+
+  Exits if the interpreter isn't gone within `timeout`, or if its node cannot be reached.
 
       iex> {:ok, interpreter} = Snex.Interpreter.start_link()
       iex> Snex.Interpreter.stop(interpreter)
       :ok
+      iex> Snex.Interpreter.stop(interpreter)
+      :ok
   """
   @spec stop(server(), term(), timeout()) :: :ok
-  def stop(interpreter, reason \\ :normal, timeout \\ :infinity),
-    do: GenServer.stop(interpreter, reason, timeout)
-
-  defmodule State do
-    @moduledoc false
-    # `launch` is the process that starts the worker, until it has; calls that come meanwhile are in `waiting`. `ended` holds
-    # how the worker went down, once it has: there is nothing left to stop then. `stuck` holds the requests that have been
-    # reported.
-    @enforce_keys [:options, :calls, :output, :started]
-    defstruct [
-      :options,
-      :calls,
-      :output,
-      :started,
-      :launch,
-      :os_pid,
-      waiting: [],
-      python: %{},
-      stuck: [],
-      ended: nil
-    ]
-  end
-
-  @impl GenServer
-  def init(options) do
-    # So that terminate/2 runs, whoever ends this process: it waits until Python is gone.
-    Process.flag(:trap_exit, true)
-    if options.label, do: Process.set_label(options.label)
-
-    state = %State{
-      options: options,
-      calls: Calls.start_link(self(), options.atoms, options.allow_send),
-      output: Output.start_link(self(), options.output, options.atoms),
-      started: System.monotonic_time(:millisecond)
-    }
-
-    state = %{state | launch: Launch.start_link(options, state.calls, state.output)}
-    if options.sync_start?, do: await_launch(state), else: {:ok, state}
-  end
-
-  defp await_launch(%State{launch: launch} = state) do
-    receive do
-      {tag, _} = news when tag in @news ->
-        await_launch(hand_on(news, state))
-
-      {:snex_launched, ^launch, result} ->
-        with {:error, error} <- launched(result, state) do
-          abandon(error, state)
-          {:stop, error}
-        end
-
-      {:EXIT, ^launch, reason} ->
-        abandon(reason, state)
-        {:stop, reason}
+  def stop(interpreter, reason \\ :normal, timeout \\ :infinity) do
+    case Remote.locate(interpreter) do
+      nil -> :ok
+      server -> GenServer.stop(server, reason, timeout)
     end
+  catch
+    :exit, {why, _call} = reason when why in [:timeout, :calling_self] -> exit(reason)
+    :exit, {{:nodedown, _node}, _call} = reason -> exit(reason)
+    # It had ended before, or did so for another reason.
+    :exit, _reason -> :ok
   end
 
-  # News of the worker that the launch waits for.
-  defp hand_on(news, state) do
-    send(state.launch, news)
-
-    case news do
-      {:snex_ended, down} -> %{state | ended: Error.from_down(down)}
-      _other -> state
-    end
-  end
-
-  defp launched({:error, error}, _state), do: {:error, error}
-
-  # It was ready, and has ended since.
-  defp launched({:ok, _os_pid, _fields}, %State{ended: error}) when error != nil, do: {:error, error}
-
-  defp launched({:ok, os_pid, fields}, state) do
-    Native.interpreter_open()
-    python = Map.new(@python_fields, &{&1, fields[to_string(&1)]})
-    state = %{state | launch: nil, os_pid: os_pid, python: python}
-    Telemetry.interpreter_started(state.started, event_metadata(state))
-    {:ok, state}
-  end
-
-  # There may be a worker, although it is not to be.
-  defp abandon(reason, state), do: if(state.ended == nil, do: stop_worker(reason, state))
-
-  @impl GenServer
-  # Answered after the start.
-  def handle_call(request, from, %State{launch: launch} = state) when launch != nil,
-    do: {:noreply, %{state | waiting: [{request, from} | state.waiting]}}
-
-  def handle_call(:os_pid, _from, state), do: {:reply, state.os_pid, state}
-
-  def handle_call(:info, _from, state) do
-    figures =
-      case Native.interpreter_info(self()) do
-        {:ok, submitted, in_flight, environments, queued, memory} ->
-          %{
-            requests_served: submitted - in_flight,
-            requests_in_flight: in_flight,
-            environments: environments,
-            queued: queued,
-            memory: memory
-          }
-
-        :noproc ->
-          %{}
-      end
-
-    fields = %{os_pid: state.os_pid, uptime: System.monotonic_time(:millisecond) - state.started}
-    {:reply, state.python |> Map.merge(fields) |> Map.merge(figures), state}
-  end
-
-  def handle_call(:await_start, _from, state), do: {:reply, :ok, state}
-
-  @impl GenServer
-  def handle_info({tag, _} = news, %State{launch: launch} = state) when tag in @news and launch != nil,
-    do: {:noreply, hand_on(news, state)}
-
-  def handle_info({:snex_launched, launch, result}, %State{launch: launch} = state) do
-    case launched(result, state) do
-      {:ok, state} ->
-        for {request, from} <- Enum.reverse(state.waiting) do
-          {:reply, reply, _state} = handle_call(request, from, state)
-          GenServer.reply(from, reply)
-        end
-
-        {:noreply, %{state | waiting: []}}
-
-      {:error, error} ->
-        {:stop, error, state}
-    end
-  end
-
-  def handle_info({:snex_ended, down}, state) do
-    error = Error.from_down(down)
-    {:stop, error, %{state | ended: error}}
-  end
-
-  def handle_info({:snex_stuck, request}, state) do
-    Logger.warning(
-      "the interpreter #{inspect(self())} (Python #{state.os_pid}) is stuck: request #{request}, which nobody waits for, " <>
-        "does not come back, although it was interrupted"
-    )
-
-    if state.options.on_stuck == :restart do
-      # What is stuck does not hear a SIGTERM either.
-      stop_worker(:stuck, put_in(state.options.stop_timeout, 0))
-      error = %Error{code: :call_failed, reason: :stuck}
-      {:stop, error, %{state | ended: error}}
-    else
-      {:noreply, %{state | stuck: [request | state.stuck]}}
-    end
-  end
-
-  def handle_info({:EXIT, _pid, :normal}, state), do: {:noreply, state}
-  def handle_info({:EXIT, _pid, reason}, state), do: {:stop, reason, state}
-  def handle_info(_message, state), do: {:noreply, state}
-
-  @impl GenServer
-  def terminate(reason, state) do
-    # It may be about to install packages, or to wait for a Python that does not come.
-    if state.launch, do: kill(state.launch)
-    abandon(reason, state)
-
-    if state.os_pid,
-      do: Telemetry.interpreter_stopped(state.started, Map.put(event_metadata(state), :reason, reason))
-  end
-
-  # What goes into the report of a crash. Scripts and environment variables, which may hold secrets, do not.
-  @impl GenServer
-  def format_status(status) do
-    Map.replace_lazy(status, :state, &Map.take(&1, [:os_pid, :python, :started, :stuck]))
-  end
-
-  # Returns when it is gone: afterwards nobody starts a worker any more.
-  defp kill(pid) do
-    monitor = Process.monitor(pid)
-    Process.exit(pid, :kill)
-
-    receive do
-      {:DOWN, ^monitor, :process, ^pid, _reason} -> :ok
-    end
-  end
-
-  defp event_metadata(state),
-    do: %{interpreter: self(), os_pid: state.os_pid, label: state.options.label}
-
-  defp stop_worker(reason, state) do
-    if Native.interpreter_stop(:erlang.term_to_binary(reason), state.options.stop_timeout) == :ok do
-      receive do
-        {:snex_ended, _down} -> :ok
-      end
+  defp call(interpreter, request, timeout) do
+    case Remote.locate(interpreter) do
+      nil -> exit({:noproc, {GenServer, :call, [interpreter, request, timeout]}})
+      server -> GenServer.call(server, request, timeout)
     end
   end
 end

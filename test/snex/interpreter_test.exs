@@ -1,6 +1,8 @@
 defmodule Snex.InterpreterTest do
   use Snex.Case, async: true
 
+  import ExUnit.CaptureLog
+
   doctest Snex.Interpreter
 
   setup do
@@ -202,8 +204,30 @@ defmodule Snex.InterpreterTest do
         assert_received {:EXIT, ^inp, ^reason}
         assert Task.await(pending) == {:error, %Error{code: :call_failed, reason: reason}}
       end
+    end
 
-      assert {:noproc, _} = catch_exit(Interpreter.stop(:nobody_here))
+    test "is :ok for an interpreter that is gone, that never was, or whose registry is not there" do
+      {:ok, inp} = Interpreter.start_link(name: :stopped_before)
+      assert Interpreter.stop(inp) == :ok
+      gone = [inp, :stopped_before, {:global, make_ref()}, {:via, Registry, {NoSuch, :x}}, {:nobody, node()}]
+      for server <- gone, do: assert(Interpreter.stop(server) == :ok)
+    end
+
+    test "is :ok for all who ask at once, and while Python ends by itself" do
+      capture_log(fn ->
+        for round <- 1..10 do
+          {:ok, inp} = Interpreter.start_link(stop_timeout: 0)
+          os_pid = Interpreter.os_pid(inp)
+
+          stops =
+            for n <- 1..5,
+                do: Task.async(fn -> Interpreter.stop(inp, Enum.at([:normal, :shutdown], rem(n, 2))) end)
+
+          if rem(round, 2) == 0, do: System.cmd("kill", ["-KILL", to_string(os_pid)])
+          assert Task.await_many(stops, 60_000) == List.duplicate(:ok, 5)
+          assert_receive {:EXIT, ^inp, _reason}, 60_000
+        end
+      end)
     end
 
     test "exits when its timeout is over, and what it began goes on" do

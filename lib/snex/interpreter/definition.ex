@@ -49,7 +49,7 @@ defmodule Snex.Interpreter.Definition do
       def start_link(opts \\ []) do
         opts
         |> Snex.Interpreter.Definition.with_defaults(@snex_default_names, &__snex_default__/1)
-        |> Keyword.put_new_lazy(:python, fn -> Snex.Project.python!(@snex_project) end)
+        |> Keyword.put_new(:python, @snex_project)
         |> Keyword.put_new(:python_path, @snex_project.python_path)
         |> Keyword.put_new(:label, __MODULE__)
         |> Snex.Interpreter.start_link()
@@ -72,16 +72,16 @@ defmodule Snex.Interpreter.Definition do
       def __mix_recompile__?, do: Snex.Project.stale?(@snex_project)
 
       @doc """
-      The process id that Python has in the operating system.
+      The process id that Python has in the operating system; see `Snex.Interpreter.os_pid/1`.
       """
-      @spec os_pid(Snex.Interpreter.server()) :: non_neg_integer()
+      @spec os_pid(Snex.Interpreter.server()) :: non_neg_integer() | nil
       defdelegate os_pid(interpreter), to: Snex.Interpreter
 
       @doc """
-      What this interpreter is and does; see `Snex.Interpreter.info/1`.
+      What this interpreter is and does; see `Snex.Interpreter.info/2`.
       """
-      @spec info(Snex.Interpreter.server()) :: map()
-      defdelegate info(interpreter), to: Snex.Interpreter
+      @spec info(Snex.Interpreter.server(), timeout()) :: map()
+      defdelegate info(interpreter, timeout \\ 5_000), to: Snex.Interpreter
 
       @doc """
       Stops an interpreter; see `Snex.Interpreter.stop/3`.

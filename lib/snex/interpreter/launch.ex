@@ -17,11 +17,12 @@ defmodule Snex.Interpreter.Launch do
   @default_path "/bin:/usr/bin"
 
   @typedoc "How a start ends."
-  @type result() :: {:ok, os_pid :: pos_integer(), fields :: map()} | {:error, Error.t()}
+  @type result() :: {:ok, fields :: map()} | {:error, Error.t()}
 
   @doc """
   Begins to start the worker of the calling process, from a process that is linked to it. That one sends
-  `{:snex_launched, pid, result}` at last, and wants each `{:snex_started | :snex_ready | :snex_ended, _}` that comes until then.
+  `{:snex_status, pid, status}` as it goes on and `{:snex_launched, pid, result}` at last, and wants each
+  `{:snex_started | :snex_ready | :snex_ended, _}` that comes until then.
   """
   @spec start_link(Snex.Interpreter.Options.t(), pid(), pid()) :: pid()
   def start_link(options, calls, output) do
@@ -29,8 +30,35 @@ defmodule Snex.Interpreter.Launch do
 
     spawn_link(fn ->
       Process.set_label({__MODULE__, owner})
-      send(owner, {:snex_launched, self(), launch(owner, options, calls, output)})
+      send(owner, {:snex_launched, self(), try_to_launch(owner, options, calls, output)})
     end)
+  end
+
+  @doc """
+  Ends a start. Returns when its process is gone: afterwards nobody starts a worker any more.
+  """
+  @spec stop(pid()) :: :ok
+  def stop(launch) do
+    monitor = Process.monitor(launch)
+    Process.exit(launch, :kill)
+
+    receive do
+      {:DOWN, ^monitor, :process, ^launch, _reason} -> :ok
+    end
+  end
+
+  # Whatever goes wrong, in `:wrap_exec` or on a full disk, is why the start has failed.
+  defp try_to_launch(owner, options, calls, output) do
+    launch(owner, options, calls, output)
+  catch
+    kind, reason ->
+      failed("the start has failed: " <> Exception.format(kind, reason, without_arguments(__STACKTRACE__)))
+  end
+
+  # They may be secrets.
+  defp without_arguments(stacktrace) do
+    for {module, function, args, location} <- stacktrace,
+        do: {module, function, if(is_list(args), do: length(args), else: args), location}
   end
 
   defp launch(owner, options, calls, output) do
@@ -38,11 +66,11 @@ defmodule Snex.Interpreter.Launch do
          # What has to be installed may take as long as it takes.
          deadline = Request.deadline(options.init_script_timeout),
          :ok <- start_worker(native),
-         {:ok, os_pid} <- await_news(:snex_started, deadline),
+         {:ok, _os_pid} <- await_news(:snex_started, deadline),
          # The worker says that Python has started before it says anything else.
          {:ok, fields} <- await_news(:snex_ready, deadline),
          :ok <- run_init_script(owner, options.init_script, deadline) do
-      {:ok, os_pid, Map.new(fields)}
+      {:ok, Map.new(fields)}
     else
       {:error, %Error{code: :init_script_timeout, details: details} = error} ->
         about = Map.merge(details, %{timeout: options.init_script_timeout, option: :init_script_timeout})
@@ -62,7 +90,7 @@ defmodule Snex.Interpreter.Launch do
 
   defp native_options(owner, options, calls, output) do
     with :ok <- installation(),
-         {:ok, python} <- find_python(options.python),
+         {:ok, python} <- find_python(options.python, owner),
          {:ok, python_path} <- python_path(options.python_path),
          {:ok, env} <- environment(options.environment, python, python_path),
          :ok <- folder(options.cd),
@@ -94,21 +122,29 @@ defmodule Snex.Interpreter.Launch do
     end
   end
 
-  defp find_python(%Project{} = project) do
-    case Project.install(project) do
+  # Of a module: made when it was compiled.
+  defp find_python(%Project{module: module} = project, _owner) when module != nil,
+    do: {:ok, Project.python!(project)}
+
+  defp find_python(%Project{} = project, owner) do
+    send(owner, {:snex_status, self(), :installing})
+    result = Project.install(project)
+    send(owner, {:snex_status, self(), :starting})
+
+    case result do
       :ok -> {:ok, Project.python!(project)}
       {:error, message} -> failed("the Python environment could not be made: " <> message)
     end
   end
 
-  defp find_python(nil) do
+  defp find_python(nil, _owner) do
     case Enum.find_value(["python", "python3"], &Os.find_executable/1) do
       nil -> failed("neither python nor python3 is on PATH; give the option :python")
       path -> {:ok, path}
     end
   end
 
-  defp find_python(name) do
+  defp find_python(name, _owner) do
     case Os.find_executable(name) do
       nil -> failed("no executable Python at #{inspect(name)}#{expanded(name)}")
       path -> {:ok, path}

@@ -10,13 +10,13 @@ defmodule Snex.Interpreter.StopEarlyTest do
   """
 
   defp start_unlinked!(opts) do
-    {_server_options, options} = Interpreter.Options.split!(opts)
-    {:ok, inp} = GenServer.start(Interpreter, options)
+    {:ok, inp} = Interpreter.start_link([sync_start?: false] ++ opts)
+    Process.unlink(inp)
     inp
   end
 
   defp start_waiting do
-    opts = [init_script: {@script, %{"test" => self()}}, sync_start?: false, init_script_timeout: :infinity]
+    opts = [init_script: {@script, %{"test" => self()}}, init_script_timeout: :infinity]
     inp = start_unlinked!(opts)
     assert_receive os_pid when is_integer(os_pid), 60_000
     {inp, os_pid}
@@ -43,20 +43,9 @@ defmodule Snex.Interpreter.StopEarlyTest do
   test "calls that wait for the start hear of the stop" do
     {inp, _os_pid} = start_waiting()
     call = Task.async(fn -> Snex.pyeval(inp, "return 1", timeout: :infinity) end)
-    info = Task.async(fn -> catch_exit(Interpreter.info(inp)) end)
-    eventually(fn -> length(:sys.get_state(inp).waiting) == 2 end)
+    eventually(fn -> length(:sys.get_state(inp).waiting) == 1 end)
     assert Interpreter.stop(inp, :shutdown) == :ok
     assert {:error, %Error{code: :call_failed, reason: :shutdown}} = Task.await(call)
-    assert {:shutdown, _call} = Task.await(info)
-  end
-
-  test "what wrap_exec raises is why a start fails" do
-    Process.flag(:trap_exit, true)
-
-    ExUnit.CaptureLog.capture_log(fn ->
-      assert {:error, {%RuntimeError{message: "no"}, _stacktrace}} =
-               Interpreter.start_link(wrap_exec: fn _python, _args -> raise "no" end)
-    end)
   end
 
   @doc false
@@ -70,7 +59,7 @@ defmodule Snex.Interpreter.StopEarlyTest do
       script =
         "import os; await snex.call('Elixir.Snex.Interpreter.StopEarlyTest', 'wait', [test, os.getpid()])"
 
-      opts = [init_script: {script, %{"test" => self()}}, sync_start?: false]
+      opts = [init_script: {script, %{"test" => self()}}]
       inp = start_unlinked!(opts)
       monitor = Process.monitor(inp)
       assert_receive {:waiting, caller, os_pid}, 60_000
