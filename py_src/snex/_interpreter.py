@@ -20,6 +20,7 @@ from ._prints import Printer, Streams
 from ._reader import FrameReader
 from ._request import Request
 from ._runner import Runner
+from ._traceback import report
 from ._writer import FrameWriter
 
 if TYPE_CHECKING:
@@ -106,12 +107,15 @@ class Interpreter:
         while not self.ended:
             try:
                 self._loop.run_forever()
-            except (SystemExit, KeyboardInterrupt) as error:
-                # Asyncio lets these two through when a task that an evaluation left behind raises
-                # them. They end that task, not the interpreter.
+            except BaseException as error:
+                # Asyncio lets SystemExit and KeyboardInterrupt through when a task that an evaluation left
+                # behind raises them, and whatever else a user's own loop does not catch. They end that
+                # task, not the interpreter.
                 self._leave_if_forked()
+                if self._loop.is_closed():
+                    raise
                 if not self.ended:
-                    print(f"snex: a task has raised {error!r}", file=sys.stderr)  # noqa: T201
+                    report(f"a task has raised {error!r}", error)
         self.stopped = True
         self._shut_down()
         if streams is not None:

@@ -21,7 +21,7 @@ from . import _frame
 from ._encoder import NAME, Settings, encode
 from ._interpreter import Interpreter
 from ._loop import new_loop
-from ._signals import Interrupts, on_sigint, on_sigterm
+from ._signals import Interrupts, install
 from ._version import PROTOCOL, VERSION
 
 _EXIT_USAGE = 64
@@ -82,10 +82,9 @@ def _serve(
     limits = hello.get("buffer_limits", (4 << 20, 8 << 20))
     interrupts = Interrupts(interrupt_fd)
     interpreter = Interpreter(loop, in_fd, out_fd, limits, interrupts=interrupts, print_fd=print_fd)
-    on_sigterm(interpreter, in_fd)
     if interrupt_fd is not None:
         os.set_blocking(interrupt_fd, False)
-        on_sigint(interrupts)
+    install(interpreter, in_fd, interrupts)
     _write(out_fd, _frame.READY, _greeting())
     for fd in (in_fd, out_fd, print_fd):
         if fd is not None:

@@ -1,4 +1,4 @@
-"""Signals: SIGTERM, which ends, and SIGINT, which interrupts one request.
+"""Our signals: SIGTERM, which ends, and SIGURG, which interrupts one request.
 
 Either is turned into an exception only where that does no harm: user code, what it calls, and those
 parts of ours that change no state. Everywhere else the work is about to come to an end by itself,
@@ -8,17 +8,18 @@ or the signal will be repeated.
 from __future__ import annotations
 
 import _thread
+import contextlib
 import os
 import select
 import signal
 import struct
-import threading
 import time
 from collections import deque
 from typing import TYPE_CHECKING
 
 from . import _code, _encoder, _prints, _scalars, _toplevel
-from ._request import Cancelled, current
+from ._handlers import INTERRUPT, Handlers, again, poke
+from ._request import OUTSIDE, Cancelled, current
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from ._request import Request
 
     Handler = Callable[[int, FrameType | None], None]
+    MayRaise = Callable[[FrameType], bool]
 
 _NUMBER = struct.Struct("<Q")
 _READ = 512 * _NUMBER.size
@@ -89,61 +91,67 @@ class _Again:
     def soon(self, request: Request) -> None:
         """Interrupt once more, and again, until that request is interrupted or at its end."""
         if not self._repeating:
-            self._repeating = True
-            # Not `threading.Thread`: the code that was interrupted may hold one of its locks.
-            _thread.start_new_thread(self._repeat, (request,))
+            # Without a thread the VM's next signal has to do. Not `threading.Thread`: the code that was
+            # interrupted may hold one of its locks.
+            with contextlib.suppress(RuntimeError, MemoryError):
+                _thread.start_new_thread(self._repeat, (request,))
+                self._repeating = True
 
     def _repeat(self, request: Request) -> None:
         for _ in range(_REPETITIONS):
             time.sleep(_PAUSE)
             if not request.interrupted or request.number not in self._interrupts.wanted:
                 break
-            _thread.interrupt_main(signal.SIGINT)
+            poke(INTERRUPT)
         self._repeating = False
 
 
-def on_sigterm(interpreter: Interpreter, in_fd: int) -> None:
+def install(interpreter: Interpreter, in_fd: int, interrupts: Interrupts) -> None:
+    """Take over the signals of this process; see `_handlers`."""
+    may_raise = _places()
+    handlers = Handlers(may_raise)
+    handlers.keep(signal.SIGTERM, _on_sigterm(interpreter, in_fd, may_raise, handlers))
+    handlers.keep(INTERRUPT, _on_interrupt(interrupts, may_raise, handlers))
+
+
+def _on_sigterm(
+    interpreter: Interpreter, in_fd: int, may_raise: MayRaise, handlers: Handlers
+) -> Handler:
     """End on SIGTERM, but only if the VM is gone.
 
     Code that blocks the event loop does not see the end of input; the warden's signal, which
     follows it, gets that code out of the way. A signal that comes while the VM is still there is
-    part of a machine's shutdown, and the VM decides when it is done with us.
+    part of a machine's shutdown, and the VM decides when it is done with us: a handler of the user's
+    is called, but the default, which would end Python, does nothing.
     """
-    may_raise = _places()
-    thread = threading.get_ident()
 
-    def again() -> None:
-        time.sleep(_PAUSE)
-        if not interpreter.stopped:
-            signal.pthread_kill(thread, signal.SIGTERM)
-
-    def handler(_number: int, frame: FrameType | None) -> None:
+    def handler(number: int, frame: FrameType | None) -> None:
         if interpreter.stopped:
             return
         if not interpreter.ended:
             poll = select.poll()
             poll.register(in_fd, select.POLLIN)
             if not any(events & (select.POLLHUP | select.POLLERR) for _, events in poll.poll(0)):
+                handlers.call_users(number, frame)
                 return
             interpreter.end()
         if frame is None or may_raise(frame):
             raise SystemExit(0)
         # Code of ours or of asyncio is on its way to the event loop, which now stops, or back to
-        # the user's code, which may block. (A `threading.Thread` takes locks when it starts.)
-        _thread.start_new_thread(again, ())
+        # the user's code, which may block.
+        again(number)
 
-    _install(signal.SIGTERM, handler, signal.SIG_DFL)
+    return handler
 
 
-def on_sigint(interrupts: Interrupts) -> None:
-    """Raise `Cancelled` on SIGINT in code that runs for a request which is to be interrupted.
+def _on_interrupt(interrupts: Interrupts, may_raise: MayRaise, handlers: Handlers) -> Handler:
+    """Raise `Cancelled` in code that runs for a request which is to be interrupted.
 
     Python runs the handler in the context of the code that it has interrupted.
     """
-    may_raise = _places()
-    again = _Again(interrupts)
+    repeat = _Again(interrupts)
 
-    def handler(_number: int, frame: FrameType | None) -> None:
+    def handler(number: int, frame: FrameType | None) -> None:
         interrupts.read()
         request = current.get()
         if request.number in interrupts.wanted and not request.ended and frame is not None:
@@ -153,32 +161,13 @@ def on_sigint(interrupts: Interrupts) -> None:
             # Code that does little but call us, such as a loop that prints, is hardly ever met elsewhere:
             # other threads, and so signals, get their turn while we write. Printing has a checkpoint.
             request.interrupted = True
-            again.soon(request)
+            repeat.soon(request)
+        handlers.call_users(number, frame)
 
-    _install(signal.SIGINT, handler, signal.default_int_handler)
-
-
-def _install(number: signal.Signals, handler: Handler, in_child: Handler | signal.Handlers) -> None:
-    """Set a handler that a forked child, of `multiprocessing` for example, does not keep."""
-    pid = os.getpid()
-
-    def here(received: int, frame: FrameType | None) -> None:
-        if os.getpid() == pid:
-            handler(received, frame)
-        else:
-            # The signal has come before the hook below has run.
-            signal.signal(number, in_child)
-            signal.raise_signal(number)
-
-    def forked() -> None:
-        if signal.getsignal(number) is here:
-            signal.signal(number, in_child)
-
-    signal.signal(number, here)
-    os.register_at_fork(after_in_child=forked)
+    return handler
 
 
-def _places() -> Callable[[FrameType], bool]:
+def _places() -> MayRaise:
     """Return a function that tells whether an exception may be raised in a frame."""
     import _weakrefset
     import asyncio
@@ -213,8 +202,9 @@ def _places() -> Callable[[FrameType], bool]:
             return True
         code = place.f_code
         file = code.co_filename
-        if file.startswith(package):
-            return code in calling or (file in pure and code is not impure)
-        return code in calling or not file.startswith(asyncios)
+        if code in calling or (file in pure and code is not impure):
+            # Otherwise the call may be one of ours, which must not get lost.
+            return current.get() is not OUTSIDE
+        return not file.startswith((package, asyncios))
 
     return may_raise

@@ -6,6 +6,8 @@ result of it.
 
 from __future__ import annotations
 
+import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from ._code import source_of
@@ -45,6 +47,13 @@ def format_error(error: BaseException) -> list[str]:
     except BaseException as problem:  # noqa: BLE001 - anything may come out of a broken exception
         name = type(error).__name__
         return [f"{name}: {_str(error)}\n", f"(no traceback: {type(problem).__name__})\n"]
+
+
+def report(what: str, error: BaseException) -> None:
+    """Print an exception that is nobody's answer to standard error."""
+    # It may be a stream of the user's, or none, and a signal's handler may raise once more.
+    with suppress(BaseException):
+        sys.stderr.write("".join([f"snex: {what}\n", *format_error(error)]))
 
 
 def _text(value: str) -> bytes:

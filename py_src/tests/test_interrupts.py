@@ -130,7 +130,7 @@ def test_other_requests_do_not_notice_the_signal(vm: VM) -> None:
             answer = vm.read(0.001)
         except TimeoutError:
             vm.interrupt(other)
-            vm.process.send_signal(signal.SIGINT)
+            vm.process.send_signal(signal.SIGURG)
         else:
             break
     assert (answer[1], decode(answer[2])) == (request, b"undisturbed")

@@ -24,6 +24,27 @@ defmodule Snex.CancelTest do
     end
   end
 
+  for action <- ["signal.SIG_DFL", "signal.SIG_IGN", "lambda *_: None"] do
+    test "a library may set the handlers of SIGINT and SIGTERM to #{action}" do
+      inp = start_interpreter!()
+
+      code =
+        "import signal, time\nfor n in (signal.SIGINT, signal.SIGTERM): signal.signal(n, #{unquote(action)})"
+
+      assert Snex.pyeval(inp, code) == {:ok, nil}
+
+      for blocking <- ["time.sleep(1000)", code <> "\ntime.sleep(1000)"] do
+        assert {:error, %Error{code: :response_timeout}} =
+                 Snex.pyeval(inp, "import time\n" <> blocking, timeout: 200)
+
+        assert Snex.pyeval(inp, "return 1", timeout: 60_000) == {:ok, 1}
+      end
+
+      assert {_, 0} = System.cmd("kill", ["-TERM", to_string(Interpreter.os_pid(inp))])
+      assert Snex.pyeval(inp, "return 2", timeout: 60_000) == {:ok, 2}
+    end
+  end
+
   test "when the caller is killed, code that blocks is interrupted" do
     inp = start_interpreter!()
     test = self()

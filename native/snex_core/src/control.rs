@@ -61,7 +61,7 @@ pub enum ToWarden {
         /// Grace in milliseconds.
         grace_ms: u64,
     },
-    /// Send SIGINT to the program, if it still runs.
+    /// Send SIGURG to the program, if it still runs. Programs that know nothing of it ignore it.
     Interrupt,
 }
 

@@ -95,7 +95,7 @@ impl<'a> Watch<'a> {
                 Ok(Some(ToWarden::Stop { grace_ms })) => self.stop(Duration::from_millis(grace_ms)),
                 // Reaped only above: until then its number is nobody else's.
                 Ok(Some(ToWarden::Interrupt)) if self.leader_runs => {
-                    let _ = kill(self.leader, Signal::SIGINT);
+                    let _ = kill(self.leader, Signal::SIGURG);
                 }
                 Ok(Some(ToWarden::Interrupt)) => {}
                 Ok(Some(ToWarden::Start(_)) | None) | Err(_) => {

@@ -270,7 +270,7 @@ class VM:
     def interrupt(self, request: int) -> None:
         assert not MEASURED, UNMEASURABLE
         os.write(self.interrupt_fd, struct.pack("<Q", request))
-        self.process.send_signal(signal.SIGINT)
+        self.process.send_signal(signal.SIGURG)
 
     def terminate(self) -> None:
         """Send SIGTERM, as the warden does."""
