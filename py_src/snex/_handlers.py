@@ -21,7 +21,7 @@ import time
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
-from ._request import OUTSIDE, current
+from ._request import is_running
 from ._traceback import report
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class Guarded:
         if frame is None or os.getpid() != self._pid or self._may_raise(frame):
             self._put_off = 0
             self.handler(number, frame)
-        elif current.get() is not OUTSIDE and self._put_off < _REPETITIONS and again(number):
+        elif is_running() and self._put_off < _REPETITIONS and again(number):
             self._put_off += 1
         else:
             self._put_off = 0

@@ -74,3 +74,9 @@ class Request:
 OUTSIDE = Request(0)
 current: ContextVar[Request] = ContextVar("snex request", default=OUTSIDE)
 set_current = current.set
+
+
+def is_running() -> bool:
+    """Return whether the running code belongs to a request that has not been answered."""
+    request = current.get()
+    return request is not OUTSIDE and not request.ended

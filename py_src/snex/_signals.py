@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from . import _code, _encoder, _prints, _scalars, _toplevel
 from ._handlers import INTERRUPT, Handlers, again, poke
-from ._request import OUTSIDE, Cancelled, current
+from ._request import Cancelled, current, is_running
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -169,18 +169,16 @@ def _on_interrupt(interrupts: Interrupts, may_raise: MayRaise, handlers: Handler
 
 def _places() -> MayRaise:
     """Return a function that tells whether an exception may be raised in a frame."""
-    import _weakrefset
     import asyncio
-    import selectors
-    import threading
-    import weakref
 
     from . import _body
 
     package = __file__.removesuffix("_signals.py")
     asyncios = asyncio.__file__.removesuffix("__init__.py")
-    # What user code calls as well as we do: it counts as a part of the caller.
-    helpers = {m.__file__ for m in (_weakrefset, selectors, threading, weakref)}
+    library = os.__file__.removesuffix("os.py")
+    # User code calls the standard library as well as we do: it counts as a part of the caller.
+    helpers = (library, "<frozen ")
+    others = (asyncios, f"{library}site-packages/", f"{library}dist-packages/")
     pure = {_encoder.__file__, _scalars.__file__, _code.__file__, _toplevel.__file__}
     # Keeps the books of the cache.
     impure = _code.compile_code.__code__
@@ -194,9 +192,12 @@ def _places() -> MayRaise:
         )
     }
 
+    def is_helper(file: str) -> bool:
+        return file.startswith(helpers) and not file.startswith(others)
+
     def may_raise(frame: FrameType) -> bool:
         place: FrameType | None = frame
-        while place is not None and place.f_code.co_filename in helpers:
+        while place is not None and is_helper(place.f_code.co_filename):
             place = place.f_back
         if place is None:
             return True
@@ -204,7 +205,7 @@ def _places() -> MayRaise:
         file = code.co_filename
         if code in calling or (file in pure and code is not impure):
             # Otherwise the call may be one of ours, which must not get lost.
-            return current.get() is not OUTSIDE
+            return is_running()
         return not file.startswith((package, asyncios))
 
     return may_raise
