@@ -20,13 +20,15 @@ import warnings
 from types import CodeType, FunctionType
 from typing import TYPE_CHECKING, Any
 
+from . import _sources
 from ._pypy import CO_COROUTINE, PYPY, detach
-from ._toplevel import ONLY_AST, Preface, TopLevel
+from ._toplevel import ONLY_AST, TopLevel, mark_classes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-NO_FILE = "<Snex.Code>"
+    from ._toplevel import Preface
+
 _NAME = "<module>"
 _INSIDE = "<module>.<locals>."
 _CO_OPTIMIZED = 0x1
@@ -38,8 +40,8 @@ _MAX_CHARACTERS = 8 * 1024 * 1024
 # Of its first line in the file. Each line before it costs a byte, and a moment of the parser's.
 _MAX_LINE = 1_000_000
 
-# Marks the constant through which a code object knows its source; see `source_of`.
-_SOURCE_MARK = "<Snex.Code source>"
+# Stands for the decorator of each class; a syntax tree has no place for an object.
+_CLASS_MARK = "<Snex.Code class>"
 
 
 class Program:
@@ -85,9 +87,11 @@ def compile_code(source: str, file: str | None, line: int) -> Program:
             msg = f"code cannot begin in line {line}: {_MAX_LINE} is the last"
             raise ValueError(msg)
         try:
-            program = _compile(source, file or NO_FILE, max(line, 1))
+            program = _compile(
+                _sources.Source(_sources.name(source, file, line), source, max(line, 1))
+            )
         except SyntaxError as error:
-            # The compiler would look for the line in the file, which may say something else.
+            error.filename = file or _sources.NO_FILE
             error.text = _line(source, (error.lineno or 0) - max(line, 1))
             raise
         _characters += len(source)
@@ -100,37 +104,35 @@ def compile_code(source: str, file: str | None, line: int) -> Program:
     return program
 
 
-def source_of(code: CodeType) -> tuple[str, int] | None:
-    """Return the source that `code` was compiled from here, and the number of its first line."""
-    last = code.co_consts[-1] if code.co_consts else None
-    if type(last) is tuple and len(last) == 3 and last[0] == _SOURCE_MARK:  # noqa: PLR2004
-        return last[1], last[2]
-    return None
-
-
-def _compile(source: str, file: str, line: int) -> Program:
+def _compile(source: _sources.Source) -> Program:
+    file, content, line = source
+    # For the compiler's warnings, too.
+    _sources.keep(source)
     # Empty lines in front are the simplest way to have every position right, also in the errors of
     # the parser.
-    text = "\n" * (line - 1) + source if line > 1 else source
+    text = "\n" * (line - 1) + content if line > 1 else content
     module: Any = compile(text, file, "exec", ONLY_AST, dont_inherit=True)
+    if "class" in content:
+        mark_classes(module, _CLASS_MARK)
     top = TopLevel(module.body, file)
     futures, body = top.futures, top.body
-    is_async = top.is_async() if any(w in source for w in ("await", "async", "yield")) else False
+    is_async = top.is_async() if any(w in content for w in ("await", "async", "yield")) else False
     bound = _bound_names(_function(futures, body, is_async=is_async), file)
     if bound:
         body = [_at_start(_ast.Global(names=bound)), *body]
     code = _inner(
         compile(_function(futures, body, is_async=is_async), file, "exec", dont_inherit=True)
     )
-    code = _as_module(_with_source(code, (_SOURCE_MARK, source, line)))
+    mark = _sources.ClassMark(source)
+    code = _as_module(_sources.attach(_named_as_in_module(code), source, mark, _CLASS_MARK))
     if PYPY:
         detach(code)
     return Program(code, top.preface)
 
 
 def _line(source: str, index: int) -> str | None:
-    lines = source.splitlines()
-    return lines[index] if 0 <= index < len(lines) else None
+    lines = _sources.split(source)
+    return lines[index].rstrip("\n") if 0 <= index < len(lines) else None
 
 
 def _at_start(node: Any) -> Any:  # noqa: ANN401 - nodes of every kind
@@ -165,19 +167,18 @@ def _bound_names(function: Any, file: str) -> list[str]:  # noqa: ANN401 - a nod
     return [name for name in (*code.co_varnames, *code.co_cellvars) if name.isidentifier()]
 
 
-def _with_source(code: CodeType, source: tuple[str, str, int]) -> CodeType:
-    """Attach the source to a code object and to all those within.
+def _named_as_in_module(code: CodeType) -> CodeType:
+    """Take the function out of the qualified names of what it contains.
 
-    As a constant, so that it lives exactly as long as the code, on every implementation.
+    Lambdas and the like can't be declared global, and would tell of the function that they are in.
     """
-    consts = [_with_source(c, source) if isinstance(c, CodeType) else c for c in code.co_consts]
+    consts = [_named_as_in_module(c) if isinstance(c, CodeType) else c for c in code.co_consts]
     changes: dict[str, Any] = {}
-    # A lambda can't be declared global, and would tell of the function that it is in.
     if sys.version_info >= (3, 11):
         changes["co_qualname"] = code.co_qualname.removeprefix(_INSIDE)
     else:
         consts = [c.removeprefix(_INSIDE) if isinstance(c, str) else c for c in consts]
-    return code.replace(co_consts=(*consts, source), **changes)
+    return code.replace(co_consts=tuple(consts), **changes)
 
 
 def _as_module(code: CodeType) -> CodeType:

@@ -9,7 +9,7 @@ import sys
 from pickle import loads
 from typing import TYPE_CHECKING, Any
 
-from . import _client, _frame, _main_module
+from . import _client, _frame, _main_module, _sources
 from ._answers import Answer
 from ._body import load
 from ._client import Client
@@ -102,6 +102,7 @@ class Interpreter:
         """Serve until the VM is gone. Returns the exit status."""
         _client.use(self._client)
         _main_module.install(self._envs.root.names)
+        _sources.install()
         streams = self._print_as_frames()
         self._reader.start()
         while not self.ended:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._client import current
 from ._encoder import encode
+from ._sources import shown
 from ._terms import Atom
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ class LoggingHandler(logging.Handler):
         fields = vars(record)
         known: dict[str, Any] = {
             # A charlist, as Elixir's own `Logger` has it.
-            "file": [ord(character) for character in record.pathname],
+            "file": [ord(character) for character in shown(record.pathname)],
             "line": record.lineno,
             "time": round(record.created * _MICROSECONDS),
             "python_logger": record.name,

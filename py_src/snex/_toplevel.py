@@ -182,6 +182,19 @@ class TopLevel:
         return is_async
 
 
+def mark_classes(module: Any, mark: str) -> None:  # noqa: ANN401 - a node
+    """Give every class of the code a decorator `mark`, before and behind its own ones."""
+    todo = [module]
+    while todo:
+        node = todo.pop()
+        todo.extend(_children(node))
+        if isinstance(node, _ast.ClassDef):
+            # A class begins where its first decorator does.
+            places = [*node.decorator_list[:1], node]
+            first, *last = [_located(_ast.Constant(value=mark, kind=None), p) for p in places]
+            node.decorator_list = [first, *node.decorator_list, *last]
+
+
 def _is_docstring(node: Any) -> bool:  # noqa: ANN401 - nodes of every kind
     return (
         isinstance(node, _ast.Expr)

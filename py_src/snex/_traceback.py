@@ -10,7 +10,7 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from ._code import source_of
+from ._sources import recall, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -114,28 +114,14 @@ class _ShortChain:
 
 
 def _format(error: BaseException) -> list[str]:
-    import linecache
     from traceback import TracebackException
 
     report = TracebackException(
         type(error), error, error.__traceback__, lookup_lines=False, compact=True
     )
-    # `linecache` knows one source per file name, and there are many called `<Snex.Code>`. So each
-    # source gets a name of its own while it is being formatted.
-    names: dict[tuple[str, str, int], str] = {}
     for part, exception in _pairs(report, error):
-        _adapt(part, exception.__traceback__, names)
-    try:
-        for (_file, source, line), name in names.items():
-            lines = [*["\n"] * (line - 1), *(text + "\n" for text in source.splitlines())]
-            linecache.cache[name] = (len(source), None, lines, name)
-        result = list(report.format())
-    finally:
-        for name in names.values():
-            linecache.cache.pop(name, None)
-    for (file, _source, _line), name in names.items():
-        result = [text.replace(f'File "{name}"', f'File "{file}"') for text in result]
-    return result
+        _adapt(part, exception.__traceback__)
+    return [shown(text) for text in report.format()]
 
 
 def _pairs(
@@ -155,25 +141,18 @@ def _pairs(
         )
 
 
-def _adapt(
-    part: TracebackException,
-    traceback: TracebackType | None,
-    names: dict[tuple[str, str, int], str],
-) -> None:
-    """Drop our own frames from the top and give the others the names of their sources."""
+def _adapt(part: TracebackException, traceback: TracebackType | None) -> None:
+    """Drop our own frames from the top, and have the lines of the others at hand."""
     ours = 0
     top = True
-    for frame in part.stack:
+    for _ in part.stack:
         if traceback is None:
             break
         code = traceback.tb_frame.f_code
         traceback = traceback.tb_next
-        if top and code.co_filename.startswith(_OURS):
+        top = top and code.co_filename.startswith(_OURS)
+        if top:
             ours += 1
-            continue
-        top = False
-        source = source_of(code)
-        if source is not None:
-            key = (code.co_filename, *source)
-            frame.filename = names.setdefault(key, f"<Snex.Code {len(names)} of {id(names)}>")
+        else:
+            recall(code)
     del part.stack[:ours]

@@ -9,6 +9,8 @@ import pickle
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from ._sources import shown
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
@@ -29,7 +31,9 @@ def unknown(value: object) -> str:
     text = f"Cannot serialize object of {kind}"
     if hasattr(kind, "__await__"):
         code = getattr(value, "cr_code", None)
-        defined = code and f" ({code.co_name}, {code.co_filename}, line {code.co_firstlineno})"
+        defined = (
+            code and f" ({code.co_name}, {shown(code.co_filename)}, line {code.co_firstlineno})"
+        )
         return f"{text}: was `await` forgotten?{defined or ''}"
     if hasattr(kind, "__anext__"):
         return f"{text}; make a list of it: [item async for item in it]"

@@ -14,6 +14,7 @@ from snex import _code
 from snex._code import compile_code
 from snex._envs import fresh_names
 from snex._pypy import detach
+from snex._sources import shown
 
 
 def run(source: str, env: dict[str, Any] | None = None) -> Any:
@@ -183,9 +184,13 @@ def test_the_cache_is_bounded_by_entries_and_by_size(monkeypatch: pytest.MonkeyP
 
 
 def test_the_same_text_elsewhere_is_other_code() -> None:
-    assert compile_code("x", "a.ex", 1).code.co_firstlineno == 1
-    assert compile_code("x", "a.ex", 1).code.co_filename == "a.ex"
-    assert compile_code("x", None, 1).code.co_filename == "<Snex.Code>"
+    codes = [
+        compile_code("x", *place).code
+        for place in (("a.ex", 1), ("b.ex", 1), ("a.ex", 2), (None, 1))
+    ]
+    assert [code.co_firstlineno for code in codes] == [1, 1, 1, 1]
+    assert len({code.co_filename for code in codes}) == 4
+    assert [shown(code.co_filename) for code in codes] == ["a.ex", "b.ex", "a.ex", "<Snex.Code>"]
 
 
 @pytest.mark.parametrize("line", [1_000_001, 2**31, 2**63 - 1])
