@@ -16,6 +16,7 @@ from ._client import Client
 from ._contexts import enter
 from ._encoder import encode
 from ._envs import Envs
+from ._fork import end_of, in_child, leave
 from ._prints import Printer, Streams
 from ._reader import FrameReader
 from ._request import Request
@@ -70,8 +71,6 @@ class Interpreter:
         streams stay as they are.
         """
         self._loop = loop
-        self._forked = False
-        os.register_at_fork(after_in_child=self._note_fork)
         # That of no request; callbacks inherit the context in which they are scheduled.
         self._context = contextvars.copy_context()
         low, high = limits
@@ -112,7 +111,8 @@ class Interpreter:
                 # Asyncio lets SystemExit and KeyboardInterrupt through when a task that an evaluation left
                 # behind raises them, and whatever else a user's own loop does not catch. They end that
                 # task, not the interpreter.
-                self._leave_if_forked()
+                if in_child():
+                    leave(error)
                 if self._loop.is_closed():
                     raise
                 if not self.ended:
@@ -173,7 +173,8 @@ class Interpreter:
             return
 
     def _input_ended(self, error: BaseException | None) -> None:
-        self._leave_if_forked()
+        if in_child():
+            leave(None)
         # Frames behind garbage are none.
         self._reader.stop()
         self.end()
@@ -195,22 +196,10 @@ class Interpreter:
             if not self._loop.is_closed():
                 raise
 
-    def _note_fork(self) -> None:
-        self._forked = True
-
-    def _leave_if_forked(self) -> None:
-        """End a child that user code has forked and let fall through to here.
-
-        It shares the descriptors and the selector with its parent, and must touch neither.
-        """
-        if self._forked:
-            for stream in (sys.stdout, sys.stderr):
-                stream.flush()
-            os._exit(0)
-
     def _answer(self, kind: int, request: Request, parts: Sequence[bytes | memoryview]) -> None:
-        if self._forked:
-            self._leave_if_forked()
+        if in_child():
+            end_of(request, None)
+            return
         if request.printed and self._printer is not None:
             self._printer.answer(kind, request, parts)
         else:
@@ -233,7 +222,7 @@ class Interpreter:
             self._input_ended(_frame.FrameError("a second HELLO"))
 
     def _work(self, kind: int, number: int, body: Body, sinks: Sequence[Sink]) -> None:
-        if not self.ended:
+        if not (self.ended or in_child()):
             self._works[kind](number, body, sinks)
 
     def _eval(self, number: int, body: Body, sinks: Sequence[Sink]) -> None:

@@ -14,6 +14,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from ._body import COUNT, ENTRY, check_table
+from ._fork import in_child
 from ._frame import (
     BUFFERS,
     HEADER_SIZE,
@@ -58,8 +59,6 @@ class FrameReader:
     ) -> None:
         """Prepare to read from `fd`, which stays the caller's to close."""
         self._fd = fd
-        self._forked = False
-        os.register_at_fork(after_in_child=self._note_fork)
         self._loop = loop
         self._on_frame = on_frame
         self._on_end = on_end
@@ -99,9 +98,6 @@ class FrameReader:
             self._loop.add_reader(self._fd, self._readable)
             self._continue_soon()
 
-    def _note_fork(self) -> None:
-        self._forked = True
-
     def _continue_soon(self) -> None:
         if not self._resuming:
             self._resuming = True
@@ -117,7 +113,7 @@ class FrameReader:
             self._turn()
 
     def _turn(self) -> None:
-        if self._forked:
+        if in_child():
             # Code of the user's has forked. The frames are the parent's.
             self._on_end(None)
             return

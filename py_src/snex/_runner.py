@@ -18,6 +18,7 @@ from ._code import Program, compile_code
 from ._contexts import enter
 from ._encoder import encode
 from ._envs import EnvError
+from ._fork import end_of, in_child
 from ._request import Request
 from ._traceback import error_fields
 
@@ -161,6 +162,9 @@ class Runner:
 
     def fail(self, request: Request, error: BaseException) -> None:
         """Answer a request with an error."""
+        if in_child():
+            end_of(request, error)
+            return
         if self.ending or request.number in self._wanted:
             request.ended = True
             return
