@@ -7,8 +7,9 @@ defmodule Snex.Log do
   require Logger
 
   # The names in `_logging.py`; as atoms here, they exist also for interpreters that may not create any.
-  @metadata ~w[file line time python_logger python_level python_module python_function python_process_id
-               python_thread_id python_thread_name python_task_name python_exception]a
+  @metadata ~w[file line time application domain python_logger_name python_log_level python_module python_function
+               python_process_id python_process_name python_thread_id python_thread_name python_task_name
+               python_exception]a
 
   @doc """
   The metadata that every event may have, besides what the handler was told to add.
@@ -24,7 +25,7 @@ defmodule Snex.Log do
     with {:ok, {level, message, metadata}} <- Error.decode(body, decoding),
          true <- level in Logger.levels() and is_binary(message) and is_map(metadata) do
       # Of the interpreter, wherever it was logged from; what Python says of itself comes first.
-      own = %{pid: interpreter, gl: Process.group_leader(), domain: [:elixir], snex_interpreter: interpreter}
+      own = %{pid: interpreter, gl: Process.group_leader(), snex_interpreter: interpreter}
       :logger.log(level, "~ts", [message], Map.merge(own, metadata))
     else
       {:error, error} -> complain(Exception.message(error))

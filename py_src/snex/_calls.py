@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from . import _frame
-from ._terms import Atom, Term
+from ._terms import Atom, Term, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -22,8 +22,8 @@ class ElixirError(Exception):
     Attributes:
         kind: `"error"`, `"exit"` or `"throw"`.
         reason: what was raised, as a `Term` that can be sent back.
-        message: the formatted exception; also what `str` gives.
-        stacktrace: the lines of Elixir's stack trace.
+        message: the exception as Elixir formats it, with its stack trace; also what `str` gives.
+        stacktrace: the entries of the stack trace.
     """
 
     __module__ = "snex"
@@ -37,17 +37,24 @@ class ElixirError(Exception):
         super().__init__(kind, reason, message, self.stacktrace)
 
     def __str__(self) -> str:
-        """Return the formatted exception."""
+        """Return the exception as Elixir formats it, with its stack trace."""
         return self.message
 
 
-def _name(name: Name) -> object:
-    """Return a name of a module, function or node as an atom, or as the term that it is."""
-    if isinstance(name, (Atom, Term)):
+def name_of(name: Name) -> Atom:
+    """Return the name of a module, function or node as an atom.
+
+    A `Term` is one that holds an atom or a string.
+
+    >>> name_of("Elixir.Enum")
+    snex.Atom('Elixir.Enum')
+    """
+    if isinstance(name, Atom):
         return name
-    if isinstance(name, str):
-        return Atom(name)
-    msg = f"expected a str, snex.Atom or snex.Term, got {name!r}"
+    text = text_of(name) if isinstance(name, Term) else name
+    if isinstance(text, str):
+        return Atom(text)
+    msg = f"expected a name as a str, snex.Atom, or snex.Term of an atom or a string, got {name!r}"
     raise TypeError(msg)
 
 
@@ -68,8 +75,8 @@ class _Call(_Fields):
 
 
 def _request(
-    m: Name,
-    f: Name,
+    module: Name,
+    function: Name,
     args: Iterable[object],
     node: Name | None,
     result_encoding_opts: EncodingOpts | Mapping[str, object] | None,
@@ -82,12 +89,21 @@ def _request(
         from ._options import wire_opts
 
         opts = wire_opts(result_encoding_opts)
-    return _Call((None if node is None else _name(node), _name(m), _name(f), list(args), opts))
+    return _Call(
+        (
+            None if node is None else name_of(node),
+            name_of(module),
+            name_of(function),
+            list(args),
+            opts,
+        )
+    )
 
 
 async def send(to: object, data: object) -> None:
-    """Send a message, and return when it has been sent.
+    """Send a message, and return when the VM has sent it.
 
+    A message to a name that no process is registered as is dropped, and Elixir logs that at `:debug`.
     Thread-safe, and usable on any event loop; so are `cast` and `call`.
 
     Args:
@@ -96,7 +112,7 @@ async def send(to: object, data: object) -> None:
         data: the message.
 
     Raises:
-        ElixirError: if there is no such destination.
+        ElixirError: if `to` is not a destination.
         TypeError: if `to` or `data` can't be encoded.
         RuntimeError: outside of an interpreter.
 
@@ -106,12 +122,14 @@ async def send(to: object, data: object) -> None:
     await _client().request(_frame.SEND, _Message((to, data)))
 
 
-async def cast(m: Name, f: Name, args: Iterable[object], *, node: Name | None = None) -> None:
+async def cast(
+    module: Name, function: Name, args: Iterable[object], node: Name | None = None
+) -> None:
     """Call an Elixir function in a new process, without waiting for it.
 
     Args:
-        m: the module: `"Elixir.Enum"`, or `"erlang"`.
-        f: the function.
+        module: `"Elixir.Enum"`, or `"erlang"`.
+        function: its name.
         args: its arguments.
         node: where to call it; the VM's own node if left out.
 
@@ -122,15 +140,15 @@ async def cast(m: Name, f: Name, args: Iterable[object], *, node: Name | None = 
     Example:
         `await snex.cast("Elixir.IO", "puts", ["hello"])`
     """
-    await _client().post(_frame.CAST, _request(m, f, args, node, None))
+    await _client().post(_frame.CAST, _request(module, function, args, node, None))
 
 
 async def call(
-    m: Name,
-    f: Name,
+    module: Name,
+    function: Name,
     args: Iterable[object],
-    *,
     node: Name | None = None,
+    *,
     result_encoding_opts: EncodingOpts | None = None,
 ) -> Any:  # noqa: ANN401 - whatever the function returns
     """Call an Elixir function in a new process and return its result.
@@ -138,8 +156,8 @@ async def call(
     Cancelling the task that waits forgets the call; the function itself runs on.
 
     Args:
-        m: the module: `"Elixir.Enum"`, or `"erlang"`.
-        f: the function.
+        module: `"Elixir.Enum"`, or `"erlang"`.
+        function: its name.
         args: its arguments.
         node: where to call it; the VM's own node if left out.
         result_encoding_opts: how the result is encoded, see `EncodingOpts`.
@@ -152,7 +170,7 @@ async def call(
     Example:
         `await snex.call("Elixir.Enum", "sum", [[1, 2, 3]])`
     """
-    request = _request(m, f, args, node, result_encoding_opts)
+    request = _request(module, function, args, node, result_encoding_opts)
     return await _client().request(_frame.CALL, request)
 
 
@@ -167,11 +185,11 @@ def send_sync(to: object, data: object) -> None:
 
 
 def call_sync(
-    m: Name,
-    f: Name,
+    module: Name,
+    function: Name,
     args: Iterable[object],
-    *,
     node: Name | None = None,
+    *,
     result_encoding_opts: EncodingOpts | None = None,
 ) -> Any:  # noqa: ANN401 - whatever the function returns
     """Like `call`, for threads that run no event loop. Blocks the thread.
@@ -180,7 +198,7 @@ def call_sync(
         RuntimeError: also on the thread of the interpreter's own event loop, which would wait for
             itself.
     """
-    request = _request(m, f, args, node, result_encoding_opts)
+    request = _request(module, function, args, node, result_encoding_opts)
     return _client().request_sync("call_sync", _frame.CALL, request)
 
 

@@ -16,11 +16,12 @@ if TYPE_CHECKING:
 class BeamModuleProxy:
     """A module of the VM, or a function in one.
 
-    Attributes are modules within, or functions; a call goes to the last name in the row. What is
-    no identifier in Python is reached by `getattr(Elixir.Keyword, "keyword?")`.
+    Attributes are modules within, or functions; a call goes to the function with the last name. A
+    function whose name is not an identifier in Python is `getattr(Elixir.Keyword, "keyword?")`.
 
     Args:
-        name: of an Erlang module, such as `"erlang"`, or a whole Elixir one, `"Elixir.Enum"`.
+        module: an Erlang module, such as `"erlang"`, a whole Elixir one, `"Elixir.Enum"`, or a
+            function with its module, `"Elixir.Enum.sum"`; a `snex.Term` may hold the name.
 
     >>> Elixir.String.Chars
     snex.BeamModuleProxy('Elixir.String.Chars')
@@ -31,9 +32,9 @@ class BeamModuleProxy:
     __slots__ = ("_snex_function", "_snex_module")
     __module__ = "snex"
 
-    def __init__(self, name: str) -> None:
-        """Stand for the module `name`."""
-        self._snex_module = name
+    def __init__(self, module: Name) -> None:
+        """Stand for the module or function of that name."""
+        self._snex_module = str(_calls.name_of(module))
         self._snex_function: str | None = None
 
     def __getattr__(self, name: str) -> BeamModuleProxy:
@@ -70,21 +71,19 @@ class BeamModuleProxy:
         Raises:
             TypeError: if this is a module.
         """
-        if self._snex_function is None:
-            msg = f"{self._snex_module} is a module; call one of its functions"
+        module, function = self._snex_module, self._snex_function
+        if function is None:
+            # Made from one name.
+            module, _dot, function = module.rpartition(".")
+        if not module:
+            msg = f"{function} is a module; call one of its functions"
             raise TypeError(msg)
         if cast:
             if result_encoding_opts is not None:
                 msg = "a cast has no result to be encoded"
                 raise TypeError(msg)
-            return _calls.cast(self._snex_module, self._snex_function, args, node=node)
-        return _calls.call(
-            self._snex_module,
-            self._snex_function,
-            args,
-            node=node,
-            result_encoding_opts=result_encoding_opts,
-        )
+            return _calls.cast(module, function, args, node)
+        return _calls.call(module, function, args, node, result_encoding_opts=result_encoding_opts)
 
     def __repr__(self) -> str:
         """Show the name."""

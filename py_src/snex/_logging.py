@@ -14,18 +14,23 @@ from ._terms import Atom
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-# Elixir's levels, each with the lowest of Python's that it stands for; the highest first. They have
-# more of them than Python: `notice` is between INFO and WARNING, two are above CRITICAL.
+# Elixir's levels, each with the highest of Python's that becomes it: one in between becomes the next
+# higher one. Elixir has more of them: `notice` is between INFO and WARNING, two are above CRITICAL.
 _LEVELS = (
-    (logging.CRITICAL + 10, Atom("emergency")),
-    (logging.CRITICAL + 1, Atom("alert")),
-    (logging.CRITICAL, Atom("critical")),
-    (logging.ERROR, Atom("error")),
-    (logging.WARNING, Atom("warning")),
-    (logging.INFO + 1, Atom("notice")),
+    (logging.DEBUG, Atom("debug")),
     (logging.INFO, Atom("info")),
+    (logging.WARNING - 1, Atom("notice")),
+    (logging.WARNING, Atom("warning")),
+    (logging.ERROR, Atom("error")),
+    (logging.CRITICAL, Atom("critical")),
+    (logging.CRITICAL + 9, Atom("alert")),
 )
-_LOWEST = Atom("debug")
+_HIGHEST = Atom("emergency")
+
+_DEFAULTS: dict[Atom, object] = {
+    Atom("application"): Atom("snex"),
+    Atom("domain"): [Atom("snex"), Atom("python")],
+}
 
 _MICROSECONDS = 1_000_000
 
@@ -33,27 +38,30 @@ _MICROSECONDS = 1_000_000
 def elixir_level(level: int) -> Atom:
     """Return the level of Elixir's `Logger` for one of Python's.
 
-    >>> [str(elixir_level(level)) for level in (10, 20, 25, 30, 40, 50, 55, 60)]
+    >>> [str(elixir_level(level)) for level in (10, 15, 25, 30, 35, 50, 55, 60)]
     ['debug', 'info', 'notice', 'warning', 'error', 'critical', 'alert', 'emergency']
     """
-    return next((name for lowest, name in _LEVELS if level >= lowest), _LOWEST)
+    return next((name for highest, name in _LEVELS if level <= highest), _HIGHEST)
 
 
 class LoggingHandler(logging.Handler):
     """Passes log records on to Elixir's `Logger`, in order, from any thread.
 
-    What the record's own formatter makes of it is the message. The metadata has `file`, `line` and `time` as
-    `Logger` knows them, and `python_logger`, `python_level`, `python_module`, `python_function`,
-    `python_process_id`, `python_thread_id`, `python_thread_name`, `python_task_name` (of the asyncio task)
-    and `python_exception` (the traceback), where there are such.
+    The message is the record as its formatter formats it, including the traceback of an exception. The
+    metadata has `file`, `line` and `time` as `Logger` knows them, `application` (`:snex`), `domain`
+    (`[:snex, :python]`), and, where they are known, `python_logger_name`, `python_log_level`,
+    `python_module`, `python_function`, `python_process_id`, `python_process_name`, `python_thread_id`,
+    `python_thread_name`, `python_task_name` (of the asyncio task) and `python_exception` (the name of
+    the exception's type).
 
-    What a call of `Snex.pyeval` logs reaches `Logger` before the call returns. `:allow` does not concern it:
-    nothing but `Logger` can be reached this way.
+    A call of `Snex.pyeval` returns after `Logger` has all that the call has logged. `:allow` does not
+    apply to logging: nothing but `Logger` can be reached this way.
 
     Args:
         level: records below it are left out, as in any `logging.Handler`.
-        default_metadata: metadata of every record; its keys become atoms.
-        extra_metadata_keys: what to take over of the `extra` that a record was logged with.
+        default_metadata: metadata of every record; its keys become atoms. It replaces the values of
+            `application` and `domain`.
+        extra_metadata_keys: which keys of the `extra` that a record was logged with become metadata.
 
     >>> handler = LoggingHandler(default_metadata={"application": "my_app"}, extra_metadata_keys={"user"})
     >>> logger = logging.getLogger("my_app.jobs")
@@ -68,12 +76,13 @@ class LoggingHandler(logging.Handler):
         level: int | str = logging.NOTSET,
         *,
         default_metadata: Mapping[str, object] | None = None,
-        extra_metadata_keys: Collection[str] = (),
+        extra_metadata_keys: Collection[str] | None = None,
     ) -> None:
         """Prepare; the connection is looked for when something is logged."""
         super().__init__(level)
-        self._default = {Atom(str(key)): value for key, value in (default_metadata or {}).items()}
-        self._extra = tuple(extra_metadata_keys)
+        default = {Atom(str(key)): value for key, value in (default_metadata or {}).items()}
+        self._default = {**_DEFAULTS, **default}
+        self._extra = tuple(extra_metadata_keys or ())
 
     def emit(self, record: logging.LogRecord) -> None:
         """Send a record. Waits while too much waits to be sent."""
@@ -101,22 +110,28 @@ class LoggingHandler(logging.Handler):
             "file": [ord(character) for character in shown(record.pathname)],
             "line": record.lineno,
             "time": round(record.created * _MICROSECONDS),
-            "python_logger": record.name,
-            "python_level": record.levelname,
+            "python_logger_name": record.name,
+            "python_log_level": record.levelname,
             "python_module": record.module,
             "python_function": record.funcName,
             "python_process_id": record.process,
+            "python_process_name": record.processName,
             "python_thread_id": record.thread,
             "python_thread_name": record.threadName,
             "python_task_name": fields.get("taskName") or _task_name(),
-            # `format` has put it there.
-            "python_exception": record.exc_text,
+            "python_exception": _exception_name(record),
         }
         metadata: dict[Atom, object] = {
             Atom(key): value for key, value in known.items() if value is not None
         }
         metadata.update((Atom(key), fields[key]) for key in self._extra if key in fields)
         return metadata
+
+
+def _exception_name(record: logging.LogRecord) -> str | None:
+    # Absent, or three times None where there was no exception.
+    kind = record.exc_info[0] if record.exc_info else None
+    return kind.__name__ if kind is not None else None
 
 
 def _task_name() -> str | None:

@@ -145,6 +145,30 @@ class Term(bytes):
         return (bytes(memoryview(self)),)
 
 
+# Where the text starts in terms of these kinds, and how it is encoded: atoms, and a binary.
+_TEXTS = {
+    100: (4, "latin-1"),
+    115: (3, "latin-1"),
+    118: (4, "utf-8"),
+    119: (3, "utf-8"),
+    109: (6, "utf-8"),
+}
+
+
+def text_of(term: Term) -> str | None:
+    r"""Return the text of a term that holds an atom or a string, otherwise None.
+
+    >>> text_of(Term(b"\x83w\x02ok"))
+    'ok'
+    """
+    data = bytes(memoryview(term))
+    start, encoding = _TEXTS.get(data[1], (0, ""))
+    try:
+        return data[start:].decode(encoding) if start else None
+    except UnicodeDecodeError:
+        return None
+
+
 def decode_text(data: bytes) -> str:
     """Return `data` as text; the VM names this function when it knows that the data is not UTF-8.
 

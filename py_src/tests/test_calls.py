@@ -193,7 +193,10 @@ def test_outside_of_an_interpreter_calls_say_so() -> None:
 
 def test_a_name_is_text_an_atom_or_a_term() -> None:
     request = snex.call(5, "f", [])  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match=r"expected a str, snex\.Atom or snex\.Term, got 5"):
+    with pytest.raises(
+        TypeError,
+        match=r"expected a name as a str, snex\.Atom, or snex\.Term of an atom or a string, got 5",
+    ):
         request.send(None)
 
 

@@ -26,14 +26,18 @@ defmodule Snex.LoggingTest do
     levels = [
       {1, :debug},
       {10, :debug},
-      {15, :debug},
+      {11, :info},
+      {15, :info},
       {20, :info},
       {21, :notice},
       {29, :notice},
       {30, :warning},
+      {31, :error},
       {40, :error},
+      {41, :critical},
       {50, :critical},
-      {55, :alert},
+      {51, :alert},
+      {59, :alert},
       {60, :emergency},
       {100, :emergency}
     ]
@@ -58,16 +62,35 @@ defmodule Snex.LoggingTest do
     pyeval!(inp, code)
     assert_received {:event, :info, "hi", meta}
 
-    assert %{file: ~c"/app/job.ex", line: 11, application: "shop", tags: ["a"], user: 7, domain: [:elixir]} =
+    assert %{
+             file: ~c"/app/job.ex",
+             line: 11,
+             application: "shop",
+             tags: ["a"],
+             user: 7,
+             domain: [:snex, :python]
+           } =
              meta
 
     assert meta.time in before..System.os_time(:microsecond)
 
-    assert %{python_logger: "my.app", python_level: "INFO", python_module: "job", python_function: "work"} =
+    assert %{
+             python_logger_name: "my.app",
+             python_log_level: "INFO",
+             python_module: "job",
+             python_function: "work"
+           } =
              meta
 
     assert meta.python_process_id == Interpreter.os_pid(inp)
-    assert %{python_thread_name: "MainThread", pid: ^inp, snex_interpreter: ^inp} = meta
+
+    assert %{
+             python_process_name: "MainProcess",
+             python_thread_name: "MainThread",
+             pid: ^inp,
+             snex_interpreter: ^inp
+           } = meta
+
     assert is_integer(meta.python_thread_id)
     refute Map.has_key?(meta, :other)
     refute Map.has_key?(meta, :python_task_name)
@@ -81,10 +104,32 @@ defmodule Snex.LoggingTest do
     assert_received {:event, :info, "hi", %{python_task_name: "chore"}}
   end
 
-  test "an exception is part of the message, and of the metadata", %{inp: inp} do
+  test "an exception is part of the message, and its type is metadata", %{inp: inp} do
     pyeval!(inp, "try: 1 / 0\nexcept ZeroDivisionError: logger.exception('oh')")
-    assert_received {:event, :error, "oh\nTraceback" <> _, %{python_exception: traceback}}
+    assert_received {:event, :error, "oh\nTraceback" <> traceback, %{python_exception: "ZeroDivisionError"}}
     assert traceback =~ "ZeroDivisionError: division by zero"
+
+    # Nothing was being handled.
+    pyeval!(inp, "logger.error('oh', exc_info=True)")
+    assert_received {:event, :error, "oh" <> _, meta}
+    refute Map.has_key?(meta, :python_exception)
+  end
+
+  test "application and domain are Snex's own where the handler is given no others", %{inp: inp} do
+    code = """
+    logger.handlers = [snex.LoggingHandler(logging.INFO, default_metadata=metadata, extra_metadata_keys=None)]
+    logger.debug("not this")
+    logger.info("hi", extra={"user": 7})
+    """
+
+    pyeval!(inp, code, %{"metadata" => nil})
+    assert_received {:event, :info, "hi", %{application: :snex, domain: [:snex, :python]} = meta}
+    refute Map.has_key?(meta, :user)
+    refute_received {:event, :debug, _, _}
+
+    pyeval!(inp, code, %{"metadata" => %{"application" => :mine, "domain" => [:mine]}})
+    assert_received {:event, :info, "hi", %{application: :mine, domain: [:mine]}}
+    assert {:error, %Error{exception: %{type: "TypeError"}}} = Snex.pyeval(inp, "snex.LoggingHandler(20, {})")
   end
 
   test "events keep their order among each other and before the answer, from threads as well", %{inp: inp} do
@@ -119,7 +164,7 @@ defmodule Snex.LoggingTest do
   test "needs neither :allow nor new atoms" do
     inp = start_interpreter!(init_script: @setup, allow: :none, atoms: :existing)
     pyeval!(inp, "logger.info('in spite of all')")
-    assert_received {:event, :info, "in spite of all", %{python_logger: "my.app"}}
+    assert_received {:event, :info, "in spite of all", %{python_logger_name: "my.app"}}
 
     log =
       ExUnit.CaptureLog.capture_log(fn ->

@@ -44,7 +44,7 @@ defmodule Snex.Interpreter.Calls do
       :ok ->
         answer(state.interpreter, id, fn ->
           {to, data} = decode!(body, state.decoding)
-          send(to, data)
+          deliver(to, data)
           {nil, []}
         end)
 
@@ -91,6 +91,16 @@ defmodule Snex.Interpreter.Calls do
   end
 
   def handle_info(_message, state), do: {:noreply, state}
+
+  # Like a cast, a message may find nobody; what can't be a destination at all is an error.
+  defp deliver(to, data) when is_atom(to) do
+    send(to, data)
+  rescue
+    ArgumentError ->
+      Logger.debug("a message from Python was dropped: no process is registered as #{inspect(to)}")
+  end
+
+  defp deliver(to, data), do: send(to, data)
 
   defp decode!(body, decoding) do
     case Error.decode(body, decoding) do
@@ -139,7 +149,7 @@ defmodule Snex.Interpreter.Calls do
     failure = %{
       kind: to_string(kind),
       reason: :erlang.term_to_binary(Exception.normalize(kind, reason, stacktrace)),
-      message: Exception.format_banner(kind, reason, stacktrace),
+      message: Exception.format(kind, reason, stacktrace),
       stacktrace: Enum.map(stacktrace, &Exception.format_stacktrace_entry/1)
     }
 
