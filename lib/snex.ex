@@ -79,7 +79,7 @@ defmodule Snex do
     options = %{deadline: Request.deadline(opts.timeout), on_timeout: opts.on_timeout, output: opts.output}
 
     {interpreter, env_id} = target(env_or_interpreter)
-    request = Eval.request(env_id, code, vars)
+    request = Eval.request(env_id, code, vars, opts.run)
 
     Telemetry.call(:pyeval, env_or_interpreter, fn ->
       result = Remote.run(interpreter, Eval, :run, [request, opts.encoding_opts], options)

@@ -11,6 +11,7 @@ defmodule Bench.Calls do
   def rows,
     do: [
       eval: &eval/1,
+      eval_thread: &eval_thread/1,
       eval_16: &eval_16/1,
       eval_16_python: &eval_16_python/1,
       call: &call/1,
@@ -21,6 +22,23 @@ defmodule Bench.Calls do
     env = Snex.make_env!(context.interpreter)
     what = "p50 of pyeval(env, \"return 1\"), one caller; floor: the plain bridge"
     beside_bridge(context, "eval", what, fn -> {:ok, 1} = Snex.pyeval(env, @code) end)
+  end
+
+  defp eval_thread(context) do
+    env = Snex.make_env!(context.interpreter)
+    loop = fn -> {:ok, 1} = Snex.pyeval(env, @code) end
+    thread = fn -> {:ok, 1} = Snex.pyeval(env, @code, run: :thread) end
+    [floor, value] = Stats.in_turns(context.turns, 200, [loop, thread])
+
+    %Row{
+      name: "eval_thread",
+      what: "p50 of pyeval(env, \"return 1\", run: :thread), one caller; floor: the same on the event loop",
+      floor: floor,
+      value: value,
+      unit: :ns,
+      goal: :at_most,
+      target: 5.0
+    }
   end
 
   defp make_env(context) do

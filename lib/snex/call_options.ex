@@ -19,6 +19,17 @@ defmodule Snex.CallOptions do
 
   @timeout [type: :timeout, default: 5_000, doc: "in ms, or `:infinity`"]
 
+  @run [
+    type: {:in, [:loop, :thread]},
+    default: :loop,
+    doc: """
+    `:loop` runs the code on the interpreter's event loop, where it should await rather than block. `:thread` runs it in a
+    worker thread of the interpreter, without a running event loop, and other callers are served meanwhile: for blocking
+    code, for `asyncio.run`, and for libraries that refuse to run inside an event loop. `await` at the top level works
+    there as well, on an event loop of its own. See "Blocking code" in the guide to the Python side
+    """
+  ]
+
   @pyeval [
     timeout: @timeout,
     on_timeout: [
@@ -29,6 +40,7 @@ defmodule Snex.CallOptions do
       finish and drops its answer. If the calling process dies, the work is always cancelled
       """
     ],
+    run: @run,
     encoding_opts: @encoding,
     output: [
       type: &Output.destination/1,

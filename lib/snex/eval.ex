@@ -10,8 +10,8 @@ defmodule Snex.Eval do
   @doc """
   What the native code is told to run. `env_id` is `nil` for a copy of the root environment.
   """
-  @spec request(non_neg_integer() | nil, Code.t(), map()) :: map()
-  def request(env_id, %Code{} = code, vars) do
+  @spec request(non_neg_integer() | nil, Code.t(), map(), :loop | :thread) :: map()
+  def request(env_id, %Code{} = code, vars, run) do
     {file, line} = Code.location(code)
 
     %{
@@ -19,7 +19,8 @@ defmodule Snex.Eval do
       source: code.src,
       file: file,
       line: line,
-      vars: vars
+      vars: vars,
+      thread: run == :thread
     }
   end
 

@@ -1,4 +1,4 @@
-"""Answers of the VM to calls: from a frame to a value, or to the error that it tells of."""
+"""Answers of the VM to calls: from a frame to a value or an error."""
 
 from __future__ import annotations
 
@@ -23,19 +23,17 @@ class Answer(NamedTuple):
     sinks: Sequence[Sink]
 
 
-def outcome(answer: Answer | BaseException) -> tuple[BaseException | None, object]:
-    """Return `(None, value)`, or `(error, None)` for an answer that is one or does not load."""
+def value_of(answer: Answer | BaseException) -> object:
+    """Return the value that an answer brings, or raise the error.
+
+    Constructors of the user's classes run here: called by whoever waits for the answer, in its context.
+    """
     if isinstance(answer, BaseException):
-        return answer, None
-    try:
-        value = load(answer.body, answer.sinks)
-        if answer.kind != _frame.CALL_ERROR:
-            return None, value
-        fields: Any = value
-        return ElixirError(
-            str(fields["kind"]), fields["reason"], fields["message"], fields["stacktrace"]
-        ), None
-    except Exception as error:  # noqa: BLE001 - goes to the caller
-        return error, None
-    except BaseException as error:  # noqa: BLE001 - asyncio would end the loop with these
-        return RuntimeError(f"the result raised {error!r}"), None
+        raise answer
+    value = load(answer.body, answer.sinks)
+    if answer.kind != _frame.CALL_ERROR:
+        return value
+    fields: Any = value
+    raise ElixirError(
+        str(fields["kind"]), fields["reason"], fields["message"], fields["stacktrace"]
+    )

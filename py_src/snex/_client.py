@@ -2,23 +2,27 @@
 
 Requests come from any thread. The table of those who wait is a `dict` that is changed by single
 operations only: whoever waits puts itself in and takes itself out, the event loop's thread takes
-out what has been answered. An answer to nobody is dropped.
+out what has been answered. An answer to nobody is dropped. Those who wait decode their own answers.
 """
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import itertools
 import os
 import threading
-from concurrent.futures import Future as SyncFuture
+from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
-from ._answers import Answer, outcome
+from ._answers import Answer, value_of
 from ._encoder import encode
+from ._request import current as current_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from ._request import Request
 
     Parts = Sequence[bytes | memoryview]
     Settle = Callable[[Answer | BaseException], None]
@@ -68,26 +72,23 @@ class Client:
         await self.drain()
         parts = encode(body)
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[object] = loop.create_future()
+        future: asyncio.Future[Answer | BaseException] = loop.create_future()
 
-        def settle(error: BaseException | None, value: object) -> None:
+        def settle(answer: Answer | BaseException) -> None:
             if not future.done():
-                _settle(future, error, value)
-
-        def settle_here(answer: Answer | BaseException) -> None:
-            settle(*outcome(answer))
+                future.set_result(answer)
 
         def settle_elsewhere(answer: Answer | BaseException) -> None:
-            error, value = outcome(answer)
             # A loop that is closed by now has nobody who waits.
-            call_soon(loop, lambda: settle(error, value))
+            call_soon(loop, lambda: settle(answer))
 
         here = threading.get_ident() == self._thread
-        number = self._send(kind, parts, settle_here if here else settle_elsewhere)
+        number = self._send(kind, parts, settle if here else settle_elsewhere)
         try:
-            return await future
+            answer = await future
         finally:
             self.forget(number)
+        return value_of(answer)
 
     def request_sync(self, name: str, kind: int, body: object) -> object:
         """Like `request`, for threads without an event loop."""
@@ -95,12 +96,19 @@ class Client:
             raise RuntimeError(_BLOCKING.format(name))
         wait_for_room(self._writer)
         parts = encode(body)
-        future: SyncFuture[object] = SyncFuture()
-        number = self._send(kind, parts, lambda answer: _settle(future, *outcome(answer)))
+        slot = _Slot()
+        request = current_request.get()
+        here = request.is_here
+        if here:
+            request.wake = slot.wake
+        number = self._send(kind, parts, slot.settle)
         try:
-            return future.result()
+            answer = slot.wait(request)
         finally:
             self.forget(number)
+            if here:
+                request.wake = None
+        return value_of(answer)
 
     async def post(self, kind: int, body: object) -> None:
         """Send a frame that has no answer."""
@@ -115,7 +123,7 @@ class Client:
         if settle is not None:
             return self._send(kind, parts, settle)
         self._check()
-        self._writer.write(kind, 0, parts)
+        self._write(kind, 0, parts)
         return 0
 
     def _check(self) -> None:
@@ -128,12 +136,16 @@ class Client:
         try:
             # After `close` nobody would settle what has just been put in.
             self._check()
-            self._writer.write(kind, number, parts)
+            self._write(kind, number, parts)
         except BaseException:
             # Also a signal handler's.
             self._waiting.pop(number, None)
             raise
         return number
+
+    def _write(self, kind: int, number: int, parts: Parts) -> None:
+        with current_request.get():
+            self._writer.write(kind, number, parts)
 
     async def drain(self) -> None:
         """Wait while too much waits to be written."""
@@ -159,13 +171,29 @@ class Client:
             self.answer(number, RuntimeError(_GONE))
 
 
-def _settle(
-    future: asyncio.Future[object] | SyncFuture[object], error: BaseException | None, value: object
-) -> None:
-    if error is not None:
-        future.set_exception(error)
-    else:
-        future.set_result(value)
+class _Slot:
+    """Where a thread waits for one answer."""
+
+    def __init__(self) -> None:
+        self._answer: Answer | BaseException | None = None
+        # Taken until there is something to look at.
+        self._lock = _thread.allocate_lock()
+        self._lock.acquire()
+
+    def settle(self, answer: Answer | BaseException) -> None:
+        self._answer = answer
+        self.wake()
+
+    def wake(self) -> None:
+        """Have the thread look. An exception that another thread has set for it is raised then."""
+        with suppress(RuntimeError):
+            self._lock.release()
+
+    def wait(self, request: Request) -> Answer | BaseException:
+        while (answer := self._answer) is None:
+            self._lock.acquire()
+            request.checkpoint()
+        return answer
 
 
 async def drain(writer: Writer) -> None:

@@ -19,6 +19,7 @@ DROP_ENVS = 0x04
 CANCEL = 0x05
 CALL_RESULT = 0x06
 CALL_ERROR = 0x07
+EVAL_IN_THREAD = 0x08
 
 # From Python.
 READY = 0x81
@@ -34,7 +35,9 @@ LOG = 0x8A
 
 BUFFERS = 0x01
 
-INCOMING = frozenset({HELLO, EVAL, MAKE_ENV, DROP_ENVS, CANCEL, CALL_RESULT, CALL_ERROR})
+INCOMING = frozenset(
+    {HELLO, EVAL, MAKE_ENV, DROP_ENVS, CANCEL, CALL_RESULT, CALL_ERROR, EVAL_IN_THREAD}
+)
 # Between an interpreter and a process that it serves: from the interpreter, and towards it.
 SERVED = frozenset({HELLO, CALL_RESULT, CALL_ERROR})
 SERVING = frozenset({CALL, CAST, SEND, LOG})

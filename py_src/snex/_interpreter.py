@@ -85,8 +85,9 @@ class Interpreter:
         self._reader = FrameReader(in_fd, loop, self._frame, self._input_ended)
         self._envs = Envs()
         self._runner = Runner(loop, self._envs, interrupts, self._answer)
-        self._works = {
+        self._works: dict[int, Callable[[int, Body, Sequence[Sink]], None]] = {
             _frame.EVAL: self._eval,
+            _frame.EVAL_IN_THREAD: self._eval_in_thread,
             _frame.MAKE_ENV: self._make_env,
             _frame.DROP_ENVS: self._drop_envs,
             _frame.CANCEL: self._cancel,
@@ -156,10 +157,16 @@ class Interpreter:
         tasks = asyncio.all_tasks(self._loop)
         for task in tasks:
             task.cancel()
-        if tasks:
-            self._finish(lambda: asyncio.wait(tasks, timeout=_GRACE))
+        self._runner.cancel_threads()
+        if tasks or self._runner.in_threads:
+            self._finish(lambda: self._rest(tasks))
         self._finish(lambda: asyncio.wait_for(self._loop.shutdown_asyncgens(), timeout=_GRACE))
         self._loop.close()
+
+    async def _rest(self, tasks: set[asyncio.Task[Any]]) -> None:
+        """Wait for tasks and worker threads."""
+        threads = asyncio.ensure_future(self._runner.threads_ended())
+        await asyncio.wait([threads, *tasks], timeout=_GRACE)
 
     def _finish(self, work: Callable[[], Coroutine[Any, Any, object]]) -> None:
         # A second time if need be: a `stop` that came while the loop was not running ends the first.
@@ -225,7 +232,12 @@ class Interpreter:
         if not (self.ended or in_child()):
             self._works[kind](number, body, sinks)
 
-    def _eval(self, number: int, body: Body, sinks: Sequence[Sink]) -> None:
+    def _eval_in_thread(self, number: int, body: Body, sinks: Sequence[Sink]) -> None:
+        self._eval(number, body, sinks, in_thread=True)
+
+    def _eval(
+        self, number: int, body: Body, sinks: Sequence[Sink], *, in_thread: bool = False
+    ) -> None:
         request = Request(number)
         if sinks or len(body) > _SMALL or _STACK_GLOBAL in body:
             # It may take a while to load, and code of the user's may run.
@@ -237,7 +249,7 @@ class Interpreter:
                 self._runner.fail(request, error)
                 return
         if not request.ended:
-            self._runner.eval(request, fields)
+            self._runner.eval(request, fields, in_thread=in_thread)
 
     def _cancel(self, number: int, _body: Body, _sinks: Sequence[Sink]) -> None:
         self._runner.cancel(number)

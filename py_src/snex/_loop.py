@@ -1,29 +1,44 @@
-"""The event loop: asyncio's own, with one change."""
+"""The event loop: asyncio's own, with two changes."""
 
 from __future__ import annotations
 
 import asyncio
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ._wait import new_selector
+
+if TYPE_CHECKING:
+    from selectors import BaseSelector
 
 # Callbacks in a row before descriptors and timers are looked at again.
 _MAX_ROUND = 64
 
 
-class EagerLoop(asyncio.SelectorEventLoop):
+class Loop(asyncio.SelectorEventLoop):
     """Runs callbacks that were scheduled by callbacks before it polls again.
 
     A task that is created by a callback, and a task woken by a future, then start without a system
-    call in between. The number of callbacks in a row is bounded.
+    call in between. The number of callbacks in a row is bounded; it may be 0.
+
+    A callback may run the loop in turn, where the code has patched it to allow that (`nest_asyncio`).
     """
 
+    def __init__(self, selector: BaseSelector, max_round: int) -> None:
+        """Run up to `max_round` callbacks before polling again."""
+        super().__init__(selector)
+        self._max_round = max_round
+
     def _run_once(self) -> None:
-        super()._run_once()  # type: ignore[misc]
         this: Any = self
         ready = this._ready  # noqa: SLF001 - as the base class does
-        left = _MAX_ROUND
+        try:
+            super()._run_once()  # type: ignore[misc]
+        except IndexError:
+            # The base class counts the callbacks before it runs them. One of them has run the others.
+            if ready:
+                raise
+        left = self._max_round
         while ready and left and not this._stopping:  # noqa: SLF001 - as above
             left -= 1
             handle = ready.popleft()
@@ -32,7 +47,7 @@ class EagerLoop(asyncio.SelectorEventLoop):
 
 
 def new_loop(*, eager: bool, factory: str = "") -> asyncio.AbstractEventLoop:
-    """Return a new event loop; a plain one where asyncio is not built as `EagerLoop` expects.
+    """Return a new event loop; a plain one where asyncio is not built as `Loop` expects.
 
     Args:
         eager: whether ready callbacks are run before polling again.
@@ -54,10 +69,10 @@ def new_loop(*, eager: bool, factory: str = "") -> asyncio.AbstractEventLoop:
     fits = all(hasattr(loop, name) for name in needed) and all(
         hasattr(asyncio.Handle, name) for name in ("_run", "_cancelled")
     )
-    if not (eager and fits):
+    if not fits:
         return loop  # type: ignore[no-any-return]
     loop.close()
-    return EagerLoop(new_selector())
+    return Loop(new_selector(), _MAX_ROUND if eager else 0)
 
 
 def _made_by(factory: str) -> asyncio.AbstractEventLoop:

@@ -86,17 +86,19 @@ class Printer:
         self._add(request, _frame.LOG, parts)
 
     def _add(self, request: Request, what: int, parts: Sequence[bytes | memoryview]) -> None:
-        self._line.append((request, what, parts))
-        self._work()
-        if self._writer.backlog:
-            self._wait_for_room()
+        with request:
+            self._line.append((request, what, parts))
+            self._work()
+            if self._writer.backlog:
+                self._wait_for_room(request)
         request.checkpoint()
 
     def flush(self) -> None:
         """Send what the request that runs has printed so far."""
         request = current.get()
-        self._line.append((request, _FLUSH, ()))
-        self._work()
+        with request:
+            self._line.append((request, _FLUSH, ()))
+            self._work()
         request.checkpoint()
 
     def answer(self, kind: int, request: Request, parts: Sequence[bytes | memoryview]) -> None:
@@ -160,12 +162,12 @@ class Printer:
             data = b"".join((_TAGS[request.stream], *pending))
             self._writer.write(_frame.PRINT, request.number, (data,))
 
-    def _wait_for_room(self) -> None:
+    def _wait_for_room(self, request: Request) -> None:
         # A signal's exception may come out of here: nothing of ours is under way.
         writer = self._writer
         if not writer.pump():
             return
-        while writer.full and not self.closed:
+        while writer.full and not self.closed and not request.interrupted:
             poll = select.poll()
             poll.register(writer.fd, select.POLLOUT)
             poll.poll(_LOOK_AGAIN)

@@ -12,15 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import asyncio
+    from collections import deque
+    from collections.abc import Callable
 
 
 class Cancelled(BaseException):
     """Raised in code that blocks when its caller has given up: after a timeout, or its own end.
 
-    It comes out of whatever the code is doing, on the interpreter's main thread: a loop, a
-    `time.sleep`, a system call. `finally` blocks run; `except Exception` does not catch it. Code that
-    awaits gets an `asyncio.CancelledError` instead, as any cancelled task does. Code in other
-    threads, and C code that does not come back, can't be interrupted.
+    It comes out of whatever the code is doing on the interpreter's main thread: a loop, a
+    `time.sleep`, a system call. With `run: :thread` it comes out of Python code, and of C code as soon as
+    that returns. `finally` blocks run; `except Exception` does not catch it. Code that awaits gets an
+    `asyncio.CancelledError` instead, as any cancelled task does. Code in threads that your code has
+    started, and C code that does not come back, can't be interrupted.
 
     >>> try:
     ...     raise Cancelled
@@ -37,16 +40,27 @@ class Cancelled(BaseException):
 class Request:
     """One request, from the frame that brings it to its answer.
 
-    Everything but the fields for output belongs to the event loop's thread. `pending`, `stream` and
-    `size` are touched only by whoever holds the printer's lock.
+    Everything but the fields for output belongs to the event loop's thread, or to the worker thread that
+    the request runs in. `pending`, `stream` and `size` are touched only by whoever holds the printer's lock.
+
+    A request that runs in a worker thread is a context manager for code of ours that user code calls
+    there: no exception from another thread is raised within.
     """
 
     # The variables of its environment; the request of no environment has none.
     names: dict[str, Any] | None = None
     # Most requests need none of these; an attribute of the class costs them nothing.
     task: asyncio.Task[None] | None = None
-    # CANCEL frames that wait for the task's end.
-    cancels = 0
+    # Numbers of CANCEL frames that wait for the work's end. Whoever takes one out answers it.
+    cancels: deque[int] | None = None
+    # The worker thread.
+    thread = 0
+    # Not zero while `Cancelled` may not be raised in that thread.
+    shield = 1
+    # `Cancelled` has been raised in that thread, or its event loop has cancelled what runs there.
+    noticed = False
+    # Has that thread look up from waiting for an answer.
+    wake: Callable[[], None] | None = None
     # The answer has been sent, or will never be.
     ended = False
     # An interrupt came while code of ours ran for it, where nothing could be raised.
@@ -60,15 +74,28 @@ class Request:
         """Begin the request with that number; 0 stands for what belongs to none."""
         self.number = number
 
+    @property
+    def is_here(self) -> bool:
+        """Whether this is the worker thread that the request runs in."""
+        return self.thread != 0 and self.thread == threading.get_ident()
+
+    def __enter__(self) -> None:
+        if self.is_here:
+            self.shield += 1
+
+    def __exit__(self, *_: object) -> None:
+        if self.is_here:
+            self.shield -= 1
+
     def checkpoint(self) -> None:
         """Raise what an interrupt could not, now that nothing of ours is under way."""
-        if (
-            self.interrupted
-            and not self.ended
-            and threading.current_thread() is threading.main_thread()
-        ):
+        if self.interrupted and not self.ended and (self.is_here or self._is_on_main_thread()):
             self.interrupted = False
+            self.noticed = True
             raise Cancelled
+
+    def _is_on_main_thread(self) -> bool:
+        return not self.thread and threading.current_thread() is threading.main_thread()
 
 
 OUTSIDE = Request(0)

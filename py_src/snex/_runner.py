@@ -1,7 +1,8 @@
 """Runs the code of EVAL frames and answers them.
 
-Code that does not await runs at once, in the callback that read it; other code becomes a task. In
-either case whatever the code raises, `SystemExit` included, is the answer to that one request.
+Code that does not await runs at once, in a callback of the event loop; other code becomes a task. With
+`run: :thread` either runs in a worker thread. Whatever the code raises, `SystemExit` included, is the
+answer to that one request.
 
 A request that the VM has cancelled is not answered: CANCELLED answers the CANCEL frame, once for
 each, when the work has come to its end.
@@ -10,16 +11,21 @@ each, when the work has come to its end.
 from __future__ import annotations
 
 import asyncio
+import sys
+from collections import deque
+from contextlib import suppress
 from contextvars import copy_context
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from . import _frame
+from ._client import call_soon
 from ._code import Program, compile_code
 from ._contexts import enter
 from ._encoder import encode
 from ._envs import EnvError
 from ._fork import end_of, in_child
-from ._request import Request
+from ._request import Cancelled, Request
+from ._threads import Job, Threads
 from ._traceback import error_fields
 
 if TYPE_CHECKING:
@@ -29,12 +35,17 @@ if TYPE_CHECKING:
     from ._envs import Env, Envs
     from ._signals import Interrupts
 
+    # Environment, source, file, line, variables.
     Fields = tuple[int | None, str | None, str | None, int | None, dict[str, object] | None]
     Write = Callable[[int, Request, Sequence[bytes | memoryview]], None]
 
 
+# Set in the number of a CANCEL frame that asks whether the one whose request it belongs to is heard.
+_PROBE = 1 << 63
+
+
 class Runner:
-    """Evaluations in progress, on the event loop's thread only.
+    """Evaluations in progress, on the event loop's thread; worker threads only end their requests.
 
     `ending` is set once the interpreter goes down: from then on an exception in user code is a part
     of the end, and nobody's answer.
@@ -47,17 +58,20 @@ class Runner:
         interrupts: Interrupts,
         write: Write,
     ) -> None:
-        """Answer through `write(kind, request, parts)`."""
+        """Answer through `write(kind, request, parts)`, from any thread."""
         self._loop = loop
         self._envs = envs
         self._interrupts = interrupts
         self._wanted = interrupts.wanted
         self._write = write
-        # Requests whose tasks are under way. The loop itself holds tasks only weakly.
+        # Requests whose tasks or threads are under way. The loop itself holds tasks only weakly.
         self._running: dict[int, Request] = {}
+        self._jobs: dict[int, Job] = {}
+        self._threads = Threads(loop, self._answer_probes)
+        self._thread_ended: asyncio.Future[None] | None = None
         self.ending = False
 
-    def eval(self, request: Request, fields: Fields) -> None:
+    def eval(self, request: Request, fields: Fields, *, in_thread: bool) -> None:
         """Run the code of a request, or start to, in a copy of its environment's context."""
         if request.number in self._wanted:
             # Interrupted before it began; its CANCEL is on the way.
@@ -71,26 +85,84 @@ class Runner:
         request.names = env.names
         before = env.context
         context = before.copy()
-        if context.run(self._eval, request, env, fields):
+        program = context.run(self._eval, request, env, fields, in_thread)
+        if program is not None:
+            # Not within the request's context, which the new thread would keep.
+            self._start_thread(request, program, env, context)
+        elif request.number not in self._running:
             env.keep(before, context)
 
-    def _eval(self, request: Request, env: Env, fields: Fields) -> bool:
-        """Run the code of a request, or start to. Returns whether it has come to its end."""
+    def _eval(
+        self,
+        request: Request,
+        env: Env,
+        fields: Fields,
+        in_thread: bool,  # noqa: FBT001 - called through a context
+    ) -> Program | None:
+        """Run the code of a request, or start to. Returns it if it is to run in a thread."""
         enter(request)
         try:
             _, source, file, line, variables = fields
             if variables:
                 env.names.update(variables)
             program = compile_code(source or "", file, line or 1)
+            if in_thread:
+                return program
             if program.is_async:
                 self._start(request, program, env)
-                return False
+                return None
             parts = encode(program.bind(env.names)())
         except BaseException as error:  # noqa: BLE001 - also SystemExit and KeyboardInterrupt
             self.fail(request, error)
         else:
             self.succeed(request, parts)
-        return True
+        return None
+
+    def _start_thread(self, request: Request, program: Program, env: Env, context: Context) -> None:
+        before = env.context
+        after = context
+
+        def run() -> object:
+            return program.bind(env.names)()
+
+        async def run_async() -> object:
+            nonlocal after
+            try:
+                return await program.bind(env.names)()
+            finally:
+                # The task's own copy.
+                after = copy_context()
+
+        def work() -> tuple[int, Sequence[bytes | memoryview]]:
+            try:
+                return _frame.RESULT, encode(
+                    asyncio.run(run_async()) if program.is_async else run()
+                )
+            except BaseException as error:  # noqa: BLE001 - also SystemExit and KeyboardInterrupt
+                return _frame.ERROR, self._failure(request, error)
+
+        def end(answer: tuple[int, Sequence[bytes | memoryview]] | None) -> None:
+            if in_child():
+                end_of(request, None)
+                return
+            # Before the answer, which the next request may follow at once.
+            call_soon(self._loop, lambda: env.keep(before, after))
+            if answer is None:
+                answer = _frame.ERROR, self._failure(request, Cancelled())
+            self._end(request, *answer)
+            del self._jobs[request.number]
+            # One that has come just now. See `cancel`.
+            self._say_cancelled(request)
+            if self.ending:
+                call_soon(self._loop, self._thread_has_ended)
+
+        job = Job(request, context, work, end)
+        self._jobs[request.number] = job
+        try:
+            self._threads.start(job)
+        except RuntimeError as error:
+            del self._jobs[request.number]
+            self.fail(request, error)
 
     def _start(self, request: Request, program: Program, env: Env) -> None:
         number = request.number
@@ -112,41 +184,79 @@ class Runner:
         try:
             parts = encode(await program.bind(env.names)())
         except BaseException as error:  # noqa: BLE001 - also SystemExit and CancelledError
-            if not self._was_cancelled(request):
-                self.fail(request, error)
+            self.fail(request, error)
         else:
-            if not self._was_cancelled(request):
-                self.succeed(request, parts)
+            self.succeed(request, parts)
         # The task's own copy.
         env.keep(before, copy_context())
-
-    def _was_cancelled(self, request: Request) -> bool:
-        """Take a request that has come to its end out of the table, and say CANCELLED for it."""
-        self._running.pop(request.number, None)
-        if not request.cancels:
-            return False
-        request.ended = True
-        for _ in range(request.cancels):
-            self._cancelled(request.number)
-        return True
 
     def _done(self, request: Request) -> None:
         """Answer for a task that has been cancelled before its first step."""
         # It knows the request through its callback, and the request knows it.
         request.task = None
-        if request.number in self._running and not self._was_cancelled(request):
+        if not request.ended:
             self.fail(request, asyncio.CancelledError())
 
     def cancel(self, number: int) -> None:
         """Cancel a request if it is still under way. It is not answered any more."""
-        request = self._running.get(number)
-        if request is None or request.task is None:
+        job = self._jobs.get(number & ~_PROBE)
+        if number & _PROBE:
+            if job is None or job.request.noticed:
+                self._cancelled(number)
+            else:
+                job.probes.append(number)
+            return
+        below = _on_the_stack(number)
+        request = job.request if job is not None else self._running.get(number) or below
+        if request is None:
             self._cancelled(number)
-        else:
-            request.cancels += 1
-            # What it does when it awaits next, and cleans up, is not to be interrupted for what is past.
-            request.interrupted = False
+            return
+        if not request.cancels:
+            request.cancels = deque()
+        request.cancels.append(number)
+        if job is not None:
+            self._threads.cancel(job)
+            if number not in self._jobs:
+                # Its thread has just come to its end, perhaps without having seen this.
+                self._say_cancelled(request)
+            return
+        # What it does when it awaits next, and cleans up, is not to be interrupted for what is past.
+        request.interrupted = False
+        if request.task is not None:
             request.task.cancel()
+        if below is not None:
+            # It runs the event loop in turn, which has got us here, and waits for that to end.
+            self._interrupts.interrupt(below)
+
+    @property
+    def in_threads(self) -> bool:
+        """Whether requests run in worker threads."""
+        return bool(self._jobs)
+
+    def cancel_threads(self) -> None:
+        """Cancel what runs in worker threads, at the end of the interpreter."""
+        for job in list(self._jobs.values()):
+            self._threads.cancel(job)
+
+    def _thread_has_ended(self) -> None:
+        if self._thread_ended is not None and not self._thread_ended.done():
+            self._thread_ended.set_result(None)
+
+    async def threads_ended(self) -> None:
+        """Return when nothing runs in worker threads any more."""
+        while self._jobs:
+            self._thread_ended = self._loop.create_future()
+            await self._thread_ended
+
+    def _answer_probes(self, job: Job) -> None:
+        while job.probes:
+            self._cancelled(job.probes.pop())
+
+    def _say_cancelled(self, request: Request) -> None:
+        # A worker thread and this one may both be here; each CANCEL is answered once.
+        with suppress(IndexError):
+            while request.cancels:
+                self._cancelled(request.cancels.pop())
 
     def _cancelled(self, number: int) -> None:
         self._interrupts.settled(number)
@@ -156,18 +266,18 @@ class Runner:
 
     def succeed(self, request: Request, parts: Sequence[bytes | memoryview]) -> None:
         """Answer a request with its result."""
-        request.ended = True
-        if request.number not in self._wanted:
-            self._write(_frame.RESULT, request, parts)
+        self._end(request, _frame.RESULT, parts)
 
     def fail(self, request: Request, error: BaseException) -> None:
         """Answer a request with an error."""
+        self._end(request, _frame.ERROR, self._failure(request, error))
+
+    def _failure(self, request: Request, error: BaseException) -> Sequence[bytes | memoryview]:
         if in_child():
             end_of(request, error)
-            return
-        if self.ending or request.number in self._wanted:
-            request.ended = True
-            return
+        if self.ending or request.cancels or request.number in self._wanted or in_child():
+            # Nobody will see it.
+            return ()
         if isinstance(error, EnvError):
             fields: dict[str, object] = {
                 "code": error.code,
@@ -176,8 +286,34 @@ class Runner:
                 "exception": None,
             }
         else:
+            # User code runs here.
             fields = error_fields(error)
-        # From here on nothing interrupts it; `error_fields` runs user code.
+        return encode(fields)
+
+    def _end(self, request: Request, kind: int, parts: Sequence[bytes | memoryview]) -> None:
+        if in_child():
+            end_of(request, None)
+            return
+        # From here on nothing interrupts it.
         request.ended = True
-        if request.number not in self._wanted:
-            self._write(_frame.ERROR, request, encode(fields))
+        self._running.pop(request.number, None)
+        if request.cancels:
+            self._say_cancelled(request)
+        elif parts and request.number not in self._wanted:
+            self._write(kind, request, parts)
+
+
+def _on_the_stack(number: int) -> Request | None:
+    """Return a request whose code has called what runs now."""
+    frame: Any = sys._getframe(1)  # noqa: SLF001 - the only way to the stack
+    while frame is not None:
+        if frame.f_code in _RUNNING:
+            request: Request = frame.f_locals["request"]
+            if request.number == number:
+                return request
+        frame = frame.f_back
+    return None
+
+
+# Where user code is called for a request.
+_RUNNING = {Runner._eval.__code__, Runner._run.__code__}  # noqa: SLF001 - as above

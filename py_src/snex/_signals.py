@@ -8,7 +8,6 @@ or the signal will be repeated.
 from __future__ import annotations
 
 import _thread
-import contextlib
 import os
 import select
 import signal
@@ -17,9 +16,9 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-from . import _code, _encoder, _prints, _scalars, _toplevel
+from . import _code, _encoder, _prints, _scalars, _toplevel, _wait
 from ._handlers import INTERRUPT, Handlers, again, poke
-from ._request import Cancelled, current, is_running
+from ._request import OUTSIDE, Cancelled, current, is_running
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,10 +34,9 @@ _NUMBER = struct.Struct("<Q")
 _READ = 512 * _NUMBER.size
 # How many requests are remembered for which an interrupt comes too late.
 _RECENT = 1024
-# Seconds until a signal that came at a bad moment is repeated, and how often: the VM sends it again
-# after half a second at the latest.
+# Seconds until a signal that came at a bad moment is repeated, at first and later on.
 _PAUSE = 0.01
-_REPETITIONS = 50
+_LONGEST_PAUSE = 0.1
 
 
 class Interrupts:
@@ -54,6 +52,8 @@ class Interrupts:
         self._fd = fd
         self._recent: deque[int] = deque(maxlen=_RECENT)
         self.wanted: set[int] = set()
+        # Those whose interrupts are repeated, by a thread that is there only while it is needed.
+        self._repeated: set[Request] = set()
 
     def read(self) -> None:
         """Take the numbers that have arrived."""
@@ -76,34 +76,36 @@ class Interrupts:
             self._recent.append(number)
             self.wanted.discard(number)
 
+    def interrupt(self, request: Request) -> None:
+        """Interrupt a request of our own accord, as soon as its code is on top of the stack."""
+        if self._fd is not None:
+            self.wanted.add(request.number)
+            self.repeat(request)
 
-class _Again:
-    """Repeats an interrupt that came where it could do harm, until it has found a better place.
+    def repeat(self, request: Request) -> None:
+        """Repeat an interrupt that came where it could do harm, until it has found a better place."""
+        request.interrupted = True
+        idle = not self._repeated
+        self._repeated.add(request)
+        if idle:
+            try:
+                # Not `threading.Thread`: the code that was interrupted may hold one of its locks.
+                _thread.start_new_thread(self._repeat, ())
+            except (RuntimeError, MemoryError):
+                # No thread can be started. The VM repeats its interrupts as well.
+                self._repeated.clear()
 
-    A thread asks for it every few milliseconds. It is there only while it is needed.
-    """
-
-    def __init__(self, interrupts: Interrupts) -> None:
-        """Repeat what `interrupts` still wants."""
-        self._interrupts = interrupts
-        self._repeating = False
-
-    def soon(self, request: Request) -> None:
-        """Interrupt once more, and again, until that request is interrupted or at its end."""
-        if not self._repeating:
-            # Without a thread the VM's next signal has to do. Not `threading.Thread`: the code that was
-            # interrupted may hold one of its locks.
-            with contextlib.suppress(RuntimeError, MemoryError):
-                _thread.start_new_thread(self._repeat, (request,))
-                self._repeating = True
-
-    def _repeat(self, request: Request) -> None:
-        for _ in range(_REPETITIONS):
-            time.sleep(_PAUSE)
-            if not request.interrupted or request.number not in self._interrupts.wanted:
-                break
+    def _repeat(self) -> None:
+        pause = _PAUSE
+        while True:
+            time.sleep(pause)
+            for request in list(self._repeated):
+                if not request.interrupted or request.number not in self.wanted:
+                    self._repeated.discard(request)
+            if not self._repeated:
+                return
             poke(INTERRUPT)
-        self._repeating = False
+            pause = min(1.5 * pause, _LONGEST_PAUSE)
 
 
 def install(interpreter: Interpreter, in_fd: int, interrupts: Interrupts) -> None:
@@ -149,7 +151,6 @@ def _on_interrupt(interrupts: Interrupts, may_raise: MayRaise, handlers: Handler
 
     Python runs the handler in the context of the code that it has interrupted.
     """
-    repeat = _Again(interrupts)
 
     def handler(number: int, frame: FrameType | None) -> None:
         interrupts.read()
@@ -160,8 +161,7 @@ def _on_interrupt(interrupts: Interrupts, may_raise: MayRaise, handlers: Handler
                 raise Cancelled
             # Code that does little but call us, such as a loop that prints, is hardly ever met elsewhere:
             # other threads, and so signals, get their turn while we write. Printing has a checkpoint.
-            request.interrupted = True
-            repeat.soon(request)
+            interrupts.repeat(request)
         handlers.call_users(number, frame)
 
     return handler
@@ -177,7 +177,7 @@ def _places() -> MayRaise:
     asyncios = asyncio.__file__.removesuffix("__init__.py")
     library = os.__file__.removesuffix("os.py")
     # User code calls the standard library as well as we do: it counts as a part of the caller.
-    helpers = (library, "<frozen ")
+    helpers = (library, "<frozen ", _wait.__file__)
     others = (asyncios, f"{library}site-packages/", f"{library}dist-packages/")
     pure = {_encoder.__file__, _scalars.__file__, _code.__file__, _toplevel.__file__}
     # Keeps the books of the cache.
@@ -186,11 +186,12 @@ def _places() -> MayRaise:
     calling = {
         function.__code__
         for function in (
-            asyncio.Handle._run,  # noqa: SLF001 - a place, not a call
             _body.unpickle,
             _prints.Printer._wait_for_room,  # noqa: SLF001 - as above
         )
     }
+
+    handle_run = asyncio.Handle._run.__code__  # noqa: SLF001 - a place, not a call
 
     def is_helper(file: str) -> bool:
         return file.startswith(helpers) and not file.startswith(others)
@@ -202,6 +203,14 @@ def _places() -> MayRaise:
         if place is None:
             return True
         code = place.f_code
+        if code.co_name == "_run_once":
+            # The event loop, run by the very code that is to be interrupted. What it has taken out of its
+            # queue belongs to others; while it waits, it has nothing.
+            return place is not frame and is_running()
+        if code is handle_run:
+            # A callback that is C code; or none yet, and the loop is run as above.
+            context = place.f_locals["self"]._context  # noqa: SLF001 - a place, not a call
+            return context.get(current, OUTSIDE) is current.get() and is_running()
         file = code.co_filename
         if code in calling or (file in pure and code is not impure):
             # Otherwise the call may be one of ours, which must not get lost.

@@ -8,14 +8,7 @@ from typing import Any
 import pytest
 from support.vm import VM
 
-from snex._loop import EagerLoop, new_loop
-
-
-def test_the_loop_is_what_was_asked_for() -> None:
-    for eager in (True, False):
-        loop = new_loop(eager=eager)
-        assert isinstance(loop, EagerLoop) is eager
-        loop.close()
+from snex._loop import new_loop
 
 
 def test_callbacks_of_callbacks_run_before_the_next_poll(monkeypatch: pytest.MonkeyPatch) -> None:

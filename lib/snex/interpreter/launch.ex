@@ -301,7 +301,7 @@ defmodule Snex.Interpreter.Launch do
   end
 
   defp run_init_script(owner, {code, vars}, deadline) do
-    request = Snex.Eval.request(0, code, vars)
+    request = Snex.Eval.request(0, code, vars, :loop)
 
     options = %{deadline: deadline, on_timeout: :leave, output: nil}
 

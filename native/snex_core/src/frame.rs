@@ -3,7 +3,7 @@
 use thiserror::Error;
 
 /// Version of the protocol that this side speaks, as `HELLO` states it.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 
 /// Bytes in a frame's header.
 pub const HEADER_LEN: usize = 20;
@@ -31,6 +31,8 @@ pub enum Kind {
     CallResult = 0x06,
     /// How a function called by Python failed.
     CallError = 0x07,
+    /// Run code in an environment, in a worker thread.
+    EvalInThread = 0x08,
     /// Python's first frame: it speaks our protocol.
     Ready = 0x81,
     /// Python's first frame: it does not.

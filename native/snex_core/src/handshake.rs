@@ -196,6 +196,6 @@ mod tests {
         let pickle = &frame.segments[0].as_ref()[crate::frame::HEADER_LEN..];
         let value = serde_pickle::value_from_slice(pickle, serde_pickle::DeOptions::new()).unwrap();
         let text = value.to_string();
-        assert!(text.contains(r#""map_set": (b[1], b[2]), "protocol": 1"#), "{text}");
+        assert!(text.contains(r#""map_set": (b[1], b[2]), "protocol": 2"#), "{text}");
     }
 }

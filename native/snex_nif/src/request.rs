@@ -25,6 +25,8 @@ struct Eval<'a> {
     file: Option<Binary<'a>>,
     line: i64,
     vars: Term<'a>,
+    /// Whether it runs in a worker thread.
+    thread: bool,
 }
 
 /// An environment to make.
@@ -111,7 +113,8 @@ impl<'a> Caller<'a> {
             Ok(interpreter) => interpreter,
             Err(outcome) => return outcome,
         };
-        self.submit(&interpreter, Kind::Eval, |walk| {
+        let kind = if eval.thread { Kind::EvalInThread } else { Kind::Eval };
+        self.submit(&interpreter, kind, |walk| {
             walk.pickle.tuple_begin(5);
             match eval.environment {
                 Some(id) => walk.pickle.int(id as i64),

@@ -134,7 +134,7 @@ impl Running {
             },
             transport,
             hello: Hello {
-                protocol: 1,
+                protocol: 2,
                 version: "test".into(),
                 eager: true,
                 buffer_limits: (1, 2),

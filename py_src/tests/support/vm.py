@@ -19,7 +19,7 @@ from support.etf import A, decode
 
 PACKAGE = Path(snex.__file__).parents[1]
 START = str(PACKAGE / "snex" / "__main__.py")
-HELLO, EVAL, MAKE_ENV, DROP_ENVS, CANCEL, CALL_RESULT, CALL_ERROR = range(1, 8)
+HELLO, EVAL, MAKE_ENV, DROP_ENVS, CANCEL, CALL_RESULT, CALL_ERROR, EVAL_IN_THREAD = range(1, 9)
 READY, REFUSED, RESULT, ERROR, CALL, CAST, SEND, PRINT, CANCELLED = range(0x81, 0x8A)
 BUFFERS = 1
 
@@ -168,7 +168,7 @@ class VM:
 
     def greet(self, hello: dict[str, Any]) -> None:
         fields = {
-            "protocol": 1,
+            "protocol": 2,
             "version": "1.0.0",
             "eager": True,
             "buffer_limits": (4 << 20, 8 << 20),
@@ -198,15 +198,18 @@ class VM:
         self.send(kind, number, pickle.dumps(fields, 5))
         return number
 
-    def eval(
+    def eval(  # noqa: PLR0913 - the fields of the frame
         self,
         source: str,
         env: int | None = 0,
         variables: dict[str, Any] | None = None,
         file: str | None = None,
         line: int = 1,
+        *,
+        thread: bool = False,
     ) -> int:
-        return self.request(EVAL, (env, source, file, line, variables or {}))
+        kind = EVAL_IN_THREAD if thread else EVAL
+        return self.request(kind, (env, source, file, line, variables or {}))
 
     def run(self, source: str, *args: Any, **more: Any) -> Any:
         """Evaluate and return the result, or raise `PythonError`."""
