@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import pickle
 from contextlib import asynccontextmanager
+from inspect import isawaitable
 from typing import TYPE_CHECKING, Any
 
 from . import _client, _frame
@@ -21,13 +22,9 @@ from ._stream import FrameStream, read_frame
 from ._version import PROTOCOL, VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine
+    from collections.abc import AsyncIterator, Callable
 
     from ._client import Parts
-
-# Seconds that a served process has, when its interpreter closes the connection, for what it has
-# already sent to arrive.
-_GRACE = 1.0
 
 _CLOSED = "the connection to the interpreter is closed"
 _CONNECTED = "this process has a connection to the VM already"
@@ -39,7 +36,6 @@ class _Relay:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._client = _client.current()
         self._reader = reader
-        self._stream = writer
         self._writer = FrameStream(writer)
         # The served process's number of each call that has no answer yet, and ours.
         self._calls: dict[int, int] = {}
@@ -56,7 +52,7 @@ class _Relay:
         try:
             while (frame := await read_frame(self._reader, _frame.SERVING)) is not None:
                 await self._pass_on(*frame)
-                # Whoever does not read answers gets no more of them.
+                # A process that does not read its answers gets no more of them.
                 await drain(self._writer)
         finally:
             for number in self._calls.values():
@@ -88,102 +84,67 @@ class _Relay:
                 self._writer.write(answer.kind, number, [memoryview(answer.body)])
         # Otherwise the interpreter has closed; it ends, and this connection with it.
 
-    def hang_up(self) -> None:
-        """Tell the other end that no more will be answered."""
-        if self._stream.can_write_eof() and not self._stream.is_closing():
-            self._stream.write_eof()
 
+async def io_loop_for_connection(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> None:
+    """Connect another process to the VM, until it closes its end of the streams. In the interpreter.
 
-async def serve_forever(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Serve a process until it closes its end, and close ours.
-
-    Also what `asyncio.start_unix_server` and `asyncio.start_server` call for each connection, so
-    `await asyncio.start_unix_server(snex.serve_forever, path)` serves all who connect. Whoever can
+    It can be the callback of a server, which then accepts any number of processes. A process that can
     connect can call Elixir.
 
     Args:
-        reader: what the process sends; it uses `io_loop_for_connection`.
-        writer: where answers go.
+        reader: what the process sends; it uses `serve` or `serve_forever`.
+        writer: where answers go. It is closed at the end.
 
     Raises:
         RuntimeError: outside of an interpreter.
         FrameError: for garbage on the stream.
+
+    Example:
+        ```python
+        async with await asyncio.start_unix_server(snex.io_loop_for_connection, path):
+            process = await asyncio.create_subprocess_exec("python", "worker.py", path)
+            await process.wait()
+        ```
     """
     await _Relay(reader, writer).run()
 
 
-@asynccontextmanager
-async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> AsyncIterator[None]:
-    """Serve a process within an `async with` block.
+class _Connection:
+    """The other process's end."""
 
-    At its end the connection is closed, after what the process has sent by then has been passed on.
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if _client.is_connected():
+            raise RuntimeError(_CONNECTED)
+        self._reader = reader
+        self._frames = FrameStream(writer)
+        self._client = Client(self._frames, self._log)
+        self._ready = asyncio.Event()
+        _client.use(self._client)
+        # Ends when the interpreter closes the connection; cancelled, it sends what is left first.
+        self.task = asyncio.ensure_future(self._run())
 
-    Args:
-        reader: what the process sends; it uses `io_loop_for_connection`.
-        writer: where answers go.
-
-    Raises:
-        RuntimeError: outside of an interpreter.
-        FrameError: for garbage on the stream.
-
-    Example:
-        ```python
-        ours, theirs = socket.socketpair()
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "worker.py", str(theirs.fileno()), pass_fds=[theirs.fileno()]
-        )
-        theirs.close()
-        async with snex.serve(*await asyncio.open_connection(sock=ours)):
-            await process.wait()
-        ```
-    """
-    relay = _Relay(reader, writer)
-    task = asyncio.ensure_future(relay.run())
-    try:
-        yield
-    finally:
-        relay.hang_up()
+    async def until_ready(self) -> None:
+        """Wait for the interpreter's greeting."""
+        ready = asyncio.ensure_future(self._ready.wait())
         try:
-            await asyncio.wait([task], timeout=_GRACE)
+            await asyncio.wait([ready, self.task], return_when=asyncio.FIRST_COMPLETED)
         finally:
-            task.cancel()
-        await asyncio.wait([task])
-        if not task.cancelled():
-            task.result()
+            ready.cancel()
+        if not self._ready.is_set():
+            await self.task
+            raise RuntimeError(_CLOSED)
 
+    async def close(self) -> None:
+        """Send what is left and disconnect; raise what has gone wrong."""
+        self.task.cancel()
+        await asyncio.wait([self.task])
+        if not self.task.cancelled():
+            self.task.result()
 
-def io_loop_for_connection(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-) -> Coroutine[Any, Any, None]:
-    """Connect this process to the interpreter that serves the other end of the streams.
-
-    From the call on, `send`, `cast`, `call`, their `_sync` variants and `LoggingHandler` work in this
-    process, on any thread. The coroutine that is returned has to run for that, as a task; it returns when
-    the interpreter closes the connection, and closes it when it is cancelled.
-
-    Args:
-        reader: what the interpreter sends.
-        writer: where requests go.
-
-    Raises:
-        RuntimeError: in an interpreter itself, and in a process that has a connection.
-        FrameError: from the coroutine, for garbage on the stream.
-
-    Example:
-        ```python
-        async def main():
-            sock = socket.socket(fileno=int(sys.argv[1]))
-            streams = await asyncio.open_connection(sock=sock)
-            io_loop = asyncio.create_task(snex.io_loop_for_connection(*streams))
-            print(await snex.Elixir.Enum.sum([1, 2, 3]))
-            io_loop.cancel()
-        ```
-    """
-    if _client.is_connected():
-        raise RuntimeError(_CONNECTED)
-    frames = FrameStream(writer)
-
-    def log(parts: Parts) -> None:
+    def _log(self, parts: Parts) -> None:
+        frames = self._frames
         if frames.is_here:
             # This thread is the one that makes room.
             frames.write(_frame.LOG, 0, parts)
@@ -193,25 +154,86 @@ def io_loop_for_connection(
             # The process may end next, and the thread of the event loop with it.
             frames.wait_until_sent()
 
-    client = Client(frames, log)
-    _client.use(client)
-    return _io_loop(reader, frames, client)
+    async def _run(self) -> None:
+        try:
+            while (frame := await read_frame(self._reader, _frame.SERVED)) is not None:
+                kind, flags, number, body = frame
+                if kind == _frame.HELLO:
+                    _greeted(body)
+                    self._frames.open()
+                    self._ready.set()
+                else:
+                    pickled, sinks = split(body) if flags else (body, [])
+                    self._client.answer(number, Answer(kind, pickled, sinks))
+        finally:
+            _client.use(None, _CLOSED)
+            self._client.close()
+            await self._frames.close()
 
 
-async def _io_loop(reader: asyncio.StreamReader, writer: FrameStream, client: Client) -> None:
+@asynccontextmanager
+async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> AsyncIterator[None]:
+    """Use the VM in this process, which an interpreter has started, within an `async with` block.
+
+    In the block, `send`, `cast`, `call`, their `_sync` variants and `LoggingHandler` work as in an
+    interpreter, on any thread. At its end, what has been sent arrives, and the streams are closed.
+
+    Args:
+        reader: what the interpreter sends; it runs `io_loop_for_connection`.
+        writer: where requests go.
+
+    Raises:
+        RuntimeError: in an interpreter, and in a process that is connected already.
+        FrameError: for garbage on the stream.
+
+    Example:
+        ```python
+        async def main(path):
+            async with snex.serve(*await asyncio.open_unix_connection(path)):
+                print(await snex.Elixir.Enum.sum([1, 2, 3]))
+        ```
+    """
+    connection = _Connection(reader, writer)
     try:
-        while (frame := await read_frame(reader, _frame.SERVED)) is not None:
-            kind, flags, number, body = frame
-            if kind == _frame.HELLO:
-                _greeted(body)
-                writer.open()
-            else:
-                pickled, sinks = split(body) if flags else (body, [])
-                client.answer(number, Answer(kind, pickled, sinks))
+        await connection.until_ready()
+        yield
     finally:
-        _client.use(None, _CLOSED)
-        client.close()
-        await writer.close()
+        await connection.close()
+
+
+async def serve_forever(
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    on_ready: Callable[[], object] | None = None,
+) -> None:
+    """Use the VM in this process, as `serve` does, until the interpreter closes the connection.
+
+    Args:
+        reader: what the interpreter sends; it runs `io_loop_for_connection`.
+        writer: where requests go.
+        on_ready: called once the VM can be used; if it returns an awaitable, that is awaited.
+
+    Raises:
+        RuntimeError: in an interpreter, and in a process that is connected already.
+        FrameError: for garbage on the stream.
+
+    Example:
+        ```python
+        async def main(path, connected: threading.Event):
+            await snex.serve_forever(
+                *await asyncio.open_unix_connection(path), on_ready=connected.set
+            )
+        ```
+    """
+    connection = _Connection(reader, writer)
+    try:
+        await connection.until_ready()
+        result = on_ready() if on_ready is not None else None
+        if isawaitable(result):
+            await result
+        await asyncio.wait([connection.task])
+    finally:
+        await connection.close()
 
 
 def _greeted(body: bytes) -> None:

@@ -28,7 +28,10 @@ import asyncio, logging, socket, sys, snex
 
 async def main():
     streams = await asyncio.open_connection(sock=socket.socket(fileno=int(sys.argv[1])))
-    io_loop = asyncio.create_task(snex.io_loop_for_connection(*streams))
+    async with snex.serve(*streams):
+        await use()
+
+async def use():
     logging.getLogger().addHandler(snex.LoggingHandler())
     logging.getLogger().setLevel("INFO")
     big, text = await snex.call("Elixir.Big", "value", [{1, 2}])
@@ -39,7 +42,6 @@ async def main():
         assert (error.kind, str(error)) == ("exit", "gone")
     await asyncio.to_thread(logging.info, "from a thread")
     await snex.cast("Elixir.Last", "words", [])
-    io_loop.cancel()
 
 asyncio.run(main())
 """
@@ -51,8 +53,8 @@ process = await asyncio.create_subprocess_exec(
     sys.executable, child, str(theirs.fileno()), pass_fds=[theirs.fileno()]
 )
 theirs.close()
-async with snex.serve(*await asyncio.open_connection(sock=ours)):
-    return await process.wait()
+await snex.io_loop_for_connection(*await asyncio.open_connection(sock=ours))
+return await process.wait()
 """
 
 

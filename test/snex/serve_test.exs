@@ -18,8 +18,8 @@ defmodule Snex.ServeTest do
           sys.executable, served.__file__, str(theirs.fileno()), pass_fds=[theirs.fileno()]
       )
       theirs.close()
-      async with snex.serve(*await asyncio.open_connection(sock=ours)):
-          return await process.wait()
+      await snex.io_loop_for_connection(*await asyncio.open_connection(sock=ours))
+      return await process.wait()
       """
 
       assert Snex.pyeval(inp, code, timeout: 60_000) == {:ok, 0}
@@ -35,8 +35,8 @@ defmodule Snex.ServeTest do
         process = multiprocessing.get_context(how).Process(target=served.run, args=(theirs,))
         process.start()
         theirs.close()
-        async with snex.serve(*await asyncio.open_connection(sock=ours)):
-            await asyncio.to_thread(process.join)
+        await snex.io_loop_for_connection(*await asyncio.open_connection(sock=ours))
+        await asyncio.to_thread(process.join)
         return process.exitcode
         """
 
@@ -54,7 +54,7 @@ defmodule Snex.ServeTest do
         loop = asyncio.get_running_loop()
         with tempfile.TemporaryDirectory() as folder:
             path = os.path.join(folder, "snex")
-            async with await asyncio.start_unix_server(snex.serve_forever, path):
+            async with await asyncio.start_unix_server(snex.io_loop_for_connection, path):
                 pool = ProcessPoolExecutor(
                     2, multiprocessing.get_context(how), initializer=served.connect, initargs=(path,)
                 )
@@ -95,10 +95,7 @@ defmodule Snex.ServeTest do
     ours, theirs = socket.socketpair()
     theirs.sendall(b"this is no frame at all")
     try:
-        async with snex.serve(*await asyncio.open_connection(sock=ours)):
-            # What is received at the end is HELLO, and that nothing follows.
-            theirs.setblocking(True)
-            await asyncio.to_thread(lambda: [*iter(lambda: theirs.recv(1000), b"")])
+        await snex.io_loop_for_connection(*await asyncio.open_connection(sock=ours))
     except Exception as error:
         return repr(error)
     """
@@ -116,7 +113,8 @@ defmodule Snex.ServeTest do
     import asyncio, os, socket, sys, snex
     async def main():
         streams = await asyncio.open_connection(sock=socket.socket(fileno=int(sys.argv[1])))
-        io_loop = asyncio.create_task(snex.io_loop_for_connection(*streams))
+        await snex.serve_forever(*streams, on_ready=use)
+    async def use():
         await asyncio.gather(*(snex.Elixir.Process.sleep(snex.Atom("infinity")) for _ in range(100)), die())
     async def die():
         await snex.Elixir.Enum.sum([1])
@@ -127,7 +125,7 @@ defmodule Snex.ServeTest do
         sys.executable, "-c", child, str(theirs.fileno()), pass_fds=[theirs.fileno()]
     )
     theirs.close()
-    await snex.serve_forever(*await asyncio.open_connection(sock=ours))
+    await snex.io_loop_for_connection(*await asyncio.open_connection(sock=ours))
     from snex._client import current
     return await process.wait(), len(current()._waiting)
     """
@@ -135,8 +133,52 @@ defmodule Snex.ServeTest do
     assert Snex.pyeval(inp, code, timeout: 60_000) == {:ok, {7, 0}}
   end
 
-  test "an interpreter has no use for io_loop_for_connection, and other programs none for serve", %{inp: inp} do
-    assert {:error, error} = Snex.pyeval(inp, "snex.io_loop_for_connection(None, None)")
-    assert error.reason == "this process has a connection to the VM already"
+  @tag :tmp_dir
+  test "a program connects to a server on a unix socket, as often as it likes", %{inp: inp, tmp_dir: folder} do
+    program = Path.join(folder, "program.py")
+
+    File.write!(program, """
+    import asyncio, sys, snex
+
+    async def main(path):
+        for turn in range(2):
+            async with snex.serve(*await asyncio.open_unix_connection(path)):
+                assert await snex.Elixir.Enum.sum([1, 2]) == 3
+                await snex.cast("Elixir.Kernel", "send", [snex.Atom("served_test"), ("turn", turn)])
+
+        async def ready():
+            assert await snex.call("Elixir.Enum", "sum", [[1, 2]]) == 3
+            await snex.send(snex.Atom("served_test"), "ready")
+            writer.write_eof()
+
+        reader, writer = await asyncio.open_unix_connection(path)
+        await snex.serve_forever(reader, writer, on_ready=ready)
+        await snex.serve_forever(*await asyncio.open_unix_connection(path), lambda: sys.exit(7))
+
+    asyncio.run(main(sys.argv[1]))
+    """)
+
+    code = """
+    import asyncio, os, sys, tempfile
+    # A socket's path may not be long.
+    with tempfile.TemporaryDirectory() as short:
+        path = os.path.join(short, "socket")
+        async with await asyncio.start_unix_server(snex.io_loop_for_connection, path):
+            process = await asyncio.create_subprocess_exec(sys.executable, program, path)
+            return await process.wait()
+    """
+
+    assert Snex.pyeval(inp, code, %{"program" => program}, timeout: 60_000) == {:ok, 7}
+    assert_receive {"turn", 0}, 60_000
+    assert_receive {"turn", 1}, 60_000
+    assert_received "ready"
+    assert Snex.pyeval(inp, "return await snex.Elixir.Enum.sum([1, 2])") == {:ok, 3}
+  end
+
+  test "an interpreter has a connection: serve is for other processes", %{inp: inp} do
+    for code <- ["async with snex.serve(None, None): pass", "await snex.serve_forever(None, None)"] do
+      assert {:error, error} = Snex.pyeval(inp, code)
+      assert error.reason == "this process has a connection to the VM already"
+    end
   end
 end

@@ -11,8 +11,18 @@ import snex
 
 async def work(sock: socket.socket) -> None:
     """Do a bit of everything over the interpreter's connection."""
-    streams = await asyncio.open_connection(sock=sock)
-    io_loop = asyncio.create_task(snex.io_loop_for_connection(*streams))
+    async with snex.serve(*await asyncio.open_connection(sock=sock)):
+        await use()
+    try:
+        await snex.Elixir.Enum.sum([1])
+    except RuntimeError as error:
+        assert "closed" in str(error)
+    else:
+        raise AssertionError
+
+
+async def use() -> None:
+    """Use what a process with a connection can use."""
     sums = await asyncio.gather(*(snex.Elixir.Enum.sum([i, i]) for i in range(200)))
     assert sums == [2 * i for i in range(200)]
     # Bodies with buffers, and a layout that only the VM knows.
@@ -30,14 +40,6 @@ async def work(sock: socket.socket) -> None:
     assert await asyncio.to_thread(snex.call_sync, "Elixir.Enum", "max", [[3, 1]]) == 3
     await snex.send(snex.Atom("served_test"), "sent")
     await snex.cast("Elixir.Kernel", "send", [snex.Atom("served_test"), "cast"])
-    io_loop.cancel()
-    await asyncio.wait([io_loop])
-    try:
-        await snex.Elixir.Enum.sum([1])
-    except RuntimeError as error:
-        assert "closed" in str(error)
-    else:
-        raise AssertionError
 
 
 def run(sock: socket.socket) -> None:
@@ -60,9 +62,7 @@ def connect(path: str) -> None:
 
     async def main() -> None:
         streams = await asyncio.open_unix_connection(path)
-        io_loop = snex.io_loop_for_connection(*streams)
-        connected.set()
-        await io_loop
+        await snex.serve_forever(*streams, on_ready=connected.set)
 
     threading.Thread(target=asyncio.run, args=(main(),), daemon=True).start()
     connected.wait()
