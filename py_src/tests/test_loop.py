@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 import pytest
-from support.vm import VM
+from support.vm import CANCEL, CANCELLED, PRINT, VM, PythonError
 
 from snex._loop import new_loop
 
@@ -127,3 +127,29 @@ def test_uvloop_runs_an_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
         assert len(vm.run("return b'x' * 3_000_000")) == 3_000_000
         vm.hang_up()
         assert vm.wait() == 0
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "asyncio.get_running_loop().set_debug(True)",
+        "asyncio.get_running_loop().set_exception_handler(lambda loop, context: 1 / 0)",
+        "asyncio.set_event_loop_policy(asyncio.DefaultEventLoopPolicy())\nasyncio.set_event_loop(None)",
+        "asyncio.get_event_loop().call_soon(asyncio.get_event_loop().stop)",
+        "asyncio.get_running_loop().set_task_factory(getattr(asyncio, 'eager_task_factory', None))",
+    ],
+)
+def test_code_that_changes_the_loop_harms_nobody(vm: VM, code: str) -> None:
+    vm.run("import asyncio, warnings\nwarnings.simplefilter('ignore')\n" + code)
+    assert vm.run("return 1") == 1
+    assert vm.run("await asyncio.sleep(0.001)\nreturn 2") == 2
+    assert vm.run("return sum(await asyncio.gather(asyncio.sleep(0, 1), asyncio.sleep(0, 2)))") == 3
+    assert vm.reply(vm.eval("await asyncio.sleep(0)\nreturn 4", thread=True)) == 4
+    with pytest.raises(PythonError, match="division by zero"):
+        vm.run("await asyncio.sleep(0)\n1 / 0")
+    request = vm.eval("print('begun')\nawait asyncio.sleep(1000)")
+    vm.expect(PRINT)
+    vm.send(CANCEL, request)
+    assert vm.expect(CANCELLED)[0] == request
+    vm.finish()
+    assert "Traceback" not in vm.errors()

@@ -52,6 +52,28 @@ defmodule Snex.NodesTest do
   defp in_flight(interpreter), do: Interpreter.info(interpreter).requests_in_flight
 
   describe "an interpreter on another node" do
+    test "run: :thread works there as well, and is cancelled there", %{there: there} do
+      code = """
+      import time
+      print("from a thread")
+      try:
+          snex.send_sync(test, "running")
+          while wait: time.sleep(0.001)
+      finally:
+          snex.send_sync(test, "ended")
+      return 1
+      """
+
+      run = fn wait, timeout ->
+        Snex.pyeval(there, code, %{"test" => self(), "wait" => wait}, run: :thread, timeout: timeout)
+      end
+
+      assert capture_io(fn -> assert run.(false, 60_000) == {:ok, 1} end) == "from a thread\n"
+      assert_received "ended"
+      capture_io(fn -> assert {:error, %Error{code: :response_timeout}} = run.(true, 2_000) end)
+      assert_receive "ended", 60_000
+    end
+
     test "is reached by its pid", %{there: there, b: b} do
       assert node(there) == b
       assert Snex.pyeval(there, "return x + 1", %{"x" => 41}) == {:ok, 42}
