@@ -166,14 +166,14 @@ mod tests {
 
     #[test]
     fn a_ready_frame_is_read() {
-        let ready = read_ready(&body(1), "0.1.0").unwrap();
+        let ready = read_ready(&body(2), "0.1.0").unwrap();
         assert_eq!((ready.python.as_str(), ready.encoder.as_str()), ("python", "encoder"));
     }
 
     #[test]
     fn a_mismatch_names_both_sides() {
-        let error = read_ready(&body(2), "0.1.0").unwrap_err().to_string();
-        assert_eq!(error, "Snex 0.1.0 speaks protocol 1, Python's package snex version speaks 2");
+        let error = read_ready(&body(3), "0.1.0").unwrap_err().to_string();
+        assert_eq!(error, "Snex 0.1.0 speaks protocol 2, Python's package snex version speaks 3");
     }
 
     #[test]
