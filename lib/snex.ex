@@ -76,7 +76,9 @@ defmodule Snex do
     opts = CallOptions.pyeval!(opts)
     code = code |> code!() |> Returning.append(opts.returning)
     vars = vars!(vars)
-    options = %{deadline: Request.deadline(opts.timeout), on_timeout: opts.on_timeout, output: opts.output}
+
+    options =
+      Map.put(Map.take(opts, [:timeout, :on_timeout, :output]), :deadline, Request.deadline(opts.timeout))
 
     {interpreter, env_id} = target(env_or_interpreter)
     request = Eval.request(env_id, code, vars, opts.run)

@@ -15,7 +15,8 @@ defmodule Bench.Calls do
       eval_16: &eval_16/1,
       eval_16_python: &eval_16_python/1,
       call: &call/1,
-      make_env: &make_env/1
+      make_env: &make_env/1,
+      overload: &overload/1
     ]
 
   defp eval(context) do
@@ -38,6 +39,34 @@ defmodule Bench.Calls do
       unit: :ns,
       goal: :at_most,
       target: 5.0
+    }
+  end
+
+  # Calls that block for 20 ms come twice as fast as they can be answered. Their callers wait for 200 ms.
+  defp overload(context) do
+    {took, patience} = {20, 200}
+    count = if context.quick, do: 50, else: 500
+    env = Snex.make_env!(context.interpreter)
+    code = "import time; time.sleep(took)"
+    begun = System.monotonic_time(:millisecond)
+
+    calls =
+      for n <- 1..count do
+        Process.sleep(max(begun + div(n * took, 2) - System.monotonic_time(:millisecond), 0))
+        Task.async(fn -> Snex.pyeval(env, code, %{"took" => took / 1_000}, timeout: patience) end)
+      end
+
+    answered = Enum.count(Task.await_many(calls, :infinity), &match?({:ok, _}, &1))
+    seconds = (System.monotonic_time(:millisecond) - begun) / 1_000
+
+    %Row{
+      name: "overload",
+      what: "calls answered per second, of twice as many as Python can answer; floor: as many as it can",
+      floor: [1_000 / took],
+      value: [answered / seconds],
+      unit: :per_second,
+      goal: :at_least,
+      target: 0.8
     }
   end
 

@@ -11,6 +11,7 @@ defmodule Snex.Error do
   | `:env_key_not_found` | a name to be copied is not in the environment: text that names it |
   | `:response_timeout` | no answer in time: `nil` |
   | `:init_script_timeout` | the start and the init script took too long: `nil` |
+  | `:overloaded` | too many requests wait, or this one has waited too long to be done in time: text that says which |
   | `:call_failed` | there is nobody to answer, or the interpreter was stopped: why |
   | `:interpreter_exited` | Python ended by itself: `{:exit_status, status}`, where a signal *n* counts as 128 + *n* |
   | `:internal_error` | the conversation with Python broke: text that says how |
@@ -35,6 +36,7 @@ defmodule Snex.Error do
           | :env_key_not_found
           | :init_script_timeout
           | :response_timeout
+          | :overloaded
           | :call_failed
           | :interpreter_exited
 
@@ -131,6 +133,7 @@ defmodule Snex.Error do
   def in_call(result, _interpreter, _timeout), do: result
 
   @codes %{
+    "overloaded" => :overloaded,
     "python_runtime_error" => :python_runtime_error,
     "env_not_found" => :env_not_found,
     "env_key_not_found" => :env_key_not_found

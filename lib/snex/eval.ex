@@ -24,19 +24,23 @@ defmodule Snex.Eval do
     }
   end
 
+  # How much time is left, of how much. `nil` for a call that runs on when its caller has given up.
+  defp time(%{on_timeout: :cancel, timeout: timeout} = options) when is_integer(timeout),
+    do: {Request.time_left(options.deadline), timeout}
+
+  defp time(_options), do: nil
+
   @doc """
   Runs the request.
   """
   @spec run(pid(), map(), tuple(), Request.options()) :: {:ok, term()} | {:error, Error.t()}
   def run(interpreter, request, encoding, options) do
-    submit =
-      Request.submission(
-        interpreter,
-        &Native.request_eval/4,
-        &Native.request_eval_dirty/4,
-        request,
-        encoding
-      )
+    submit = fn reference, scheduler, encoded ->
+      nif = if scheduler == :dirty, do: &Native.request_eval_dirty/4, else: &Native.request_eval/4
+      # What is left of it when the frame is made: a caller may have had to wait for the start, or for room.
+      request = Map.put(request, :time, time(options))
+      nif.(interpreter, reference, request, put_elem(encoding, 3, encoded))
+    end
 
     with {:ok, value, _accepted} <- Request.call(interpreter, submit, options), do: {:ok, value}
   end

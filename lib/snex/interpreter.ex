@@ -57,6 +57,18 @@ defmodule Snex.Interpreter do
   `SNEX_LOCKED` is set to `true` in the environment, an outdated lock is a compile error instead. `SNEX_LOCKED=false`
   overrides the other two.
 
+  ## Overload
+
+  Python runs code that does not await one call after the other. When calls come faster than that for a while, they wait, and
+  with a first-come, first-served queue every call would begin just before its caller gives up, and be interrupted. So before such
+  code is started, the time that its caller will still wait is compared with the time that the same code has lately taken. If it
+  is less, because the call has waited, the call returns `{:error, %Snex.Error{code: :overloaded}}`, and the next one gets its
+  chance. Code that awaits is never refused for this reason, nor are calls with `timeout: :infinity` or `on_timeout: :leave`, nor
+  those of an interpreter that uses `:use_stdio`, which may have another clock.
+
+  To fail at once instead of waiting, set `:max_in_flight` to the number of calls that can be answered within a timeout. Retry
+  after `:overloaded` with a pause, or not at all.
+
   ## What happens to the process
 
   The interpreter process owns a *warden*, a small program that starts Python and outlives it. When the interpreter

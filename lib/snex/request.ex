@@ -20,6 +20,7 @@ defmodule Snex.Request do
           :ok
           | {:ok, request :: pos_integer()}
           | {:ok, request :: pos_integer(), env_id :: pos_integer(), handle :: reference()}
+          | {:overloaded, limit :: pos_integer()}
           | {:full, request :: pos_integer()}
           | :long
           | {:structs, [struct()]}
@@ -34,9 +35,10 @@ defmodule Snex.Request do
 
   @typedoc "How a request is to be treated: until when it is waited for, whether it is cancelled then, where it prints to."
   @type options() :: %{
-          deadline: deadline(),
-          on_timeout: :cancel | :leave,
-          output: Output.destination() | nil
+          optional(:timeout) => timeout(),
+          required(:deadline) => deadline(),
+          required(:on_timeout) => :cancel | :leave,
+          required(:output) => Output.destination() | nil
         }
 
   @doc """
@@ -152,6 +154,11 @@ defmodule Snex.Request do
         forget(interpreter, reference, request, false)
         {:error, %Error{code: :response_timeout}}
     end
+  end
+
+  defp wait(_interpreter, _reference, {:overloaded, limit}, _deadline, _try) do
+    reason = "#{limit} requests are under way, as many as :max_in_flight allows"
+    {:error, %Error{code: :overloaded, reason: reason}}
   end
 
   defp wait(interpreter, _reference, :starting, deadline, try) do

@@ -21,6 +21,7 @@ from types import CodeType, FunctionType
 from typing import TYPE_CHECKING, Any
 
 from . import _sources
+from ._overload import Durations
 from ._pypy import CO_COROUTINE, PYPY, detach
 from ._toplevel import ONLY_AST, TopLevel, mark_classes
 
@@ -47,12 +48,14 @@ _CLASS_MARK = "<Snex.Code class>"
 class Program:
     """Compiled code, to be run in any number of environments."""
 
-    __slots__ = ("_preface", "code", "is_async")
+    __slots__ = ("_preface", "code", "durations", "is_async")
 
     def __init__(self, code: CodeType, preface: Preface | None) -> None:
         """Wrap the code object of the function that stands for the module."""
         self.code = code
         self._preface = preface
+        # Of its runs, if it does not await.
+        self.durations = Durations()
         self.is_async = bool(code.co_flags & CO_COROUTINE)
 
     def bind(self, env: dict[str, Any]) -> Callable[[], Any]:

@@ -24,6 +24,7 @@ from ._contexts import enter
 from ._encoder import encode
 from ._envs import EnvError
 from ._fork import end_of, in_child
+from ._overload import Durations, now, refusal
 from ._request import Cancelled, Request
 from ._threads import Job, Threads
 from ._traceback import error_fields
@@ -35,8 +36,9 @@ if TYPE_CHECKING:
     from ._envs import Env, Envs
     from ._signals import Interrupts
 
-    # Environment, source, file, line, variables.
-    Fields = tuple[int | None, str | None, str | None, int | None, dict[str, object] | None]
+    # The environment, source, file, line and variables, and perhaps until when, and for how long in all, the
+    # caller waits.
+    Fields = tuple[Any, ...]
     Write = Callable[[int, Request, Sequence[bytes | memoryview]], None]
 
 
@@ -69,6 +71,7 @@ class Runner:
         self._jobs: dict[int, Job] = {}
         self._threads = Threads(loop, self._answer_probes)
         self._thread_ended: asyncio.Future[None] | None = None
+        self._durations = Durations()
         self.ending = False
 
     def eval(self, request: Request, fields: Fields, *, in_thread: bool) -> None:
@@ -102,16 +105,18 @@ class Runner:
         """Run the code of a request, or start to. Returns it if it is to run in a thread."""
         enter(request)
         try:
-            _, source, file, line, variables = fields
+            _, source, file, line, variables, *time = fields
+            program = compile_code(source or "", file, line or 1)
+            if time and not (in_thread or program.is_async):
+                self._check_time(program, *time[0])
             if variables:
                 env.names.update(variables)
-            program = compile_code(source or "", file, line or 1)
             if in_thread:
                 return program
             if program.is_async:
                 self._start(request, program, env)
                 return None
-            parts = encode(program.bind(env.names)())
+            parts = self._run_through(program, env)
         except BaseException as error:  # noqa: BLE001 - also SystemExit and KeyboardInterrupt
             self.fail(request, error)
         else:
@@ -163,6 +168,33 @@ class Runner:
         except RuntimeError as error:
             del self._jobs[request.number]
             self.fail(request, error)
+
+    def _check_time(self, program: Program, until: int, timeout: int) -> None:
+        """Refuse a call that has waited too long to be done in time."""
+        # Code that has never run takes as long as any.
+        likely = program.durations.likely or self._durations.likely
+        reason = refusal(until, timeout, likely, now())
+        if reason is not None:
+            raise EnvError("overloaded", reason)
+
+    def _run_through(self, program: Program, env: Env) -> Sequence[bytes | memoryview]:
+        """Run code that does not await, and note how long it takes."""
+        begun = now()
+        try:
+            parts = encode(program.bind(env.names)())
+        except Cancelled:
+            program.durations.add_interrupted(now() - begun)
+            raise
+        except BaseException:
+            self._note(program, begun)
+            raise
+        self._note(program, begun)
+        return parts
+
+    def _note(self, program: Program, begun: float) -> None:
+        took = now() - begun
+        program.durations.add(took)
+        self._durations.add(took)
 
     def _start(self, request: Request, program: Program, env: Env) -> None:
         number = request.number

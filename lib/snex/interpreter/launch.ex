@@ -109,6 +109,7 @@ defmodule Snex.Interpreter.Launch do
          eager: options.eager_polyfill?,
          low: low,
          high: high,
+         max_in_flight: if(options.max_in_flight != :infinity, do: options.max_in_flight),
          map_set: map_set(),
          owner: owner,
          calls: calls,

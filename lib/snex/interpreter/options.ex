@@ -203,6 +203,15 @@ defmodule Snex.Interpreter.Options do
          `{:global, name}`, `{:via, module, name}`). A message to anyone else is dropped, with a warning in the log
          """
        ],
+       max_in_flight: [
+         type: &__MODULE__.max_in_flight/1,
+         default: :infinity,
+         spec: quote(do: pos_integer() | :infinity),
+         doc: """
+         how many requests there may be at a time, waiting ones included. Beyond it, a call returns at once with the code
+         `:overloaded`; see "Overload"
+         """
+       ],
        on_stuck: [
          type: &__MODULE__.on_stuck/1,
          default: {:restart, 30_000},
@@ -302,6 +311,14 @@ defmodule Snex.Interpreter.Options do
 
         Project.at_run_time(toml, options)
     end
+  end
+
+  @doc false
+  @spec max_in_flight(term()) :: {:ok, pos_integer() | :infinity} | {:error, String.t()}
+  def max_in_flight(value) do
+    if value == :infinity or value in 1..@most,
+      do: {:ok, value},
+      else: Options.refuse(value, "a positive number or :infinity")
   end
 
   @doc false

@@ -5,6 +5,7 @@
 //! by plain `cargo test`.
 
 pub mod allow;
+pub mod clock;
 pub mod control;
 pub mod frame;
 pub mod outbox;

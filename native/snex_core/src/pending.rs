@@ -34,6 +34,15 @@ pub enum Unasked {
     Twice(u64),
 }
 
+/// Why a request is not added to the table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refused<D> {
+    /// The interpreter went down, like this.
+    Down(D),
+    /// So many are in the table already, and there may not be more.
+    TooMany(usize),
+}
+
 /// Somebody who waits.
 pub trait Caller {
     /// What tells the processes that wait apart.
@@ -78,6 +87,17 @@ impl<C: Caller, D> State<C, D> {
         if id & ROOM == 0 { &mut self.entries } else { &mut self.rooms_wanted }
     }
 
+    fn check(&self, limit: usize) -> Result<(), Refused<D>>
+    where
+        D: Clone,
+    {
+        match &self.down {
+            Some(down) => Err(Refused::Down(down.clone())),
+            None if self.entries.len() + self.rooms_wanted.len() >= limit => Err(Refused::TooMany(limit)),
+            None => Ok(()),
+        }
+    }
+
     fn insert(&mut self, id: u64, caller: C, submitting: bool) {
         self.by_process.insert((caller.process(), id));
         self.table(id).insert(id, Entry { caller, submitting, abandoned: false });
@@ -115,12 +135,10 @@ impl<C: Caller, D: Clone> Pending<C, D> {
     /// Adds a request whose frame is about to be submitted, and returns its number. [`Pending::submitted`] has to follow.
     ///
     /// # Errors
-    /// How the interpreter went down, when it did.
-    pub fn begin(&self, caller: C) -> Result<u64, D> {
+    /// [`Refused`]: the interpreter is down, or there are `limit` in the table.
+    pub fn begin(&self, caller: C, limit: usize) -> Result<u64, Refused<D>> {
         let mut state = self.state();
-        if let Some(down) = &state.down {
-            return Err(down.clone());
-        }
+        state.check(limit)?;
         state.requests += 1;
         let id = state.requests;
         state.insert(id, caller, true);
@@ -143,12 +161,10 @@ impl<C: Caller, D: Clone> Pending<C, D> {
     /// Adds a caller that waits for room, and returns its number.
     ///
     /// # Errors
-    /// How the interpreter went down, when it did.
-    pub fn wait_for_room(&self, caller: C) -> Result<u64, D> {
+    /// As [`Pending::begin`].
+    pub fn wait_for_room(&self, caller: C, limit: usize) -> Result<u64, Refused<D>> {
         let mut state = self.state();
-        if let Some(down) = &state.down {
-            return Err(down.clone());
-        }
+        state.check(limit)?;
         state.rooms += 1;
         let id = state.rooms | ROOM;
         state.insert(id, caller, false);
@@ -267,6 +283,8 @@ mod tests {
 
     type Table = Pending<&'static str, &'static str>;
 
+    const ANY: usize = usize::MAX;
+
     fn told(table: &Table, id: u64) -> (Option<&'static str>, Result<(), Unasked>) {
         let mut told = None;
         let result = table.answer(id, |caller| told = Some(caller));
@@ -274,7 +292,7 @@ mod tests {
     }
 
     fn sent(table: &Table, caller: &'static str) -> u64 {
-        let id = table.begin(caller).unwrap();
+        let id = table.begin(caller, ANY).unwrap();
         assert!(!table.submitted(id));
         id
     }
@@ -303,7 +321,7 @@ mod tests {
     fn an_answer_to_what_never_was_is_told_from_a_late_one() {
         let table = Table::new();
         sent(&table, "caller");
-        let room = table.wait_for_room("waits").unwrap();
+        let room = table.wait_for_room("waits", ANY).unwrap();
         for id in [0, 2, 1 << 40, u64::MAX, room] {
             assert_eq!(told(&table, id), (None, Err(Unasked::NeverWas(id))));
         }
@@ -314,9 +332,9 @@ mod tests {
     fn a_request_whose_caller_dies_is_cancelled_once_and_never_before_it_is_submitted() {
         let table = Table::new();
         let sent = sent(&table, "dies");
-        let submitting = table.begin("dies").unwrap();
-        let other = table.begin("lives").unwrap();
-        table.wait_for_room("dies").unwrap();
+        let submitting = table.begin("dies", ANY).unwrap();
+        let other = table.begin("lives", ANY).unwrap();
+        table.wait_for_room("dies", ANY).unwrap();
         assert_eq!(table.abandon("dies"), [sent]);
         assert!(table.submitted(submitting));
         assert!(!table.submitted(submitting));
@@ -328,15 +346,15 @@ mod tests {
     fn the_end_tells_everybody_and_whoever_comes_later() {
         let table = Table::new();
         sent(&table, "sent");
-        table.begin("submitting").unwrap();
-        table.wait_for_room("waiting").unwrap();
+        table.begin("submitting", ANY).unwrap();
+        table.wait_for_room("waiting", ANY).unwrap();
         let told = RefCell::new(Vec::new());
         table.fail_all("down", |caller, down| told.borrow_mut().push((caller, *down)));
         table.fail_all("again", |caller, down| told.borrow_mut().push((caller, *down)));
         told.borrow_mut().sort_unstable();
         assert_eq!(*told.borrow(), [("sent", "down"), ("submitting", "down"), ("waiting", "down")]);
-        assert_eq!(table.begin("late"), Err("down"));
-        assert_eq!(table.wait_for_room("late"), Err("down"));
+        assert_eq!(table.begin("late", ANY), Err(Refused::Down("down")));
+        assert_eq!(table.wait_for_room("late", ANY), Err(Refused::Down("down")));
     }
 
     thread_local! {
@@ -380,7 +398,7 @@ mod tests {
     fn looks_per_death(waiting: u64) -> u64 {
         let table = Pending::<Process, ()>::new();
         for process in 0..waiting {
-            let id = table.begin(Process(process)).unwrap();
+            let id = table.begin(Process(process), ANY).unwrap();
             assert!(!table.submitted(id));
         }
         LOOKS.set(0);
@@ -398,16 +416,28 @@ mod tests {
     }
 
     #[test]
+    fn there_are_never_more_than_the_limit_and_those_who_wait_for_room_count() {
+        let table = Table::new();
+        let first = table.begin("a", 2).unwrap();
+        table.wait_for_room("b", 2).unwrap();
+        assert_eq!(table.begin("c", 2), Err(Refused::TooMany(2)));
+        assert_eq!(table.wait_for_room("c", 2), Err(Refused::TooMany(2)));
+        table.answer(first, |_| ()).unwrap();
+        table.begin("c", 2).unwrap();
+        assert_eq!(table.begin("d", 2), Err(Refused::TooMany(2)));
+    }
+
+    #[test]
     fn nothing_is_left_of_a_caller_however_its_request_ends() {
         let table = Table::new();
         let answered = sent(&table, "a");
         table.answer(answered, |_| ()).unwrap();
         let forgotten = sent(&table, "a");
         table.forget(forgotten);
-        let room = table.wait_for_room("a").unwrap();
+        let room = table.wait_for_room("a", ANY).unwrap();
         table.room(|_| ());
         assert!(!table.forget(room));
-        let abandoned = table.begin("a").unwrap();
+        let abandoned = table.begin("a", ANY).unwrap();
         table.abandon("a");
         table.submitted(abandoned);
         sent(&table, "a");

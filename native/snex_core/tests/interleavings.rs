@@ -55,6 +55,9 @@ impl Caller for Told {
 type Table = Pending<Told, &'static str>;
 type Pipe = Mutex<Vec<Sent>>;
 
+/// There may be any number of requests.
+const ANY: usize = usize::MAX;
+
 /// Python answers the first request that it finds.
 fn answer(table: &Table, pipe: &Pipe) {
     let first = pipe.lock().unwrap().first().copied();
@@ -71,7 +74,7 @@ fn each_caller_is_told_exactly_one_outcome() {
         let told = Told::default();
         let caller = thread::spawn({
             let (table, pipe, told) = (table.clone(), pipe.clone(), told.clone());
-            move || match table.begin(told.clone()) {
+            move || match table.begin(told.clone(), ANY) {
                 Ok(id) => {
                     pipe.lock().unwrap().push(Sent::Request(id));
                     assert!(!table.submitted(id));
@@ -101,7 +104,7 @@ fn the_request_of_a_caller_that_dies_is_cancelled_once_and_behind_its_frame() {
         let caller = thread::spawn({
             let (table, pipe, dead, told) = (table.clone(), pipe.clone(), dead.clone(), told.clone());
             move || {
-                let id = table.begin(told).unwrap();
+                let id = table.begin(told, ANY).unwrap();
                 // The monitor of a process that is dead cannot be made, and that of one that lives is told of its death.
                 if dead.load(Ordering::SeqCst) {
                     table.forget(id);
@@ -137,11 +140,11 @@ fn the_death_of_one_caller_takes_nothing_from_another() {
     loom::model(|| {
         let table = Arc::new(Table::new());
         let (dies, lives) = (Told::of(1), Told::of(2));
-        let first = table.begin(dies.clone()).unwrap();
+        let first = table.begin(dies.clone(), ANY).unwrap();
         let caller = thread::spawn({
             let (table, lives) = (table.clone(), lives.clone());
             move || {
-                let id = table.begin(lives).unwrap();
+                let id = table.begin(lives, ANY).unwrap();
                 assert!(!table.submitted(id));
                 table.answer(id, |told| told.once_more()).unwrap();
             }
@@ -188,7 +191,7 @@ fn whoever_waits_for_room_is_told_when_there_is_or_finds_it() {
         });
         let mut waits = false;
         if outbox.lock().unwrap().is_full() {
-            let id = table.wait_for_room(told.clone()).unwrap();
+            let id = table.wait_for_room(told.clone(), ANY).unwrap();
             waits = outbox.lock().unwrap().wait_if_full() || !table.forget(id);
         }
         writer.join().unwrap();
@@ -207,7 +210,7 @@ fn whoever_finds_room_just_as_the_interpreter_goes_down_knows_whether_it_has_bee
             move || table.fail_all("down", |told, _down| told.once_more())
         });
         // There was no room before, and there is now. Whoever finds its entry gone has a message, and has to wait for it.
-        let waits = table.wait_for_room(told.clone()).is_ok_and(|id| !table.forget(id));
+        let waits = table.wait_for_room(told.clone(), ANY).is_ok_and(|id| !table.forget(id));
         end.join().unwrap();
         assert_eq!(told.times(), usize::from(waits));
         assert_eq!(table.len(), 0);

@@ -7,6 +7,7 @@ rustler::atoms! {
     long,
     starting,
     noproc,
+    overloaded,
     down,
     bad_key,
     structs,

@@ -86,7 +86,7 @@ fn submit<'a>(
     write: impl FnOnce(&mut Walk<'a>) -> Result<(), Stop<'a>>,
 ) -> Term<'a> {
     let submit = || {
-        let interpreter = caller.with_room()?;
+        let interpreter = caller.with_room(usize::MAX)?;
         let mut walk = caller.walk(&interpreter);
         write(&mut walk)?;
         walk.complete()?;

@@ -133,6 +133,8 @@ struct StartOptions<'a> {
     eager: bool,
     low: usize,
     high: usize,
+    /// `None` for any number.
+    max_in_flight: Option<u64>,
     map_set: (Binary<'a>, Binary<'a>),
     owner: LocalPid,
     calls: LocalPid,
@@ -208,6 +210,12 @@ fn interpreter_start<'a>(env: Env<'a>, options: StartOptions<'a>) -> Term<'a> {
         create_atoms: options.create_atoms,
         allow: options.allow(),
         pending: Pending::default(),
+        max_in_flight: options
+            .max_in_flight
+            .and_then(|most| usize::try_from(most).ok())
+            .unwrap_or(usize::MAX),
+        // Over standard streams, it may be on another machine.
+        shares_clock: !options.use_stdio,
         cancelling: Cancelling::default(),
         watched: Watched::default(),
         alive: Alive::default(),

@@ -4,6 +4,7 @@ use crate::atoms;
 use crate::down::Down;
 use crate::walk::Stop;
 use rustler::{Encoder, Env, Term};
+use snex_core::pending::Refused;
 
 /// Why a frame was not submitted, or its request's number.
 pub enum Outcome<'a> {
@@ -17,6 +18,8 @@ pub enum Outcome<'a> {
     Starting,
     /// The interpreter has gone down, like this.
     Down(Down),
+    /// There are as many requests as there may be: so many.
+    Overloaded(usize),
     /// Too much is queued; a message for this request will tell when to try again.
     Full(u64),
     /// To be tried again on a dirty scheduler.
@@ -27,6 +30,15 @@ pub enum Outcome<'a> {
     BadKey(Term<'a>),
     /// A term that cannot be written.
     BadTerm(Term<'a>),
+}
+
+impl From<Refused<Down>> for Outcome<'_> {
+    fn from(refused: Refused<Down>) -> Self {
+        match refused {
+            Refused::Down(down) => Outcome::Down(down),
+            Refused::TooMany(limit) => Outcome::Overloaded(limit),
+        }
+    }
 }
 
 impl<'a> From<Stop<'a>> for Outcome<'a> {
@@ -48,6 +60,7 @@ impl Encoder for Outcome<'_> {
             Outcome::NoProcess => atoms::noproc().encode(env),
             Outcome::Starting => atoms::starting().encode(env),
             Outcome::Down(down) => (atoms::down(), down).encode(env),
+            Outcome::Overloaded(limit) => (atoms::overloaded(), *limit as u64).encode(env),
             Outcome::Full(id) => (atoms::full(), id).encode(env),
             Outcome::Long => atoms::long().encode(env),
             Outcome::Structs(structs) => (atoms::structs(), structs.as_slice()).encode(env),

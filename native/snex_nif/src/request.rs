@@ -10,10 +10,14 @@ use crate::pending;
 use crate::registry;
 use crate::walk::{Scheduler, Stop, Walk};
 use rustler::{Atom, Binary, Encoder, Env, LocalPid, NifMap, ResourceArc, Term};
+use snex_core::clock;
 use snex_core::frame::Kind;
 use snex_core::outbox::Submitted;
 use snex_core::pickle::BinaryAs;
 use std::sync::atomic::Ordering;
+
+/// In a millisecond.
+const NANOSECONDS: u64 = 1_000_000;
 
 /// Code to run, and where.
 #[derive(NifMap)]
@@ -27,6 +31,8 @@ struct Eval<'a> {
     vars: Term<'a>,
     /// Whether it runs in a worker thread.
     thread: bool,
+    /// When the caller gives up: in so many milliseconds, of so many that it had at first.
+    time: Option<(u64, u64)>,
 }
 
 /// An environment to make.
@@ -114,8 +120,14 @@ impl<'a> Caller<'a> {
             Err(outcome) => return outcome,
         };
         let kind = if eval.thread { Kind::EvalInThread } else { Kind::Eval };
+        let shares_clock = interpreter.worker.sink.shares_clock;
+        let time = eval.time.filter(|_| shares_clock).and_then(|(left, timeout)| {
+            let left = left.saturating_mul(NANOSECONDS);
+            Some((clock::monotonic()?.saturating_add(left), timeout.saturating_mul(NANOSECONDS)))
+        });
         self.submit(&interpreter, kind, |walk| {
-            walk.pickle.tuple_begin(5);
+            let length = 5 + usize::from(time.is_some());
+            walk.pickle.tuple_begin(length);
             match eval.environment {
                 Some(id) => walk.pickle.int(id as i64),
                 None => walk.pickle.none(),
@@ -127,7 +139,13 @@ impl<'a> Caller<'a> {
             }
             walk.pickle.int(eval.line);
             walk.vars(eval.vars)?;
-            walk.pickle.tuple_end(5);
+            if let Some((until, timeout)) = time {
+                walk.pickle.tuple_begin(2);
+                walk.pickle.int(i64::try_from(until).unwrap_or(i64::MAX));
+                walk.pickle.int(i64::try_from(timeout).unwrap_or(i64::MAX));
+                walk.pickle.tuple_end(2);
+            }
+            walk.pickle.tuple_end(length);
             Ok(())
         })
     }
@@ -172,7 +190,8 @@ impl<'a> Caller<'a> {
 
     /// The interpreter, if it has started, or the caller is the one that starts it.
     fn started(&self) -> Result<ResourceArc<Interpreter>, Outcome<'a>> {
-        let interpreter = self.with_room()?;
+        let limit = registry::find(self.interpreter).ok_or(Outcome::NoProcess)?.worker.sink.max_in_flight;
+        let interpreter = self.with_room(limit)?;
         let sink = &interpreter.worker.sink;
         if !sink.open.load(Ordering::Acquire) && self.env.pid() != sink.starter {
             return Err(Outcome::Starting);
@@ -181,12 +200,12 @@ impl<'a> Caller<'a> {
     }
 
     /// The interpreter, if there is room for a frame to it now. Otherwise the caller gets a message when there is, before any
-    /// term has been walked: callers that wait cost no memory.
-    pub fn with_room(&self) -> Result<ResourceArc<Interpreter>, Outcome<'a>> {
+    /// term has been walked: callers that wait cost no memory. At most `limit` wait, for this or for an answer.
+    pub fn with_room(&self, limit: usize) -> Result<ResourceArc<Interpreter>, Outcome<'a>> {
         let interpreter = registry::find(self.interpreter).ok_or(Outcome::NoProcess)?;
         if interpreter.worker.is_full() {
             let sink = &interpreter.worker.sink;
-            let id = sink.pending.wait_for_room(self.waiting()).map_err(Outcome::Down)?;
+            let id = sink.pending.wait_for_room(self.waiting(), limit)?;
             // Or there is room by now. Unless our entry is gone already: then the message is in the caller's mailbox, that
             // there is room or that the interpreter is down.
             if interpreter.worker.wait_if_full() || !sink.pending.forget(id) {
@@ -218,9 +237,9 @@ impl<'a> Caller<'a> {
         }
         let sink = &interpreter.worker.sink;
         // Before the frame: its answer may come at once.
-        let id = match sink.pending.begin(self.waiting()) {
+        let id = match sink.pending.begin(self.waiting(), sink.max_in_flight) {
             Ok(id) => id,
-            Err(down) => return Outcome::Down(down),
+            Err(refused) => return refused.into(),
         };
         if !interpreter::watch(self.env, interpreter) {
             sink.pending.forget(id);

@@ -43,6 +43,10 @@ pub struct News {
     pub allow: Allow,
     /// Requests under way.
     pub pending: Pending,
+    /// How many there may be.
+    pub max_in_flight: usize,
+    /// Whether Python reads the same clock as the VM.
+    pub shares_clock: bool,
     /// Requests that nobody waits for any more, until Python has noticed.
     pub cancelling: Cancelling,
     /// Processes whose end this worker is told of.

@@ -1,0 +1,10 @@
+//! The clock that all processes of one machine share.
+
+use nix::time::{ClockId, clock_gettime};
+use std::time::Duration;
+
+/// The present time of `CLOCK_MONOTONIC` in nanoseconds; Python reads the same clock. `None` if the system doesn't tell.
+pub fn monotonic() -> Option<u64> {
+    let now = Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC).ok()?);
+    u64::try_from(now.as_nanos()).ok()
+}
