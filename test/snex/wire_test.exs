@@ -36,7 +36,7 @@ defmodule Snex.WireTest do
 
   defp greeting(changes \\ %{}) do
     fields = %{
-      "protocol" => 1,
+      "protocol" => 2,
       "version" => "0",
       "python" => "0",
       "implementation" => "Liar",
@@ -331,9 +331,9 @@ defmodule Snex.WireTest do
           for length <- [2 ** 20 + 1, 2 ** 32, 2 ** 47] do
             {frame(@ready, 0, "", length: length), "", :wait, not_started("has #{length} bytes")}
           end ++
-          for protocol <- [0, 2, -1, 2 ** 31, 2 ** 60, "1", :one] do
+          for protocol <- [0, 1, 3, -1, 2 ** 31, 2 ** 60, "1", :one] do
             {frame(@ready, 0, greeting(%{"protocol" => protocol})), "", :wait,
-             not_started("speaks protocol 1")}
+             not_started("speaks protocol 2")}
           end ++
           [
             {frame(@refused, 0, greeting(%{"reason" => "no"})), "", :wait, not_started("refused it: no")},
