@@ -21,6 +21,20 @@ defmodule Snex.MigrationTest do
     assert warnings =~ "the option :returning is deprecated"
   end
 
+  test "the types that programs for Snex 0.4 may name exist" do
+    for {module, names} <- [
+          {Snex.Interpreter, ~w[environment init_script option port_opts server wrap_exec]a},
+          {Snex.Serde, [:encoding_opts]},
+          {Snex.Code, [:t]},
+          {Snex.Env, [:t]},
+          {Snex.Error, [:t]}
+        ] do
+      {:ok, types} = Code.Typespec.fetch_types(module)
+      known = for {:type, {name, _type, []}} <- types, do: name
+      assert names -- known == []
+    end
+  end
+
   test "each paragraph of the migration page that ends in a colon has a block" do
     orphans =
       @page

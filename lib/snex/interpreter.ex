@@ -93,6 +93,12 @@ defmodule Snex.Interpreter do
           optional(String.t()) => String.t() | nil | (-> String.t() | nil) | {module(), atom(), [term()]}
         }
 
+  @typedoc "The option `:environment`."
+  @type environment() :: variables() | {:only, variables()}
+
+  @typedoc "The option `:port_opts`."
+  @type port_opts() :: unquote(Options.table()[:port_opts][:spec])
+
   @typedoc "Turns a Python and its arguments into what is executed."
   @type wrap_exec() ::
           (python :: String.t(), args :: [String.t()] -> {String.t(), [String.t()]})

@@ -14,7 +14,7 @@ defmodule Snex.Returning do
   def append(code, expressions) do
     source = [code.src, "\nreturn " | expression(expressions)]
     warn()
-    %{code | src: source}
+    %{code | src: IO.iodata_to_binary(source)}
   end
 
   defp expression(expression) when is_binary(expression), do: ["(\n", expression, "\n)"]
