@@ -25,7 +25,8 @@ defmodule Snex.Native do
     call_result: 5,
     call_result_dirty: 5,
     call_error: 4,
-    project_check: 1,
+    project_read: 1,
+    project_rebase: 2,
     resources_count: 0,
     panics: 0
   ]
@@ -117,9 +118,23 @@ defmodule Snex.Native do
           Snex.Request.outcome()
   def call_error(_interpreter, _reference, _call, _failure), do: not_loaded()
 
-  @spec project_check(binary()) ::
-          :ok | {:error, [{line :: pos_integer(), column :: pos_integer(), message :: String.t()}]}
-  def project_check(_toml), do: not_loaded()
+  @typep at(value) :: {line :: pos_integer(), column :: pos_integer(), value}
+
+  @doc false
+  # What the text of a pyproject.toml says: what is wrong with it, the keys at its top level and in [project] (each with its
+  # table, the top level being ""), its dependency strings, the project's name, and the patterns of a workspace's members and of
+  # those that are excluded.
+  @spec project_read(binary()) :: %{
+          problems: [at(String.t())],
+          keys: [at({table :: String.t(), key :: String.t()})],
+          dependencies: [at(String.t())],
+          name: String.t() | nil,
+          workspace: {[String.t()], [String.t()]} | nil
+        }
+  def project_read(_toml), do: not_loaded()
+
+  @spec project_rebase(String.t(), String.t()) :: String.t()
+  def project_rebase(_toml, _prefix), do: not_loaded()
 
   @spec resources_count() :: %{atom() => non_neg_integer()}
   def resources_count, do: not_loaded()

@@ -16,7 +16,7 @@ defmodule Snex.Project do
   @moduledoc false
 
   alias Snex.Os
-  alias Snex.Project.{Lock, Lockfile, Preference, Private, Uv, Venv}
+  alias Snex.Project.{Advice, Lock, Lockfile, Preference, Private, Uv, Venv}
 
   @enforce_keys [
     :name,
@@ -256,7 +256,10 @@ defmodule Snex.Project do
         end
 
       true ->
-        Lockfile.explain(result, project)
+        {:error, message} = Lockfile.explain(result, project)
+        check = &uv(project, ["lock", "--offline", "--dry-run"], &1)
+        toml = File.read!(Path.join(dir(project), "pyproject.toml"))
+        {:error, Advice.on_dependencies(message, toml, Path.join(dir(project), "check"), check)}
     end
   end
 

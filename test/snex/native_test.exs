@@ -191,7 +191,8 @@ defmodule Snex.NativeTest do
         call_result: [inp, reference, none, {:any, 1}, encoding],
         call_result_dirty: [inp, reference, none, {:any, 1}, encoding],
         call_error: [inp, reference, none, failure],
-        project_check: [""],
+        project_read: [""],
+        project_rebase: ["", ""],
         panics: [],
         resources_count: []
       ]
@@ -277,7 +278,7 @@ defmodule Snex.NativeTest do
             "[project]\nrequires-python = \"#{String.duplicate(">=3.10,", 50_000)}\"",
             :crypto.strong_rand_bytes(100_000)
           ] do
-        assert {:error, [_ | _]} = Native.project_check(text)
+        assert %{problems: [_ | _]} = Native.project_read(text)
       end
     end
 

@@ -141,10 +141,7 @@ defmodule Snex.Interpreter.Definition do
         {project, defaults}
 
       {:error, message} ->
-        fail(
-          env,
-          "the Python environment of #{inspect(env.module)} could not be made: #{message}"
-        )
+        Project.Check.refused!(source, message, env)
     end
   end
 

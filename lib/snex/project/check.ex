@@ -10,12 +10,58 @@ defmodule Snex.Project.Check do
   @typedoc "A mistake in the TOML: its line and column, from 1, and what is wrong."
   @type problem :: {line :: pos_integer(), column :: pos_integer(), message :: String.t()}
 
+  # The keys that there are (PEP 621, 639, 735, 794). Other tools have theirs below [tool].
+  @known %{
+    "" => ~w(build-system dependency-groups project tool),
+    "project" =>
+      ~w(authors classifiers dependencies description dynamic entry-points gui-scripts import-names import-namespaces) ++
+        ~w(keywords license license-files maintainers name optional-dependencies readme requires-python scripts urls version)
+  }
+
   @doc """
   All mistakes that can be found without uv.
   """
   @spec check(Project.source()) :: :ok | {:error, [problem(), ...]}
-  def check({:toml, toml}), do: Native.project_check(toml)
-  def check({:path, path}), do: path |> Path.join("pyproject.toml") |> File.read!() |> Native.project_check()
+  def check(source) do
+    case source |> text() |> Native.project_read() do
+      %{problems: []} -> :ok
+      %{problems: problems} -> {:error, problems}
+    end
+  end
+
+  defp text({:toml, toml}), do: toml
+  defp text({:path, path}), do: path |> Path.join("pyproject.toml") |> File.read!()
+
+  @doc """
+  Keys that mean nothing to uv, such as a misspelt `dependencies`: no error, because a later standard may know them.
+  """
+  @spec unknown_keys(Project.source()) :: [problem()]
+  def unknown_keys(source) do
+    for {line, column, {table, key}} <- (source |> text() |> Native.project_read()).keys,
+        key not in @known[table] do
+      place = if table == "", do: "at the top level", else: "in [#{table}]"
+      nearest = Enum.max_by(@known[table], &String.jaro_distance(&1, key))
+      advice = if String.jaro_distance(nearest, key) > 0.77, do: ", did you mean `#{nearest}`?", else: ""
+      {line, column, "`#{key}` #{place} is not known, and has no effect#{advice}"}
+    end
+  end
+
+  @doc """
+  The place in the text that uv's words are about, if they name one.
+  """
+  @spec place_of(Project.source(), String.t()) :: {line :: pos_integer(), column :: pos_integer()} | nil
+  def place_of(source, message) do
+    # uv names the file as it was called in: one of another project has a folder.
+    with [_, line, column] <-
+           Regex.run(~r/parse: `?pyproject\.toml`?\n.*TOML parse error at line (\d+), column (\d+)/, message) do
+      {String.to_integer(line), String.to_integer(column)}
+    else
+      nil ->
+        quoted = for [_, text] <- Regex.scan(~r/`([^`\n]+)`/, message), do: text
+        dependencies = (source |> text() |> Native.project_read()).dependencies
+        Enum.find_value(dependencies, fn {line, column, text} -> if text in quoted, do: {line, column} end)
+    end
+  end
 
   @doc """
   The mistakes as lines, with the places that they have in the TOML.
@@ -26,7 +72,7 @@ defmodule Snex.Project.Check do
   end
 
   @doc """
-  Raises a `CompileError` with all mistakes, at the place of the first one, if there are any.
+  Raises a `CompileError` with all mistakes, at the place of the first one, if there are any. Warns of unknown keys.
   """
   @spec check!(Project.source(), Macro.Env.t()) :: :ok
   def check!(source, env) do
@@ -42,6 +88,34 @@ defmodule Snex.Project.Check do
         #{show(places)}
         """
     end
+
+    for {_, _, message} = problem <- unknown_keys(source) do
+      {file, line, _places} = locate(source, [problem], env)
+      IO.warn(message, file: file, line: line)
+    end
+
+    :ok
+  end
+
+  @doc """
+  Raises a `CompileError` with uv's words, at the place that they are about if there is one.
+  """
+  @spec refused!(Project.source(), String.t(), Macro.Env.t()) :: no_return()
+  def refused!(source, message, env) do
+    {file, line, about} =
+      case place_of(source, message) do
+        nil ->
+          {env.file, env.line, ""}
+
+        {line, column} ->
+          {file, line, [{place, _}]} = locate(source, [{line, column, ""}], env)
+          {file, line, " (see #{place})"}
+      end
+
+    raise CompileError,
+      file: file,
+      line: line,
+      description: "the Python environment of #{inspect(env.module)} could not be made#{about}: #{message}"
   end
 
   defp show(places), do: Enum.map_join(places, "\n", fn {place, message} -> "    #{place}: #{message}" end)

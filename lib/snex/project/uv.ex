@@ -3,6 +3,7 @@ defmodule Snex.Project.Uv do
   @moduledoc false
 
   alias Snex.Os
+  alias Snex.Project.Advice
 
   @oldest "0.6.8"
 
@@ -37,8 +38,8 @@ defmodule Snex.Project.Uv do
   end
 
   @doc """
-  Runs uv in `dir`, and shows what it says line by line as it comes, each after `prefix`. On failure the error has all of
-  it once more: where it was shown (a terminal, a log) is not always where the error is read.
+  Runs uv in `dir`, and shows what it says line by line as it comes, each after `prefix`. What it says of a failure is not
+  shown but part of the error, and so is read once, wherever the error is read.
   """
   @spec run(String.t(), [String.t()], Path.t(), %{String.t() => String.t() | nil}, String.t()) ::
           :ok | {:error, String.t()}
@@ -55,10 +56,13 @@ defmodule Snex.Project.Uv do
       ])
 
     case follow(port, prefix, [], []) do
-      {0, _lines} ->
-        :ok
+      {0, lines} ->
+        Enum.each(held(lines), &show(prefix, &1))
 
       {status, lines} ->
+        # A program that is not quite uv may have another way to complain: then all of it.
+        lines = with [] <- held(lines), do: lines
+
         {:error,
          """
          this command ended with status #{status}:
@@ -68,7 +72,8 @@ defmodule Snex.Project.Uv do
          in #{dir}, and said:
 
          #{Enum.map_join(lines, "\n", &"    #{&1}")}
-         """}
+         """
+         |> then(&(&1 <> Advice.about(&1)))}
     end
   end
 
@@ -76,24 +81,32 @@ defmodule Snex.Project.Uv do
   defp port_variable({name, nil}), do: {Os.characters(name), false}
   defp port_variable({name, value}), do: {Os.characters(name), Os.characters(value)}
 
-  defp follow(port, prefix, line, lines) do
+  # Returns the exit status, and all lines.
+  defp follow(port, prefix, part, lines) do
     receive do
-      {^port, {:data, {:noeol, part}}} ->
-        follow(port, prefix, [line, part], lines)
+      {^port, {:data, {:noeol, more}}} ->
+        follow(port, prefix, [part, more], lines)
 
-      {^port, {:data, {:eol, part}}} ->
-        follow(port, prefix, [], [show(prefix, [line, part]) | lines])
+      {^port, {:data, {:eol, more}}} ->
+        follow(port, prefix, [], add(prefix, [part, more], lines))
 
       {^port, {:exit_status, status}} ->
-        lines = if line == [], do: lines, else: [show(prefix, line) | lines]
+        lines = if part == [], do: lines, else: add(prefix, part, lines)
         {status, Enum.reverse(lines)}
     end
   end
 
-  defp show(prefix, line) do
+  defp add(prefix, line, lines) do
     line = line |> IO.iodata_to_binary() |> String.replace_invalid()
-    # Meant for people in a shell: here nobody needs to activate anything.
-    unless String.starts_with?(line, "Activate with:"), do: IO.puts(prefix <> line)
-    line
+    lines = [line | lines]
+    if held(Enum.reverse(lines)) == [], do: show(prefix, line)
+    lines
   end
+
+  # From the line on with which uv begins to say what is wrong.
+  defp held(lines), do: Enum.drop_while(lines, &(not (&1 =~ ~r/^\s*(error:|×)/)))
+
+  # Meant for people in a shell: here nobody needs to activate anything.
+  defp show(prefix, line),
+    do: unless(String.starts_with?(line, "Activate with:"), do: IO.puts(prefix <> line))
 end

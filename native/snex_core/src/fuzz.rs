@@ -98,8 +98,12 @@ pub fn greeting(body: &[u8]) {
 /// When that does not hold.
 pub fn project(text: &[u8]) {
     let lines: Vec<&[u8]> = text.split(|byte| *byte == b'\n').collect();
-    for problem in project::check(text) {
-        assert!(!problem.message.is_empty());
+    if let Ok(text) = std::str::from_utf8(text) {
+        let moved = project::rebase(text, "../x");
+        assert_eq!(moved.matches('\n').count(), text.matches('\n').count());
+    }
+    for problem in project::read(text).problems {
+        assert!(!problem.value.is_empty());
         let line = problem.line.checked_sub(1).and_then(|index| lines.get(index));
         assert!(
             line.is_some_and(|line| (1..=line.len() + 1).contains(&problem.column)),

@@ -1,45 +1,81 @@
-//! What a `pyproject.toml` has to have before it is worth starting uv.
+//! What a `pyproject.toml` says, as far as it takes no uv to know.
 //!
-//! All mistakes are found at once, each with its place in the text. What takes more than the
-//! text to know is left to uv.
+//! TOML and versions are read by libraries. Dependency strings are uv's to check: here they only get a place, by which uv's
+//! words about them can be shown where they were written.
 
-pub mod requirement;
-pub mod version;
+mod check;
+mod rebase;
 
-use requirement::Mistake;
+pub use rebase::rebase;
+
 use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-/// Something that is wrong with the text.
+/// Something with its place in the text.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Problem {
+pub struct At<T> {
     /// Line, from 1.
     pub line: usize,
     /// Column in characters, from 1.
     pub column: usize,
-    /// What is wrong, and what would be right.
-    pub message: String,
+    /// What is there.
+    pub value: T,
 }
 
-/// Looks for mistakes in the text of a `pyproject.toml`.
+/// A key of a table.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Key {
+    /// The table, empty for the top level.
+    pub table: &'static str,
+    /// The key itself.
+    pub name: String,
+}
+
+/// The `tool.uv.workspace` of a project: patterns of folders.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Workspace {
+    /// Those that are members.
+    pub members: Vec<String>,
+    /// Those of them that are not.
+    pub exclude: Vec<String>,
+}
+
+/// What a text says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Report {
+    /// All mistakes, each with what would be right.
+    pub problems: Vec<At<String>>,
+    /// The keys at the top level and in `[project]`.
+    pub keys: Vec<At<Key>>,
+    /// Dependency strings, those of extras and groups included.
+    pub dependencies: Vec<At<String>>,
+    /// The project's name.
+    pub name: Option<String>,
+    /// Whether the project is the root of a workspace, and of which.
+    pub workspace: Option<Workspace>,
+}
+
+/// Reads the text of a `pyproject.toml`.
 ///
 /// ```
-/// let problems = snex_core::project::check(b"[project]\nname = 'a'\nversion = '1'\nrequires-python = '3.10'\n");
-/// assert_eq!((problems[0].line, problems[0].column), (4, 20));
-/// assert!(problems[0].message.contains("`3.10` has no operator in front"));
+/// let text = b"[project]\nname = 'a'\nversion = '1'\nrequires-python = '3.10'\n";
+/// let problem = &snex_core::project::read(text).problems[0];
+/// assert_eq!((problem.line, problem.column), (4, 20));
+/// assert!(problem.value.contains("`3.10` is one version"));
 /// ```
 #[must_use]
-pub fn check(text: &[u8]) -> Vec<Problem> {
+pub fn read(text: &[u8]) -> Report {
     let text = match std::str::from_utf8(text) {
         Ok(text) => text,
         Err(error) => {
             // What is good so far tells the place.
             let good = String::from_utf8_lossy(&text[..error.valid_up_to()]);
-            return locate(&good, vec![(good.len(), "this is not UTF-8".to_owned())]);
+            let problems = locate(&good, vec![(good.len(), "this is not UTF-8".to_owned())]);
+            return Report { problems, ..Report::default() };
         }
     };
-    let mut found = Found { text, problems: Vec::new() };
+    let mut found = Found::new(text);
     let (document, errors) = DeTable::parse_recoverable(text);
     // Of a text that is not TOML, the parser makes what it can: mistakes in that may not be the writer's.
     if errors.is_empty() {
@@ -49,39 +85,62 @@ pub fn check(text: &[u8]) -> Vec<Problem> {
         let at = error.span().map_or(text.len(), |span| span.start);
         found.add(at, format!("this is not TOML: {}", error.message().replace('\n', ", ")));
     }
-    locate(text, found.problems)
+    Report {
+        problems: locate(text, found.problems),
+        keys: locate(text, found.keys),
+        dependencies: locate(text, found.dependencies),
+        name: found.name,
+        workspace: found.workspace,
+    }
 }
 
 /// From offsets to lines and columns, in order.
-fn locate(text: &str, mut problems: Vec<(usize, String)>) -> Vec<Problem> {
-    problems.sort();
+fn locate<T: Ord>(text: &str, mut items: Vec<(usize, T)>) -> Vec<At<T>> {
+    items.sort();
     let (mut line, mut column, mut done) = (1, 1, 0);
-    let mut located = Vec::with_capacity(problems.len());
-    for (at, message) in problems {
+    let mut located = Vec::with_capacity(items.len());
+    for (at, value) in items {
         let at = text.floor_char_boundary(at);
         for c in text[done..at].chars() {
             (line, column) = if c == '\n' { (line + 1, 1) } else { (line, column + 1) };
         }
         done = at;
-        located.push(Problem { line, column, message });
+        located.push(At { line, column, value });
     }
     located
 }
 
 type Value<'a> = Spanned<DeValue<'a>>;
 
+/// What has been found so far, each at an offset in bytes.
 struct Found<'a> {
     text: &'a str,
-    /// Each at an offset in bytes.
     problems: Vec<(usize, String)>,
+    keys: Vec<(usize, Key)>,
+    dependencies: Vec<(usize, String)>,
+    name: Option<String>,
+    workspace: Option<Workspace>,
 }
 
-impl Found<'_> {
+impl<'t> Found<'t> {
+    fn new(text: &'t str) -> Self {
+        Found {
+            text,
+            problems: Vec::new(),
+            keys: Vec::new(),
+            dependencies: Vec::new(),
+            name: None,
+            workspace: None,
+        }
+    }
+
     fn add(&mut self, at: usize, message: impl Into<String>) {
         self.problems.push((at, message.into()));
     }
 
     fn document(&mut self, document: &DeTable) {
+        self.keys("", document);
+        self.workspace = workspace(document);
         match document.get("project") {
             None => self.add(
                 0,
@@ -105,15 +164,17 @@ impl Found<'_> {
     }
 
     fn project(&mut self, project: &DeTable, place: Range<usize>) {
+        self.keys("project", project);
+        self.name = project.get("name").and_then(|name| name.get_ref().as_str()).map(str::to_owned);
         match project.get("name") {
             None => self.add(place.start, "project.name is not there; as in: name = \"my-app\""),
-            Some(name) => self.string("project.name", name, requirement::check_name),
+            Some(name) => self.string("project.name", name, check::name),
         }
         let dynamic = self.dynamic(project);
         match project.get("version") {
             None if dynamic => (),
             None => self.add(place.start, "project.version is not there; version = \"0.0.0\" will do"),
-            Some(version) => self.string("project.version", version, version::check),
+            Some(version) => self.string("project.version", version, check::version),
         }
         match project.get("requires-python") {
             None => self.add(
@@ -121,7 +182,7 @@ impl Found<'_> {
                 "project.requires-python is not there, which says what Pythons this is for; \
                  as in: requires-python = \">=3.10\"",
             ),
-            Some(python) => self.string("project.requires-python", python, version::check_python),
+            Some(python) => self.string("project.requires-python", python, check::python),
         }
         if let Some(dependencies) = project.get("dependencies") {
             self.requirements("project.dependencies", dependencies);
@@ -142,7 +203,7 @@ impl Found<'_> {
         let Some(fields) = self.array("project.dynamic", dynamic) else { return false };
         let mut version = false;
         for (index, field) in fields.iter().enumerate() {
-            self.string(&format!("project.dynamic[{index}]"), field, |_| Ok(()));
+            self.string(&format!("project.dynamic[{index}]"), field, check::any);
             version |= field.get_ref().as_str() == Some("version");
         }
         version
@@ -151,7 +212,14 @@ impl Found<'_> {
     fn requirements(&mut self, name: &str, value: &Value) {
         let Some(entries) = self.array(name, value) else { return };
         for (index, entry) in entries.iter().enumerate() {
-            self.string(&format!("{name}[{index}]"), entry, requirement::check);
+            self.dependency(&format!("{name}[{index}]"), entry);
+        }
+    }
+
+    fn dependency(&mut self, name: &str, value: &Value) {
+        self.string(name, value, check::any);
+        if let Some(text) = value.get_ref().as_str() {
+            self.dependencies.push((place_in(self.text, value.span(), text), text.to_owned()));
         }
     }
 
@@ -161,12 +229,12 @@ impl Found<'_> {
         for (index, entry) in entries.iter().enumerate() {
             let name = format!("{name}[{index}]");
             let DeValue::Table(table) = entry.get_ref() else {
-                self.string(&name, entry, requirement::check);
+                self.dependency(&name, entry);
                 continue;
             };
             match table.get("include-group") {
                 Some(group) if table.len() == 1 => {
-                    self.string(&format!("{name}.include-group"), group, requirement::check_name);
+                    self.string(&format!("{name}.include-group"), group, check::name);
                 }
                 _ => self.add(
                     entry.span().start,
@@ -178,9 +246,17 @@ impl Found<'_> {
         }
     }
 
+    fn keys(&mut self, table: &'static str, content: &DeTable) {
+        self.keys.extend(
+            content
+                .keys()
+                .map(|key| (key.span().start, Key { table, name: key.get_ref().clone().into_owned() })),
+        );
+    }
+
     fn key(&mut self, table: &str, key: &Spanned<std::borrow::Cow<str>>) {
-        if let Err(mistake) = requirement::check_name(key.get_ref()) {
-            self.add(key.span().start, format!("{table}: {}", mistake.message));
+        if let Err(mistake) = check::name(key.get_ref()) {
+            self.add(key.span().start, format!("{table}: {mistake}"));
         }
     }
 
@@ -201,13 +277,12 @@ impl Found<'_> {
     }
 
     /// Checks a value that has to be a string.
-    fn string<T>(&mut self, name: &str, value: &Value, check: impl FnOnce(&str) -> Result<T, Mistake>) {
+    fn string(&mut self, name: &str, value: &Value, check: impl FnOnce(&str) -> Result<(), String>) {
         let Some(string) = value.get_ref().as_str() else {
             return self.wrong_type(name, value, "a string, in quotes,");
         };
         if let Err(mistake) = check(string) {
-            let at = place_in(self.text, value.span(), string, mistake.at);
-            self.add(at, format!("{name}: {}", mistake.message));
+            self.add(place_in(self.text, value.span(), string), format!("{name}: {mistake}"));
         }
     }
 
@@ -225,12 +300,26 @@ impl Found<'_> {
     }
 }
 
-/// The place in the text of a place in a string. One with escapes in it is pointed to as a whole.
-fn place_in(text: &str, span: Range<usize>, string: &str, at: usize) -> usize {
+/// The place of a string, behind its quote. One with escapes in it is pointed to with its quote.
+fn place_in(text: &str, span: Range<usize>, string: &str) -> usize {
     text.get(span.clone())
         .and_then(|raw| raw.find(string))
         .filter(|_| !string.is_empty())
-        .map_or(span.start, |start| span.start + start + at)
+        .map_or(span.start, |start| span.start + start)
+}
+
+fn workspace(document: &DeTable) -> Option<Workspace> {
+    let workspace = table_at(document, &["tool", "uv", "workspace"])?;
+    let strings = |key: &str| -> Vec<String> {
+        let entries = workspace.get(key).and_then(|value| value.get_ref().as_array());
+        let entries = entries.map_or(&[][..], |entries| &entries[..]);
+        entries.iter().filter_map(|entry| entry.get_ref().as_str()).map(str::to_owned).collect()
+    };
+    Some(Workspace { members: strings("members"), exclude: strings("exclude") })
+}
+
+fn table_at<'v, 'a>(document: &'v DeTable<'a>, path: &[&str]) -> Option<&'v DeTable<'a>> {
+    path.iter().try_fold(document, |table, key| table.get(*key)?.get_ref().as_table())
 }
 
 #[cfg(test)]

@@ -1,17 +1,41 @@
-//! The declaration of a Python and its packages, looked at before uv is started.
+//! The declaration of a Python and its packages, read before uv is started.
 
-use crate::atoms;
-use rustler::{Binary, Encoder, Env, Term};
-use snex_core::project;
+use rustler::{Binary, NifMap};
+use snex_core::project::{self, At};
 
-/// `ok`, or `{error, [{Line, Column, Message}]}`. On a dirty scheduler: the text may be of any length.
+/// Line, column, what is there.
+type Place<T> = (usize, usize, T);
+
+/// As `Snex.Native.project_read/1` documents it.
+#[derive(NifMap)]
+#[rustler(encode)]
+struct Report {
+    problems: Vec<Place<String>>,
+    keys: Vec<Place<(String, String)>>,
+    dependencies: Vec<Place<String>>,
+    name: Option<String>,
+    workspace: Option<(Vec<String>, Vec<String>)>,
+}
+
+fn places<T, U>(items: Vec<At<T>>, value: impl Fn(T) -> U) -> Vec<Place<U>> {
+    items.into_iter().map(|item| (item.line, item.column, value(item.value))).collect()
+}
+
+/// On a dirty scheduler: the text may be of any length.
 #[rustler::nif(schedule = "DirtyCpu")]
-fn project_check<'a>(env: Env<'a>, toml: Binary<'a>) -> Term<'a> {
-    let problems = project::check(toml.as_slice());
-    if problems.is_empty() {
-        return atoms::ok().encode(env);
+fn project_read(toml: Binary<'_>) -> Report {
+    let report = project::read(toml.as_slice());
+    Report {
+        problems: places(report.problems, |problem| problem),
+        keys: places(report.keys, |key| (key.table.to_owned(), key.name)),
+        dependencies: places(report.dependencies, |dependency| dependency),
+        name: report.name,
+        workspace: report.workspace.map(|workspace| (workspace.members, workspace.exclude)),
     }
-    let problems: Vec<_> =
-        problems.into_iter().map(|problem| (problem.line, problem.column, problem.message)).collect();
-    (atoms::error(), problems).encode(env)
+}
+
+/// On a dirty scheduler: the text may be of any length.
+#[rustler::nif(schedule = "DirtyCpu")]
+fn project_rebase(toml: &str, prefix: &str) -> String {
+    project::rebase(toml, prefix)
 }

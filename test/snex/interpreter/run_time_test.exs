@@ -85,12 +85,12 @@ defmodule Snex.Interpreter.RunTimeTest do
   end
 
   test "mistakes in the text are told before uv is started" do
-    toml = String.replace(@toml, "iniconfig", "iniconfig=2")
+    toml = String.replace(@toml, ">=3.10", "3.10")
 
     error =
       assert_raise ArgumentError, fn -> Interpreter.start_link(pyproject_toml: toml, uv: "/no/such/uv") end
 
-    assert error.message =~ "pyproject_toml:5:27: project.dependencies[0]: `=` is no operator"
+    assert error.message =~ "pyproject_toml:4:20: project.requires-python: `3.10` is one version"
   end
 
   test "options that do not go together are named" do

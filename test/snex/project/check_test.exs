@@ -49,10 +49,9 @@ defmodule Snex.Project.CheckTest do
     assert error.line == 14
     assert error.description =~ "the Python project of Snex.CheckTest.Heredoc cannot be installed"
 
-    assert [python, name, pandas] = places
+    assert [python, name] = places
     assert python =~ place(context, "defined.ex:14:5: project.requires-python is not there")
-    assert name =~ place(context, "defined.ex:15:14: project.name: `a project` cannot be a name")
-    assert pandas =~ place(context, "defined.ex:20:14: project.dependencies[1]: `=` is no operator")
+    assert name =~ place(context, "defined.ex:15:13: project.name: `a project` cannot be a name")
   end
 
   test "of a text in an attribute above, with an interpolation", context do
@@ -73,7 +72,7 @@ defmodule Snex.Project.CheckTest do
 
     assert error.line == 7
     assert [python] = places
-    assert python =~ place(context, "defined.ex:7:22: project.requires-python: `3.10` has no operator")
+    assert python =~ place(context, "defined.ex:7:22: project.requires-python: `3.10` is one version")
   end
 
   test "of a text that is written in another way: at the `use`, with line and column of the TOML", context do
@@ -119,43 +118,77 @@ defmodule Snex.Project.CheckTest do
     assert Check.check({:toml, @good}) == :ok
   end
 
-  # What uv makes of dependency strings, in groups whose entries it reads without a network.
-  defp uv_takes?(context, dependency) do
-    toml = @good <> "[dependency-groups]\ng = [#{inspect(dependency)}]\n"
-    File.write!(Path.join(context.tmp_dir, "pyproject.toml"), toml)
+  test "of a dependency string: uv's words, once, at its place", context do
+    for {toml, {line, column}, words} <- [
+          {~s(dependencies = [\n  "pluggy",\n  "iniconfig=2",\n]\n), {12, 8}, "no such comparison operator"},
+          {~s([dependency-groups]\ng = ["a b"]\n), {11, 11}, "`a b`"},
+          {~s([tool.uv.sources]\na = 3\n), {11, 9}, "invalid type"}
+        ] do
+      file = Path.join(context.tmp_dir, "refused.ex")
+      indented = String.replace(@good <> toml, ~r/^(?=.)/m, "    ")
 
-    {output, _} =
-      System.cmd("uv", ["lock", "--offline", "--dry-run"], cd: context.tmp_dir, stderr_to_stdout: true)
+      File.write!(file, """
+      defmodule Snex.CheckTest.Refused do
+        use Snex.Interpreter,
+          python_preference: :system,
+          pyproject_toml: \"""
+      #{indented}    \"""
+      end
+      """)
 
-    assert output =~ ~r/malformed dependency groups|Resolved|No solution found|Failed to/, output
-    not (output =~ "malformed dependency groups")
+      {error, output} =
+        ExUnit.CaptureIO.with_io(fn ->
+          assert_raise CompileError, fn -> Code.compile_file(file) end
+        end)
+
+      on_exit(fn ->
+        File.rm_rf!(Path.join([Mix.Project.build_path(), "snex", "projects", "Snex.CheckTest.Refused"]))
+      end)
+
+      assert {error.file, error.line} == {file, line - 1}, Exception.message(error)
+      assert error.description =~ "(see #{Path.relative_to_cwd(file)}:#{line - 1}:#{column})"
+      assert error.description =~ words
+      refute error.description =~ "Traceback"
+      refute output =~ "error:"
+    end
   end
 
-  defp snex_takes?(dependency) do
-    Check.check({:toml, @good <> "dependencies = [#{inspect(dependency)}]\n"}) == :ok
-  end
+  test "an unknown key is warned of, with file, line and the nearest known one", context do
+    file = Path.join(context.tmp_dir, "warned.ex")
 
-  test "uv agrees on what a dependency may be", context do
-    dependencies = [
-      "iniconfig>=1,",
-      "iniconfig (>=1.0)",
-      "iniconfig[]",
-      "iniconfig; os_name == 'a'and 'b' not  in extras",
-      "iniconfig; os.name ~= 'a'",
-      "iniconfig 1.2",
-      "iniconfig=1",
-      "iniconfig>=1,,<2",
-      "iniconfig[a,]",
-      "iniconfig (1)",
-      "iniconfig; python_version < 3.8",
-      "iniconfig; os_name === 'a'",
-      "iniconfig>=1 # comment",
-      "./iniconfig",
-      ""
-    ]
+    File.write!(file, """
+    defmodule Snex.CheckTest.Warned do
+      use Snex.Interpreter,
+        uv: "no such uv",
+        pyproject_toml: \"""
+        [project]
+        name = "a"
+        version = "0.0.0"
+        requires-python = ">=3.10"
+        dependncies = ["numpy"]
 
-    taken = Enum.filter(dependencies, &uv_takes?(context, &1))
-    assert length(taken) == 5, inspect(taken)
-    assert Enum.filter(dependencies, &snex_takes?/1) == taken
+        [dependency-group]
+        dev = []
+
+        [elsewhere]
+        \"""
+    end
+    """)
+
+    warnings =
+      ExUnit.CaptureIO.capture_io(:stderr, fn ->
+        assert_raise CompileError, fn -> Code.compile_file(file) end
+      end)
+
+    assert warnings =~
+             "`dependncies` in [project] is not known, and has no effect, did you mean `dependencies`?"
+
+    assert warnings =~ "warned.ex:9"
+
+    assert warnings =~
+             "`dependency-group` at the top level is not known, and has no effect, did you mean `dependency-groups`?"
+
+    assert warnings =~ "warned.ex:11"
+    assert warnings =~ "`elsewhere` at the top level is not known, and has no effect\n"
   end
 end

@@ -57,10 +57,21 @@ defmodule Snex.Project.UvTest do
     assert message =~ Path.join(context.root, "projects/Snex.Project.UvTest")
     assert message =~ "iniconfig was not found in the cache"
     assert message =~ "the network was disabled"
-    # As it came, too.
+    assert message =~ "uv could not reach the packages. UV_DEFAULT_INDEX names another index"
+    # Said once: while it runs, uv's progress is shown.
     assert output =~ "[Snex.Project.UvTest] "
-    assert output =~ "iniconfig was not found in the cache"
+    refute output =~ "iniconfig was not found in the cache"
     assert File.dir?(context.cache)
+  end
+
+  test "without a network, the way to a Python that is there", context do
+    # Nothing listens on this port.
+    env = %{"UV_PYTHON_INSTALL_MIRROR" => "http://127.0.0.1:9", "UV_HTTP_RETRIES" => "0"}
+    opts = [root: context.root, python_preference: :only_managed]
+    assert {{:error, message}, output} = InstallVM.install(__MODULE__, {:toml, toml([])}, opts, env)
+    assert message =~ "uv could not get a Python. To use one of this machine, such as /"
+    assert message =~ "give the option `python_preference: :system`, or set UV_PYTHON to its path"
+    refute output =~ "error:"
   end
 
   test "packages come from where the variables say", context do
