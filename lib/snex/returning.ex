@@ -12,7 +12,7 @@ defmodule Snex.Returning do
 
   # Lines of their own keep code and expressions apart from comments at their ends.
   def append(code, expressions) do
-    source = [code.src, "\nreturn " | expression(expressions)]
+    source = IO.iodata_to_binary([code.src, "\nreturn " | expression(expressions)])
     warn()
     %{code | src: IO.iodata_to_binary(source)}
   end
