@@ -34,22 +34,10 @@ defmodule Snex.Native do
   @spec load() :: :ok | {:error, term()}
   def load do
     :code.purge(__MODULE__)
-    # Without native code, each function says why.
-    if in_escript?(), do: :ok, else: :erlang.load_nif(:filename.join(folder(), ~c"priv/native/snex_nif"), 0)
+    folder = :code.lib_dir(:snex)
+    # An escript has no folder. A start fails there before it calls any of these functions.
+    if File.dir?(folder), do: :erlang.load_nif(:filename.join(folder, ~c"priv/native/snex_nif"), 0), else: :ok
   end
-
-  @doc false
-  @spec in_escript?() :: boolean()
-  def in_escript?, do: not File.dir?(folder())
-
-  @doc false
-  @spec escript() :: String.t()
-  def escript do
-    "Snex cannot run in an escript: that is a single file, and native code and Python need files of their own. " <>
-      "Make a release instead (`mix release`), or a script with `Mix.install/2`"
-  end
-
-  defp folder, do: :code.lib_dir(:snex)
 
   @spec interpreter_start(map()) :: :ok | {:error, String.t()}
   def interpreter_start(_options), do: not_loaded()
@@ -59,7 +47,8 @@ defmodule Snex.Native do
 
   @spec interpreter_stop(binary(), non_neg_integer()) :: :ok | :noproc
   # A start that failed for want of native code has nothing to stop.
-  def interpreter_stop(_reason, _grace), do: if(in_escript?(), do: :noproc, else: not_loaded())
+  def interpreter_stop(_reason, _grace),
+    do: if(File.dir?(:code.lib_dir(:snex)), do: not_loaded(), else: :noproc)
 
   @spec interpreter_info(pid()) ::
           {:ok, served :: non_neg_integer(), under_way :: non_neg_integer(),
@@ -142,7 +131,5 @@ defmodule Snex.Native do
   @spec panics() :: non_neg_integer()
   def panics, do: not_loaded()
 
-  defp not_loaded do
-    if in_escript?(), do: raise(escript()), else: :erlang.nif_error(:not_loaded)
-  end
+  defp not_loaded, do: :erlang.nif_error(:not_loaded)
 end

@@ -224,8 +224,11 @@ defmodule Snex.Interpreter.Launch do
       File.dir?(folder) ->
         failed("#{folder} has a colon in its path, which PYTHONPATH cannot hold: move the project or release")
 
-      Native.in_escript?() ->
-        failed(Native.escript())
+      not File.dir?(:code.lib_dir(:snex)) ->
+        failed(
+          "Snex cannot run in an escript: that is a single file, and native code and Python need files of their own. " <>
+            "Make a release instead (`mix release`), or a script with `Mix.install/2`"
+        )
 
       true ->
         failed("there is no folder #{folder}: `mix deps.compile snex --force` makes it")
