@@ -8,6 +8,9 @@ defmodule Snex.Output do
 
   require Logger
 
+  # Bytes of a line without an end from which on it is logged in parts.
+  @longest_line 64 * 1024
+
   @type target() :: :group_leader | :inherit | :logger | :discard | pid()
   @type destination() :: %{stdout: target(), stderr: target()}
 
@@ -48,7 +51,7 @@ defmodule Snex.Output do
 
   @doc """
   Prints bytes that a stream carried: `{:ok, cut}` when they are printed, or `:timeout` when their device has not taken them at
-  the deadline. `cut` holds, for each stream, bytes of a character whose end is still to come.
+  the deadline. `cut` holds, for each stream, bytes of a character whose end is still to come; for a log, those of a line.
   """
   @spec print(destination(), pid(), :stdout | :stderr, binary(), map(), Request.deadline()) ::
           {:ok, map()} | :timeout
@@ -61,32 +64,59 @@ defmodule Snex.Output do
         send(pid, {:snex_output, interpreter, stream, bytes})
         {:ok, cut}
 
+      :logger ->
+        {:ok, keep(cut, stream, log(interpreter, stream, Map.get(cut, stream, ""), bytes))}
+
       target ->
         {text, rest} = whole(Map.get(cut, stream, "") <> bytes)
-        cut = if rest == "", do: Map.delete(cut, stream), else: Map.put(cut, stream, rest)
-        with :ok <- show(target, interpreter, stream, text, deadline), do: {:ok, cut}
+        with :ok <- write(device(target, stream), text, deadline), do: {:ok, keep(cut, stream, rest)}
     end
   end
 
-  defp show(:group_leader, _interpreter, _stream, text, deadline),
-    do: write(Process.group_leader(), text, deadline)
+  defp keep(cut, stream, ""), do: Map.delete(cut, stream)
+  defp keep(cut, stream, rest), do: Map.put(cut, stream, rest)
 
-  defp show(:inherit, _interpreter, :stdout, text, deadline), do: write(:user, text, deadline)
-  defp show(:inherit, _interpreter, :stderr, text, deadline), do: write(:standard_error, text, deadline)
+  defp device(:group_leader, _stream), do: Process.group_leader()
+  defp device(:inherit, :stdout), do: :user
+  defp device(:inherit, :stderr), do: :standard_error
 
-  defp show(:logger, interpreter, stream, text, _deadline) do
-    level = if stream == :stdout, do: :info, else: :warning
-
-    for line <- String.split(text, "\n", trim: true),
-        do: Logger.log(level, line, snex_interpreter: interpreter, snex_stream: stream)
-
+  @doc """
+  Logs what has come of lines whose ends will not come any more. What `cut` holds for other targets than a log is dropped.
+  """
+  @spec flush(destination() | nil, pid(), map()) :: :ok
+  def flush(destination, interpreter, cut) do
+    for {stream, line} <- cut, destination[stream] == :logger, do: log_line(interpreter, stream, line)
     :ok
+  end
+
+  # Logs the lines that are whole, and returns the beginning of the next one. Only what is new is looked at.
+  defp log(interpreter, stream, begun, bytes) do
+    [first | others] = :binary.split(bytes, "\n", [:global])
+    {lines, [rest]} = Enum.split([begun <> first | others], -1)
+    Enum.each(lines, &log_line(interpreter, stream, &1))
+
+    if byte_size(rest) > @longest_line do
+      {text, cut} = whole(rest)
+      log_line(interpreter, stream, text)
+      cut
+    else
+      # A part of a chunk would keep all of it; what is appended to is copied less often than it grows.
+      if others == [], do: rest, else: :binary.copy(rest)
+    end
+  end
+
+  defp log_line(_interpreter, _stream, ""), do: :ok
+
+  defp log_line(interpreter, stream, line) do
+    level = if stream == :stdout, do: :info, else: :warning
+    Logger.log(level, String.replace_invalid(line), snex_interpreter: interpreter, snex_stream: stream)
   end
 
   # By a process of its own: a device answers to the process that asks, and nothing takes back a question. An answer that comes
   # after the deadline must not end up in the caller's mailbox.
   defp write(device, text, deadline) do
-    {writer, monitor} = spawn_monitor(fn -> put_chars(device, text) end)
+    waiting = self()
+    {writer, monitor} = spawn_monitor(fn -> put_chars(device, text, waiting) end)
 
     receive do
       {:DOWN, ^monitor, :process, ^writer, _reason} -> :ok
@@ -98,10 +128,19 @@ defmodule Snex.Output do
     end
   end
 
-  defp put_chars(device, text) do
-    :io.put_chars(device, text)
+  # As `:io.put_chars/2`, until the process that waits for it is gone.
+  defp put_chars(device, text, waiting) do
+    monitor = Process.monitor(device)
+    end_of_waiting = Process.monitor(waiting)
+    send(device, {:io_request, self(), monitor, {:put_chars, :unicode, text}})
+
+    receive do
+      {:io_reply, ^monitor, _reply} -> :ok
+      {:DOWN, ^monitor, :process, _device, _reason} -> :ok
+      {:DOWN, ^end_of_waiting, :process, _pid, _reason} -> :ok
+    end
   catch
-    # The device is gone, or takes no text.
+    # The device has no process.
     _kind, _reason -> :ok
   end
 

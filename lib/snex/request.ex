@@ -76,18 +76,6 @@ defmodule Snex.Request do
   # `cut` holds, for each stream, the bytes of a character whose end has not been printed yet.
   defp await(interpreter, reference, accepted, options, cut) do
     receive do
-      {^reference, :result, body} ->
-        with {:ok, value} <- Error.decode(body, []), do: {:ok, value, accepted}
-
-      {^reference, :result_safe, body} ->
-        with {:ok, value} <- Error.decode(body, [:safe]), do: {:ok, value, accepted}
-
-      {^reference, :error, body} ->
-        {:error, Error.from_python(body)}
-
-      {^reference, :down, down} ->
-        {:error, Error.from_down(down)}
-
       {^reference, :print, {stream, bytes}} ->
         options = %{options | output: options.output || Output.of(interpreter)}
 
@@ -99,10 +87,27 @@ defmodule Snex.Request do
           :timeout ->
             give_up(interpreter, reference, accepted, options)
         end
+
+      {^reference, tag, detail} ->
+        Output.flush(options.output, interpreter, cut)
+        answer(tag, detail, accepted)
     after
-      time_left(options.deadline) -> give_up(interpreter, reference, accepted, options)
+      time_left(options.deadline) ->
+        Output.flush(options.output, interpreter, cut)
+        give_up(interpreter, reference, accepted, options)
     end
   end
+
+  defp answer(:result, body, accepted) do
+    with {:ok, value} <- Error.decode(body, []), do: {:ok, value, accepted}
+  end
+
+  defp answer(:result_safe, body, accepted) do
+    with {:ok, value} <- Error.decode(body, [:safe]), do: {:ok, value, accepted}
+  end
+
+  defp answer(:error, body, _accepted), do: {:error, Error.from_python(body)}
+  defp answer(:down, down, _accepted), do: {:error, Error.from_down(down)}
 
   defp give_up(interpreter, reference, accepted, options) do
     forget(interpreter, reference, elem(accepted, 1), options.on_timeout == :cancel)

@@ -179,9 +179,15 @@ defmodule Snex.CancelTest do
 
     for {number, result} <- results do
       case rem(number, 3) do
-        0 -> assert result == {{:ok, number}, []}
-        1 -> assert result in [{{:ok, number}, []}, {{:error, %Error{code: :response_timeout}}, []}]
-        2 -> assert result in [{{:ok, number}, []}, :killed]
+        0 ->
+          assert result == {{:ok, number}, []}
+
+        1 ->
+          assert result == {{:ok, number}, []} or
+                   match?({{:error, %Error{code: :response_timeout}}, []}, result)
+
+        2 ->
+          assert result in [{{:ok, number}, []}, :killed]
       end
     end
 
@@ -246,7 +252,7 @@ defmodule Snex.CancelTest do
     # As close to the deadline as can be: whichever comes first, there is one result and nothing after it.
     for number <- 1..1_000 do
       result = Snex.pyeval(inp, "return number", %{"number" => number}, timeout: rem(number, 2))
-      assert result in [{:ok, number}, {:error, %Error{code: :response_timeout}}]
+      assert result == {:ok, number} or match?({:error, %Error{code: :response_timeout}}, result)
       refute_received _
     end
 

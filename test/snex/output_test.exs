@@ -195,7 +195,7 @@ defmodule Snex.OutputTest do
             {result, Process.info(self(), :messages)}
           end)
 
-        assert Task.await(caller, 60_000) == {{:error, %Error{code: :response_timeout}}, {:messages, []}}
+        assert {{:error, %Error{code: :response_timeout}}, {:messages, []}} = Task.await(caller, 60_000)
       end
 
       assert_receive "on", 60_000
@@ -216,8 +216,8 @@ defmodule Snex.OutputTest do
           {result, StringIO.contents(device), Process.info(self(), :messages)}
         end)
 
-      assert Task.await(caller, 60_000) ==
-               {{:error, %Error{code: :response_timeout}}, {"", "hello\n"}, {:messages, []}}
+      assert {{:error, %Error{code: :response_timeout}}, {"", "hello\n"}, {:messages, []}} =
+               Task.await(caller, 60_000)
     end
   end
 
@@ -305,6 +305,100 @@ defmodule Snex.OutputTest do
       assert log =~ ~r/\[info\].*first/
       assert log =~ ~r/\[info\].*second/
       assert log =~ ~r/\[warning\].*careful/
+    end
+
+    # The lines that the log has, without those of other tests.
+    defp logged(inp, fun) do
+      id = :"lines_#{System.unique_integer([:positive])}"
+      :ok = :logger.add_handler(id, __MODULE__, %{config: {self(), inp}, level: :all})
+      fun.()
+      :ok = :logger.remove_handler(id)
+      logged_lines([])
+    end
+
+    @doc false
+    # The callback of a handler of `:logger`.
+    def log(%{meta: %{snex_interpreter: inp, snex_stream: stream}, msg: {:string, line}}, %{
+          config: {test, inp}
+        }),
+        do: send(test, {:logged, stream, IO.chardata_to_string(line)})
+
+    def log(_event, _config), do: :ok
+
+    defp logged_lines(lines) do
+      receive do
+        {:logged, stream, line} -> logged_lines([{stream, line} | lines])
+      after
+        0 -> Enum.reverse(lines)
+      end
+    end
+
+    test ":logger: a line that comes in parts is one line, each stream for itself; the last needs no end" do
+      inp = start_interpreter!(output: :logger)
+
+      code = """
+      import asyncio, sys
+      for n, part in enumerate(["one ", "tw", "o\\nthr", "ee\\n\\nfour"]):
+          sys.stdout.write(part)
+          sys.stdout.flush()
+          sys.stderr.write(str(n))
+          sys.stderr.flush()
+          await asyncio.sleep(0.01)
+      """
+
+      lines = logged(inp, fn -> {:ok, nil} = Snex.pyeval(inp, code) end)
+      assert Enum.sort(lines) == [stderr: "0123", stdout: "four", stdout: "one two", stdout: "three"]
+
+      # Also after an error, and for a character that comes in parts.
+      code = """
+      import sys
+      for byte in "ä\\nö".encode():
+          sys.stdout.buffer.write(bytes([byte]))
+          sys.stdout.flush()
+      raise ValueError
+      """
+
+      lines = logged(inp, fn -> {:error, _} = Snex.pyeval(inp, code) end)
+      assert lines == [stdout: "ä", stdout: "ö"]
+    end
+
+    test ":logger: lines of C code and child processes are whole; what has no end comes when the interpreter ends" do
+      {:ok, inp} = Interpreter.start_link(output: :logger)
+
+      lines =
+        logged(inp, fn ->
+          code = """
+          import os, time
+          for part in (b"low ", b"level\\nlast ", b"words"):
+              os.write(1, part)
+              time.sleep(0.05)
+          """
+
+          {:ok, nil} = Snex.pyeval(inp, code)
+          monitor = Process.monitor(output_process(inp))
+          Interpreter.stop(inp)
+          assert_receive {:DOWN, ^monitor, :process, _pid, _reason}, 60_000
+        end)
+
+      assert lines == [stdout: "low level", stdout: "last words"]
+    end
+
+    defp output_process(inp) do
+      {:links, links} = Process.info(inp, :links)
+
+      Enum.find(
+        links,
+        &((Process.info(&1, :dictionary) |> elem(1))[:"$process_label"] == {Interpreter.Output, inp})
+      )
+    end
+
+    test ":logger: a line without an end is logged in parts, none larger than 128 KiB" do
+      inp = start_interpreter!(output: :logger)
+      code = "import sys\nfor _ in range(300): sys.stdout.write('ä' * 512); sys.stdout.flush()"
+      lines = logged(inp, fn -> {:ok, nil} = Snex.pyeval(inp, code, %{}, timeout: 60_000) end)
+      assert length(lines) > 1
+      assert for({:stdout, line} <- lines, into: "", do: line) == String.duplicate("ä", 300 * 512)
+      assert Enum.all?(lines, fn {_stream, line} -> byte_size(line) <= 128 * 1024 end)
     end
 
     # The streams of the VM itself, which is one of its own here.

@@ -29,6 +29,9 @@ defmodule Snex.Interpreter.Output do
   def init({interpreter, destination, atoms}) do
     Process.set_label({__MODULE__, interpreter})
     Process.monitor(interpreter)
+
+    # Also when it crashes, the last line is logged that has no end. A process that waits for a device has to go at once.
+    Process.flag(:trap_exit, not Enum.any?(Map.values(destination), &(&1 in [:group_leader, :inherit])))
     decoding = if atoms == :existing, do: [:safe], else: []
     {:ok, %{interpreter: interpreter, destination: destination, decoding: decoding, cut: %{}}}
   end
@@ -50,4 +53,7 @@ defmodule Snex.Interpreter.Output do
     do: {:stop, :normal, state}
 
   def handle_info(_message, state), do: {:noreply, state}
+
+  @impl GenServer
+  def terminate(_reason, state), do: Output.flush(state.destination, state.interpreter, state.cut)
 end
