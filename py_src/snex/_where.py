@@ -169,7 +169,7 @@ def not_text(error: UnicodeDecodeError, body: bytes | bytearray, buffers: int) -
 
     Args:
         error: what loading the body raised.
-        body: a pickle, of which a tuple's last element are variables.
+        body: a pickle; the one dict in a tuple is taken for the variables of a request.
         buffers: how many out-of-band buffers it has.
     """
     import io
@@ -185,7 +185,8 @@ def not_text(error: UnicodeDecodeError, body: bytes | bytearray, buffers: int) -
 
 def _find(root: object) -> str | None:
     """Return the place of the first value that is not text."""
-    variables = root[-1] if type(root) is tuple and root and type(root[-1]) is dict else None
+    dicts = [part for part in root if type(part) is dict] if type(root) is tuple else []
+    variables = dicts[0] if len(dicts) == 1 else None
     todo: list[tuple[object, str]]
     if variables is None:
         todo = [(root, "")]

@@ -211,7 +211,7 @@ class _Bytes:
 @pytest.mark.parametrize(
     ("value", "place"),
     [
-        ((None, "code", None, 1, {"a": "b", "x": _Bytes(b"\xff")}), "the variable x"),
+        ((None, "code", None, 1, {"a": "b", "x": _Bytes(b"\xff")}, False), "the variable x"),
         (
             (
                 None,
