@@ -16,6 +16,9 @@ defmodule Snex.Interpreter.Launch do
   # Where a program without PATH looks; it is no longer without one.
   @default_path "/bin:/usr/bin"
 
+  # How long what installs packages may take to end, in ms; a warden takes half a second of grace.
+  @stop_time 5_000
+
   @typedoc "How a start ends."
   @type result() :: {:ok, fields :: map()} | {:error, Error.t()}
 
@@ -35,15 +38,24 @@ defmodule Snex.Interpreter.Launch do
   end
 
   @doc """
-  Ends a start. Returns when its process is gone: afterwards nobody starts a worker any more.
+  Ends a start. Returns when its process is gone, and with it what was installing packages: afterwards nobody starts a worker
+  any more.
   """
   @spec stop(pid()) :: :ok
   def stop(launch) do
     monitor = Process.monitor(launch)
-    Process.exit(launch, :kill)
+    Process.exit(launch, :shutdown)
 
     receive do
       {:DOWN, ^monitor, :process, ^launch, _reason} -> :ok
+    after
+      @stop_time ->
+        # It does not hear: a function in `:wrap_exec` may trap exits.
+        Process.exit(launch, :kill)
+
+        receive do
+          {:DOWN, ^monitor, :process, ^launch, _reason} -> :ok
+        end
     end
   end
 

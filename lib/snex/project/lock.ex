@@ -1,14 +1,46 @@
 defmodule Snex.Project.Lock do
   # A lock between operating system processes: a folder that exists while the lock is held.
   #
-  # Its holder touches it once a second. One that nobody has touched for some seconds was left behind by a VM that is
+  # While it is held, its *heart*, a process, touches it once a second. One that nobody has touched for some seconds was left behind by a VM that is
   # gone, and is taken away. To ask instead whether a process with some number is alive would be quicker, and wrong
   # between containers or machines that share the folder.
   @moduledoc false
 
   alias Snex.Project.Private
+  alias Snex.Project.Progress
 
-  @beat 1_000
+  defmodule Heart do
+    @moduledoc false
+    # Touches a lock as long as its holder lives, and releases it then.
+
+    use GenServer
+
+    @beat 1_000
+
+    @impl GenServer
+    def init({_path, _owner, holder} = state) do
+      Process.monitor(holder)
+      {:ok, state, @beat}
+    end
+
+    @impl GenServer
+    def handle_info(:timeout, {path, _owner, _holder} = state) do
+      File.touch(path)
+      {:noreply, state, @beat}
+    end
+
+    # What a holder has started ends a little later than one that is killed: the lock is left to be abandoned.
+    def handle_info({:DOWN, _monitor, :process, _holder, :killed}, state),
+      do: {:stop, {:shutdown, :abandoned}, state}
+
+    def handle_info({:DOWN, _monitor, :process, _holder, _reason}, state), do: {:stop, :normal, state}
+    def handle_info(_message, state), do: {:noreply, state, @beat}
+
+    @impl GenServer
+    def terminate(:normal, {path, owner, _holder}), do: if(File.rm(owner) == :ok, do: File.rmdir(path))
+    def terminate(_abandoned, _state), do: :ok
+  end
+
   @poll 200
   @abandoned_after 5_000
 
@@ -24,22 +56,14 @@ defmodule Snex.Project.Lock do
     # Tells this holder from one that took the lock away from a VM that was suspended.
     owner = Path.join(path, unique())
     File.touch!(owner)
-    # Linked: if this process is killed, the lock is abandoned too.
-    heart = spawn_link(fn -> beat(path) end)
+    {:ok, heart} = GenServer.start(Heart, {path, owner, self()})
 
     try do
       fun.()
     after
-      Process.unlink(heart)
-      Process.exit(heart, :kill)
-      if File.rm(owner) == :ok, do: File.rmdir(path)
+      # Releases the lock.
+      GenServer.stop(heart)
     end
-  end
-
-  defp beat(path) do
-    Process.sleep(@beat)
-    File.touch(path)
-    beat(path)
   end
 
   defp acquire(path, what) do
@@ -53,7 +77,7 @@ defmodule Snex.Project.Lock do
 
   # `seen`: how the lock looked when it last changed, `since` then.
   defp wait(path, what, seen, since, told?) do
-    if not told?, do: IO.puts("Waiting for another process that makes #{what}")
+    if not told?, do: Progress.puts("Waiting for another process that makes #{what}")
     Process.sleep(@poll)
 
     cond do

@@ -10,6 +10,7 @@ defmodule Snex.Project.Lockfile do
   @moduledoc false
 
   alias Snex.Project
+  alias Snex.Project.Progress
 
   @doc """
   What is in the lock that `lock:` names; part of what the environment is made from.
@@ -75,7 +76,7 @@ defmodule Snex.Project.Lockfile do
       "the uv.lock in #{path} is out of date. The environment is made from an updated copy of it; " <>
         "run `uv lock` there for everybody to get the same versions"
 
-    IO.puts(IO.ANSI.format(["[#{project.name}] ", :yellow, "warning: ", :reset, text]))
+    Progress.puts(IO.ANSI.format(["[#{project.name}] ", :yellow, "warning: ", :reset, text]))
   end
 
   @doc """

@@ -9,6 +9,7 @@ defmodule Snex.Project.Preference do
   @moduledoc false
 
   alias Snex.Project
+  alias Snex.Project.Progress
   alias Snex.Project.Venv
 
   @variables ~w(UV_PYTHON_PREFERENCE UV_MANAGED_PYTHON UV_NO_MANAGED_PYTHON)
@@ -42,7 +43,7 @@ defmodule Snex.Project.Preference do
         "A release will not contain this Python: the machine that it runs on needs the same one at the same path. " <>
         "`python_preference: :system` accepts this, `:only_managed` makes it an error"
 
-    IO.puts(IO.ANSI.format(["[#{project.name}] ", :yellow, "warning: ", :reset, text]))
+    Progress.puts(IO.ANSI.format(["[#{project.name}] ", :yellow, "warning: ", :reset, text]))
   end
 
   defp managed?(%{python_preference: nil} = project), do: not told?(project)

@@ -4,6 +4,7 @@ defmodule Snex.Project.Uv do
 
   alias Snex.Os
   alias Snex.Project.Advice
+  alias Snex.Project.Progress
 
   @oldest "0.6.8"
 
@@ -40,22 +41,30 @@ defmodule Snex.Project.Uv do
   @doc """
   Runs uv in `dir`, and shows what it says line by line as it comes, each after `prefix`. What it says of a failure is not
   shown but part of the error, and so is read once, wherever the error is read.
+
+  uv and what it starts run below a warden: they end with this VM and with the calling process. Unless that process traps exits,
+  an exit signal ends it only when they are gone.
   """
   @spec run(String.t(), [String.t()], Path.t(), %{String.t() => String.t() | nil}, String.t()) ::
           :ok | {:error, String.t()}
   def run(uv, args, dir, env, prefix) do
+    trapping? = Process.flag(:trap_exit, true)
+
     port =
-      Port.open({:spawn_executable, Path.expand(Os.find_executable(uv))}, [
+      Port.open({:spawn_executable, Os.characters(Os.app_dir(:snex, "priv/native/snex_warden"))}, [
         :binary,
         :exit_status,
         :stderr_to_stdout,
         {:line, 65_536},
-        args: args,
+        args: [Path.expand(Os.find_executable(uv)) | args],
         cd: dir,
         env: Enum.map(env, &port_variable/1)
       ])
 
-    case follow(port, prefix, [], []) do
+    ended = follow(port, prefix, trapping?, [], [])
+    Process.flag(:trap_exit, trapping?)
+
+    case ended do
       {0, lines} ->
         Enum.each(held(lines), &show(prefix, &1))
 
@@ -82,18 +91,39 @@ defmodule Snex.Project.Uv do
   defp port_variable({name, value}), do: {Os.characters(name), Os.characters(value)}
 
   # Returns the exit status, and all lines.
-  defp follow(port, prefix, part, lines) do
+  defp follow(port, prefix, trapping?, part, lines) do
     receive do
       {^port, {:data, {:noeol, more}}} ->
-        follow(port, prefix, [part, more], lines)
+        follow(port, prefix, trapping?, [part, more], lines)
 
       {^port, {:data, {:eol, more}}} ->
-        follow(port, prefix, [], add(prefix, [part, more], lines))
+        follow(port, prefix, trapping?, [], add(prefix, [part, more], lines))
 
       {^port, {:exit_status, status}} ->
         lines = if part == [], do: lines, else: add(prefix, part, lines)
+        # The port closes now. Nobody wants to know.
+        receive do: ({:EXIT, ^port, _reason} -> :ok)
         {status, Enum.reverse(lines)}
+
+      {:EXIT, pid, :normal} when is_pid(pid) and not trapping? ->
+        follow(port, prefix, trapping?, part, lines)
+
+      {:EXIT, pid, reason} when is_pid(pid) and not trapping? ->
+        stop(port)
+        exit(reason)
     end
+  end
+
+  # The warden takes anything for a request to end.
+  defp stop(port) do
+    Port.command(port, "stop")
+
+    receive do
+      {^port, {:exit_status, _status}} -> :ok
+    end
+  catch
+    # It has just ended.
+    :error, :badarg -> :ok
   end
 
   defp add(prefix, line, lines) do
@@ -108,5 +138,5 @@ defmodule Snex.Project.Uv do
 
   # Meant for people in a shell: here nobody needs to activate anything.
   defp show(prefix, line),
-    do: unless(String.starts_with?(line, "Activate with:"), do: IO.puts(prefix <> line))
+    do: unless(String.starts_with?(line, "Activate with:"), do: Progress.puts(prefix <> line))
 end

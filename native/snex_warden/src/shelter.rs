@@ -8,9 +8,12 @@ use std::os::unix::net::UnixStream;
 /// Makes this process a warden. The stream returned becomes readable when a child changes state.
 pub fn enter() -> io::Result<UnixStream> {
     close_inherited();
-    // A new session: a Ctrl-C in the VM's terminal is the VM's business. Fails only for a group leader, which a
-    // process fresh from posix_spawn is not.
-    unistd::setsid()?;
+    // A new session: a Ctrl-C in the VM's terminal is the VM's business. Fails only for a group leader: not for a process
+    // fresh from posix_spawn, and what Erlang starts as a port leads a session already.
+    match unistd::setsid() {
+        Ok(_) | Err(nix::errno::Errno::EPERM) => {}
+        Err(error) => return Err(error.into()),
+    }
     // A machine that shuts down sends SIGTERM to every process at once, while the VM may want minutes to drain. The
     // end of the lifeline is the only reason to go.
     for signal in [SIGHUP, SIGINT, SIGPIPE, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2] {

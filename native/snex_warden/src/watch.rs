@@ -1,10 +1,11 @@
 //! Waiting for the end, and bringing it about.
 
+use crate::lifeline::Lifeline;
 use crate::tree;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use snex_core::control::{self, FromWarden, ORPHAN_GRACE, ToWarden};
+use snex_core::control::{Exit, FromWarden, ORPHAN_GRACE, ToWarden};
 use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
@@ -15,10 +16,11 @@ const SEARCH_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The state of a warden whose program runs.
 pub struct Watch<'a> {
-    socket: &'a UnixStream,
+    lifeline: Lifeline<'a>,
     children: UnixStream,
     leader: Pid,
-    leader_runs: bool,
+    /// How the leader ended, once it has.
+    exit: Option<Exit>,
     vm_is_there: bool,
     /// When SIGTERM turns into SIGKILL; `None` while nothing is being stopped.
     deadline: Option<Instant>,
@@ -29,12 +31,12 @@ pub struct Watch<'a> {
 
 impl<'a> Watch<'a> {
     /// Watches over `leader`. `children` becomes readable when a child changes state.
-    pub fn new(socket: &'a UnixStream, children: UnixStream, leader: Pid) -> Self {
+    pub fn new(lifeline: Lifeline<'a>, children: UnixStream, leader: Pid) -> Self {
         Watch {
-            socket,
+            lifeline,
             children,
             leader,
-            leader_runs: true,
+            exit: None,
             vm_is_there: true,
             deadline: None,
             killer: tree::Killer::default(),
@@ -42,30 +44,25 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// Returns when nothing of the tree is left.
-    pub fn run(mut self) -> io::Result<()> {
+    /// Returns when nothing of the tree is left: how the leader ended.
+    pub fn run(mut self) -> io::Result<Option<Exit>> {
         loop {
             let reaped = tree::reap(self.leader);
             if let Some(exit) = reaped.leader {
-                self.leader_runs = false;
-                self.tell(&FromWarden::Exited(exit));
+                self.exit = Some(exit);
+                self.lifeline.tell(&FromWarden::Exited(exit));
                 // What Python leaves behind has no reason to stay.
                 self.stop(ORPHAN_GRACE);
             }
             if reaped.none_left {
-                self.tell(&FromWarden::Gone);
-                return Ok(());
+                self.lifeline.tell(&FromWarden::Gone);
+                return Ok(self.exit);
             }
             if self.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
                 self.restless = self.killer.round(self.leader);
             }
             self.wait()?;
         }
-    }
-
-    fn tell(&mut self, message: &FromWarden) {
-        // A VM that is gone needs no telling.
-        let _ = control::send(self.socket, message);
     }
 
     fn stop(&mut self, grace: Duration) {
@@ -76,25 +73,25 @@ impl<'a> Watch<'a> {
 
     fn wait(&mut self) -> io::Result<()> {
         let children = PollFd::new(self.children.as_fd(), PollFlags::POLLIN);
-        let socket = PollFd::new(self.socket.as_fd(), PollFlags::POLLIN);
-        let mut descriptors = [children, socket];
-        // The socket of a VM that is gone stays readable for ever.
+        let lifeline = PollFd::new(self.lifeline.as_fd(), PollFlags::POLLIN);
+        let mut descriptors = [children, lifeline];
+        // The lifeline of a VM that is gone stays readable for ever.
         let watched = if self.vm_is_there { &mut descriptors[..] } else { &mut descriptors[..1] };
         match poll(watched, self.timeout()) {
             Ok(_) | Err(nix::errno::Errno::EINTR) => {}
             Err(error) => return Err(error.into()),
         }
         let readable = |fd: &PollFd<'_>| fd.any() == Some(true);
-        let (children, socket) = (readable(&descriptors[0]), readable(&descriptors[1]));
+        let (children, news) = (readable(&descriptors[0]), readable(&descriptors[1]));
         if children {
             // Only a wake-up; what happened, waitpid tells.
             while (&self.children).read(&mut [0; 64]).is_ok_and(|read| read > 0) {}
         }
-        if socket && self.vm_is_there {
-            match control::receive(self.socket) {
+        if news && self.vm_is_there {
+            match self.lifeline.order() {
                 Ok(Some(ToWarden::Stop { grace_ms })) => self.stop(Duration::from_millis(grace_ms)),
                 // Reaped only above: until then its number is nobody else's.
-                Ok(Some(ToWarden::Interrupt)) if self.leader_runs => {
+                Ok(Some(ToWarden::Interrupt)) if self.exit.is_none() => {
                     let _ = kill(self.leader, Signal::SIGURG);
                 }
                 Ok(Some(ToWarden::Interrupt)) => {}
