@@ -121,9 +121,10 @@ defmodule Mix.Tasks.Compile.Cargo do
   defp cargo_build do
     cargo = find_cargo!()
     Mix.shell().info("Compiling Snex's native code with cargo")
+    look_for_linker()
 
-    # The format tells where cargo put what it made. Progress goes to standard error, which cargo inherits, and the
-    # compiler's messages come with their text rendered as it would have been shown.
+    # The format tells where cargo put what it made, and the compiler's messages come with their text rendered as it would
+    # have been shown. What else cargo says is shown by this VM: in a notebook nobody sees the VM's own standard error.
     format = if IO.ANSI.enabled?(), do: "json-diagnostic-rendered-ansi", else: "json"
 
     args =
@@ -134,6 +135,7 @@ defmodule Mix.Tasks.Compile.Cargo do
       Port.open({:spawn_executable, cargo}, [
         :binary,
         :exit_status,
+        :stderr_to_stdout,
         {:line, 65_536},
         args: args,
         cd: root()
@@ -180,9 +182,9 @@ defmodule Mix.Tasks.Compile.Cargo do
       {:ok, _other} ->
         []
 
-      # Not one of cargo's messages: something that a build script's child printed.
+      # Not one of cargo's messages: its progress, an error of its own, or what a build script's child printed.
       {:error, _reason} ->
-        IO.puts(:stderr, line)
+        IO.puts(:stderr, String.replace_invalid(line))
         []
     end
   end
@@ -252,6 +254,17 @@ defmodule Mix.Tasks.Compile.Cargo do
     Snex builds its native code with Rust 1.91 or later. Install it as https://rustup.rs says, or run \
     `rustup update stable` where an older one is installed: #{what_is_wrong}
     """
+  end
+
+  # Without one the build fails at its end, in many words. That of another name may be set in cargo's configuration, so this is
+  # no more than said.
+  defp look_for_linker do
+    if System.find_executable("cc") == nil do
+      Mix.shell().error(
+        "There is no C compiler `cc` on PATH, with which Rust links programs. If the build fails for that, install one: " <>
+          "`apt-get install build-essential` on Debian and Ubuntu, `xcode-select --install` on macOS"
+      )
+    end
   end
 
   ## The Python package

@@ -2,6 +2,8 @@ defmodule Snex.Native do
   @moduledoc false
   # Stubs of the NIFs in native/snex_nif, and nothing else: this module cannot be reloaded while the library is in use.
 
+  alias Snex.Os
+
   @on_load :load
 
   @nifs [
@@ -34,9 +36,10 @@ defmodule Snex.Native do
   @spec load() :: :ok | {:error, term()}
   def load do
     :code.purge(__MODULE__)
-    folder = :code.lib_dir(:snex)
-    # An escript has no folder. A start fails there before it calls any of these functions.
-    if File.dir?(folder), do: :erlang.load_nif(:filename.join(folder, ~c"priv/native/snex_nif"), 0), else: :ok
+    # Without native code, each function says why.
+    if in_escript?(),
+      do: :ok,
+      else: :erlang.load_nif(:filename.join(:code.lib_dir(:snex), ~c"priv/native/snex_nif"), 0)
   end
 
   @spec interpreter_start(map()) :: :ok | {:error, String.t()}
@@ -48,7 +51,7 @@ defmodule Snex.Native do
   @spec interpreter_stop(binary(), non_neg_integer()) :: :ok | :noproc
   # A start that failed for want of native code has nothing to stop.
   def interpreter_stop(_reason, _grace),
-    do: if(File.dir?(:code.lib_dir(:snex)), do: not_loaded(), else: :noproc)
+    do: if(in_escript?(), do: :noproc, else: not_loaded())
 
   @spec interpreter_info(pid()) ::
           {:ok, served :: non_neg_integer(), under_way :: non_neg_integer(),
@@ -131,5 +134,10 @@ defmodule Snex.Native do
   @spec panics() :: non_neg_integer()
   def panics, do: not_loaded()
 
-  defp not_loaded, do: :erlang.nif_error(:not_loaded)
+  # As `Snex.Os.in_escript?/0`, which need not be there yet when this module is compiled, and loaded.
+  defp in_escript?, do: not File.dir?(:code.lib_dir(:snex))
+
+  defp not_loaded do
+    if in_escript?(), do: raise(Os.escript()), else: :erlang.nif_error(:not_loaded)
+  end
 end

@@ -112,5 +112,20 @@ defmodule Snex.Os do
     end
   end
 
+  @doc """
+  Whether Snex is part of an escript.
+  """
+  @spec in_escript?() :: boolean()
+  def in_escript?, do: not File.dir?(:code.lib_dir(:snex))
+
+  @doc """
+  Why that cannot be.
+  """
+  @spec escript() :: String.t()
+  def escript do
+    "Snex cannot run in an escript: that is a single file, and native code and Python need files of their own. " <>
+      "Make a release instead (`mix release`), or a script with `Mix.install/2`"
+  end
+
   defp latin1?, do: :file.native_name_encoding() == :latin1
 end

@@ -72,6 +72,23 @@ defmodule Snex.Mix.PrebuiltTest do
     # Without the archive, there would have to be a cargo.
     assert {output, 1} = OtherProject.mix(folder, ["deps.compile", "snex", "--force"], [{"PATH", bin}])
     assert output =~ "there is no cargo on PATH"
+
+    # With a cargo that fails: the missing C compiler is said before the build, and what cargo says after it.
+    cargo = Path.join(bin, "cargo")
+
+    File.write!(cargo, ~S"""
+    #!/bin/sh
+    [ "$1" = --version ] && echo "cargo 99.0.0" && exit
+    echo "error: linker not found" >&2
+    exit 101
+    """)
+
+    File.chmod!(cargo, 0o755)
+
+    assert {output, 1} = OtherProject.mix(folder, ["deps.compile", "snex", "--force"], [{"PATH", bin}])
+
+    assert output =~
+             ~r/There is no C compiler `cc` on PATH.*error: linker not found.*cargo ended with status 101/s
   end
 
   test "the name says version and machine", %{archive: archive} do

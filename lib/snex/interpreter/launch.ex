@@ -236,11 +236,8 @@ defmodule Snex.Interpreter.Launch do
       File.dir?(folder) ->
         failed("#{folder} has a colon in its path, which PYTHONPATH cannot hold: move the project or release")
 
-      not File.dir?(:code.lib_dir(:snex)) ->
-        failed(
-          "Snex cannot run in an escript: that is a single file, and native code and Python need files of their own. " <>
-            "Make a release instead (`mix release`), or a script with `Mix.install/2`"
-        )
+      Os.in_escript?() ->
+        failed(Os.escript())
 
       true ->
         failed("there is no folder #{folder}: `mix deps.compile snex --force` makes it")
