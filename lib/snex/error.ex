@@ -13,7 +13,7 @@ defmodule Snex.Error do
   | `:init_script_timeout` | the start and the init script took too long: `nil` |
   | `:overloaded` | too many requests wait, or this one has waited too long to be done in time: text that says which |
   | `:call_failed` | there is nobody to answer, or the interpreter was stopped: why |
-  | `:interpreter_exited` | Python ended by itself: `{:exit_status, status}`, where a signal *n* counts as 128 + *n* |
+  | `:interpreter_exited` | Python ended by itself: `{:exit_status, status}`, where a signal *n* counts as 128 + *n*; or `:memory_limit` |
   | `:internal_error` | the conversation with Python broke: text that says how |
 
   `:traceback` is a list of strings, as Python's `traceback.format_exception` gives them. For an interpreter that ended,
@@ -70,6 +70,10 @@ defmodule Snex.Error do
     do: "the init script did not end #{in_time(error)}"
 
   def summary(%{code: :init_script_timeout} = error), do: "Python did not start #{in_time(error)}"
+
+  def summary(%{code: :interpreter_exited, reason: :memory_limit}),
+    do:
+      "Python had no memory left, and ended after it had answered; see the options :limits and :on_memory_limit"
 
   def summary(%{code: :interpreter_exited, reason: {:exit_status, status}} = error) do
     case error.exception do
@@ -189,6 +193,8 @@ defmodule Snex.Error do
       {:error, internal("a term from Python cannot be decoded#{why}: #{inspect(body, limit: 64)}")}
   end
 
+  @exit_memory 79
+
   @doc false
   # From how the native code says that an interpreter went down; see `down.rs`.
   @spec from_down(term()) :: t()
@@ -206,6 +212,11 @@ defmodule Snex.Error do
   def from_down({:ended, :warden_lost, _status, _signal, stderr}) do
     # Without its warden nobody knows how Python ended; the kernel ends it with SIGKILL.
     from_down({:ended, :exited, 137, "SIGKILL", stderr})
+  end
+
+  # See `_memory.py`.
+  def from_down({:ended, :exited, @exit_memory, _signal, stderr}) do
+    %__MODULE__{code: :interpreter_exited, reason: :memory_limit, traceback: last_lines(stderr)}
   end
 
   def from_down({:ended, _exited_or_stopped, status, signal, stderr}) do

@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import os
 import sys
+import threading
 from pickle import loads
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from ._contexts import enter
 from ._encoder import encode
 from ._envs import Envs
 from ._fork import end_of, in_child, leave
+from ._memory import EXIT_MEMORY, Memory, is_exhausted
 from ._prints import Printer, Streams
 from ._reader import FrameReader
 from ._request import Request
@@ -45,6 +47,8 @@ _ANSWERS = frozenset({_frame.CALL_RESULT, _frame.CALL_ERROR})
 _GRACE = 2.0
 # How long the VM has for what has been printed, and is not in the pipe yet.
 _PRINT_GRACE = 0.5
+# How long it has for the last answers of an interpreter without memory.
+_LAST_GRACE = 2.0
 
 
 class Interpreter:
@@ -84,7 +88,7 @@ class Interpreter:
             self._printer = Printer(writer)
         self._reader = FrameReader(in_fd, loop, self._frame, self._input_ended)
         self._envs = Envs()
-        self._runner = Runner(loop, self._envs, interrupts, self._answer)
+        self._runner = Runner(loop, self._envs, interrupts, self._answer, self._exhausted)
         self._works: dict[int, Callable[[int, Body, Sequence[Sink]], None]] = {
             _frame.EVAL: self._eval,
             _frame.EVAL_IN_THREAD: self._eval_in_thread,
@@ -104,6 +108,8 @@ class Interpreter:
         _main_module.install(self._envs.root.names)
         _sources.install()
         streams = self._print_as_frames()
+        if Memory.ends:
+            self._end_on_memory_errors()
         self._reader.start()
         while not self.ended:
             try:
@@ -116,6 +122,8 @@ class Interpreter:
                     leave(error)
                 if self._loop.is_closed():
                     raise
+                if is_exhausted(error) and Memory.ends:
+                    self._exhausted()
                 if not self.ended:
                     report(f"a task has raised {error!r}", error)
         self.stopped = True
@@ -182,12 +190,47 @@ class Interpreter:
     def _input_ended(self, error: BaseException | None) -> None:
         if in_child():
             leave(None)
+        if isinstance(error, MemoryError):
+            # There is not even enough to read the next frame.
+            self._exhausted()
         # Frames behind garbage are none.
         self._reader.stop()
         self.end()
         if error is not None:
             self.status = EXIT_GARBAGE
             print(f"snex: garbage on the input: {error}", file=sys.stderr)  # noqa: T201
+
+    def _exhausted(self) -> None:
+        """End without delay: nothing that needs memory works any more. What has been answered is sent."""
+        if in_child():
+            leave(MemoryError())
+        if threading.current_thread() is not threading.main_thread():
+            self._soon(self._exhausted)
+            return
+        self._reader.stop()
+        self._writer.finish(_LAST_GRACE)
+        if self._printer is not None:
+            self._printer.close(_LAST_GRACE)
+        os._exit(EXIT_MEMORY)
+
+    def _end_on_memory_errors(self) -> None:
+        """End also when a task, a callback or a thread that nobody waits for fails for want of memory."""
+        hook = threading.excepthook
+
+        def failed(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+            exhausted = is_exhausted(context.get("exception"))
+            loop.default_exception_handler(context)
+            if exhausted:
+                self._exhausted()
+
+        def thread_failed(args: threading.ExceptHookArgs, /) -> None:
+            exhausted = is_exhausted(args.exc_value)
+            hook(args)
+            if exhausted:
+                self._soon(self._exhausted)
+
+        self._loop.set_exception_handler(failed)
+        threading.excepthook = thread_failed
 
     def _writer_broken(self) -> None:
         self._soon(self.end)
@@ -230,7 +273,11 @@ class Interpreter:
 
     def _work(self, kind: int, number: int, body: Body, sinks: Sequence[Sink]) -> None:
         if not (self.ended or in_child()):
-            self._works[kind](number, body, sinks)
+            try:
+                self._works[kind](number, body, sinks)
+            except MemoryError:
+                # Of ours: there is not even enough to begin.
+                self._exhausted()
 
     def _eval_in_thread(self, number: int, body: Body, sinks: Sequence[Sink]) -> None:
         self._eval(number, body, sinks, in_thread=True)

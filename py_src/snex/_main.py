@@ -21,6 +21,8 @@ from . import _frame
 from ._encoder import NAME, Settings, encode
 from ._interpreter import Interpreter
 from ._loop import new_loop
+from ._memory import prepare
+from ._request import Request
 from ._signals import Interrupts, install
 from ._version import PROTOCOL, VERSION
 
@@ -79,6 +81,8 @@ def _serve(
         print(f"snex: {error}", file=sys.stderr)  # noqa: T201 - last words
         return _EXIT_USAGE
     asyncio.set_event_loop(loop)
+    prepare(ends=bool(hello.get("end_on_memory_error", False)))
+    Request.cleanup_timeout = hello.get("cleanup_timeout", 5_000) / 1000
     limits = hello.get("buffer_limits", (4 << 20, 8 << 20))
     interrupts = Interrupts(interrupt_fd)
     interpreter = Interpreter(loop, in_fd, out_fd, limits, interrupts=interrupts, print_fd=print_fd)

@@ -19,7 +19,6 @@ import os
 import select
 import sys
 import threading
-import time
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -184,14 +183,7 @@ class Printer:
                     self._send(request)
             finally:
                 self._lock.release()
-        deadline = time.monotonic() + grace
-        while self._writer.backlog and self._writer.pump():
-            left = deadline - time.monotonic()
-            if left <= 0:
-                break
-            poll = select.poll()
-            poll.register(self._writer.fd, select.POLLOUT)
-            poll.poll(left * 1000)
+        self._writer.finish(grace)
 
     def abandon(self) -> None:
         """Forget all, in a forked child: what was printed is the parent's to send."""

@@ -125,7 +125,7 @@ class FrameReader:
                     return
             # What the last read has brought must not wait for the next one.
             self._continue_soon()
-        except FrameError as error:
+        except (FrameError, MemoryError) as error:
             self._end(error)
         except BaseException:
             # Whatever it is, it must not keep the frames that follow from being taken.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from contextvars import ContextVar
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -65,6 +66,13 @@ class Request:
     ended = False
     # An interrupt came while code of ours ran for it, where nothing could be raised.
     interrupted = False
+    # Seconds that its cleanup has before it is interrupted again; for all requests.
+    cleanup_timeout = 5.0
+    # Until when it cleans up: what awaits, and the tasks and threads in which `Cancelled` was raised.
+    cleaning_until = 0.0
+    cleanups: dict[object, float] | None = None
+    # It has failed for want of memory.
+    no_memory = False
     printed = False
     pending: list[bytes] | None = None
     stream = 0
@@ -87,15 +95,44 @@ class Request:
         if self.is_here:
             self.shield -= 1
 
+    def begin_cleanup(self) -> None:
+        """Note that its tasks are being cancelled. From now on they clean up."""
+        self.cleaning_until = monotonic() + self.cleanup_timeout
+
+    def interrupt(self, place: object) -> bool:
+        """Return whether `Cancelled` may be raised in a task or thread of the request, and note that it is.
+
+        Not while the request cleans up there: a lock is to be released, a transaction rolled back.
+        """
+        now = monotonic()
+        cleanups = self.cleanups
+        if cleanups is None:
+            cleanups = self.cleanups = {}
+        if now < max(self.cleaning_until, cleanups.get(place, 0.0)):
+            return False
+        cleanups[place] = now + self.cleanup_timeout
+        return True
+
     def checkpoint(self) -> None:
         """Raise what an interrupt could not, now that nothing of ours is under way."""
         if self.interrupted and not self.ended and (self.is_here or self._is_on_main_thread()):
             self.interrupted = False
-            self.noticed = True
-            raise Cancelled
+            if self.is_here or self.interrupt(running_task()):
+                self.noticed = True
+                raise Cancelled
 
     def _is_on_main_thread(self) -> bool:
         return not self.thread and threading.current_thread() is threading.main_thread()
+
+
+def running_task() -> object:
+    """Return the task that runs on this thread, or None."""
+    from asyncio import current_task
+
+    try:
+        return current_task()
+    except RuntimeError:
+        return None
 
 
 OUTSIDE = Request(0)

@@ -24,6 +24,7 @@ from ._contexts import enter
 from ._encoder import encode
 from ._envs import EnvError
 from ._fork import end_of, in_child
+from ._memory import ANSWER, Memory, is_exhausted
 from ._overload import Durations, now, refusal
 from ._request import Cancelled, Request
 from ._threads import Job, Threads
@@ -59,8 +60,13 @@ class Runner:
         envs: Envs,
         interrupts: Interrupts,
         write: Write,
+        exhausted: Callable[[], None],
     ) -> None:
-        """Answer through `write(kind, request, parts)`, from any thread."""
+        """Answer through `write(kind, request, parts)`, from any thread.
+
+        `exhausted()` ends an interpreter without memory.
+        """
+        self._exhausted = exhausted
         self._loop = loop
         self._envs = envs
         self._interrupts = interrupts
@@ -254,6 +260,8 @@ class Runner:
             return
         # What it does when it awaits next, and cleans up, is not to be interrupted for what is past.
         request.interrupted = False
+        if below is None:
+            request.begin_cleanup()
         if request.task is not None:
             request.task.cancel()
         if below is not None:
@@ -310,17 +318,13 @@ class Runner:
         if self.ending or request.cancels or request.number in self._wanted or in_child():
             # Nobody will see it.
             return ()
-        if isinstance(error, EnvError):
-            fields: dict[str, object] = {
-                "code": error.code,
-                "reason": str(error),
-                "traceback": [],
-                "exception": None,
-            }
-        else:
+        request.no_memory = is_exhausted(error)
+        try:
             # User code runs here.
-            fields = error_fields(error)
-        return encode(fields)
+            return encode(_fields(error))
+        except MemoryError:
+            request.no_memory = True
+            return (ANSWER,)
 
     def _end(self, request: Request, kind: int, parts: Sequence[bytes | memoryview]) -> None:
         if in_child():
@@ -333,6 +337,8 @@ class Runner:
             self._say_cancelled(request)
         elif parts and request.number not in self._wanted:
             self._write(kind, request, parts)
+        if request.no_memory and Memory.ends:
+            self._exhausted()
 
 
 def _on_the_stack(number: int) -> Request | None:
@@ -349,3 +355,9 @@ def _on_the_stack(number: int) -> Request | None:
 
 # Where user code is called for a request.
 _RUNNING = {Runner._eval.__code__, Runner._run.__code__}  # noqa: SLF001 - as above
+
+
+def _fields(error: BaseException) -> dict[str, object]:
+    if isinstance(error, EnvError):
+        return {"code": error.code, "reason": str(error), "traceback": [], "exception": None}
+    return error_fields(error)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from . import _code, _encoder, _prints, _scalars, _toplevel, _wait
 from ._handlers import INTERRUPT, Handlers, again, poke
-from ._request import OUTSIDE, Cancelled, current, is_running
+from ._request import OUTSIDE, Cancelled, current, is_running, running_task
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -158,7 +158,10 @@ def _on_interrupt(interrupts: Interrupts, may_raise: MayRaise, handlers: Handler
         if request.number in interrupts.wanted and not request.ended and frame is not None:
             if may_raise(frame):
                 request.interrupted = False
-                raise Cancelled
+                if request.interrupt(running_task()):
+                    raise Cancelled
+                handlers.call_users(number, frame)
+                return
             # Code that does little but call us, such as a loop that prints, is hardly ever met elsewhere:
             # other threads, and so signals, get their turn while we write. Printing has a checkpoint.
             interrupts.repeat(request)

@@ -44,8 +44,6 @@ _IDLE = 5.0
 # Seconds between two looks at a request that has been cancelled.
 _FIRST_LOOK = 0.05
 _LONGEST_PAUSE = 0.5
-# Seconds that the cleanup of a cancelled request may block before it is interrupted again.
-_CLEANUP = 5.0
 
 
 class _Raised(Cancelled):
@@ -189,7 +187,7 @@ class Threads:
             return
         if not request.noticed:
             job.interrupt()
-        elif monotonic() - job.asked >= _CLEANUP:
+        elif monotonic() - job.asked >= request.cleanup_timeout:
             job.ask()
         pause = min(2 * pause, _LONGEST_PAUSE)
         self._loop.call_later(pause, self._look, job, pause)

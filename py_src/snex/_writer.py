@@ -14,7 +14,9 @@ queue: `bytes` as they are; anything that could change meanwhile is copied first
 from __future__ import annotations
 
 import os
+import select
 import threading
+import time
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -126,6 +128,17 @@ class FrameWriter(Pressure):
             # Whoever came in the last moment has found the lock taken.
             if not self._inbox:
                 return True
+
+    def finish(self, grace: float) -> None:
+        """Write what waits, for at most `grace` seconds. Blocks; only at the end."""
+        deadline = time.monotonic() + grace
+        while self.backlog and self.pump():
+            left = deadline - time.monotonic()
+            if left <= 0:
+                break
+            poll = select.poll()
+            poll.register(self.fd, select.POLLOUT)
+            poll.poll(left * 1000)
 
     def _take(self) -> bool:
         if not self._lock.acquire(blocking=False):

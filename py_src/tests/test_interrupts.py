@@ -305,3 +305,56 @@ def test_numbers_are_forgotten_when_they_are_settled_even_if_they_come_late() ->
     os.close(write)
     interrupts.read()
     os.close(read)
+
+
+@pytest.mark.parametrize(
+    "cleanup",
+    [
+        "time.sleep(0.4)",
+        "end = time.monotonic() + 0.4\n    while time.monotonic() < end: print('x')",
+    ],
+)
+@pytest.mark.parametrize(
+    "wait", ["time.sleep(1000)", "await asyncio.Event().wait()", "await inner()"]
+)
+def test_cleanup_has_its_time_before_the_next_interrupt(cleanup: str, wait: str) -> None:
+    with VM(hello={"cleanup_timeout": 60_000}) as vm:
+        vm.ready()
+        vm.run("import asyncio, threading, time\nlock = threading.Lock()\nreleased = []")
+        request = begun(
+            vm,
+            "async def inner():\n"
+            "    task = asyncio.ensure_future(asyncio.Event().wait())\n    await task\n"
+            f"lock.acquire()\ntry: {wait}\nfinally:\n    {cleanup}\n    lock.release()",
+        )
+        # With an interrupt every 20 ms.
+        vm.cancel(request)
+        assert vm.run("return lock.locked()") is False
+
+
+def test_cleanup_of_a_task_that_the_request_awaits_has_its_time() -> None:
+    with VM(hello={"cleanup_timeout": 60_000}) as vm:
+        vm.ready()
+        request = begun(
+            vm,
+            "import asyncio, time\ndone = []\n"
+            "async def inner():\n"
+            "    try: await asyncio.Event().wait()\n"
+            "    finally:\n        time.sleep(0.4)\n        done.append(1)\n"
+            "await asyncio.gather(inner(), inner())",
+        )
+        vm.cancel(request)
+        assert vm.run("return done") == [1, 1]
+
+
+def test_cleanup_that_exceeds_its_time_is_interrupted_again(vm: VM) -> None:
+    request = begun(
+        vm,
+        "import time\nseen = []\n"
+        "try: time.sleep(1000)\n"
+        "finally:\n"
+        "    try: time.sleep(1000)\n"
+        "    finally: seen.append(time.monotonic())",
+    )
+    vm.cancel(request)
+    assert vm.run("return len(seen)") == 1

@@ -52,7 +52,7 @@ defmodule Snex.BadInputTest do
     end
 
     test "a variable that Python has no memory for" do
-      inp = start_interpreter!(limits: [memory: 400_000_000], output: :discard)
+      inp = start_interpreter!(limits: [memory: 400_000_000], on_memory_limit: :keep, output: :discard)
       large = :binary.copy("x", 500_000_000)
 
       for x <- [large, Serde.binary(large), Serde.binary(large, :bytearray), List.duplicate(large, 2)] do

@@ -24,6 +24,29 @@ defmodule Snex.CancelTest do
     end
   end
 
+  test "a cancelled call has time to clean up, and then is interrupted again" do
+    inp = start_interpreter!(cleanup_timeout: 60_000)
+    {:ok, env} = Snex.make_env(inp)
+    {:ok, nil} = Snex.pyeval(env, "import threading, time; lock = threading.Lock()")
+
+    code = """
+    lock.acquire()
+    try:
+        time.sleep(1000)
+    finally:
+        time.sleep(0.7)
+        lock.release()
+    """
+
+    assert {:error, %Error{code: :response_timeout}} = Snex.pyeval(env, code, timeout: 200)
+    assert Snex.pyeval(env, "return lock.locked()", timeout: 60_000) == {:ok, false}
+
+    {:ok, inp} = Interpreter.start_link(cleanup_timeout: 0, on_stuck: :report)
+    code = "import time\ntry: time.sleep(1000)\nfinally: time.sleep(1000)"
+    assert {:error, %Error{code: :response_timeout}} = Snex.pyeval(inp, code, timeout: 200)
+    assert Snex.pyeval(inp, "return 1", timeout: 60_000) == {:ok, 1}
+  end
+
   for action <- ["signal.SIG_DFL", "signal.SIG_IGN", "lambda *_: None"] do
     test "a library may set the handlers of SIGINT and SIGTERM to #{action}" do
       inp = start_interpreter!()
@@ -302,12 +325,13 @@ defmodule Snex.CancelTest do
 
     # A wait in C that keeps the GIL, until somebody writes to the pipe.
     code = """
-    import ctypes, os, signal
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    import _signal, ctypes, os, signal
+    # As C code does it: `signal.pthread_sigmask` leaves the signal that interrupts alone.
+    _signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGURG})
     try:
         ctypes.PyDLL(None).read(os.open(pipe, os.O_RDWR), ctypes.create_string_buffer(1), 1)
     finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        _signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGURG})
     """
 
     capture_log(fn ->

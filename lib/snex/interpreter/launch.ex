@@ -122,6 +122,8 @@ defmodule Snex.Interpreter.Launch do
          low: low,
          high: high,
          max_in_flight: if(options.max_in_flight != :infinity, do: options.max_in_flight),
+         cleanup_timeout: options.cleanup_timeout,
+         end_on_memory_error: elem(options.limits, 0) != nil and options.on_memory_limit == :restart,
          map_set: map_set(),
          owner: owner,
          calls: calls,

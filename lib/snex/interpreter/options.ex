@@ -185,6 +185,15 @@ defmodule Snex.Interpreter.Options do
          spec: quote(do: [unquote(Options.spec(@limits))]),
          doc: "for each process of the Python tree:\n\n" <> Options.documentation(@limits)
        ],
+       on_memory_limit: [
+         type: {:in, [:restart, :keep]},
+         default: :restart,
+         doc: """
+         what to do after a call has failed with `MemoryError` under a limit of memory. Little works from then on in such a
+         Python. `:restart` ends it once the call is answered, and exits with the reason `:memory_limit`, so that a supervisor
+         starts another; `:keep` keeps it
+         """
+       ],
        allow: [
          type: &__MODULE__.allow/1,
          default: :all,
@@ -218,8 +227,15 @@ defmodule Snex.Interpreter.Options do
          spec: quote(do: :report | :restart | {:restart, milliseconds :: non_neg_integer()}),
          doc: """
          what to do when a cancelled request does not come back, although it was interrupted, and holds up all others. It
-         counts as stuck after about 3 seconds, and is logged then. `:report` does no more. `{:restart, ms}` ends Python if the
+         counts as stuck about 3 seconds after `:cleanup_timeout`, and is logged then. `:report` does no more. `{:restart, ms}` ends Python if the
          request is still stuck after that time, and exits, so that a supervisor starts another; `:restart` does so at once
+         """
+       ],
+       cleanup_timeout: [
+         type: :milliseconds,
+         default: 5_000,
+         doc: """
+         how long a cancelled request's `finally` blocks may block, in ms, before the request is interrupted again
          """
        ],
        stop_timeout: [

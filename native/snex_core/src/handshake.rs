@@ -18,6 +18,10 @@ pub struct Hello {
     pub eager: bool,
     /// Low and high mark, in bytes, of what waits in Python to be written.
     pub buffer_limits: (u64, u64),
+    /// Milliseconds that a cancelled request has for its cleanup before it is interrupted again.
+    pub cleanup_timeout: u64,
+    /// Whether Python ends after it has answered a request that failed for want of memory.
+    pub end_on_memory_error: bool,
     /// How a `MapSet` is laid out: ETF before the map of members, and after each member.
     pub map_set: (Blob, Blob),
 }
@@ -190,6 +194,8 @@ mod tests {
             version: "0.1.0".into(),
             eager: true,
             buffer_limits: (1, 2),
+            cleanup_timeout: 3,
+            end_on_memory_error: false,
             map_set: (Blob(vec![1]), Blob(vec![2])),
         };
         let frame: Frame<Vec<u8>> = control_frame(Kind::Hello, &hello).unwrap();

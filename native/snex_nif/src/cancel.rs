@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_millis(50);
 /// The longest pause between two interrupts.
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
-/// How long interrupts may fail before the interpreter counts as stuck.
+/// How long an event loop may hear nothing, beyond the time that Python leaves for cleanup, before the interpreter counts as stuck.
 const STUCK: Duration = Duration::from_secs(3);
 
 /// Set in the number of a request that never was.
@@ -76,6 +76,7 @@ fn send(worker: &Worker<Held, News>, id: u64) {
 async fn see_to(worker: Arc<Worker<Held, News>>, id: u64) {
     let probe = id | PROBE;
     send(&worker, probe);
+    let stuck = worker.sink.cleanup_timeout.saturating_add(STUCK);
     let mut deaf_since = Instant::now();
     let mut pause = PATIENCE;
     let mut reported = false;
@@ -97,7 +98,7 @@ async fn see_to(worker: Arc<Worker<Held, News>>, id: u64) {
             deaf_since = Instant::now();
             send(&worker, probe);
         }
-        if !reported && deaf_since.elapsed() >= STUCK {
+        if !reported && deaf_since.elapsed() >= stuck {
             reported = true;
             worker.sink.tell(&worker.sink.owner, (atoms::snex_stuck(), id));
         }

@@ -135,6 +135,9 @@ struct StartOptions<'a> {
     high: usize,
     /// `None` for any number.
     max_in_flight: Option<u64>,
+    /// In milliseconds.
+    cleanup_timeout: u64,
+    end_on_memory_error: bool,
     map_set: (Binary<'a>, Binary<'a>),
     owner: LocalPid,
     calls: LocalPid,
@@ -173,6 +176,8 @@ impl StartOptions<'_> {
                 version: self.version.clone(),
                 eager: self.eager,
                 buffer_limits: (self.low as u64, self.high as u64),
+                cleanup_timeout: self.cleanup_timeout,
+                end_on_memory_error: self.end_on_memory_error,
                 map_set: (Blob(bytes(&self.map_set.0)), Blob(bytes(&self.map_set.1))),
             },
             marks: (self.low, self.high),
@@ -217,6 +222,7 @@ fn interpreter_start<'a>(env: Env<'a>, options: StartOptions<'a>) -> Term<'a> {
         // Over standard streams, it may be on another machine.
         shares_clock: !options.use_stdio,
         cancelling: Cancelling::default(),
+        cleanup_timeout: Duration::from_millis(options.cleanup_timeout),
         watched: Watched::default(),
         alive: Alive::default(),
         open: AtomicBool::new(false),

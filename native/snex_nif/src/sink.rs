@@ -17,6 +17,7 @@ use snex_core::worker::{Body, End, Sink, Stream};
 use std::collections::VecDeque;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -49,6 +50,8 @@ pub struct News {
     pub shares_clock: bool,
     /// Requests that nobody waits for any more, until Python has noticed.
     pub cancelling: Cancelling,
+    /// How long Python does not interrupt a request once more, so that it can clean up.
+    pub cleanup_timeout: Duration,
     /// Processes whose end this worker is told of.
     pub watched: Watched,
     /// Environments that Python keeps, besides the root.

@@ -138,6 +138,8 @@ impl Running {
                 version: "test".into(),
                 eager: true,
                 buffer_limits: (1, 2),
+                cleanup_timeout: 3,
+                end_on_memory_error: false,
                 map_set: (Blob(Vec::new()), Blob(Vec::new())),
             },
             marks: (1000, 100_000),

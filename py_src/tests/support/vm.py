@@ -172,6 +172,7 @@ class VM:
             "version": "1.0.0",
             "eager": True,
             "buffer_limits": (4 << 20, 8 << 20),
+            "cleanup_timeout": 100,
             "map_set": (SET_HEAD, b"j"),
         }
         self.send(HELLO, 0, pickle.dumps({**fields, **hello}))

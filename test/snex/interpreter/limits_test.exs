@@ -1,6 +1,8 @@
 defmodule Snex.Interpreter.LimitsTest do
   use Snex.Case, async: true
 
+  import ExUnit.CaptureLog
+
   @gib 1024 * 1024 * 1024
 
   setup do
@@ -19,7 +21,7 @@ defmodule Snex.Interpreter.LimitsTest do
   end
 
   test "memory: what does not fit is an error of that call, for Python and for what it starts", context do
-    inp = start_interpreter!(python: context.python, limits: [memory: @gib])
+    inp = start_interpreter!(python: context.python, limits: [memory: @gib], on_memory_limit: :keep)
     assert {:error, error} = Snex.pyeval(inp, "return len(bytearray(2 * gib))", %{"gib" => @gib})
     assert error.exception.type == "MemoryError"
     assert Snex.pyeval(inp, "return len(bytearray(1000))") == {:ok, 1000}
@@ -35,6 +37,22 @@ defmodule Snex.Interpreter.LimitsTest do
     assert {:error, %Error{exception: %{type: "OSError"}}} = Snex.pyeval(inp, code, %{"gib" => @gib})
     free = start_interpreter!(python: context.python)
     assert Snex.pyeval(free, code, %{"gib" => @gib}) == {:ok, 2 * @gib}
+  end
+
+  test "memory: the interpreter ends after the call that had none, and its supervisor starts another",
+       context do
+    name = :"limited_#{System.unique_integer([:positive])}"
+    start_supervised!({Interpreter, name: name, python: context.python, limits: [memory: @gib]})
+    monitor = Process.monitor(name)
+
+    capture_log(fn ->
+      assert {:error, %Error{exception: %{type: "MemoryError"}}} = Snex.pyeval(name, "x = bytearray(1 << 32)")
+      assert_receive {:DOWN, ^monitor, :process, _, %Error{reason: :memory_limit} = error}, 60_000
+      assert error.code == :interpreter_exited
+      assert Exception.message(error) =~ ":on_memory_limit"
+    end)
+
+    eventually(fn -> match?({:ok, 1}, Snex.pyeval(name, "return 1")) end)
   end
 
   @tag :slow

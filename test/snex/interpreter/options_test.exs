@@ -300,7 +300,7 @@ defmodule Snex.Interpreter.OptionsTest do
 
   describe "the option limits" do
     test "memory: what does not fit fails in Python, not on the machine" do
-      inp = start_interpreter!(limits: [memory: 1024 * 1024 * 1024])
+      inp = start_interpreter!(limits: [memory: 1024 * 1024 * 1024], on_memory_limit: :keep)
       assert {:error, %Error{exception: %{type: "MemoryError"}}} = Snex.pyeval(inp, "x = bytearray(4 << 30)")
       assert Snex.pyeval(inp, "return len(bytearray(1 << 20))") == {:ok, 1_048_576}
     end
