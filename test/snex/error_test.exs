@@ -152,7 +152,8 @@ defmodule Snex.ErrorTest do
       {:ok, env} = Snex.make_env(inp)
       assert {:error, error} = Snex.pyeval(env, %Snex.Code{src: source, file: path})
       {:ok, expected} = Snex.pyeval(env, "return [line for line in expected if '/snex/_' not in line]")
-      assert error.traceback == expected
+      # In Python each source has a file name of its own, from which `linecache` knows its lines.
+      assert error.traceback == Enum.map(expected, &String.replace(&1, ~r/<(.*) [0-9a-f]+>/, "\\1"))
       assert Enum.all?(error.traceback, &String.ends_with?(&1, "\n"))
       assert length(expected) > 6
     end
