@@ -1,25 +1,28 @@
 //! Reading Python's own objects, from their memory: no code of an object's class runs, but for making a plain set of a
 //! subclass's.
 
-use crate::encoder::Result;
+use crate::encoder::{Result, Stop};
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyFrozenSet, PySet, PyTuple};
+use pyo3::types::{PyBytes, PyFrozenSet, PySet, PyTuple};
 use std::ptr;
 
-/// The bytes of an object of type `bytes`, or of a subclass.
-pub fn bytes_of<'a>(value: &'a Bound<'_, PyAny>) -> &'a [u8] {
-    // SAFETY: it is what the caller says; the memory lives as long as the object, and does not change.
-    unsafe {
-        let start = ffi::PyBytes_AsString(value.as_ptr()).cast::<u8>();
-        std::slice::from_raw_parts(start, ffi::PyBytes_Size(value.as_ptr()).unsigned_abs())
-    }
+/// The bytes of an object of type `bytes`, or of a subclass. Anything else is unusual.
+pub fn bytes_of<'a>(value: &'a Bound<'_, PyAny>) -> Result<&'a [u8]> {
+    value.cast::<PyBytes>().map(|bytes| bytes.as_bytes()).map_err(|_| Stop::Unusual)
 }
 
-/// An item of a list; `None` where the list has become shorter.
-pub fn list_item<'a, 'py>(list: &'a Bound<'py, PyAny>, index: usize) -> Option<Borrowed<'a, 'py, PyAny>> {
-    // SAFETY: a list, or of a subclass; the reference is borrowed, and null, with an error, beyond the end.
+/// An item of a list; `None` where the list has become shorter, and for an object that is no list.
+///
+/// # Safety
+/// While the item is used, nothing may run that could take it out of the list: it is borrowed from there.
+pub unsafe fn list_item<'a, 'py>(
+    list: &'a Bound<'py, PyAny>,
+    index: usize,
+) -> Option<Borrowed<'a, 'py, PyAny>> {
+    // SAFETY: Python checks the type and the index, and returns null, with an error, if one is wrong. The caller keeps the item
+    // alive.
     unsafe {
         let item = ffi::PyList_GetItem(list.as_ptr(), index as ffi::Py_ssize_t);
         let item = Borrowed::from_ptr_or_opt(list.py(), item);
@@ -30,21 +33,22 @@ pub fn list_item<'a, 'py>(list: &'a Bound<'py, PyAny>, index: usize) -> Option<B
     }
 }
 
-/// An item of a tuple, which does not change.
-pub fn tuple_item<'py>(tuple: &Bound<'py, PyAny>, index: usize) -> Bound<'py, PyAny> {
-    // SAFETY: a tuple, or of a subclass, with more items than `index`.
-    unsafe {
-        Bound::from_borrowed_ptr(tuple.py(), ffi::PyTuple_GetItem(tuple.as_ptr(), index as ffi::Py_ssize_t))
-    }
+/// An item of a tuple. An object that is no tuple, or has no such item, is unusual.
+pub fn tuple_item<'py>(tuple: &Bound<'py, PyAny>, index: usize) -> Result<Bound<'py, PyAny>> {
+    let tuple = tuple.cast::<PyTuple>().map_err(|_| Stop::Unusual)?;
+    tuple.get_item(index).map_err(|_| Stop::Unusual)
 }
 
-/// The next key and value of a dict.
-pub fn dict_next<'a, 'py>(
+/// The next key and value of a dict; `None` for an object that is no dict.
+///
+/// # Safety
+/// While the two are used, nothing may run that could take them out of the dict: they are borrowed from there.
+pub unsafe fn dict_next<'a, 'py>(
     dict: &'a Bound<'py, PyAny>,
     position: &mut ffi::Py_ssize_t,
 ) -> Option<(Borrowed<'a, 'py, PyAny>, Borrowed<'a, 'py, PyAny>)> {
     let (mut key, mut value) = (ptr::null_mut(), ptr::null_mut());
-    // SAFETY: a dict, or of a subclass; both references are borrowed from it.
+    // SAFETY: Python checks the type and the position. The caller keeps key and value alive.
     unsafe {
         if ffi::PyDict_Next(dict.as_ptr(), position, &mut key, &mut value) == 0 {
             return None;

@@ -142,13 +142,14 @@ impl<'py, 'h> Encoder<'py, 'h> {
                     return Ok(None);
                 }
                 *next += 1;
-                Ok(Some(tuple_item(object, *next - 1)))
+                tuple_item(object, *next - 1).map(Some)
             }
             Rest::Dict { position, left, value, apart } => {
                 if let Some(value) = value.take() {
                     return Ok(Some(value));
                 }
-                while let Some((key, found)) = dict_next(object, position) {
+                // SAFETY: they are used by `quick_leaf`, which runs nobody's code, or owned before anything else happens.
+                while let Some((key, found)) = unsafe { dict_next(object, position) } {
                     // More of them than were announced.
                     *left = left.checked_sub(1).ok_or(Stop::Unusual)?;
                     match apart {
@@ -178,7 +179,7 @@ impl<'py, 'h> Encoder<'py, 'h> {
                     return Ok(None);
                 }
                 *next += 1;
-                let item = tuple_item(object, *next - 1);
+                let item = tuple_item(object, *next - 1)?;
                 match apart {
                     None => return Ok(Some(item)),
                     Some(seen) => self.apart(&item, seen)?,
@@ -201,7 +202,8 @@ impl<'py, 'h> Encoder<'py, 'h> {
         count: usize,
     ) -> Result<Option<Bound<'py, PyAny>>> {
         while *next < count {
-            let Some(item) = list_item(list, *next) else { return Err(Stop::Unusual) };
+            // SAFETY: it is used by `quick_leaf`, which runs nobody's code, or owned before anything else happens.
+            let Some(item) = (unsafe { list_item(list, *next) }) else { return Err(Stop::Unusual) };
             *next += 1;
             if !self.quick_leaf(&item)? {
                 return Ok(Some(item.to_owned()));
@@ -311,7 +313,11 @@ impl<'py, 'h> Encoder<'py, 'h> {
 
     fn keys_of_dict(&self, dict: &Bound<'py, PyAny>) -> Option<Apart> {
         let mut position = 0;
-        let keys = std::iter::from_fn(|| dict_next(dict, &mut position).map(|(key, _)| key.get_type_ptr()));
+        let keys = std::iter::from_fn(|| {
+            // SAFETY: only the address of the key's type is taken.
+            let pair = unsafe { dict_next(dict, &mut position) };
+            pair.map(|(key, _)| key.get_type_ptr())
+        });
         self.look_at_keys(keys)
     }
 

@@ -7,13 +7,14 @@
 //! the next one; there it would not help.)
 
 use std::ffi::c_void;
+use std::mem::MaybeUninit;
 
 /// From this size on it is worth a system call. A page at either end may be shared with other values.
 const WORTH: usize = 4 << 20;
 
 /// Asks for large pages behind `memory`, if it is large; only the pages that lie in it as a whole are concerned. A hint:
 /// systems without such pages go on as before.
-pub fn prefer(memory: &mut [u8]) {
+pub fn prefer(memory: &mut [MaybeUninit<u8>]) {
     // No system that we run on has larger ones, and pages of 4 KiB divide them.
     const PAGE: usize = 64 * 1024;
     if memory.len() < WORTH {

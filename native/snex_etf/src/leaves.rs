@@ -30,7 +30,7 @@ impl<'py> Encoder<'py, '_> {
                 }
                 self.text(value, false)?;
             }
-            Kind::Bytes if bytes_of(value).len() >= LARGE => return Ok(false),
+            Kind::Bytes if bytes_of(value)?.len() >= LARGE => return Ok(false),
             kind @ (Kind::Float | Kind::None | Kind::Bool | Kind::Bytes) => return self.leaf(value, kind),
             _ => return Ok(false),
         }
@@ -60,7 +60,7 @@ impl<'py> Encoder<'py, '_> {
                 self.output.bytes.extend_from_slice(if truth { b"w\x04true" } else { b"w\x05false" });
             }
             Kind::Bytes => {
-                let bytes = bytes_of(value);
+                let bytes = bytes_of(value)?;
                 self.header(109, bytes.len())?;
                 if bytes.len() < LARGE {
                     self.output.bytes.extend_from_slice(bytes);
@@ -68,7 +68,7 @@ impl<'py> Encoder<'py, '_> {
                     self.output.large_bytes(self.py, value)?;
                 }
             }
-            Kind::Term => match bytes_of(value) {
+            Kind::Term => match bytes_of(value)? {
                 [131, term @ ..] if term.len() < LARGE => self.output.bytes.extend_from_slice(term),
                 // The pure one has a view without the leading byte.
                 _ => return Err(Stop::Unusual),
@@ -88,7 +88,7 @@ impl<'py> Encoder<'py, '_> {
             return Ok(());
         }
         let (negative, digits) = self.helpers.digits(value)?;
-        let digits = bytes_of(&digits);
+        let digits = bytes_of(&digits)?;
         if let Ok(size) = u8::try_from(digits.len()) {
             self.output.bytes.extend_from_slice(&[110, size, u8::from(negative)]);
         } else {
@@ -147,7 +147,7 @@ impl<'py> Encoder<'py, '_> {
             // SAFETY: as above; a new reference, or null with an error.
             let bytes = unsafe { Bound::from_owned_ptr_or_opt(self.py, ffi::PyUnicode_AsUTF8String(object)) };
             let Some(bytes) = bytes else { return self.lone_surrogate() };
-            let text = bytes_of(&bytes);
+            let text = bytes_of(&bytes)?;
             self.header(109, text.len())?;
             if text.len() < LARGE {
                 self.output.bytes.extend_from_slice(text);

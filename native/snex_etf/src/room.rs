@@ -5,6 +5,7 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use std::ffi::c_int;
+use std::mem::MaybeUninit;
 use std::ptr;
 
 /// `PyBUF_WRITE` of `memoryobject.h`.
@@ -70,12 +71,13 @@ impl Room {
 }
 
 impl Room {
-    fn memory(&mut self, _py: Python<'_>) -> PyResult<&mut [u8]> {
+    /// What the object consists of. Python has not written to all of it yet.
+    fn memory(&mut self, _py: Python<'_>) -> PyResult<&mut [MaybeUninit<u8>]> {
         if self.object.is_null() {
             return Err(PyRuntimeError::new_err("this room has been handed out"));
         }
-        // SAFETY: the object is alive, of the type that is asked, and nobody else sees its bytes. They may not have been
-        // written yet, but any content is a valid one, and none is read before it was.
+        // SAFETY: the object is alive, of the type that is asked, and no Rust code but the borrower of `self` has a reference to
+        // its bytes. They may not be initialized, which the type says.
         unsafe {
             let (address, size) = if self.mutable {
                 (ffi::PyByteArray_AsString(self.object), ffi::PyByteArray_Size(self.object))
