@@ -61,26 +61,35 @@ pub trait Sink: Send + Sync + 'static {
 }
 
 /// Memory for the body of a frame.
-pub trait Body: Send {
-    /// Memory of `length` bytes, of any content.
-    fn with_length(length: usize) -> Self;
-    /// Changes the length, keeping the content.
-    fn resize(&mut self, length: usize);
-    /// The memory.
-    fn bytes_mut(&mut self) -> &mut [u8];
+pub trait Body: Send + Sized {
+    /// Memory of `length` bytes; `None` if there is none.
+    fn with_length(length: usize) -> Option<Self>;
+    /// Makes it longer, keeping the content. False, with nothing changed, if there is no memory for that.
+    #[must_use]
+    fn grow(&mut self, length: usize) -> bool;
+    /// The memory from byte `from` on, or the first part of it, to be filled. At least [`LEAST_ROOM`] bytes, unless fewer are left.
+    fn room(&mut self, from: usize) -> &mut [u8];
 }
 
+/// See [`Body::room`].
+pub const LEAST_ROOM: usize = 64 * 1024;
+
 impl Body for Vec<u8> {
-    fn with_length(length: usize) -> Self {
-        vec![0; length]
+    fn with_length(length: usize) -> Option<Self> {
+        let mut body = Vec::new();
+        body.grow(length).then_some(body)
     }
 
-    fn resize(&mut self, length: usize) {
-        Vec::resize(self, length, 0);
+    fn grow(&mut self, length: usize) -> bool {
+        let enough = self.try_reserve_exact(length.saturating_sub(self.len())).is_ok();
+        if enough {
+            self.resize(length, 0);
+        }
+        enough
     }
 
-    fn bytes_mut(&mut self) -> &mut [u8] {
-        self
+    fn room(&mut self, from: usize) -> &mut [u8] {
+        self.get_mut(from..).unwrap_or_default()
     }
 }
 

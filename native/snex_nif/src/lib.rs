@@ -18,6 +18,7 @@ mod panics;
 mod pending;
 mod project;
 mod registry;
+mod reply;
 mod request;
 mod runtime;
 mod sink;

@@ -8,12 +8,13 @@ use crate::interpreter::Watched;
 use crate::live::Live;
 use crate::options::Options;
 use crate::pending::{Caller, Pending};
+use crate::reply::Reply;
 use rustler::env::OwnedEnv;
 use rustler::{Atom, Encoder, Env, LocalPid, OwnedBinary, Term};
 use snex_core::allow::Allow;
 use snex_core::frame::{Header, Kind};
 use snex_core::handshake::Ready;
-use snex_core::worker::{Body, End, Sink, Stream};
+use snex_core::worker::{End, Sink, Stream};
 use std::collections::VecDeque;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, PoisonError};
@@ -70,23 +71,6 @@ pub struct News {
     pub _live: Live,
 }
 
-/// A reply on its way, in the VM's own memory.
-pub struct Reply(pub OwnedBinary);
-
-impl Body for Reply {
-    fn with_length(length: usize) -> Self {
-        Reply(OwnedBinary::new(length))
-    }
-
-    fn resize(&mut self, length: usize) {
-        self.0.realloc_or_copy(length);
-    }
-
-    fn bytes_mut(&mut self) -> &mut [u8] {
-        self.0.as_mut_slice()
-    }
-}
-
 impl News {
     /// Sends a message. Only from threads that are not the VM's own.
     pub fn tell(&self, to: &LocalPid, message: impl Encoder) -> bool {
@@ -131,7 +115,8 @@ impl Sink for News {
         self.tell(&self.owner, (atoms::snex_ready(), fields.to_vec()));
     }
 
-    fn frame(&self, header: Header, Reply(body): Reply) -> Result<(), String> {
+    fn frame(&self, header: Header, body: Reply) -> Result<(), String> {
+        let body = body.into_binary();
         let (call, arity) = match header.kind {
             Kind::Result if self.create_atoms => return self.answer(header.id, atoms::result(), body),
             Kind::Result => return self.answer(header.id, atoms::result_safe(), body),
@@ -161,7 +146,8 @@ impl Sink for News {
         self.pending.room(|caller| caller.finish(atoms::writable(), |env| atoms::ok().encode(env)));
     }
 
-    async fn print(&self, request: u64, Reply(body): Reply) {
+    async fn print(&self, request: u64, body: Reply) {
+        let body = body.into_binary();
         let stream = match body.first() {
             Some(1) => Stream::Stdout,
             Some(2) => Stream::Stderr,
@@ -193,7 +179,8 @@ impl Sink for News {
         }
     }
 
-    async fn log(&self, Reply(event): Reply) {
+    async fn log(&self, event: Reply) {
+        let event = event.into_binary();
         let sent = OwnedEnv::new()
             .send_and_clear(&self.output, |env| (atoms::snex_log(), event.release(env).to_term(env)))
             .is_ok();

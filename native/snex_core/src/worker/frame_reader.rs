@@ -1,12 +1,12 @@
 //! Frames out of bytes that come in pieces of any size.
 
-use super::Body;
+use super::{Body, LEAST_ROOM};
 use crate::frame::{self, FrameError, HEADER_LEN, Header};
 use std::future::Future;
 use std::io;
 
 /// Small frames are parsed out of a buffer of this size, many for one system call. Short input reaches every limit in tests.
-const BUFFER: usize = if cfg!(any(fuzzing, test)) { 64 } else { 64 * 1024 };
+const BUFFER: usize = if cfg!(any(fuzzing, test)) { 64 } else { LEAST_ROOM };
 
 /// Memory reserved for a body before any of it has arrived. A length is only the other side's word; what is reserved and not
 /// written to costs addresses, and no memory.
@@ -36,6 +36,10 @@ impl From<FrameError> for Stop {
             _ => Stop::Broken(error.to_string()),
         }
     }
+}
+
+fn no_memory(length: usize) -> Stop {
+    Stop::Broken(format!("the VM has no memory for a frame of {length} bytes from Python"))
 }
 
 /// Where bytes come from.
@@ -100,8 +104,9 @@ impl<R: Bytes> FrameReader<R> {
         let arrived = arrived.get(..length).unwrap_or(arrived);
         let mut filled = arrived.len();
         let mut size = length.min(ADVANCE.max(filled));
-        let mut body = T::with_length(size);
-        if let Some(room) = body.bytes_mut().get_mut(..filled) {
+        let mut body = T::with_length(size).ok_or_else(|| no_memory(length))?;
+        // No more than the buffer holds, so there is room for it at once.
+        if let Some(room) = body.room(0).get_mut(..filled) {
             room.copy_from_slice(arrived);
         }
         self.start += filled;
@@ -109,15 +114,61 @@ impl<R: Bytes> FrameReader<R> {
         while filled < length {
             if filled == size {
                 size = length.min(size.saturating_mul(2));
-                body.resize(size);
+                if !body.grow(size) {
+                    return Err(no_memory(length));
+                }
             }
-            let room = body.bytes_mut().get_mut(filled..).unwrap_or_default();
-            match self.source.read(room).await? {
+            match self.source.read(body.room(filled)).await? {
                 0 => return Err(FrameError::CutShort { got: filled as u64, expected: length as u64 }.into()),
                 read => filled += read,
             }
         }
         self.source.expect_no_more();
         Ok(body)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::Kind;
+
+    struct Endless(Vec<u8>);
+
+    impl Bytes for Endless {
+        async fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let length = buffer.len().min(self.0.len());
+            buffer[..length].copy_from_slice(&self.0[..length]);
+            self.0.drain(..length);
+            Ok(if length == 0 { buffer.len() } else { length })
+        }
+    }
+
+    /// Memory of at most 200 bytes.
+    struct Small(Vec<u8>);
+
+    impl Body for Small {
+        fn with_length(length: usize) -> Option<Self> {
+            (length <= 200).then(|| Small(vec![0; length]))
+        }
+
+        fn grow(&mut self, length: usize) -> bool {
+            length <= 200 && self.0.grow(length)
+        }
+
+        fn room(&mut self, from: usize) -> &mut [u8] {
+            self.0.room(from)
+        }
+    }
+
+    #[test]
+    fn a_body_for_which_there_is_no_memory_is_an_error_that_says_its_size() {
+        let mut header = vec![0; HEADER_LEN];
+        frame::write_header(&mut header, Kind::Result, 0, 1, 3 << 30);
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let read = runtime.block_on(FrameReader::new(Endless(header)).frame::<Small>());
+        let read = read.map(|(header, _)| header);
+        let reason = "the VM has no memory for a frame of 3221225472 bytes from Python";
+        assert_eq!(read, Err(Stop::Broken(reason.into())));
     }
 }
