@@ -195,7 +195,7 @@ fn ready_command() -> String {
     }
     body.extend([109, 0, 0, 0, 8]);
     body.extend(b"protocol");
-    body.extend([97, 1]);
+    body.extend([97, snex_core::frame::PROTOCOL as u8]);
     frame_command(0x81, 0, &body)
 }
 
