@@ -22,7 +22,8 @@ defmodule Snex.Vectors do
   def opts(vector) do
     [
       encoding_opts: for({name, value} <- Map.get(vector, "opts", %{}), do: {atom(name), atom(value)}),
-      timeout: 60_000
+      # With a time, that would be in the request as well.
+      timeout: :infinity
     ]
   end
 
