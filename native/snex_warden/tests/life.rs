@@ -300,7 +300,7 @@ fn prints_arrive_over_a_pipe_of_their_own_with_what_follows_them() {
 #[test]
 fn an_interrupt_brings_its_number_and_a_signal() {
     let script =
-        "trap 'head -c 8 <&6 | od -An -tu8; echo interrupted' INT; echo ready; while :; do sleep 0.1; done";
+        "trap 'head -c 8 <&6 | od -An -tu8; echo interrupted' URG; echo ready; while :; do sleep 0.1; done";
     let running = Running::script(script);
     running.printed("ready");
     running.worker.interrupt(4711);
