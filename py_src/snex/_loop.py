@@ -6,6 +6,7 @@ import asyncio
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from ._fork import in_child, leave
 from ._wait import new_selector
 
 if TYPE_CHECKING:
@@ -28,6 +29,14 @@ class Loop(asyncio.SelectorEventLoop):
         """Run up to `max_round` callbacks before polling again."""
         super().__init__(selector)
         self._max_round = max_round
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        """Report an error, which in a forked child ends it: from 3.14 on, no task can go on there."""
+        if in_child():
+            error = context.get("exception")
+            # What the code has raised is behind asyncio's complaint about the loop.
+            leave(error.__context__ or error if isinstance(error, RuntimeError) else error)
+        super().call_exception_handler(context)
 
     def _run_once(self) -> None:
         this: Any = self

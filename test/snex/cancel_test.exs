@@ -275,7 +275,10 @@ defmodule Snex.CancelTest do
     # As close to the deadline as can be: whichever comes first, there is one result and nothing after it.
     for number <- 1..1_000 do
       result = Snex.pyeval(inp, "return number", %{"number" => number}, timeout: rem(number, 2))
-      assert result == {:ok, number} or match?({:error, %Error{code: :response_timeout}}, result)
+
+      assert result == {:ok, number} or
+               match?({:error, %Error{code: code}} when code in [:response_timeout, :overloaded], result)
+
       refute_received _
     end
 

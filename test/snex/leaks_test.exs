@@ -202,7 +202,9 @@ defmodule Snex.LeaksTest do
 
   # Rare ones first: they take longer.
   defp failure(n, inp) when rem(n, 5_000) == 7 do
-    assert {:error, %Error{code: :response_timeout}} = Snex.pyeval(inp, "time.sleep(1000)", timeout: 5)
+    # Or, where the others have made it wait for so long that it cannot be done in time, it is refused.
+    assert {:error, %Error{code: code}} = Snex.pyeval(inp, "time.sleep(1000)", timeout: 5)
+    assert code in [:response_timeout, :overloaded]
     "timed out, blocking"
   end
 

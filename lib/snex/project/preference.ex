@@ -33,11 +33,15 @@ defmodule Snex.Project.Preference do
   def make_venv(project, run) do
     with {:error, message} <- run.(%{}) do
       # Why the first attempt failed is what the user can do something about.
-      if managed?(project) and run.(of_the_machine()) == :ok, do: warn(project), else: {:error, message}
+      if managed?(project) and run.(of_the_machine()) == :ok,
+        do: warn(project, message),
+        else: {:error, message}
     end
   end
 
-  defp warn(project) do
+  defp warn(project, message) do
+    Progress.puts("[#{project.name}] " <> message)
+
     text =
       "there is no managed Python for #{project.name}, so its environment uses #{Venv.base_program(Project.venv(project))}. " <>
         "A release will not contain this Python: the machine that it runs on needs the same one at the same path. " <>

@@ -46,7 +46,7 @@ defmodule Snex.Interpreter.AllowTest do
     @forged """
     import asyncio
     from snex import _client, _frame
-    from snex._client import outcome
+    from snex._answers import value_of
 
     def atom(name):
         return b"w" + bytes([len(name)]) + name.encode()
@@ -55,8 +55,10 @@ defmodule Snex.Interpreter.AllowTest do
     body = b"\\x83h\\x05" + names + b"l\\0\\0\\0\\1a\\1" + tail + b"t\\0\\0\\0\\0"
     answer = asyncio.get_running_loop().create_future()
     _client.current().pass_on(_frame.CALL, [body], answer.set_result)
-    error, value = outcome(await answer)
-    return value if error is None else str(error)
+    try:
+        return value_of(await answer)
+    except snex.ElixirError as error:
+        return str(error)
     """
 
     test "holds for the number of arguments, however Python writes their list" do
