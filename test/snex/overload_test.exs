@@ -65,10 +65,13 @@ defmodule Snex.OverloadTest do
     end
 
     test "is told from one whose time was not enough from the start, which is begun", %{inp: inp} do
-      slow = "import time; time.sleep(0.3)"
-      for _ <- 1..3, do: {:ok, nil} = Snex.pyeval(inp, slow)
-      assert {:error, %Error{code: :response_timeout}} = Snex.pyeval(inp, slow, timeout: 100)
-      assert Snex.pyeval(inp, slow) == {:ok, nil}
+      slow = "import time; time.sleep(pause)"
+      for _ <- 1..3, do: {:ok, nil} = Snex.pyeval(inp, slow, %{"pause" => 0.3})
+
+      assert {:error, %Error{code: :response_timeout}} =
+               Snex.pyeval(inp, slow, %{"pause" => 60}, timeout: 100)
+
+      assert Snex.pyeval(inp, slow, %{"pause" => 0.3}) == {:ok, nil}
     end
   end
 end
