@@ -168,8 +168,13 @@ class Interpreter:
         self._runner.cancel_threads()
         if tasks or self._runner.in_threads:
             self._finish(lambda: self._rest(tasks))
-        self._finish(lambda: asyncio.wait_for(self._loop.shutdown_asyncgens(), timeout=_GRACE))
+        self._finish(self._close_generators)
         self._loop.close()
+
+    async def _close_generators(self) -> None:
+        # `wait_for` needs to know its task, which a patch for nested loops hides from it on 3.14.
+        task = self._loop.create_task(self._loop.shutdown_asyncgens())
+        await asyncio.wait({task}, timeout=_GRACE)
 
     async def _rest(self, tasks: set[asyncio.Task[Any]]) -> None:
         """Wait for tasks and worker threads."""
