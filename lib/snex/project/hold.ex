@@ -43,8 +43,13 @@ defmodule Snex.Project.Hold do
 
   defp alive?(path) do
     case File.stat(path, time: :posix) do
-      {:ok, stat} -> System.os_time(:second) - stat.mtime <= @dead_after or (File.rm(path) && false)
-      {:error, _} -> false
+      {:ok, stat} ->
+        alive? = System.os_time(:second) - stat.mtime <= @dead_after
+        if not alive?, do: File.rm(path)
+        alive?
+
+      {:error, _} ->
+        false
     end
   end
 
