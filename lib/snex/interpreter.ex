@@ -77,7 +77,7 @@ defmodule Snex.Interpreter do
   `:interpreter_exited`, and its supervisor decides what comes next.
 
   Its modules can be loaded again while interpreters run, as in a hot upgrade; the process of an interpreter runs on. A caller
-  or a start that still runs in code which is loaded for the second time is killed, as always in Erlang. the module of native functions, which
+  or a start that still runs in code which is loaded for the second time is killed, as always in Erlang. The module of native functions, which
   holds the native code, refuses to be loaded again.
   """
 
