@@ -91,7 +91,7 @@ def loop(runs: int) -> list[int]:
     def work() -> None:
         for number in range(count):
             env_id, source, file, line, variables = _body.load(request, ())
-            env = envs.get(env_id)
+            env = envs.get(env_id).names
             env.update(variables)
             parts = _encoder.encode(_code.compile_code(source, file, line).bind(env)())
             _frame.encode_header(_frame.RESULT, number, len(parts[0])) + parts[0]
