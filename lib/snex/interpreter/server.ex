@@ -46,7 +46,7 @@ defmodule Snex.Interpreter.Server do
 
   @impl GenServer
   def init({options, parent}) do
-    # So that terminate/2 runs, whoever ends this process: it waits until Python is gone.
+    # So that terminate/2 runs however this process ends: it waits until Python is gone.
     Process.flag(:trap_exit, true)
     if options.label, do: Process.set_label(options.label)
     if not options.sync_start?, do: Starter.started(parent)
@@ -168,7 +168,7 @@ defmodule Snex.Interpreter.Server do
     Map.replace_lazy(status, :state, &Map.take(&1, [:os_pid, :python, :started, :status, :stuck]))
   end
 
-  # Whoever waits in `start_link/1` gets the error, and needs no report of it.
+  # The caller of `start_link/1` gets the error; a report of it would repeat it.
   defp fail(error, %State{starter: nil} = state), do: {:stop, error, state}
   defp fail(error, state), do: {:stop, {:shutdown, error}, %{state | failure: error}}
 

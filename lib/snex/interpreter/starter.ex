@@ -86,7 +86,7 @@ defmodule Snex.Interpreter.Starter do
       :no -> {:error, {:already_started, module.whereis_name(term)}}
     end
   catch
-    # A registry that is not there, or is none.
+    # An absent registry, or a module that is not one.
     kind, reason ->
       why = Exception.format_banner(kind, reason, __STACKTRACE__)
       {:error, %Error{code: :call_failed, reason: "the name #{inspect(name)} cannot be registered: #{why}"}}
