@@ -159,6 +159,126 @@ defmodule Snex.ReleaseTest do
     assert output =~ "value: 90.0"
   end
 
+  # The files of a Python package that is built from its folder.
+  defp package(folder, name, code, more \\ %{}) do
+    Map.merge(more, %{
+      "#{folder}/pyproject.toml" => """
+      [project]
+      name = "#{name}"
+      version = "0.1.0"
+      requires-python = ">=3.10"
+      [build-system]
+      requires = ["hatchling"]
+      build-backend = "hatchling.build"
+      """,
+      "#{folder}/src/#{name}/__init__.py" => code
+    })
+  end
+
+  # Where these packages are read from, and what they have to say.
+  defp local_packages do
+    """
+    defmodule App.Local do
+      use Snex.Interpreter, python_preference: :only_system, project_path: "python"
+    end
+
+    defmodule App do
+      def compute do
+        {:ok, inp} = App.Local.start_link()
+        code = "import edit, member, plain; return [(m.value, m.__file__) for m in (edit, member, plain)], open(member.data).read()"
+        IO.puts(["values: ", inspect(Snex.pyeval!(inp, code))])
+      end
+    end
+    """
+  end
+
+  @pyproject """
+  [project]
+  name = "local"
+  version = "0.0.0"
+  requires-python = ">=3.10"
+  dependencies = ["member", "edit", "plain"]
+  [tool.uv.workspace]
+  members = ["packages/*"]
+  [tool.uv.sources]
+  member = { workspace = true }
+  edit = { path = "ed [i] tö", editable = true }
+  plain = { path = "plain" }
+  """
+
+  test "packages that are read from the source tree are in the release itself, as they are now", %{
+    tmp_dir: tmp_dir
+  } do
+    member = """
+    import pathlib
+    value = 1
+    data = pathlib.Path(__file__).with_name("däta.txt")
+    """
+
+    files =
+      %{"lib/app.ex" => local_packages(), "python/pyproject.toml" => @pyproject}
+      |> Map.merge(
+        package("python/packages/member", "member", member, %{
+          "python/packages/member/src/member/däta.txt" => "ünicode"
+        })
+      )
+      |> Map.merge(package("python/ed [i] tö", "edit", "value = 2"))
+      |> Map.merge(package("python/plain", "plain", "value = 3"))
+
+    releases = ", releases: [app: [steps: [:assemble, &Snex.Release.after_assemble/1]]]"
+    source = OtherProject.create!(Path.join(tmp_dir, "app"), files, releases)
+    {_, 0} = System.cmd("uv", ["lock"], cd: Path.join(source, "python"), stderr_to_stdout: true)
+    env = [{"MIX_ENV", "prod"}]
+    OtherProject.mix!(source, ["compile"], env)
+
+    for {path, value} <- [{"packages/member", 1}, {"ed [i] tö", 2}, {"plain", 3}] do
+      init =
+        Path.join([
+          source,
+          "python",
+          path,
+          "src",
+          if(value == 2, do: "edit", else: Path.basename(path)),
+          "__init__.py"
+        ])
+
+      File.write!(init, String.replace(File.read!(init), "value = #{value}", "value = #{10 * value}"))
+    end
+
+    # Also in a VM in Latin-1, to which the names of files look different.
+    OtherProject.mix!(source, ["release"], [{"LC_ALL", "C"} | env])
+    projects = Path.join(source, "_build/prod/snex/projects/App.Local")
+    refute ".venv-release" in File.ls!(projects)
+
+    release = Path.join(tmp_dir, "elsewhere")
+    File.rename!(Path.join(source, "_build/prod/rel/app"), release)
+    File.rm_rf!(source)
+    assert {output, 0} = run(release)
+
+    assert [_, values] = Regex.run(~r/values: (.*)/, output)
+    assert {[{20, edit}, {10, member}, {30, plain}], "ünicode"} = values |> Code.eval_string() |> elem(0)
+    for file <- [edit, member, plain], do: assert(String.starts_with?(file, release), file)
+  end
+
+  test "a package that only a hand has made editable is refused, with a sentence that says what to do", %{
+    tmp_dir: tmp_dir
+  } do
+    toml = toml("app", []) |> String.trim()
+    app = "defmodule App.Local do\n  use Snex.Interpreter, python_preference: :only_system, #{toml}\nend"
+    files = Map.merge(package("hand", "hand", ""), %{"lib/app.ex" => app})
+    releases = ", releases: [app: [steps: [:assemble, &Snex.Release.after_assemble/1]]]"
+    source = OtherProject.create!(Path.join(tmp_dir, "app"), files, releases)
+    OtherProject.mix!(source, ["compile"])
+    python = source |> OtherProject.mix!(["snex.python", "App.Local", "--path"]) |> String.trim()
+    args = ["pip", "install", "--python", python, "--editable", Path.join(source, "hand")]
+    {_, 0} = System.cmd("uv", args, stderr_to_stdout: true)
+
+    assert {output, 1} = OtherProject.mix(source, ["release"])
+
+    assert output =~
+             "App.Local could not be made: the package hand is read from #{source}/hand, which a release cannot contain"
+  end
+
   test "an escript is refused, with a sentence that says what to make instead", %{tmp_dir: tmp_dir} do
     app = """
     defmodule App do

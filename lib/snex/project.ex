@@ -16,7 +16,7 @@ defmodule Snex.Project do
   @moduledoc false
 
   alias Snex.Os
-  alias Snex.Project.{Advice, Lock, Lockfile, Preference, Private, Uv, Venv}
+  alias Snex.Project.{Files, Lock, Lockfile, Make, Private, Stamp, Venv}
 
   @enforce_keys [
     :name,
@@ -49,12 +49,6 @@ defmodule Snex.Project do
           extras: [String.t()],
           python_path: term()
         }
-
-  # What of a project folder tells uv what to install. A readme or the project's own code does not.
-  @files ~w(pyproject.toml uv.lock uv.toml .python-version)
-
-  # Part of every stamp: a change of how environments are laid out makes all of them anew.
-  @layout 2
 
   @doc """
   The project of `module`, from options that `Snex.Interpreter.Definition` has checked. Touches no file.
@@ -168,7 +162,8 @@ defmodule Snex.Project do
     # What is in the lock may change: it does not make another project.
     %{
       project
-      | name: "#{project.name}-#{project |> stamp(content(project), project.lock) |> binary_part(0, 12)}"
+      | name:
+          "#{project.name}-#{project |> Stamp.digest(Stamp.content(project), project.lock) |> binary_part(0, 12)}"
     }
   end
 
@@ -176,18 +171,11 @@ defmodule Snex.Project do
   defp mix?, do: Code.ensure_loaded?(Mix.Project) and Process.whereis(Mix.State) != nil
 
   @doc """
-  The files that the module has to be compiled again for; some may not exist (yet).
-  """
-  @spec resources(t()) :: [Path.t()]
-  def resources(%{source: {:toml, _}, lock: lock}), do: List.wrap(lock)
-  def resources(%{source: {:path, path}}), do: Enum.map(@files, &Path.join(path, &1))
-
-  @doc """
   Whether `install/1` has something to do.
   """
   @spec stale?(t()) :: boolean()
   def stale?(project) do
-    File.read(stamp_path(project)) != {:ok, stamp(project)} or not Venv.usable?(venv(project)) or
+    not Stamp.current?(project) or not Venv.usable?(venv(project)) or
       Lockfile.forbidden?(project, dir(project))
   end
 
@@ -196,11 +184,9 @@ defmodule Snex.Project do
   """
   @spec install(t()) :: :ok | {:error, String.t()}
   def install(project) do
-    lock = dir(project) <> ".lock"
-
     cond do
       # What makes the environment, or removes it, holds the lock.
-      not stale?(project) and not File.exists?(lock) ->
+      not stale?(project) and not File.exists?(lock_path(project)) ->
         :ok
 
       String.contains?(dir(project), ":") ->
@@ -210,118 +196,35 @@ defmodule Snex.Project do
       true ->
         guard(project)
 
-        Lock.with_lock(lock, "the Python environment of #{project.name}", fn ->
+        with_lock(project, fn ->
           # Another VM may have finished the work while this one waited for the lock.
-          if stale?(project), do: make(project), else: :ok
+          if stale?(project), do: Make.environment(project), else: :ok
         end)
     end
   end
 
-  defp make(project) do
-    with :ok <- Uv.check(project.uv) do
-      # Before uv reads it: what is changed from now on makes the environment stale.
-      content = content(project)
-      seed(project)
-      File.rm_rf!(venv(project))
-
-      folder = workplace(project)
-
-      # First of all the Python, because `uv lock` needs one as well.
-      with :ok <- make_venv(project, folder),
-           {:ok, folder} <- lock(project, folder),
-           lock = Lockfile.keep(project, dir(project)),
-           :ok <- uv(project, ["sync", "--locked" | sync_args(project)], folder) do
-        Venv.make_movable(venv(project), project.root)
-        File.write!(stamp_path(project), stamp(project, content, lock))
-      end
-    end
-  end
-
-  defp make_venv(project, folder) do
-    Preference.make_venv(project, &uv(project, ["venv", "--relocatable", venv(project)], folder, &1))
-  end
-
-  # Returns the folder of the lock that holds from now on.
-  defp lock(project, folder) do
-    result = uv(project, ["lock" | Lockfile.args(project)], folder)
-
-    cond do
-      result == :ok ->
-        {:ok, folder}
-
-      Lockfile.seeds?(project, result) ->
-        with :ok <- uv(project, ["lock"], dir(project)) do
-          Lockfile.warn(project)
-          {:ok, dir(project)}
-        end
-
-      true ->
-        {:error, message} = Lockfile.explain(result, project)
-        check = &uv(project, ["lock", "--offline", "--dry-run"], &1)
-        toml = File.read!(Path.join(dir(project), "pyproject.toml"))
-        {:error, Advice.on_dependencies(message, toml, Path.join(dir(project), "check"), check)}
-    end
-  end
-
-  # A lock that uv wrote for an inline project stays when the text changes: versions move only as far as they must.
-  defp seed(project) do
-    File.mkdir_p!(dir(project))
-    File.rm_rf!(stamp_path(project))
-
-    case project.source do
-      {:toml, toml} ->
-        File.write!(Path.join(dir(project), "pyproject.toml"), toml)
-        Lockfile.take(project, dir(project))
-
-      {:path, path} ->
-        for file <- @files do
-          copy = Path.join(dir(project), file)
-          File.rm_rf!(copy)
-          if File.exists?(Path.join(path, file)), do: File.cp!(Path.join(path, file), copy)
-        end
-    end
-  end
-
-  # A folder with a lock is only read by uv, and is where paths to other folders in it start from. Without one, uv
-  # would write a lock into the user's source tree: it works on the copy instead.
-  defp workplace(%{source: {:path, path}} = project) do
-    if Lockfile.own?(project), do: path, else: dir(project)
-  end
-
-  defp workplace(project), do: dir(project)
-
-  defp sync_args(project) do
-    # A group that nobody has named is for those who work on the project, `dev` above all.
-    ["--no-install-project", "--no-default-groups"] ++
-      Enum.flat_map(project.groups, &["--group", &1]) ++ Enum.flat_map(project.extras, &["--extra", &1])
-  end
-
   @doc """
-  Runs uv on the project, in a folder of its files, with the environment and the Pythons that are the project's.
+  Installs the project, and calls `fun` with the environment as a release takes it.
   """
-  @spec uv(t(), [String.t()], Path.t(), map()) :: :ok | {:error, String.t()}
-  def uv(project, args, folder, env \\ %{}) do
-    own = %{
-      "UV_PROJECT_ENVIRONMENT" => venv(project),
-      "UV_PYTHON_INSTALL_DIR" => Path.join(project.root, "python"),
-      # Only into this folder: no links to it in the user's folder of programs.
-      "UV_PYTHON_INSTALL_BIN" => "0",
-      # Which project this is, and what becomes of its lock, is settled here: not by what happens to be active, or set for
-      # other work. Everything else that uv reads from its variables (indexes, proxies, certificates, its cache) holds.
-      "VIRTUAL_ENV" => nil,
-      "UV_PROJECT" => nil,
-      "UV_WORKING_DIR" => nil,
-      "UV_WORKING_DIRECTORY" => nil,
-      "UV_LOCKED" => nil,
-      "UV_FROZEN" => nil
-    }
-
-    # Links into uv's cache would not survive in a release.
-    own = if System.get_env("UV_LINK_MODE") == "symlink", do: Map.put(own, "UV_LINK_MODE", "copy"), else: own
-    env = own |> Map.merge(Preference.env(project)) |> Map.merge(env)
-    # Several modules may be compiled at once: each line says whose it is.
-    Uv.run(project.uv, args, folder, env, "[#{project.name}] ")
+  @spec with_release(t(), (venv :: Path.t() -> result)) :: {:ok, result} | {:error, String.t()}
+        when result: var
+  def with_release(project, fun) do
+    with :ok <- install(project) do
+      with_lock(project, fn ->
+        with {:ok, venv} <- Make.for_release(project) do
+          result = fun.(venv)
+          # A copy of the project's own has served its purpose.
+          if venv != venv(project), do: Files.remove!(venv)
+          {:ok, result}
+        end
+      end)
+    end
   end
+
+  defp with_lock(project, fun),
+    do: Lock.with_lock(lock_path(project), "the Python environment of #{project.name}", fun)
+
+  defp lock_path(project), do: dir(project) <> ".lock"
 
   @doc """
   The path of the environment's Python on this machine, now.
@@ -376,29 +279,4 @@ defmodule Snex.Project do
   """
   @spec venv(t()) :: Path.t()
   def venv(project), do: Path.join(dir(project), ".venv")
-
-  defp stamp_path(project), do: Path.join(dir(project), "stamp")
-
-  # Without the machine's state: a new release of a package does not make the environment stale, a changed text does.
-  defp stamp(project), do: stamp(project, content(project), Lockfile.content(project))
-
-  defp stamp(project, content, lock) do
-    {@layout, content, lock, project.python_preference, project.groups, project.extras}
-    |> :erlang.term_to_binary()
-    |> :erlang.md5()
-    |> Base.encode16(case: :lower)
-  end
-
-  @doc """
-  The texts in which the project may have settings for uv.
-  """
-  @spec settings(t()) :: [String.t()]
-  def settings(%{source: {:toml, toml}}), do: [toml]
-
-  def settings(%{source: {:path, path}}) do
-    for file <- ["pyproject.toml", "uv.toml"], {:ok, text} <- [File.read(Path.join(path, file))], do: text
-  end
-
-  defp content(%{source: {:toml, toml}}), do: toml
-  defp content(%{source: {:path, path}}), do: for(file <- @files, do: File.read(Path.join(path, file)))
 end

@@ -32,7 +32,9 @@ defmodule Snex.Release do
 
   With the step `:tar` after it, the folder is part of the archive.
 
-  An environment that is missing or out of date is made first. Raises `Mix.Error` when that fails.
+  An environment that is missing or out of date is made first. Packages that uv installs from a folder, as members of a
+  workspace for example, are built from what is there now, and installed as ordinary packages. Raises `Mix.Error` when that
+  fails.
 
       iex> release = %Mix.Release{path: System.tmp_dir!(), applications: %{}, steps: [:assemble]}
       iex> Snex.Release.after_assemble(release).steps
@@ -41,7 +43,7 @@ defmodule Snex.Release do
   @spec after_assemble(Mix.Release.t()) :: Mix.Release.t()
   def after_assemble(%Mix.Release{} = release) do
     target = Path.join(release.path, "snex")
-    File.rm_rf!(target)
+    Project.Files.remove!(target)
 
     case projects(release) do
       [] ->
@@ -58,15 +60,14 @@ defmodule Snex.Release do
 
   defp bundle(project, target) do
     # Up to date after `mix compile`, but for that of a dependency which was removed since; see `Mix.Tasks.Compile.Snex`.
-    with {:error, message} <- Project.install(project) do
-      Mix.raise("the Python environment of #{inspect(project.module)} could not be made: #{message}")
-    end
+    case Project.with_release(project, &Bundle.copy(project, &1, target)) do
+      {:error, message} ->
+        Mix.raise("the Python environment of #{inspect(project.module)} could not be made: #{message}")
 
-    case Bundle.copy(project, target) do
-      {:bundled, _folder} ->
+      {:ok, {:bundled, _folder}} ->
         :ok
 
-      {:system, python} ->
+      {:ok, {:system, python}} ->
         Mix.shell().info([
           :yellow,
           "* #{inspect(project.module)} uses a Python of the system: the target needs the same one at #{python}. ",

@@ -206,8 +206,8 @@ defmodule Snex.ProjectTest do
 
       File.write!(Path.join(context.path, "pyproject.toml"), @empty)
       assert Project.stale?(project)
-      assert Path.join(context.path, "pyproject.toml") in Project.resources(project)
-      assert Path.join(context.path, "uv.lock") in Project.resources(project)
+      assert Path.join(context.path, "pyproject.toml") in Project.Stamp.resources(project)
+      assert Path.join(context.path, "uv.lock") in Project.Stamp.resources(project)
     end
   end
 

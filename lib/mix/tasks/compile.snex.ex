@@ -55,7 +55,7 @@ defmodule Mix.Tasks.Compile.Snex do
 
   @impl true
   def clean do
-    File.rm_rf!(Project.build_root())
+    Project.Files.remove!(Project.build_root())
     :ok
   end
 end

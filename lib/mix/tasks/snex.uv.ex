@@ -56,7 +56,7 @@ defmodule Mix.Tasks.Snex.Uv do
   end
 
   # The environment is the compiler's to make.
-  defp uv(project, args, folder), do: Project.uv(project, args, folder, %{"UV_NO_SYNC" => "1"})
+  defp uv(project, args, folder), do: Project.Make.uv(project, args, folder, %{"UV_NO_SYNC" => "1"})
 
   defp write(project, old, new) do
     source = to_string(project.module.module_info(:compile)[:source])

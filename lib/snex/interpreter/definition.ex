@@ -40,7 +40,7 @@ defmodule Snex.Interpreter.Definition do
       @snex_defaults defaults
       @snex_default_names unquote(Keyword.keys(defaults)) ++ Keyword.keys(defaults)
 
-      for path <- Snex.Project.resources(@snex_project), do: @external_resource(path)
+      for path <- Snex.Project.Stamp.resources(@snex_project), do: @external_resource(path)
 
       @doc """
       Starts this interpreter, in its own Python environment. Takes the options of `Snex.Interpreter.start_link/1`.

@@ -15,17 +15,16 @@ defmodule Snex.Project.Bundle do
   @left_out_of_venv ~w(lib64 .gitignore .lock CACHEDIR.TAG)
 
   @doc """
-  Copies a project, and the Python that it uses, below `target`. Returns where its Python comes from: `{:bundled, folder}`,
-  or `{:system, path}` for one that the machine has to have.
+  Copies the environment `venv` of a project, and the Python that it uses, below `target`. Returns where its Python comes
+  from: `{:bundled, folder}`, or `{:system, path}` for one that the machine has to have.
   """
-  @spec copy(Project.t(), Path.t()) :: {:bundled, Path.t()} | {:system, Path.t()}
-  def copy(project, target) do
-    venv = Project.venv(project)
+  @spec copy(Project.t(), venv :: Path.t(), target :: Path.t()) :: {:bundled, Path.t()} | {:system, Path.t()}
+  def copy(project, venv, target) do
     copied = Path.join([target, "projects", project.name, ".venv"])
     File.mkdir_p!(Path.join(copied, "bin"))
 
-    for name <- File.ls!(venv), name not in ["bin" | @left_out_of_venv] do
-      File.cp_r!(Path.join(venv, name), Path.join(copied, name))
+    for name <- Files.names(venv), name not in ["bin" | @left_out_of_venv] do
+      Files.copy!(Path.join(venv, name), Path.join(copied, name))
     end
 
     copy_scripts(Path.join(venv, "bin"), Path.join(copied, "bin"))
@@ -48,7 +47,7 @@ defmodule Snex.Project.Bundle do
 
   # Programs that packages brought along find Python by their own place.
   defp copy_scripts(from, to) do
-    for name <- File.ls!(from),
+    for name <- Files.names(from),
         path = Path.join(from, name),
         not String.starts_with?(name, ["python", "activate", "deactivate", "pydoc"]),
         File.lstat!(path).type == :regular,
@@ -65,8 +64,8 @@ defmodule Snex.Project.Bundle do
       from = program |> String.trim_trailing(inside) |> Path.join(installation)
       File.mkdir_p!(Path.join(to, "bin"))
 
-      for name <- File.ls!(from), name not in ["bin", "share"] do
-        File.cp_r!(Path.join(from, name), Path.join(to, name))
+      for name <- Files.names(from), name not in ["bin", "share"] do
+        Files.copy!(Path.join(from, name), Path.join(to, name))
       end
 
       prune_bytecode(to, tag)
@@ -82,7 +81,7 @@ defmodule Snex.Project.Bundle do
   @spec prune_bytecode(Path.t(), String.t()) :: :ok
   def prune_bytecode(folder, tag) do
     for cache <- Files.walk(folder), Path.basename(cache) == "__pycache__" do
-      for name <- File.ls!(cache),
+      for name <- Files.names(cache),
           not String.contains?(name, ".#{tag}."),
           do: File.rm!(Path.join(cache, name))
 

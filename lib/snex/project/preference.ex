@@ -10,6 +10,7 @@ defmodule Snex.Project.Preference do
 
   alias Snex.Project
   alias Snex.Project.Progress
+  alias Snex.Project.Stamp
   alias Snex.Project.Venv
 
   @variables ~w(UV_PYTHON_PREFERENCE UV_MANAGED_PYTHON UV_NO_MANAGED_PYTHON)
@@ -55,7 +56,7 @@ defmodule Snex.Project.Preference do
 
   defp told?(project) do
     Enum.any?(@variables, &(System.get_env(&1, "") != "")) or
-      Enum.any?(Project.settings(project), &(&1 =~ ~r/^\s*python-preference\s*=/m))
+      Enum.any?(Stamp.settings(project), &(&1 =~ ~r/^\s*python-preference\s*=/m))
   end
 
   defp of_the_machine?(project) do

@@ -48,7 +48,7 @@ defmodule Snex.Project.Tidy do
     for name <- noted -- known, folder = Path.join(projects, name), gone?(folder) do
       Lock.with_lock(folder <> ".lock", "the Python environment in #{folder}", fn ->
         # Who begins to compile it meanwhile holds it first, and then waits for the lock.
-        if gone?(folder), do: File.rm_rf!(folder)
+        if gone?(folder), do: Files.remove!(folder)
       end)
     end
 

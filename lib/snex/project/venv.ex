@@ -7,6 +7,8 @@ defmodule Snex.Project.Venv do
   # library. So it is written again by whoever starts Python and finds that the folder has been moved.
   @moduledoc false
 
+  alias Snex.Project.Files
+
   # Written by `link/2`, for archives that follow links.
   @base "bin/base"
 
@@ -45,10 +47,9 @@ defmodule Snex.Project.Venv do
     # Of a Python installation only the top has links to it by another name (the minor version); its inside is made
     # to be moved by those who build it.
     for dir <- [Path.join(venv, "bin"), Path.join(root, "python")],
-        {:ok, names} <- [File.ls(dir)],
-        name <- names,
+        name <- Files.names(dir),
         link = Path.join(dir, name),
-        {:ok, "/" <> _ = target} <- [File.read_link(link)] do
+        "/" <> _ = target <- [Files.link(link)] do
       inside =
         Enum.find_value([root, real_root], fn root ->
           relative = Path.relative_to(target, root)
@@ -111,23 +112,23 @@ defmodule Snex.Project.Venv do
   """
   @spec settle(Path.t()) :: :ok
   def settle(venv) do
-    with {:error, :einval} <- File.read_link(python(venv)),
+    with true <- File.regular?(python(venv)) and Files.link(python(venv)) == nil,
          {:ok, target} <- File.read(Path.join(venv, @base)),
          do: relink(python(venv), target)
 
-    case File.read_link(python(venv)) do
+    case Files.link(python(venv)) do
       # A Python outside: where this environment lies makes no difference to it.
-      {:ok, "/" <> _} ->
+      "/" <> _ ->
         :ok
 
-      {:ok, target} ->
+      nil ->
+        :ok
+
+      target ->
         # A release has no such line where Python does without: its folder may be one that cannot be written to.
         if setting(venv, "home") != nil or needs_home?(venv),
           do: write_home(venv, target |> Path.expand(Path.join(venv, "bin")) |> Path.dirname()),
           else: :ok
-
-      {:error, _} ->
-        :ok
     end
   end
 
@@ -170,9 +171,9 @@ defmodule Snex.Project.Venv do
     Enum.reduce(parts, top, fn part, done ->
       here = Path.join(done, part)
 
-      case File.read_link(here) do
-        {:ok, target} -> real_path(Path.expand(target, Path.dirname(here)))
-        {:error, _} -> here
+      case Files.link(here) do
+        nil -> here
+        target -> real_path(Path.expand(target, Path.dirname(here)))
       end
     end)
   end
