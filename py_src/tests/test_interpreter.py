@@ -6,6 +6,7 @@ import os
 import pickle
 import signal
 import struct
+import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from support.vm import (
     DROP_ENVS,
     EVAL,
     HELLO,
+    PACKAGE,
     PRINT,
     REFUSED,
     RESULT,
@@ -351,11 +353,36 @@ def test_frames_behind_garbage_are_not_looked_at(vm: VM) -> None:
     assert vm.errors() == "snex: garbage on the input: a second HELLO\n"
 
 
-def test_garbage_instead_of_hello_is_named_too() -> None:
+@pytest.mark.parametrize(
+    ("garbage", "named"),
+    [
+        (b"SSH-2.0-OpenSSH_9.6p1 whatever\n", "SSH-2.0"),
+        (frame(EVAL, 1, b""), "expected HELLO, got kind 0x02"),
+        (frame(HELLO, 0, b"no pickle"), "a HELLO that does not decode"),
+        (frame(HELLO, 0, pickle.dumps(["hello"])), "a HELLO that is no dict: ['hello']"),
+    ],
+)
+def test_garbage_instead_of_hello_is_named_too(garbage: bytes, named: str) -> None:
     with VM(greet=False) as vm:
-        os.write(vm.out_fd, b"SSH-2.0-OpenSSH_9.6p1 whatever\n")
+        os.write(vm.out_fd, garbage)
         assert vm.wait() == 70
-        assert "SSH-2.0" in vm.errors()
+        assert named in vm.errors()
+
+
+def test_arguments_that_are_no_descriptors_are_told_what_they_should_be() -> None:
+    for arguments in ([], ["3"], ["3", "four"]):
+        command = [sys.executable, "-m", "snex", *arguments]
+        done = subprocess.run(command, cwd=PACKAGE, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout) == (64, "")
+        assert done.stderr == "usage: python -m snex IN OUT [PRINTS INTERRUPTS]\n"
+
+
+def test_half_a_hello_is_the_end() -> None:
+    with VM(greet=False) as vm:
+        os.write(vm.out_fd, frame(HELLO, 0, b"no pickle")[:-1])
+        vm.hang_up()
+        assert vm.wait() == 0
+        assert vm.errors() == ""
 
 
 def test_a_frame_cut_short_by_the_end_is_no_garbage(vm: VM) -> None:

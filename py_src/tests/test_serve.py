@@ -16,6 +16,7 @@ from support.vm import BUFFERS, CALL, CALL_ERROR, CALL_RESULT, CAST, VM, place, 
 from snex import _frame
 from snex._body import join, load, split
 from snex._frame import FrameError
+from snex._serve import _greeted
 from snex._stream import HIGH, FrameStream, read_frame
 
 if TYPE_CHECKING:
@@ -42,6 +43,19 @@ async def use():
         assert (error.kind, str(error)) == ("exit", "gone")
     await asyncio.to_thread(logging.info, "from a thread")
     await snex.cast("Elixir.Last", "words", [])
+
+asyncio.run(main())
+"""
+
+FOREVER = """
+import asyncio, socket, sys, snex
+
+async def main():
+    streams = await asyncio.open_connection(sock=socket.socket(fileno=int(sys.argv[1])))
+    await snex.serve_forever(*streams, on_ready=ready)
+
+async def ready():
+    assert await snex.call("Elixir.Own", "name", []) == "own"
 
 asyncio.run(main())
 """
@@ -86,6 +100,28 @@ def test_calls_of_a_served_process_pass_through_the_interpreter(vm: VM, tmp_path
     _, body = vm.expect(CAST)
     assert decode(body)[1] == A("Elixir.Last")
     assert vm.reply(request) == 0
+
+
+def test_a_process_is_served_until_the_interpreter_closes_the_connection(
+    vm: VM, tmp_path: Path
+) -> None:
+    child = tmp_path / "child.py"
+    child.write_text(textwrap.dedent(FOREVER))
+    closing = PARENT.replace(
+        "await snex.io_loop_for_connection(",
+        "relay = asyncio.ensure_future(snex.io_loop_for_connection(",
+    ).replace("sock=ours))", "sock=ours)))")
+    assert closing != PARENT
+    vm.run(closing.replace("return await process.wait()", ""), variables={"child": str(child)})
+    number, _ = vm.expect(CALL)
+    vm.send(CALL_RESULT, number, pickle.dumps("own"))
+    vm.run("relay.cancel()")
+    assert vm.run("return await process.wait()") == 0
+
+
+def test_another_protocol_is_refused() -> None:
+    with pytest.raises(FrameError, match=r"in the interpreter speaks protocol 99"):
+        _greeted(pickle.dumps({"protocol": 99, "version": "9.9"}))
 
 
 def test_a_body_with_buffers_is_taken_apart_and_joined_again() -> None:

@@ -167,6 +167,7 @@ BLOCKS = [
 ]
 
 
+@pytest.mark.interrupts
 @pytest.mark.parametrize("code", BLOCKS)
 def test_cancelling_runs_finally_blocks_once_and_harms_nobody(vm: VM, code: str) -> None:
     vm.run("import asyncio, threading, time\ngate = threading.Event()\nended = 0")
@@ -188,6 +189,7 @@ def test_cancelling_runs_finally_blocks_once_and_harms_nobody(vm: VM, code: str)
     vm.finish()
 
 
+@pytest.mark.interrupts
 def test_the_exception_is_cancelled(vm: VM) -> None:
     request = begun(
         vm,
@@ -212,6 +214,7 @@ def test_awaiting_code_may_take_its_time_to_clean_up(vm: VM) -> None:
     assert vm.run("return cleaned") == 19
 
 
+@pytest.mark.interrupts
 def test_one_that_has_not_begun_does_not_begin(vm: VM) -> None:
     vm.run("began = []")
     for _ in range(50):
@@ -222,6 +225,7 @@ def test_one_that_has_not_begun_does_not_begin(vm: VM) -> None:
     assert run(vm, "return len(began) <= 50") is True
 
 
+@pytest.mark.interrupts
 def test_c_code_that_does_not_return_is_not_heard_of_until_it_does(vm: VM) -> None:
     vm.run(
         "import collections, operator, threading\n"
@@ -244,6 +248,7 @@ def test_c_code_that_does_not_return_is_not_heard_of_until_it_does(vm: VM) -> No
     ended(vm, request | PROBE)
 
 
+@pytest.mark.interrupts
 def test_a_cancelled_request_never_harms_the_next_one_in_its_thread(vm: VM) -> None:
     codes = [
         "x = 0\nfor i in range({n}): x += i\nreturn {n}",
@@ -287,6 +292,7 @@ def answer(vm: VM, request: int, *kinds: int) -> tuple[int, Any]:
             vm.pending.append((kind, number, body))
 
 
+@pytest.mark.interrupts
 def test_at_the_end_what_runs_in_threads_is_cancelled_and_cleans_up(vm: VM) -> None:
     code = "import os, time\ntry:\n    print('begun')\n    while True: time.sleep(0.001)\nfinally: os.write(2, b'cleaned')"
     begun(vm, code)
