@@ -242,7 +242,8 @@ defmodule Snex.Interpreter.Options do
          type: :milliseconds,
          default: 5_000,
          doc: """
-         grace between SIGTERM and SIGKILL in ms. When the VM is killed, and nobody is left to ask for it, the grace is at most
+         grace between SIGTERM and SIGKILL in ms, for Python and all that it has started. What a Python leaves behind that ends
+         by itself has half a second. When the VM is killed, and nobody is left to ask for it, the grace is at most
          half a second
          """
        ]

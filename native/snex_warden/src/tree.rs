@@ -5,17 +5,29 @@ use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::{Pid, getpid};
 use snex_core::control::Exit;
 use snex_core::process_tree;
+use std::collections::HashSet;
 
-/// Sends SIGTERM to the whole tree: every descendant, also one that left the session or whose parent is gone (the warden
-/// adopts those). Where processes cannot be listed, to the group of `leader`: all that can be reached then.
-pub fn terminate(leader: Pid) {
-    // Errors mean that a process is gone already, or is not ours to signal; there is nobody else to try.
-    if process_tree::is_listed() {
-        for pid in process_tree::descendants(getpid().as_raw()) {
-            let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
+/// Sends SIGTERM, once to each process.
+#[derive(Default)]
+pub struct Terminator {
+    /// Those that have it. Many programs take a second SIGTERM for a demand to leave everything as it is.
+    told: HashSet<i32>,
+}
+
+impl Terminator {
+    /// Tells the whole tree: every descendant, also one that left the session or whose parent is gone (the warden adopts
+    /// those). Where processes cannot be listed, the group of `leader`: all that can be reached then.
+    pub fn round(&mut self, leader: Pid) {
+        // Errors mean that a process is gone already, or is not ours to signal; there is nobody else to try.
+        if process_tree::is_listed() {
+            for pid in process_tree::descendants(getpid().as_raw()) {
+                if self.told.insert(pid) {
+                    let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
+                }
+            }
+        } else if self.told.insert(leader.as_raw()) {
+            let _ = killpg(leader, Signal::SIGTERM);
         }
-    } else {
-        let _ = killpg(leader, Signal::SIGTERM);
     }
 }
 

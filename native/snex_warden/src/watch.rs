@@ -24,6 +24,7 @@ pub struct Watch<'a> {
     vm_is_there: bool,
     /// When SIGTERM turns into SIGKILL; `None` while nothing is being stopped.
     deadline: Option<Instant>,
+    terminator: tree::Terminator,
     killer: tree::Killer,
     /// Whether the last round of killing asked for the next one at once.
     restless: bool,
@@ -39,6 +40,7 @@ impl<'a> Watch<'a> {
             exit: None,
             vm_is_there: true,
             deadline: None,
+            terminator: tree::Terminator::default(),
             killer: tree::Killer::default(),
             restless: false,
         }
@@ -51,8 +53,9 @@ impl<'a> Watch<'a> {
             if let Some(exit) = reaped.leader {
                 self.exit = Some(exit);
                 self.lifeline.tell(&FromWarden::Exited(exit));
-                // What Python leaves behind has no reason to stay.
-                self.stop(ORPHAN_GRACE);
+                // What Python leaves behind has no reason to stay. In a stop it has the grace that the stop was given.
+                let left = self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+                self.stop(left.unwrap_or(ORPHAN_GRACE));
             }
             if reaped.none_left {
                 self.lifeline.tell(&FromWarden::Gone);
@@ -68,7 +71,7 @@ impl<'a> Watch<'a> {
     fn stop(&mut self, grace: Duration) {
         let deadline = Instant::now() + grace;
         self.deadline = Some(self.deadline.map_or(deadline, |earlier| earlier.min(deadline)));
-        tree::terminate(self.leader);
+        self.terminator.round(self.leader);
     }
 
     fn wait(&mut self) -> io::Result<()> {

@@ -415,6 +415,17 @@ fn a_stop_is_graceful_where_the_program_lets_it() {
 }
 
 #[test]
+fn in_a_stop_what_the_program_leaves_behind_has_the_whole_grace_and_one_sigterm() {
+    let child = "terms=0; trap 'terms=$((terms + 1))' TERM; echo ready; while [ $terms = 0 ]; do sleep 0.1; done; \
+                 for _ in 1 2 3 4 5 6 7 8 9 10; do sleep 0.1; done; echo cleaned up after $terms";
+    let running = Running::script(&format!("trap 'exit 7' TERM; ({child}) & wait"));
+    running.printed("ready");
+    running.worker.stop(LIMIT);
+    running.printed("cleaned up after 1\n");
+    assert_eq!(running.end().exit, Some(Exit::Status(7)));
+}
+
+#[test]
 fn end_of_file_reaches_the_program_before_sigterm() {
     // The handler asks whether descriptor 3 is at its end: `read` fails there, and would wait if it were open.
     let script =

@@ -111,7 +111,9 @@ pub(super) async fn live<B, S>(
                     life.exit = Some(exit);
                     life.cause.get_or_insert(Cause::Exited);
                     life.close(&worker).await;
-                    life.hurry(ORPHAN_GRACE);
+                    if life.patience.is_none() {
+                        life.hurry(ORPHAN_GRACE);
+                    }
                 }
                 Some(FromWarden::Gone) => break,
                 None => {
