@@ -239,7 +239,7 @@ class Runner:
         """Cancel a request if it is still under way. It is not answered any more."""
         job = self._jobs.get(number & ~_PROBE)
         if number & _PROBE:
-            if job is None or job.request.noticed:
+            if job is None or job.responds:
                 self._cancelled(number)
             else:
                 job.probes.append(number)

@@ -76,8 +76,10 @@ class Job:
         self._work = work
         # CANCEL frames that are answered once the thread has noticed.
         self.probes: list[int] = []
-        # When the thread was last asked to end; the event loop there whose tasks have been cancelled.
+        # When the thread was last asked to end; whether its cleanup has taken too long, so that nothing but its end
+        # counts any more; the event loop there whose tasks have been cancelled.
         self.asked = 0.0
+        self.overdue = False
         self.cancelled_loop: asyncio.AbstractEventLoop | None = None
         self._exception_set = False
 
@@ -110,13 +112,20 @@ class Job:
     def ask(self) -> None:
         """Ask the thread to end what it does. On the event loop's thread."""
         request = self.request
+        again = self.asked != 0.0
         self.asked = monotonic()
         request.noticed = False
         loop = _running_loop(request.thread)
         if loop is None:
+            self.overdue = again
             self.interrupt()
         else:
             call_soon(loop, lambda: self._cancel_tasks(loop))
+
+    @property
+    def responds(self) -> bool:
+        """Whether the thread has noticed that it was cancelled, and may still take its time to clean up."""
+        return self.request.noticed and not self.overdue
 
     def _cancel_tasks(self, loop: asyncio.AbstractEventLoop) -> None:
         if self.cancelled_loop is loop:
@@ -181,7 +190,7 @@ class Threads:
 
     def _look(self, job: Job, pause: float) -> None:
         request = job.request
-        if request.ended or request.noticed:
+        if request.ended or job.responds:
             self._release(job)
         if request.ended:
             return

@@ -303,6 +303,21 @@ defmodule Snex.CancelTest do
     assert Map.values(:sys.get_state(inp).stuck) == [nil]
   end
 
+  for run <- [:loop, :thread] do
+    test "on_stuck: code that goes on whatever is raised in it is stuck, with run: #{inspect(run)}" do
+      Process.flag(:trap_exit, true)
+      {:ok, inp} = Interpreter.start_link(on_stuck: :restart, cleanup_timeout: 100, stop_timeout: 0)
+      code = "import time\nwhile True:\n    try: time.sleep(0.01)\n    except BaseException: pass"
+
+      capture_log(fn ->
+        assert {:error, %Error{code: :response_timeout}} =
+                 Snex.pyeval(inp, code, run: unquote(run), timeout: 200)
+
+        assert_receive {:EXIT, ^inp, %Error{code: :call_failed, reason: :stuck}}, 60_000
+      end)
+    end
+  end
+
   test "on_stuck: {:restart, ms}: an interpreter that is still stuck after that time is replaced" do
     Process.flag(:trap_exit, true)
     {:ok, inp} = Interpreter.start_link(on_stuck: {:restart, 500})
