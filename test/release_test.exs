@@ -3,6 +3,7 @@ defmodule Snex.ReleaseTest do
 
   alias Snex.ManagedPython
   alias Snex.OtherProject
+  alias Snex.PythonPackage
 
   doctest Snex.Release
 
@@ -159,22 +160,6 @@ defmodule Snex.ReleaseTest do
     assert output =~ "value: 90.0"
   end
 
-  # The files of a Python package that is built from its folder.
-  defp package(folder, name, code, more \\ %{}) do
-    Map.merge(more, %{
-      "#{folder}/pyproject.toml" => """
-      [project]
-      name = "#{name}"
-      version = "0.1.0"
-      requires-python = ">=3.10"
-      [build-system]
-      requires = ["hatchling"]
-      build-backend = "hatchling.build"
-      """,
-      "#{folder}/src/#{name}/__init__.py" => code
-    })
-  end
-
   # Where these packages are read from, and what they have to say.
   defp local_packages do
     """
@@ -216,14 +201,14 @@ defmodule Snex.ReleaseTest do
     """
 
     files =
-      %{"lib/app.ex" => local_packages(), "python/pyproject.toml" => @pyproject}
-      |> Map.merge(
-        package("python/packages/member", "member", member, %{
-          "python/packages/member/src/member/däta.txt" => "ünicode"
-        })
-      )
-      |> Map.merge(package("python/ed [i] tö", "edit", "value = 2"))
-      |> Map.merge(package("python/plain", "plain", "value = 3"))
+      [
+        %{"lib/app.ex" => local_packages(), "python/pyproject.toml" => @pyproject},
+        PythonPackage.files("member", member, "python/packages/member"),
+        %{"python/packages/member/src/member/däta.txt" => "ünicode"},
+        PythonPackage.files("edit", "value = 2", "python/ed [i] tö"),
+        PythonPackage.files("plain", "value = 3", "python/plain")
+      ]
+      |> Enum.reduce(&Map.merge/2)
 
     releases = ", releases: [app: [steps: [:assemble, &Snex.Release.after_assemble/1]]]"
     source = OtherProject.create!(Path.join(tmp_dir, "app"), files, releases)
@@ -231,17 +216,12 @@ defmodule Snex.ReleaseTest do
     env = [{"MIX_ENV", "prod"}]
     OtherProject.mix!(source, ["compile"], env)
 
-    for {path, value} <- [{"packages/member", 1}, {"ed [i] tö", 2}, {"plain", 3}] do
-      init =
-        Path.join([
-          source,
-          "python",
-          path,
-          "src",
-          if(value == 2, do: "edit", else: Path.basename(path)),
-          "__init__.py"
-        ])
-
+    for {path, name, value} <- [
+          {"packages/member", "member", 1},
+          {"ed [i] tö", "edit", 2},
+          {"plain", "plain", 3}
+        ] do
+      init = Path.join([source, "python", path, "src", name, "__init__.py"])
       File.write!(init, String.replace(File.read!(init), "value = #{value}", "value = #{10 * value}"))
     end
 
@@ -265,7 +245,7 @@ defmodule Snex.ReleaseTest do
   } do
     toml = toml("app", []) |> String.trim()
     app = "defmodule App.Local do\n  use Snex.Interpreter, python_preference: :only_system, #{toml}\nend"
-    files = Map.merge(package("hand", "hand", ""), %{"lib/app.ex" => app})
+    files = Map.put(PythonPackage.files("hand", ""), "lib/app.ex", app)
     releases = ", releases: [app: [steps: [:assemble, &Snex.Release.after_assemble/1]]]"
     source = OtherProject.create!(Path.join(tmp_dir, "app"), files, releases)
     OtherProject.mix!(source, ["compile"])

@@ -29,6 +29,10 @@ defmodule Snex.Native do
     call_error: 4,
     project_read: 1,
     project_rebase: 2,
+    project_unbase: 2,
+    project_has_member: 2,
+    lock_locals: 1,
+    lock_rebase: 3,
     resources_count: 0,
     panics: 0
   ]
@@ -125,8 +129,28 @@ defmodule Snex.Native do
         }
   def project_read(_toml), do: not_loaded()
 
-  @spec project_rebase(String.t(), String.t()) :: String.t()
+  @doc false
+  # The text of a pyproject.toml or uv.toml with its relative paths behind a prefix, and back again.
+  @spec project_rebase(String.t(), prefix :: String.t()) :: String.t()
   def project_rebase(_toml, _prefix), do: not_loaded()
+
+  @spec project_unbase(String.t(), prefix :: String.t()) :: String.t()
+  def project_unbase(_toml, _prefix), do: not_loaded()
+
+  @doc false
+  # Whether the way from the root of a workspace, which has this pyproject.toml, leads to a member.
+  @spec project_has_member(root :: binary(), way :: String.t()) :: boolean()
+  def project_has_member(_root, _way), do: not_loaded()
+
+  @doc false
+  # The packages of a uv.lock that come from folders, without that of the lock itself.
+  @spec lock_locals(String.t()) :: [{name :: String.t(), folder :: String.t()}]
+  def lock_locals(_lock), do: not_loaded()
+
+  @doc false
+  # A uv.lock with relative paths that start from the folder `to`, and not from `from`.
+  @spec lock_rebase(String.t(), from :: String.t(), to :: String.t()) :: String.t()
+  def lock_rebase(_lock, _from, _to), do: not_loaded()
 
   @spec resources_count() :: %{atom() => non_neg_integer()}
   def resources_count, do: not_loaded()

@@ -193,6 +193,10 @@ defmodule Snex.NativeTest do
         call_error: [inp, reference, none, failure],
         project_read: [""],
         project_rebase: ["", ""],
+        project_unbase: ["", ""],
+        project_has_member: ["", ""],
+        lock_locals: [""],
+        lock_rebase: ["", "/a", "/b"],
         panics: [],
         resources_count: []
       ]

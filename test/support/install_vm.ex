@@ -7,10 +7,10 @@ defmodule Snex.InstallVM do
   @unset %{"CI" => nil, "SNEX_LOCKED" => nil}
 
   @doc """
-  Does `Snex.Project.install/1` with what `Snex.Project.new/3` makes of the arguments. Returns the result, and what was
-  printed until then.
+  Does `Snex.Project.install/1` with what `Snex.Project.new/3` makes of the arguments in the folder `cd`. Returns the result, and
+  what was printed until then.
   """
-  def install(module, source, opts, env \\ %{}) do
+  def install(module, source, opts, env \\ %{}, cd \\ File.cwd!()) do
     code = """
     #{inspect(module)}
     |> Snex.Project.new(#{inspect(source, limit: :infinity, printable_limit: :infinity)}, #{inspect(opts)})
@@ -20,6 +20,7 @@ defmodule Snex.InstallVM do
 
     {output, 0} =
       System.cmd("elixir", ["-pa", Application.app_dir(:snex, "ebin"), "-e", code],
+        cd: cd,
         env: Map.merge(@unset, env),
         stderr_to_stdout: true
       )

@@ -17,6 +17,7 @@ defmodule Mix.Tasks.Snex.Uv do
   use Mix.Task
 
   alias Snex.Project
+  alias Snex.Project.Home
 
   @requirements ["compile"]
 
@@ -41,19 +42,27 @@ defmodule Mix.Tasks.Snex.Uv do
 
     try do
       Project.Private.make!(folder)
-      File.write!(toml, old)
-      lock = project.lock || Path.join(Project.dir(project), "uv.lock")
-      if File.exists?(lock), do: File.cp!(lock, Path.join(folder, "uv.lock"))
+      copy_lock(project, folder)
 
-      with :ok <- uv(project, args, folder) do
+      with {:ok, text} <- Home.carry(project, "pyproject.toml", old, folder),
+           :ok <- File.write(toml, text),
+           # From the folder that paths among the arguments start from.
+           :ok <- uv(project, ["--project", folder | args], project.base) do
         Project.Lockfile.keep(project, folder)
-        new = File.read!(toml)
+        new = Home.bring_back(project, File.read!(toml), folder)
         if new != old, do: write(project, old, new), else: :ok
       end
     after
       File.rm_rf!(folder)
     end
   end
+
+  defp copy_lock(%{lock: nil} = project, folder) do
+    with {:ok, lock} <- File.read(Path.join(Project.dir(project), "uv.lock")),
+         do: File.write!(Path.join(folder, "uv.lock"), Home.carry_lock(lock, Project.dir(project), folder))
+  end
+
+  defp copy_lock(project, folder), do: Project.Lockfile.take(project, folder)
 
   # The environment is the compiler's to make.
   defp uv(project, args, folder), do: Project.Make.uv(project, args, folder, %{"UV_NO_SYNC" => "1"})

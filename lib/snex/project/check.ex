@@ -29,8 +29,12 @@ defmodule Snex.Project.Check do
     end
   end
 
-  defp text({:toml, toml}), do: toml
-  defp text({:path, path}), do: path |> Path.join("pyproject.toml") |> File.read!()
+  @doc """
+  The text of the project's pyproject.toml.
+  """
+  @spec text(Project.source()) :: binary()
+  def text({:toml, toml}), do: toml
+  def text({:path, path}), do: path |> Path.join("pyproject.toml") |> File.read!()
 
   @doc """
   Keys that mean nothing to uv, such as a misspelt `dependencies`: no error, because a later standard may know them.

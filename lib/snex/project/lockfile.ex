@@ -1,7 +1,7 @@
 defmodule Snex.Project.Lockfile do
   # uv.lock, the versions that uv chose, and who may write it.
   #
-  # A project folder's own is read and never written. For an inline project, uv works on a copy beside the environment:
+  # A project folder's own is read and never written; that of a member of a workspace is at the workspace's root. For an inline project, uv works on a copy beside the environment:
   # where `lock:` names a file in the source tree, the copy is taken from there before uv looks at it, and brought back
   # when uv has changed it. That file alone counts, so removing it makes uv choose all versions anew.
   #
@@ -10,7 +10,7 @@ defmodule Snex.Project.Lockfile do
   @moduledoc false
 
   alias Snex.Project
-  alias Snex.Project.Progress
+  alias Snex.Project.{Home, Progress}
 
   @doc """
   What is in the lock that `lock:` names; part of what the environment is made from.
@@ -28,7 +28,7 @@ defmodule Snex.Project.Lockfile do
   def take(project, folder) do
     case content(project) do
       nil -> File.rm_rf!(copy(folder))
-      content -> File.write!(copy(folder), content)
+      content -> File.write!(copy(folder), Home.carry_lock(content, Home.folder(project), folder))
     end
 
     :ok
@@ -49,7 +49,8 @@ defmodule Snex.Project.Lockfile do
   def keep(%{lock: nil}, _folder), do: nil
 
   def keep(project, folder) do
-    locked = read(copy(folder))
+    copy = read(copy(folder))
+    locked = copy && Home.carry_lock(copy, folder, Home.folder(project))
 
     if locked not in [nil, content(project)] do
       File.mkdir_p!(Path.dirname(project.lock))
@@ -71,9 +72,9 @@ defmodule Snex.Project.Lockfile do
   Says that a project folder's lock is not the one that counts.
   """
   @spec warn(Project.t()) :: :ok
-  def warn(%{source: {:path, path}} = project) do
+  def warn(project) do
     text =
-      "the uv.lock in #{path} is out of date. The environment is made from an updated copy of it; " <>
+      "the uv.lock in #{Home.folder(project)} is out of date. The environment is made from an updated copy of it; " <>
         "run `uv lock` there for everybody to get the same versions"
 
     Progress.puts(IO.ANSI.format(["[#{project.name}] ", :yellow, "warning: ", :reset, text]))
@@ -83,11 +84,14 @@ defmodule Snex.Project.Lockfile do
   Whether the environment was made from such a copy where only the project's own lock may be used now.
   """
   @spec forbidden?(Project.t(), Path.t()) :: boolean()
-  def forbidden?(%{source: {:path, path}} = project, folder) do
-    own?(project) and frozen?(project) and read(copy(folder)) != read(copy(path))
+  def forbidden?(project, folder) do
+    if own?(project) and frozen?(project) do
+      home = Home.folder(project)
+      read(copy(folder)) != home |> copy() |> read() |> Home.carry_lock(home, folder)
+    else
+      false
+    end
   end
-
-  def forbidden?(_project, _folder), do: false
 
   @doc """
   Adds to uv's words what to do, when it refused the lock.
@@ -101,8 +105,9 @@ defmodule Snex.Project.Lockfile do
 
   defp refused?(project, {:error, message}), do: args(project) == ["--locked"] and message =~ "lockfile"
 
-  defp advice(%{source: {:path, path}} = project) do
-    "the lock does not fit the pyproject.toml beside it, and #{frozen_by(project)}. To renew it, run `uv lock` in #{path}"
+  defp advice(%{lock: nil} = project) do
+    "the lock does not fit the pyproject.toml beside it, and #{frozen_by(project)}. To renew it, run `uv lock` in " <>
+      Home.folder(project)
   end
 
   defp advice(%{lock: lock} = project) do
@@ -116,8 +121,8 @@ defmodule Snex.Project.Lockfile do
   Whether the project is a folder that has a lock.
   """
   @spec own?(Project.t()) :: boolean()
-  def own?(%{source: {:path, path}}), do: File.exists?(Path.join(path, "uv.lock"))
-  def own?(_project), do: false
+  def own?(%{source: {:toml, _}}), do: false
+  def own?(project), do: File.exists?(copy(Home.folder(project)))
 
   defp frozen?(project), do: frozen_by(project) != nil
 

@@ -2,8 +2,8 @@ defmodule Snex.Project.Make do
   # Makes the virtual environments of a project. Whoever calls holds the project's lock.
   @moduledoc false
 
-  alias Snex.Project
-  alias Snex.Project.{Advice, Files, Local, Lockfile, Preference, Stamp, Uv, Venv}
+  alias Snex.{Native, Project}
+  alias Snex.Project.{Advice, Check, Files, Home, Local, Lockfile, Preference, Stamp, Uv, Venv}
 
   @doc """
   Makes the environment, and notes at the end what it was made from.
@@ -15,13 +15,12 @@ defmodule Snex.Project.Make do
     with :ok <- Uv.check(project.uv) do
       # Before uv reads it: what is changed from now on makes the environment stale.
       content = Stamp.content(project)
-      seed(project)
-      Files.remove!(venv)
-
       folder = workplace(project)
 
       # First of all the Python, because `uv lock` needs one as well.
-      with :ok <- Preference.make_venv(project, &uv(project, venv_args(venv), folder, &1)),
+      with :ok <- seed(project),
+           :ok <- Files.remove!(venv),
+           :ok <- Preference.make_venv(project, &uv(project, venv_args(venv), folder, &1)),
            {:ok, folder} <- lock(project, folder),
            lock = Lockfile.keep(project, Project.dir(project)),
            :ok <- sync(project, venv, folder, []) do
@@ -49,14 +48,13 @@ defmodule Snex.Project.Make do
 
   defp without_editable(project, venv, packages) do
     packed = Path.join(Project.dir(project), ".venv-release")
-    refresh = Enum.flat_map(packages, &["--refresh-package", &1.name])
     Files.remove!(packed)
     python = ["--python", Venv.base_program(venv)]
 
     with :ok <- Uv.check(project.uv),
          :ok <- uv(project, venv_args(packed) ++ python, workplace(project)),
          {:ok, folder} <- lock(project, workplace(project)),
-         :ok <- sync(project, packed, folder, ["--no-editable" | refresh]),
+         :ok <- sync(project, packed, folder, ["--no-editable"]),
          :ok <- complete(packages, Local.packages(packed)) do
       Venv.make_movable(packed, project.root)
       {:ok, packed}
@@ -82,13 +80,25 @@ defmodule Snex.Project.Make do
 
   defp sync(project, venv, folder, args) do
     # A group that nobody has named is for those who work on the project, `dev` above all.
-    args =
-      ["sync", "--locked", "--no-install-project", "--no-default-groups"] ++
-        Enum.flat_map(project.groups, &["--group", &1]) ++
-        Enum.flat_map(project.extras, &["--extra", &1]) ++ args
+    wanted =
+      ["--no-install-project", "--no-default-groups"] ++
+        Enum.flat_map(project.groups, &["--group", &1]) ++ Enum.flat_map(project.extras, &["--extra", &1])
 
+    # What uv has in its cache may have been built before the code in these folders was changed.
+    refresh = Enum.flat_map(Home.locals(folder), &["--refresh-package", &1.name])
+
+    args = ["sync", "--locked"] ++ package(project, folder) ++ wanted ++ refresh ++ args
     uv(project, args, folder, %{"UV_PROJECT_ENVIRONMENT" => venv})
   end
+
+  # Where uv does not work in the folder of a member, it is told which one is meant.
+  defp package(%{source: {:path, path}} = project, folder) do
+    if folder != path and Home.member?(project),
+      do: ["--package", Native.project_read(Check.text(project.source)).name],
+      else: []
+  end
+
+  defp package(_project, _folder), do: []
 
   # Returns the folder of the lock that holds from now on.
   defp lock(project, folder) do
@@ -108,8 +118,7 @@ defmodule Snex.Project.Make do
       true ->
         {:error, message} = Lockfile.explain(result, project)
         check = &uv(project, ["lock", "--offline", "--dry-run"], &1)
-        toml = File.read!(Path.join(dir, "pyproject.toml"))
-        {:error, Advice.on_dependencies(message, toml, Path.join(dir, "check"), check)}
+        {:error, Advice.on_dependencies(message, Check.text(project.source), Path.join(dir, "check"), check)}
     end
   end
 
@@ -119,22 +128,32 @@ defmodule Snex.Project.Make do
     File.mkdir_p!(dir)
     Stamp.remove(project)
 
-    case project.source do
-      {:toml, toml} ->
-        File.write!(Path.join(dir, "pyproject.toml"), toml)
-        Lockfile.take(project, dir)
+    texts =
+      case project.source do
+        {:toml, toml} ->
+          Lockfile.take(project, dir)
+          [{"pyproject.toml", {:ok, toml}}]
 
-      {:path, path} ->
-        for file <- Stamp.files() do
-          copy = Path.join(dir, file)
-          File.rm_rf!(copy)
-          if File.exists?(Path.join(path, file)), do: File.cp!(Path.join(path, file), copy)
-        end
-    end
+        {:path, _path} ->
+          for {name, file} <- Home.files(project), do: {name, File.read(file)}
+      end
+
+    Enum.reduce_while(texts, :ok, fn {name, text}, :ok ->
+      File.rm_rf!(Path.join(dir, name))
+
+      with {:ok, text} <- text,
+           {:ok, text} <- Home.carry(project, name, text, dir) do
+        File.write!(Path.join(dir, name), text)
+        {:cont, :ok}
+      else
+        {:error, message} when is_binary(message) -> {:halt, {:error, message}}
+        {:error, _not_there} -> {:cont, :ok}
+      end
+    end)
   end
 
-  # A folder with a lock is only read by uv, and is where paths to other folders in it start from. Without one, uv
-  # would write a lock into the user's source tree: it works on the copy instead.
+  # A folder with a lock is only read by uv. Without one, uv would write a lock into the user's source tree: it works on the
+  # copy instead.
   defp workplace(%{source: {:path, path}} = project) do
     if Lockfile.own?(project), do: path, else: Project.dir(project)
   end

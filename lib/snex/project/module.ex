@@ -53,15 +53,17 @@ defmodule Snex.Project.Module do
   end
 
   @doc """
-  The project of the module that a user names on a command line, such as `MyApp.Numpy`.
+  The project of the module that a user names on a command line, such as `MyApp.Numpy`, as `moved/2`.
   """
   @spec named(String.t()) :: {:ok, Project.t()} | {:error, String.t()}
   def named(name) do
     module = Module.concat([name])
 
     with [_ | _] = beam <- :code.which(module),
-         %Project{} = project <- in_beam(Os.bytes(beam)) do
-      {:ok, project}
+         beam = Os.bytes(beam),
+         %Project{} = project <- in_beam(beam) do
+      # <build folder>/lib/<application>/ebin/<Module>.beam
+      {:ok, moved(project, beam |> Path.dirname() |> Path.dirname() |> Path.basename())}
     else
       nil -> {:error, "#{name} does not `use Snex.Interpreter` with a project"}
       _not_found -> {:error, "there is no module #{name}"}

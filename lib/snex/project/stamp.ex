@@ -3,33 +3,44 @@ defmodule Snex.Project.Stamp do
   @moduledoc false
 
   alias Snex.Project
-  alias Snex.Project.Lockfile
+  alias Snex.Project.{Home, Lockfile, Venv}
 
   # Part of every stamp: a change of how environments are laid out makes all of them anew.
   @layout 2
 
-  # What of a project folder tells uv what to install. A readme or the project's own code does not.
-  @files ~w(pyproject.toml uv.lock uv.toml .python-version)
-
-  @doc """
-  The names of the files of a project folder that count.
-  """
-  @spec files() :: [String.t()]
-  def files, do: @files
+  # What of a package in a folder tells uv what it depends on. Its code does not.
+  @of_package ~w(pyproject.toml setup.py setup.cfg)
 
   @doc """
   The files that the module has to be compiled again for; some may not exist (yet).
   """
   @spec resources(Project.t()) :: [Path.t()]
-  def resources(%{source: {:toml, _}, lock: lock}), do: List.wrap(lock)
-  def resources(%{source: {:path, path}}), do: Enum.map(@files, &Path.join(path, &1))
+  def resources(project) do
+    files = for {_name, file} <- Home.files(project), do: file
+    own = with {:path, path} <- project.source, do: [Path.join(path, "pyproject.toml")], else: (_ -> [])
+    Enum.uniq(List.wrap(project.lock) ++ own ++ files ++ of_packages(project))
+  end
+
+  defp of_packages(project) do
+    for %{folder: folder} <- Home.locals(Project.dir(project)),
+        name <- @of_package,
+        do: Path.join(folder, name)
+  end
 
   @doc """
-  What these files have in them, or the text of an inline project.
+  What the files of the project have in them, or the text of an inline project, and what the relative paths in them start from.
   """
   @spec content(Project.t()) :: term()
-  def content(%{source: {:toml, toml}}), do: toml
-  def content(%{source: {:path, path}}), do: for(file <- @files, do: File.read(Path.join(path, file)))
+  def content(%{source: {:toml, toml}} = project), do: {toml, place(project, [toml])}
+
+  def content(%{source: {:path, path}} = project) do
+    files = for {_name, file} <- Home.files(project), do: File.read(file)
+    {File.read(Path.join(path, "pyproject.toml")), files, place(project, settings(project))}
+  end
+
+  defp place(project, texts) do
+    if Enum.any?(texts, &Home.relative?/1), do: Venv.real_path(Home.folder(project))
+  end
 
   @doc """
   The texts in which the project may have settings for uv.
@@ -37,8 +48,11 @@ defmodule Snex.Project.Stamp do
   @spec settings(Project.t()) :: [String.t()]
   def settings(%{source: {:toml, toml}}), do: [toml]
 
-  def settings(%{source: {:path, path}}) do
-    for file <- ["pyproject.toml", "uv.toml"], {:ok, text} <- [File.read(Path.join(path, file))], do: text
+  def settings(project) do
+    for {name, file} <- Home.files(project),
+        name in ["pyproject.toml", "uv.toml"],
+        {:ok, text} <- [File.read(file)],
+        do: text
   end
 
   @doc """
@@ -46,13 +60,19 @@ defmodule Snex.Project.Stamp do
   """
   @spec current?(Project.t()) :: boolean()
   def current?(project),
-    do: File.read(path(project)) == {:ok, digest(project, content(project), Lockfile.content(project))}
+    do: File.read(path(project)) == {:ok, full(project, content(project), Lockfile.content(project))}
 
   @doc """
-  Notes that the environment was made from this content and lock.
+  Notes that the environment was made from this content and lock, and from the packages in folders that there are now.
   """
   @spec write(Project.t(), term(), nil | binary()) :: :ok
-  def write(project, content, lock), do: File.write!(path(project), digest(project, content, lock))
+  def write(project, content, lock), do: File.write!(path(project), full(project, content, lock))
+
+  # Which packages in folders there are is known from the lock that the environment was made from.
+  defp full(project, content, lock) do
+    of_packages = for file <- of_packages(project), do: {Path.basename(file), File.read(file)}
+    digest(project, {content, of_packages}, lock)
+  end
 
   @doc """
   Forgets what the environment was made from.

@@ -4,9 +4,14 @@
 //! words about them can be shown where they were written.
 
 mod check;
+mod lock;
+mod member;
+mod paths;
 mod rebase;
 
-pub use rebase::rebase;
+pub use lock::{Local, locals, rebase as rebase_lock};
+pub use member::has_member;
+pub use rebase::{rebase, unbase};
 
 use std::ops::Range;
 use toml::Spanned;

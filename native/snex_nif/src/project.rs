@@ -34,8 +34,28 @@ fn project_read(toml: Binary<'_>) -> Report {
     }
 }
 
-/// On a dirty scheduler: the text may be of any length.
+/// On a dirty scheduler, as are all below: the text may be of any length.
 #[rustler::nif(schedule = "DirtyCpu")]
 fn project_rebase(toml: &str, prefix: &str) -> String {
     project::rebase(toml, prefix)
+}
+
+#[rustler::nif(schedule = "DirtyCpu")]
+fn project_unbase(toml: &str, prefix: &str) -> String {
+    project::unbase(toml, prefix)
+}
+
+#[rustler::nif(schedule = "DirtyCpu")]
+fn project_has_member(root: Binary<'_>, way: &str) -> bool {
+    project::has_member(root.as_slice(), way)
+}
+
+#[rustler::nif(schedule = "DirtyCpu")]
+fn lock_locals(lock: &str) -> Vec<(String, String)> {
+    project::locals(lock).into_iter().map(|local| (local.name, local.folder)).collect()
+}
+
+#[rustler::nif(schedule = "DirtyCpu")]
+fn lock_rebase(lock: &str, from: &str, to: &str) -> String {
+    project::rebase_lock(lock, from, to)
 }

@@ -1,4 +1,4 @@
-use super::{Workspace, read, rebase};
+use super::{Workspace, read};
 use proptest::prelude::*;
 
 const GOOD: &str = "[project]\nname = 'a'\nversion = '1'\nrequires-python = '>=3.10'\n";
@@ -169,39 +169,6 @@ fn a_workspace() {
 }
 
 #[test]
-fn relative_paths_are_those_of_another_folder() {
-    let text = r#"
-[tool.uv]
-find-links = ["wheels", "https://example.invalid/x", "/abs", "~/home", "$HOME/x"] # 'wheels'
-index-url = 'simple'
-extra-index-url = []
-[tool.uv.workspace]
-members = ["packages/*", './b"c']
-exclude = ["packages/old"]
-[tool.uv.sources]
-own = { path = "own", editable = true }
-many = [{ path = "../linux", marker = "sys_platform == 'linux'" }, { git = "https://example.invalid/x.git" }]
-member.workspace = true
-[[tool.uv.index]]
-name = "local"
-url = "./index"
-[tool.other]
-path = "own"
-"#;
-    let wanted = text
-        .replace(r#"["wheels""#, r#"["../p/wheels""#)
-        .replace("'simple'", r#""../p/simple""#)
-        .replace(r#"["packages/*", './b"c']"#, r#"["../p/packages/*", "../p/./b\"c"]"#)
-        .replace(r#""packages/old""#, r#""../p/packages/old""#)
-        .replace(r#"{ path = "own""#, r#"{ path = "../p/own""#)
-        .replace("../linux", "../p/../linux")
-        .replace("./index", "../p/./index");
-    assert_eq!(rebase(text, "../p"), wanted);
-    assert_eq!(rebase("not = [TOML", "../p"), "not = [TOML");
-    assert_eq!(rebase(GOOD, "../p"), GOOD);
-}
-
-#[test]
 fn depth_has_an_end() {
     for deep in [1_000, 1_000_000] {
         assert!(!problems(&format!("{GOOD}dependencies = {}", "[".repeat(deep))).is_empty());
@@ -289,11 +256,5 @@ proptest! {
         for value in [format!("{value:?}"), format!("['''{value}''']"), value] {
             let _ = read(format!("[project]\n{key} = {value}\n").as_bytes());
         }
-    }
-
-    #[test]
-    fn rebasing_keeps_the_lines(text in pieces()) {
-        let text = format!("[tool.uv.sources]\na = {{ path = 'b' }}\n{text}");
-        prop_assert_eq!(rebase(&text, "../x").matches('\n').count(), text.matches('\n').count());
     }
 }

@@ -1,0 +1,27 @@
+defmodule Snex.PythonPackage do
+  @moduledoc """
+  Python packages in folders, which uv builds.
+  """
+
+  @doc """
+  The files of a package that is one module, below `folder`; paths to contents, as `Snex.OtherProject.create!/3` takes them.
+  `more` comes into the table `[project]`.
+  """
+  def files(name, code, folder \\ nil, more \\ "") do
+    folder = folder || name
+
+    %{
+      "#{folder}/pyproject.toml" => """
+      [project]
+      name = "#{name}"
+      version = "0.1.0"
+      requires-python = ">=3.10"
+      #{more}
+      [build-system]
+      requires = ["hatchling"]
+      build-backend = "hatchling.build"
+      """,
+      "#{folder}/src/#{name}/__init__.py" => code
+    }
+  end
+end
