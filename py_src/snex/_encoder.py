@@ -13,6 +13,7 @@ import os
 from itertools import chain, repeat
 from typing import TYPE_CHECKING
 
+from ._frame import Limit, TooLargeError
 from ._scalars import BULK, LARGE, LEAVES, NIL, Raw, atom, buffer, bulk, header
 from ._terms import Atom, DistinctAtom, Term
 
@@ -22,12 +23,17 @@ if TYPE_CHECKING:
     from ._scalars import Piece
 
     Encoder = Callable[[object], object]
+    # What to encode, and by how much it may exceed the limit.
+    _Encode = Callable[..., list[bytes | memoryview]]
+
 
 # Only a custom encoder that wraps its own results for ever gets here; memory would end first.
 _MAX_DEPTH = 1_000_000
 # A cycle makes the path grow without end, so it is enough to look for one now and then: at this
 # depth, and whenever the depth has doubled since.
 _FIRST_LOOK = 8
+# After so many pieces the bytes so far are counted.
+_MANY = 8192
 
 # Keys of these types never encode to the same term unless they are equal in Python too: any mix of
 # the first ones, or one alone of the second.
@@ -111,7 +117,7 @@ def _needs_key_check(kinds: set[type]) -> bool:
     return not (kinds <= _CLEAR_MIX or (len(kinds) == 1 and kinds <= _CLEAR_ALONE))
 
 
-def _checked_keys(keys: tuple[object, ...], what: str) -> list[Raw]:
+def _checked_keys(keys: tuple[object, ...], what: str, room: int) -> list[Raw]:
     """Encode keys that may become the same term: `"a"` and `b"a"` are one binary.
 
     The VM would refuse such a map without saying why.
@@ -120,7 +126,8 @@ def _checked_keys(keys: tuple[object, ...], what: str) -> list[Raw]:
     raw = []
     for key in keys:
         try:
-            piece = b"".join(_encode(key, b""))
+            piece = b"".join(_encode(key, b"", room))
+            room -= len(piece)
         except Exception as error:
             from ._where import key as explain_key
 
@@ -135,9 +142,11 @@ def _checked_keys(keys: tuple[object, ...], what: str) -> list[Raw]:
 
 
 def _explain(error: Exception, chain: list[object], *culprits: object) -> None:
-    from ._where import explain
+    # What is too large is so as a whole.
+    if not isinstance(error, TooLargeError):
+        from ._where import explain
 
-    explain(error, chain, *culprits)
+        explain(error, chain, *culprits)
 
 
 def _find_cycle(path: list[tuple[Iterator[object], object, bytes]], obj: object) -> None:
@@ -152,13 +161,15 @@ def _find_cycle(path: list[tuple[Iterator[object], object, bytes]], obj: object)
         raise ValueError(msg)
 
 
-def encode_pure(obj: object) -> list[bytes | memoryview]:
+def encode_pure(obj: object, spare: int = 0) -> list[bytes | memoryview]:
     r"""Return `obj` as a complete term: the parts, one after the other.
 
     A part is a view of the object's own memory where a binary is large: write it out before the
-    object changes.
+    object changes. The parts together have at most `Limit.reply + spare` bytes; what turns out to be longer
+    is not built up to its end.
 
     Raises:
+        TooLargeError: for what is longer.
         TypeError: for an object that neither Snex nor the custom encoder knows.
         ValueError: for a value that contains itself, that is too large for the format, or has two
             keys that become the same term; `UnicodeEncodeError` for a lone surrogate. They say
@@ -167,10 +178,18 @@ def encode_pure(obj: object) -> list[bytes | memoryview]:
     >>> encode_pure([1, "a", None])
     [b'\x83l\x00\x00\x00\x03a\x01m\x00\x00\x00\x01aw\x03nilj']
     """
-    return _encode(obj, b"\x83")
+    return _encode(obj, b"\x83", Limit.reply + spare)
 
 
-def _encode(obj: object, start: bytes) -> list[bytes | memoryview]:  # noqa: PLR0915
+def _counted(out: list[Piece], counted: int, size: int, most: int) -> int:
+    """Return the size of all pieces; `size` is that of the first `counted` ones."""
+    size += sum(map(len, out[counted:]))
+    if size > most:
+        raise TooLargeError(size - most)
+    return size
+
+
+def _encode(obj: object, start: bytes, most: int) -> list[bytes | memoryview]:  # noqa: PLR0915
     leaves = LEAVES
     leaf = leaves.get(type(obj))
     out: list[Piece] = [start]
@@ -179,6 +198,8 @@ def _encode(obj: object, start: bytes) -> list[bytes | memoryview]:  # noqa: PLR
     # (kept alive, so that its id stays its own), and what follows its last element.
     path: list[tuple[Iterator[object], object, bytes]] = []
     look = _FIRST_LOOK
+    # Pieces that have been counted, and their bytes.
+    counted = size = 0
     items: Iterator[object] = iter((obj,))
     end = b""
     parent: object = None
@@ -200,6 +221,9 @@ def _encode(obj: object, start: bytes) -> list[bytes | memoryview]:  # noqa: PLR
                     if leaf is not None:
                         push(leaf(value))
                         continue
+                if len(out) - counted > _MANY:
+                    size = _counted(out, counted, size, most)
+                    counted = len(out)
                 after = b""
                 inner: Iterator[object]
                 if kind is list or kind is tuple:
@@ -217,7 +241,7 @@ def _encode(obj: object, start: bytes) -> list[bytes | memoryview]:  # noqa: PLR
                     else:
                         push(header(105, count, "a tuple of {} items"))
                     if count >= BULK:
-                        pieces = bulk(elements)
+                        pieces = bulk(elements, most - size)
                         if pieces is not None:
                             out.extend(pieces)
                             push(after)
@@ -228,7 +252,7 @@ def _encode(obj: object, start: bytes) -> list[bytes | memoryview]:  # noqa: PLR
                     push(header(116, len(pairs), "a map of {} pairs"))
                     keys = tuple(key for key, _ in pairs)
                     if _needs_key_check(set(map(type, keys))):
-                        raw = _checked_keys(keys, "dict")
+                        raw = _checked_keys(keys, "dict", most - size)
                         inner = chain.from_iterable(
                             zip(raw, (item for _, item in pairs), strict=True)
                         )
@@ -238,7 +262,7 @@ def _encode(obj: object, start: bytes) -> list[bytes | memoryview]:  # noqa: PLR
                     members: tuple[object, ...] = tuple(value)  # type: ignore[arg-type]
                     push(Settings.set_head + header(116, len(members), "a set of {} members"))
                     if _needs_key_check(set(map(type, members))):
-                        members = tuple(_checked_keys(members, "set"))
+                        members = tuple(_checked_keys(members, "set", most - size))
                     inner = chain.from_iterable(zip(members, repeat(Raw(Settings.set_member))))
                 else:
                     inner = iter((value.result,))  # type: ignore[attr-defined]
@@ -261,14 +285,18 @@ def _encode(obj: object, start: bytes) -> list[bytes | memoryview]:  # noqa: PLR
         if start:
             _explain(error, [*(entry[1] for entry in path[1:]), parent], value, original)
         raise
-    return _parts(out)
+    parts = _parts(out)
+    size = sum(map(len, parts))
+    if size > most:
+        raise TooLargeError(size - most)
+    return parts
 
 
 _CONTAINERS = frozenset({list, tuple, dict, set, frozenset})
 
 
 def _parts(out: list[Piece]) -> list[bytes | memoryview]:
-    """Join what is small. Large binaries show as lists, which is what makes the plain join fail."""
+    """Join what is small. Large binaries are no bytes, which is what makes the plain join fail."""
     try:
         return [b"".join(out)]  # type: ignore[arg-type]
     except TypeError:
@@ -279,7 +307,7 @@ def _parts(out: list[Piece]) -> list[bytes | memoryview]:
         if isinstance(piece, bytes):
             small.append(piece)
         else:
-            for part in piece:
+            for part in piece.parts:
                 if isinstance(part, bytes) and len(part) < LARGE:
                     small.append(part)
                 else:
@@ -290,7 +318,7 @@ def _parts(out: list[Piece]) -> list[bytes | memoryview]:
     return parts
 
 
-def _native_encoder() -> Callable[[object], list[bytes | memoryview]] | None:
+def _native_encoder() -> _Encode | None:
     if os.environ.get("SNEX_ENCODER") == "pure":
         return None
     try:
@@ -309,11 +337,21 @@ def _native_encoder() -> Callable[[object], list[bytes | memoryview]] | None:
             "leaf": buffer,
             "pure": encode_pure,
             "explain": _explain,
+            "too_large": TooLargeError,
         }
     )
     return _etf.encode
 
 
+def set_reply_limit(limit: int) -> None:
+    """Set how many bytes a value may have on its way to the VM."""
+    Limit.reply = limit
+    if _native is not None:
+        from . import _etf
+
+        _etf.set_reply_limit(limit)
+
+
 _native = _native_encoder()
 NAME = "pure" if _native is None else "native"
-encode = _native or encode_pure
+encode: _Encode = _native or encode_pure

@@ -35,6 +35,10 @@ LOG = 0x8A
 
 BUFFERS = 0x01
 
+# What Snex itself says (an error with its traceback, a log event) may be longer than the limit by so much.
+# As in `frame.rs`.
+SPARE = 1 << 20
+
 INCOMING = frozenset(
     {HELLO, EVAL, MAKE_ENV, DROP_ENVS, CANCEL, CALL_RESULT, CALL_ERROR, EVAL_IN_THREAD}
 )
@@ -50,6 +54,27 @@ unpack_header = _HEADER.unpack_from
 
 class FrameError(Exception):
     """What was read is no frame of this protocol. The stream can't be trusted from here on."""
+
+
+class Limit:
+    """Bytes that the body of a frame to the VM may have: the option `limits: [reply: bytes]`. HELLO sets it."""
+
+    reply = 2 << 30
+
+
+class TooLargeError(ValueError):
+    """A value is larger than `Limit.reply`."""
+
+    def __init__(self, surplus: int) -> None:
+        """Say how large it is at least: it has not been looked at further than that."""
+        super().__init__(
+            f"too large for Elixir: at least {Limit.reply + surplus} bytes, and the limit is {Limit.reply}, "
+            "which the option limits: [reply: bytes] of the interpreter sets"
+        )
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Return what pickles need: the sizes are in the text."""
+        return ValueError, self.args
 
 
 def encode_header(kind: int, request: int, length: int, flags: int = 0) -> bytes:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._client import current
 from ._encoder import encode
+from ._frame import SPARE, TooLargeError
 from ._sources import shown
 from ._terms import Atom
 
@@ -33,6 +34,8 @@ _DEFAULTS: dict[Atom, object] = {
 }
 
 _MICROSECONDS = 1_000_000
+# What is logged of text that is too large.
+_BEGINNING = 1000
 
 
 def elixir_level(level: int) -> Atom:
@@ -92,11 +95,11 @@ class LoggingHandler(logging.Handler):
             metadata = {**self._default, **self._metadata(record)}
             level = elixir_level(record.levelno)
             try:
-                parts = encode((level, message, metadata))
+                parts = encode((level, message, metadata), SPARE)
             except (TypeError, ValueError):
                 # One value that can't travel is no reason to lose the rest.
                 metadata = {key: _encodable(value) for key, value in metadata.items()}
-                parts = encode((level, _encodable(message), metadata))
+                parts = encode((level, _encodable(message), metadata), SPARE)
             client.log(parts)
         except RecursionError:
             raise
@@ -145,7 +148,10 @@ def _task_name() -> str | None:
 
 def _encodable(value: object) -> object:
     try:
-        encode(value)
+        encode(value, SPARE)
+    except TooLargeError as error:
+        text = value if isinstance(value, str) else repr(value)
+        return f"{_encodable(text[:_BEGINNING])}... ({error})"
     except (TypeError, ValueError):
         return repr(value).encode("utf-8", "backslashreplace").decode()
     return value

@@ -18,7 +18,7 @@ import traceback  # noqa: F401
 from typing import Any
 
 from . import _frame
-from ._encoder import NAME, Settings, encode
+from ._encoder import NAME, Settings, encode, set_reply_limit
 from ._interpreter import Interpreter
 from ._loop import new_loop
 from ._memory import prepare
@@ -83,6 +83,8 @@ def _serve(
     asyncio.set_event_loop(loop)
     prepare(ends=bool(hello.get("end_on_memory_error", False)))
     Request.cleanup_timeout = hello.get("cleanup_timeout", 5_000) / 1000
+    if "reply_limit" in hello:
+        set_reply_limit(hello["reply_limit"])
     limits = hello.get("buffer_limits", (4 << 20, 8 << 20))
     interrupts = Interrupts(interrupt_fd)
     interpreter = Interpreter(loop, in_fd, out_fd, limits, interrupts=interrupts, print_fd=print_fd)
@@ -159,7 +161,7 @@ def _refusal(hello: dict[str, Any]) -> dict[str, object]:
 
 def _write(fd: int, kind: int, body: object) -> None:
     """Write one frame, blocking; only before the event loop runs."""
-    data = b"".join(encode(body))
+    data = b"".join(encode(body, _frame.SPARE))
     data = _frame.encode_header(kind, 0, len(data)) + data
     while data:
         data = data[os.write(fd, data) :]

@@ -28,7 +28,7 @@ from ._memory import ANSWER, Memory, is_exhausted
 from ._overload import Durations, now, refusal
 from ._request import Cancelled, Request
 from ._threads import Job, Threads
-from ._traceback import error_fields
+from ._traceback import error_fields, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -321,7 +321,11 @@ class Runner:
         request.no_memory = is_exhausted(error)
         try:
             # User code runs here.
-            return encode(_fields(error))
+            fields = _fields(error)
+            try:
+                return encode(fields, _frame.SPARE)
+            except _frame.TooLargeError:
+                return encode(shortened(fields), _frame.SPARE)
         except MemoryError:
             request.no_memory = True
             return (ANSWER,)

@@ -1,6 +1,6 @@
 """What the ETF encoder turns into bytes without looking further: numbers, text, binaries, atoms.
 
-A piece is `bytes`, or for a large binary a list of parts that must not be copied.
+A piece is `bytes`, or for a large binary the parts of it, which must not be copied.
 """
 
 from __future__ import annotations
@@ -10,12 +10,11 @@ from functools import partial
 from math import isfinite, isnan
 from typing import TYPE_CHECKING
 
+from ._frame import TooLargeError
 from ._terms import Atom, DistinctAtom, Term
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-    Piece = bytes | list[bytes | memoryview]
 
 LARGE = 64 * 1024
 _MAX_COUNT = 0xFFFFFFFF
@@ -27,6 +26,23 @@ _pack_float = partial(struct.Struct(">Bd").pack, 70)
 # One byte is enough for so many.
 _SMALLS = 256
 _SMALL = [b"a" + bytes((i,)) for i in range(_SMALLS)]
+
+
+class Large:
+    """A large binary: its parts, one after the other. Its length is that of all of them."""
+
+    __slots__ = ("_size", "parts")
+
+    def __init__(self, *parts: bytes | memoryview) -> None:
+        self.parts = parts
+        self._size = sum(p.nbytes if isinstance(p, memoryview) else len(p) for p in parts)
+
+    def __len__(self) -> int:
+        return self._size
+
+
+if TYPE_CHECKING:
+    Piece = bytes | Large
 
 
 def header(tag: int, count: int, what: str) -> bytes:
@@ -83,7 +99,7 @@ def _bytes(value: bytes) -> Piece:
     size = len(value)
     if size < LARGE:
         return _pack_count(109, size) + value
-    return [header(109, size, "a binary of {} bytes"), memoryview(value)]
+    return Large(header(109, size, "a binary of {} bytes"), memoryview(value))
 
 
 def _bytearray(value: bytearray) -> Piece:
@@ -97,19 +113,20 @@ def _memoryview(value: memoryview) -> Piece:
     head = header(109, size, "a binary of {} bytes")
     if value.format == "B" and value.ndim == 1 and value.c_contiguous:
         # PyPy reads what has been cast byte by byte.
-        return [head, value]
+        return Large(head, value)
     if value.c_contiguous:
         try:
-            return [head, value.cast("B")]
+            return Large(head, value.cast("B"))
         except (TypeError, ValueError, NotImplementedError):
             # A format that `cast` does not know.
             pass
-    return [head, value.tobytes()]
+    return Large(head, value.tobytes())
 
 
-def buffer(value: bytearray | memoryview) -> Piece:
-    """Encode what is, or has, a buffer."""
-    return _bytearray(value) if type(value) is bytearray else _memoryview(memoryview(value))
+def buffer(value: bytearray | memoryview) -> bytes | list[bytes | memoryview]:
+    """Encode what is, or has, a buffer: bytes, or a list of parts."""
+    piece = _bytearray(value) if type(value) is bytearray else _memoryview(memoryview(value))
+    return list(piece.parts) if isinstance(piece, Large) else piece
 
 
 def _str(value: str) -> Piece:
@@ -117,13 +134,13 @@ def _str(value: str) -> Piece:
     size = len(data)
     if size < LARGE:
         return _pack_count(109, size) + data
-    return [header(109, size, "a binary of {} bytes"), data]
+    return Large(header(109, size, "a binary of {} bytes"), data)
 
 
 def _term(value: Term) -> Piece:
     if len(value) < LARGE:
         return value[1:]
-    return [memoryview(value)[1:]]
+    return Large(memoryview(value)[1:])
 
 
 class Raw:
@@ -155,22 +172,38 @@ LEAVES: dict[type, Callable[..., Piece]] = {
     Raw: _raw,
 }
 
+# Their length is at most that of their piece.
+_SIZED = frozenset({str, bytes, bytearray, Atom, DistinctAtom})
+
+
+def _check_room(least: int, room: int) -> None:
+    if least > room:
+        raise TooLargeError(least - room)
+
+
 # A list with this many elements is looked at as a whole first.
 BULK = 8
 
 
-def bulk(items: tuple[object, ...]) -> Iterator[Piece] | None:
-    """Return the pieces of items that are all of one simple type, at the speed of a `map`."""
+def bulk(items: tuple[object, ...], room: int) -> Iterator[Piece] | None:
+    """Return the pieces of items that are all of one simple type, at the speed of a `map`.
+
+    Raises:
+        TooLargeError: when it is clear that they take more than `room` bytes.
+    """
     kinds = set(map(type, items))
     if len(kinds) != 1:
         return None
     (kind,) = kinds
+    if kind in _SIZED:
+        _check_room(len(items) + sum(map(len, items)), room)  # type: ignore[arg-type]
     if kind is int:
         low, high = min(items), max(items)  # type: ignore[type-var]
         if low >= 0 and high < _SMALLS:  # type: ignore[operator]
             return map(_SMALL.__getitem__, items)  # type: ignore[arg-type]
         if low >= _SMALLS and high <= 0x7FFFFFFF:  # type: ignore[operator]  # noqa: PLR2004 - four bytes
             return map(_pack_int, items)
+        _check_room(len(items) + sum(map(int.bit_length, items)) // 8, room)  # type: ignore[arg-type]
     elif kind is float and all(map(isfinite, items)):  # type: ignore[arg-type]
         return map(_pack_float, items)
     leaf = LEAVES.get(kind)

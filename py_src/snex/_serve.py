@@ -17,7 +17,7 @@ from . import _client, _frame
 from ._answers import Answer
 from ._body import join, split
 from ._client import Client, drain, wait_for_room
-from ._encoder import Settings
+from ._encoder import Settings, set_reply_limit
 from ._stream import FrameStream, read_frame
 from ._version import PROTOCOL, VERSION
 
@@ -47,10 +47,13 @@ class _Relay:
             "protocol": PROTOCOL,
             "version": VERSION,
             "map_set": (Settings.set_head, Settings.set_member),
+            "reply_limit": _frame.Limit.reply,
         }
         self._writer.write(_frame.HELLO, 0, [pickle.dumps(hello)])
         try:
-            while (frame := await read_frame(self._reader, _frame.SERVING)) is not None:
+            # What is longer would end the interpreter.
+            most = _frame.Limit.reply + _frame.SPARE
+            while (frame := await read_frame(self._reader, _frame.SERVING, most)) is not None:
                 await self._pass_on(*frame)
                 # A process that does not read its answers gets no more of them.
                 await drain(self._writer)
@@ -245,3 +248,5 @@ def _greeted(body: bytes) -> None:
         )
         raise _frame.FrameError(msg)
     Settings.set_head, Settings.set_member = hello["map_set"]
+    if "reply_limit" in hello:
+        set_reply_limit(hello["reply_limit"])

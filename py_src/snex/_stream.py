@@ -21,16 +21,20 @@ _PATIENCE = 1.0
 
 
 async def read_frame(
-    reader: asyncio.StreamReader, kinds: frozenset[int]
+    reader: asyncio.StreamReader, kinds: frozenset[int], most: int | None = None
 ) -> tuple[int, int, int, bytes] | None:
     """Return `(kind, flags, id, body)` of the next frame; `None` at the end of the stream.
 
     Raises:
-        FrameError: for garbage, a kind that is not one of `kinds`, and an end in the middle.
+        FrameError: for garbage, a kind that is not one of `kinds`, a body of more than `most` bytes, and an end in
+            the middle.
     """
     try:
         header = await reader.readexactly(_frame.HEADER_SIZE)
         kind, flags, number, length = _frame.parse_header(header, 0, kinds)
+        if most is not None and length > most:
+            msg = f"a frame of kind {kind:#04x} with {length} bytes, more than the {most} that may come"
+            raise _frame.FrameError(msg)
         return kind, flags, number, await reader.readexactly(length)
     except asyncio.IncompleteReadError as error:
         if not error.partial and error.expected == _frame.HEADER_SIZE:

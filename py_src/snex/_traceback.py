@@ -21,6 +21,9 @@ PYTHON_ERROR = "python_runtime_error"
 # Exceptions in one chain: as long as a person would read. Recursion that fails inside of `except`
 # makes chains of hundreds, each with a traceback of hundreds.
 _MAX_CHAIN = 16
+# Of an error that is too large: characters of each text, and items of each list.
+_MAX_TEXT = 1000
+_MAX_LINES = 32
 _OURS = __file__.removesuffix("_traceback.py")
 
 _UNPRINTABLE = "<exception str() failed>"
@@ -34,6 +37,23 @@ def error_fields(error: BaseException) -> dict[str, object]:
         "traceback": [_text(line) for line in format_error(error)],
         "exception": _describe(error, _MAX_CHAIN),
     }
+
+
+def shortened(value: Any) -> Any:  # noqa: ANN401 - any part of a body
+    """Return a body of an ERROR frame that is too large with the beginning of each text, and of each list.
+
+    >>> shortened({"reason": "x" * 2000, "traceback": []})["reason"][-9:]
+    'xxxxxx...'
+    """
+    if isinstance(value, dict):
+        return {key: shortened(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [shortened(part) for part in value[:_MAX_LINES]]
+    if isinstance(value, bytes):
+        return shortened(value[: 4 * _MAX_TEXT].decode(errors="ignore")).encode()
+    if isinstance(value, str) and len(value) > _MAX_TEXT:
+        return value[:_MAX_TEXT] + "..."
+    return value
 
 
 def format_error(error: BaseException) -> list[str]:

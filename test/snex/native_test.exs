@@ -225,7 +225,7 @@ defmodule Snex.NativeTest do
         encoding: {nil, nil, nil, []},
         create_atoms: true,
         allow: [{"m", nil, nil}, {"m", "f", 1}],
-        limits: {nil, nil, nil, nil}
+        limits: {nil, nil, nil, nil, 1_000_000}
       }
     end
 

@@ -137,6 +137,19 @@ defmodule Snex.NodesTest do
       end
     end
 
+    test "refuses a result beyond limits: [reply: bytes], and lives on", %{b: b} do
+      there = Peer.start_interpreter!(b, limits: [reply: 1_000])
+      env = Snex.make_env!(there, %{"x" => String.duplicate("x", 2000)})
+
+      for where <- [there, env] do
+        assert {:error, %Error{exception: %{type: "TooLargeError"}} = error} =
+                 Snex.pyeval(where, "return 'x' * 2000")
+
+        assert error.reason =~ "at least 2006 bytes, and the limit is 1000"
+        assert Snex.pyeval(where, "return 1") == {:ok, 1}
+      end
+    end
+
     test "reports how Python ended, to the calls under way", %{there: there} do
       assert {:error, %Error{code: :interpreter_exited, reason: {:exit_status, 3}}} =
                Snex.pyeval(there, "import os; os._exit(3)")

@@ -31,6 +31,15 @@ defmodule Snex.Interpreter.Options do
       type: {:integer, -20..19},
       default: nil,
       doc: "niceness, from -20 to 19; below that of the VM only with the privilege for it"
+    ],
+    # Every answer that carries nothing fits.
+    reply: [
+      type: {:integer, 64..@most_bytes},
+      default: 2 * 1024 * 1024 * 1024,
+      doc: """
+      bytes of a value that Python sends, encoded: a result, a message, the arguments of a call. A larger one is an error of
+      that call or `snex.send`, which says how large the value is. The VM holds each of them in memory as a whole
+      """
     ]
   ]
 
@@ -183,7 +192,8 @@ defmodule Snex.Interpreter.Options do
          type: &__MODULE__.limits/1,
          default: [],
          spec: quote(do: [unquote(Options.spec(@limits))]),
-         doc: "for each process of the Python tree:\n\n" <> Options.documentation(@limits)
+         doc:
+           "for each process of the Python tree, and for what it sends:\n\n" <> Options.documentation(@limits)
        ],
        on_memory_limit: [
          type: {:in, [:restart, :keep]},
@@ -438,7 +448,7 @@ defmodule Snex.Interpreter.Options do
   def limits(value) do
     value = if is_map(value) and not is_struct(value), do: Map.to_list(value), else: value
     limits = Options.check!(value, @limits, :limits)
-    {:ok, {limits.memory, limits.cpu, limits.open_files, limits.nice}}
+    {:ok, {limits.memory, limits.cpu, limits.open_files, limits.nice, limits.reply}}
   end
 
   @doc false

@@ -78,6 +78,10 @@ impl Kind {
 /// Bytes that a body can have at most: what a process of a 64-bit system can address.
 pub const MAX_LENGTH: u64 = 1 << 47;
 
+/// What a body from Python may have beyond the limit that `HELLO` tells it, so that errors with their tracebacks, and what is
+/// logged, arrive even where that limit is small. As `SPARE` in `_frame.py`.
+pub const SPARE: u64 = 1 << 20;
+
 /// A frame's header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
@@ -113,6 +117,18 @@ pub enum FrameError {
         kind: u8,
         /// The length that it claims.
         length: u64,
+    },
+    /// A length that Python was told not to exceed.
+    #[error(
+        "frame of kind {kind:#04x} with {length} bytes, and the limit is {limit} (limits: [reply: bytes])"
+    )]
+    TooLarge {
+        /// The frame's kind.
+        kind: u8,
+        /// The length that it claims.
+        length: u64,
+        /// What a value may have.
+        limit: u64,
     },
     /// The stream ended inside a frame.
     #[error("the stream ended inside a frame, after {got} of {expected} bytes")]

@@ -3,7 +3,7 @@
 
 use crate::allow::{Allow, Rule};
 use crate::control::{self, FromWarden, ToWarden};
-use crate::frame::{self, FrameError, HEADER_LEN};
+use crate::frame::{self, FrameError, HEADER_LEN, Header};
 use crate::handshake;
 use crate::project;
 use crate::worker::frame_reader::{Bytes, FrameReader, Stop};
@@ -15,6 +15,9 @@ use std::task::{Context, Poll, Waker};
 
 /// Bytes that choose how the others are cut into pieces.
 const CUTS: usize = 8;
+
+/// Bytes that a value may have: inputs claim less, and more.
+const LIMIT: u64 = 1 << 32;
 
 /// Pieces of a stream, one after the other.
 struct Pieces<'a> {
@@ -51,7 +54,7 @@ fn now<F: Future>(future: F) -> F::Output {
 /// When that does not hold.
 pub fn frames(data: &[u8]) {
     let Some((cuts, stream)) = data.split_first_chunk::<CUTS>() else { return };
-    let mut reader = FrameReader::new(Pieces { cuts: *cuts, next: 0, rest: stream });
+    let mut reader = FrameReader::new(Pieces { cuts: *cuts, next: 0, rest: stream }, LIMIT);
     let mut rest = stream;
     loop {
         let read = now(reader.frame::<Vec<u8>>());
@@ -61,6 +64,11 @@ pub fn frames(data: &[u8]) {
             Ok(None) => return assert!(matches!(read, Err(Stop::CutShort(_))), "{read:?}"),
             Err(error) => return assert_same_fault(&error, read.map(|_| ())),
         };
+        if header.length > LIMIT + frame::SPARE {
+            let Header { kind, length, .. } = header;
+            let error = FrameError::TooLarge { kind: kind as u8, length, limit: LIMIT };
+            return assert_same_fault(&error, read.map(|_| ()));
+        }
         let body = &rest[HEADER_LEN..];
         let Some(body) = usize::try_from(header.length).ok().and_then(|length| body.get(..length)) else {
             let cut = FrameError::CutShort { got: body.len() as u64, expected: header.length };

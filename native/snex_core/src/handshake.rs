@@ -22,6 +22,8 @@ pub struct Hello {
     pub cleanup_timeout: u64,
     /// Whether Python ends after it has answered a request that failed for want of memory.
     pub end_on_memory_error: bool,
+    /// Bytes that a value from Python may have.
+    pub reply_limit: u64,
     /// How a `MapSet` is laid out: ETF before the map of members, and after each member.
     pub map_set: (Blob, Blob),
 }
@@ -196,6 +198,7 @@ mod tests {
             buffer_limits: (1, 2),
             cleanup_timeout: 3,
             end_on_memory_error: false,
+            reply_limit: 4,
             map_set: (Blob(vec![1]), Blob(vec![2])),
         };
         let frame: Frame<Vec<u8>> = control_frame(Kind::Hello, &hello).unwrap();

@@ -68,6 +68,7 @@ pub fn snapshot<'py>(set: &Bound<'py, PyAny>) -> Result<Bound<'py, PyTuple>> {
     if !set.get_type().is(&base) {
         members = base.call1((members,))?;
     }
-    let members: Vec<Bound<'py, PyAny>> = members.try_iter()?.collect::<PyResult<_>>()?;
-    Ok(PyTuple::new(py, members)?)
+    // Python's own constructor raises where there is no memory.
+    let members = py.get_type::<PyTuple>().call1((members,))?;
+    members.cast_into::<PyTuple>().map_err(|_| Stop::Unusual)
 }

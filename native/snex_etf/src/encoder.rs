@@ -5,7 +5,7 @@
 
 use crate::access::{dict_next, list_item, snapshot, tuple_item};
 use crate::kinds::{Helpers, Keys, Kind};
-use crate::output::Output;
+use crate::output::{Output, no_memory};
 use pyo3::exceptions::PyException;
 use pyo3::ffi;
 use pyo3::intern;
@@ -24,6 +24,8 @@ const MAX_NESTED_KEYS: usize = 16;
 pub enum Stop {
     /// The pure encoder knows what to do, or what to say.
     Unusual,
+    /// There would be at least so many bytes too many.
+    TooLarge { surplus: usize },
     /// Code of the user's has raised.
     Error(PyErr),
 }
@@ -86,13 +88,14 @@ pub struct Encoder<'py, 'h> {
 }
 
 impl<'py, 'h> Encoder<'py, 'h> {
-    pub fn new(py: Python<'py>, helpers: &'h Helpers, nested: usize) -> Self {
-        Encoder { py, helpers, nested, output: Output::new(), path: Vec::new(), look: FIRST_LOOK }
+    /// Encodes to at most `limit` bytes.
+    pub fn new(py: Python<'py>, helpers: &'h Helpers, nested: usize, limit: usize) -> Self {
+        Encoder { py, helpers, nested, output: Output::new(limit), path: Vec::new(), look: FIRST_LOOK }
     }
 
     /// A complete term.
     pub fn encode(mut self, object: &Bound<'py, PyAny>) -> Result<Output<'py>> {
-        self.output.bytes.push(131);
+        self.output.put(&[131])?;
         self.run(object)?;
         Ok(self.output)
     }
@@ -102,9 +105,9 @@ impl<'py, 'h> Encoder<'py, 'h> {
         if self.nested == MAX_NESTED_KEYS {
             return Err(Stop::Unusual);
         }
-        let mut encoder = Encoder::new(self.py, self.helpers, self.nested + 1);
+        let mut encoder = Encoder::new(self.py, self.helpers, self.nested + 1, self.output.room());
         encoder.run(object)?;
-        if encoder.output.is_plain() { Ok(encoder.output.bytes) } else { Err(Stop::Unusual) }
+        encoder.output.into_plain().ok_or(Stop::Unusual)
     }
 
     fn run(&mut self, object: &Bound<'py, PyAny>) -> Result<()> {
@@ -124,7 +127,7 @@ impl<'py, 'h> Encoder<'py, 'h> {
                 return Ok(next);
             }
             if matches!(frame.rest, Rest::List { .. }) {
-                self.output.bytes.push(b'j');
+                self.output.put(b"j")?;
             }
             if self.look > FIRST_LOOK && self.path.len() * 4 < self.look {
                 self.look /= 2;
@@ -173,7 +176,7 @@ impl<'py, 'h> Encoder<'py, 'h> {
             }
             Rest::Set { next, count, member, apart } => loop {
                 if *next > 0 {
-                    self.output.bytes.extend_from_slice(member);
+                    self.output.put(member)?;
                 }
                 if next == count {
                     return Ok(None);
@@ -215,7 +218,8 @@ impl<'py, 'h> Encoder<'py, 'h> {
     /// A key that has to differ from the others as a term.
     fn apart(&mut self, key: &Bound<'py, PyAny>, seen: &mut Apart) -> Result<()> {
         let bytes = self.encode_key(key)?;
-        self.output.bytes.extend_from_slice(&bytes);
+        self.output.put(&bytes)?;
+        seen.try_reserve(1).map_err(|_| no_memory())?;
         if seen.insert(bytes) { Ok(()) } else { Err(Stop::Unusual) }
     }
 
@@ -259,34 +263,34 @@ impl<'py, 'h> Encoder<'py, 'h> {
                 // SAFETY: a list, or of a subclass.
                 let count = unsafe { ffi::PyList_Size(object.as_ptr()) }.unsigned_abs();
                 if count == 0 {
-                    self.output.bytes.push(b'j');
+                    self.output.put(b"j")?;
                     return Ok(());
                 }
-                self.header(108, count)?;
+                self.output.header(108, count)?;
                 Rest::List { next: 0, count }
             }
             Kind::Tuple => {
                 // SAFETY: a tuple, or of a subclass.
                 let count = unsafe { ffi::PyTuple_Size(object.as_ptr()) }.unsigned_abs();
                 match u8::try_from(count) {
-                    Ok(small) => self.output.bytes.extend_from_slice(&[104, small]),
-                    Err(_) => self.header(105, count)?,
+                    Ok(small) => self.output.put(&[104, small])?,
+                    Err(_) => self.output.header(105, count)?,
                 }
                 Rest::Tuple { next: 0, count }
             }
             Kind::Dict => {
                 // SAFETY: a dict, or of a subclass.
                 let count = unsafe { ffi::PyDict_Size(object.as_ptr()) }.unsigned_abs();
-                self.header(116, count)?;
+                self.output.header(116, count)?;
                 let apart = self.keys_of_dict(&object);
                 Rest::Dict { position: 0, left: count, value: None, apart }
             }
             Kind::Set => {
                 let members = snapshot(&object)?;
                 let (head, member) = self.helpers.set_layout(self.py)?;
-                self.output.bytes.extend_from_slice(&head);
+                self.output.put(&head)?;
                 let count = members.len();
-                self.header(116, count)?;
+                self.output.header(116, count)?;
                 let apart = self.look_at_keys(members.iter().map(|member| member.get_type_ptr()));
                 let rest = Rest::Set { next: 0, count, member, apart };
                 return self.push(Frame { object: members.into_any(), original, rest });
@@ -298,10 +302,12 @@ impl<'py, 'h> Encoder<'py, 'h> {
     }
 
     fn push(&mut self, frame: Frame<'py>) -> Result<()> {
+        self.path.try_reserve(1).map_err(|_| no_memory())?;
         self.path.push(frame);
         if self.path.len() >= self.look {
             self.look *= 2;
             let mut seen = FxHashSet::default();
+            seen.try_reserve(self.path.len()).map_err(|_| no_memory())?;
             if self.path.len() > MAX_DEPTH
                 || !self.path.iter().all(|frame| seen.insert(frame.original.as_ptr()))
             {

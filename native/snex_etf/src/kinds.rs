@@ -26,6 +26,8 @@ pub struct Helpers {
     pub pure: Py<PyAny>,
     /// Adds to an error where the value is.
     explain: Py<PyAny>,
+    /// The class of what is raised for a value that is too large.
+    too_large: Py<PyAny>,
 }
 
 /// Kinds of objects, as the encoder tells them apart.
@@ -163,6 +165,11 @@ impl Helpers {
         if error.is_instance_of::<PyException>(py) {
             let _ = self.explain.bind(py).call1((error.value(py), chain, value));
         }
+    }
+
+    /// What is raised for a value that is too large by at least so many bytes.
+    pub fn too_large(&self, py: Python<'_>, surplus: usize) -> PyErr {
+        self.too_large.bind(py).call1((surplus,)).map_or_else(|error| error, PyErr::from_value)
     }
 
     /// Encodes a bytearray or memoryview: bytes, or a list of parts.

@@ -21,7 +21,7 @@ impl<'py> Encoder<'py, '_> {
                 if overflow != 0 {
                     return Ok(false);
                 }
-                self.small_int(number);
+                self.small_int(number)?;
             }
             Kind::Str => {
                 // SAFETY: a str, or of a subclass.
@@ -37,10 +37,6 @@ impl<'py> Encoder<'py, '_> {
         Ok(true)
     }
 
-    pub fn header(&mut self, tag: u8, count: usize) -> Result<()> {
-        if self.output.header(tag, count) { Ok(()) } else { Err(Stop::Unusual) }
-    }
-
     /// Encodes a leaf; false for what is none.
     pub fn leaf(&mut self, value: &Bound<'py, PyAny>, kind: Kind) -> Result<bool> {
         let object = value.as_ptr();
@@ -49,27 +45,27 @@ impl<'py> Encoder<'py, '_> {
             Kind::Float => {
                 // SAFETY: a float, or of a subclass: its value is read, nothing is called.
                 let number = unsafe { ffi::PyFloat_AsDouble(object) };
-                self.float(number);
+                self.float(number)?;
             }
             Kind::Str => self.text(value, false)?,
             Kind::Atom => self.text(value, true)?,
-            Kind::None => self.output.bytes.extend_from_slice(b"w\x03nil"),
+            Kind::None => self.output.put(b"w\x03nil")?,
             Kind::Bool => {
                 // SAFETY: only addresses are compared.
                 let truth = unsafe { object == ffi::Py_True() };
-                self.output.bytes.extend_from_slice(if truth { b"w\x04true" } else { b"w\x05false" });
+                self.output.put(if truth { b"w\x04true" } else { b"w\x05false" })?;
             }
             Kind::Bytes => {
                 let bytes = bytes_of(value)?;
-                self.header(109, bytes.len())?;
+                self.output.header(109, bytes.len())?;
                 if bytes.len() < LARGE {
-                    self.output.bytes.extend_from_slice(bytes);
+                    self.output.put(bytes)?;
                 } else {
-                    self.output.large_bytes(self.py, value)?;
+                    self.output.large_bytes(self.py, value, bytes.len())?;
                 }
             }
             Kind::Term => match bytes_of(value)? {
-                [131, term @ ..] if term.len() < LARGE => self.output.bytes.extend_from_slice(term),
+                [131, term @ ..] if term.len() < LARGE => self.output.put(term)?,
                 // The pure one has a view without the leading byte.
                 _ => return Err(Stop::Unusual),
             },
@@ -84,47 +80,43 @@ impl<'py> Encoder<'py, '_> {
         // SAFETY: an int, or of a subclass: its value is read, nothing is called.
         let number = unsafe { ffi::PyLong_AsLongLongAndOverflow(value.as_ptr(), &mut overflow) };
         if overflow == 0 {
-            self.small_int(number);
-            return Ok(());
+            return self.small_int(number);
         }
         let (negative, digits) = self.helpers.digits(value)?;
         let digits = bytes_of(&digits)?;
         if let Ok(size) = u8::try_from(digits.len()) {
-            self.output.bytes.extend_from_slice(&[110, size, u8::from(negative)]);
+            self.output.put(&[110, size, u8::from(negative)])?;
         } else {
-            self.header(111, digits.len())?;
-            self.output.bytes.push(u8::from(negative));
+            self.output.header(111, digits.len())?;
+            self.output.put(&[u8::from(negative)])?;
         }
-        self.output.bytes.extend_from_slice(digits);
-        Ok(())
+        self.output.put(digits)
     }
 
-    fn small_int(&mut self, number: i64) {
-        let bytes = &mut self.output.bytes;
+    fn small_int(&mut self, number: i64) -> Result<()> {
         if let Ok(small) = u8::try_from(number) {
-            bytes.extend_from_slice(&[97, small]);
+            self.output.put(&[97, small])
         } else if let Ok(small) = i32::try_from(number) {
             let [a, b, c, d] = small.to_be_bytes();
-            bytes.extend_from_slice(&[98, a, b, c, d]);
+            self.output.put(&[98, a, b, c, d])
         } else {
             let magnitude = number.unsigned_abs();
             let size = 8 - magnitude.leading_zeros() as usize / 8;
-            bytes.extend_from_slice(&[110, size as u8, u8::from(number < 0)]);
-            bytes.extend_from_slice(&magnitude.to_le_bytes()[..size]);
+            self.output.put(&[110, size as u8, u8::from(number < 0)])?;
+            self.output.put(&magnitude.to_le_bytes()[..size])
         }
     }
 
-    fn float(&mut self, number: f64) {
-        let bytes = &mut self.output.bytes;
+    fn float(&mut self, number: f64) -> Result<()> {
         if number.is_finite() {
             let [a, b, c, d, e, f, g, h] = number.to_be_bytes();
-            bytes.extend_from_slice(&[70, a, b, c, d, e, f, g, h]);
+            self.output.put(&[70, a, b, c, d, e, f, g, h])
         } else if number.is_nan() {
-            bytes.extend_from_slice(b"w\x03nan");
+            self.output.put(b"w\x03nan")
         } else if number > 0.0 {
-            bytes.extend_from_slice(b"w\x03inf");
+            self.output.put(b"w\x03inf")
         } else {
-            bytes.extend_from_slice(b"w\x04-inf");
+            self.output.put(b"w\x04-inf")
         }
     }
 
@@ -144,17 +136,15 @@ impl<'py> Encoder<'py, '_> {
             let text = unsafe { std::slice::from_raw_parts(text.cast::<u8>(), size.unsigned_abs()) };
             if is_atom { self.atom(text) } else { self.binary(text) }
         } else {
+            // In UTF-8 it is no shorter.
+            self.output.check(characters)?;
             // SAFETY: as above; a new reference, or null with an error.
             let bytes = unsafe { Bound::from_owned_ptr_or_opt(self.py, ffi::PyUnicode_AsUTF8String(object)) };
             let Some(bytes) = bytes else { return self.lone_surrogate() };
             let text = bytes_of(&bytes)?;
-            self.header(109, text.len())?;
-            if text.len() < LARGE {
-                self.output.bytes.extend_from_slice(text);
-            } else {
-                self.output.large(self.py, bytes);
-            }
-            Ok(())
+            let size = text.len();
+            self.output.header(109, size)?;
+            if size < LARGE { self.output.put(text) } else { self.output.large(self.py, bytes, size) }
         }
     }
 
@@ -167,36 +157,33 @@ impl<'py> Encoder<'py, '_> {
 
     fn atom(&mut self, name: &[u8]) -> Result<()> {
         if let Ok(size) = u8::try_from(name.len()) {
-            self.output.bytes.extend_from_slice(&[119, size]);
+            self.output.put(&[119, size])?;
         } else {
             let size = u16::try_from(name.len()).map_err(|_| Stop::Unusual)?;
             let [high, low] = size.to_be_bytes();
-            self.output.bytes.extend_from_slice(&[118, high, low]);
+            self.output.put(&[118, high, low])?;
         }
-        self.output.bytes.extend_from_slice(name);
-        Ok(())
+        self.output.put(name)
     }
 
     fn binary(&mut self, bytes: &[u8]) -> Result<()> {
-        self.header(109, bytes.len())?;
-        self.output.bytes.extend_from_slice(bytes);
-        Ok(())
+        self.output.header(109, bytes.len())?;
+        self.output.put(bytes)
     }
 
     /// What has a buffer, in one of many shapes: the package looks at it.
     fn buffer(&mut self, value: &Bound<'py, PyAny>) -> Result<()> {
         let piece = self.helpers.leaf(value)?;
         if let Ok(bytes) = piece.cast::<PyBytes>() {
-            self.output.bytes.extend_from_slice(bytes.as_bytes());
-            return Ok(());
+            return self.output.put(bytes.as_bytes());
         }
         let parts = piece.cast::<PyList>().map_err(|_| Stop::Unusual)?;
         for part in parts.iter() {
+            let size = part.len()?;
             match part.cast::<PyBytes>() {
-                Ok(bytes) if bytes.as_bytes().len() < LARGE => {
-                    self.output.bytes.extend_from_slice(bytes.as_bytes());
-                }
-                _ => self.output.large(self.py, part),
+                Ok(bytes) if size < LARGE => self.output.put(bytes.as_bytes())?,
+                // Flat views of bytes.
+                _ => self.output.large(self.py, part, size)?,
             }
         }
         Ok(())

@@ -18,6 +18,8 @@ use kinds::Helpers;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 
 static HELPERS: PyOnceLock<Helpers> = PyOnceLock::new();
 
@@ -28,15 +30,28 @@ fn set_up(py: Python<'_>, helpers: Helpers) {
     let _ = HELPERS.set(py, helpers);
 }
 
-/// As `snex._encoder.encode`.
+/// As `Limit.reply` in `_frame.py`.
+static REPLY_LIMIT: AtomicUsize = AtomicUsize::new(2 << 30);
+
+/// Sets how many bytes a value may have. What no address space holds is no limit.
 #[pyfunction]
-fn encode<'py>(py: Python<'py>, obj: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+fn set_reply_limit(limit: u64) {
+    REPLY_LIMIT.store(usize::try_from(limit).unwrap_or(usize::MAX), Relaxed);
+}
+
+/// As `snex._encoder.encode_pure`.
+#[pyfunction]
+#[pyo3(signature = (obj, spare = 0))]
+fn encode<'py>(py: Python<'py>, obj: &Bound<'py, PyAny>, spare: usize) -> PyResult<Bound<'py, PyAny>> {
     let Some(helpers) = HELPERS.get(py) else {
         return Err(PyRuntimeError::new_err("snex._etf has not been set up"));
     };
-    match Encoder::new(py, helpers, 0).encode(obj) {
-        Ok(output) => output.into_parts(py).map(Bound::into_any),
-        Err(Stop::Unusual) => helpers.pure.bind(py).call1((obj,)),
+    let limit = REPLY_LIMIT.load(Relaxed).saturating_add(spare);
+    let encoded = Encoder::new(py, helpers, 0, limit).encode(obj).and_then(|output| output.into_parts(py));
+    match encoded {
+        Ok(parts) => Ok(parts.into_any()),
+        Err(Stop::Unusual) => helpers.pure.bind(py).call1((obj, spare)),
+        Err(Stop::TooLarge { surplus }) => Err(helpers.too_large(py, surplus)),
         Err(Stop::Error(error)) => Err(error),
     }
 }
@@ -45,5 +60,6 @@ fn encode<'py>(py: Python<'py>, obj: &Bound<'py, PyAny>) -> PyResult<Bound<'py, 
 fn _etf(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(set_up, module)?)?;
     module.add_function(wrap_pyfunction!(encode, module)?)?;
+    module.add_function(wrap_pyfunction!(set_reply_limit, module)?)?;
     module.add_class::<room::Room>()
 }

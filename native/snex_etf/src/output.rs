@@ -1,57 +1,121 @@
 //! What has been encoded: bytes in a row, and large binaries that are left where they are.
 
+use crate::encoder::{Result, Stop};
+use pyo3::exceptions::PyMemoryError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyMemoryView};
 
 /// From this size on a binary is a part of its own. As `LARGE` in `_scalars.py`.
 pub const LARGE: usize = 64 * 1024;
 
+/// Room that even small values have at once.
+const FIRST: usize = 256;
+
 /// The encoding so far.
 pub struct Output<'py> {
-    /// Bytes since the last large binary.
-    pub bytes: Vec<u8>,
+    /// Bytes since the last large binary. There is never more room in it than `left`, so it need not be looked at for each
+    /// value whether there is too much.
+    bytes: Vec<u8>,
     parts: Vec<Bound<'py, PyAny>>,
+    /// How many more bytes there may be than those in `parts`.
+    left: usize,
 }
 
 impl<'py> Output<'py> {
-    /// Nothing yet.
-    pub fn new() -> Self {
-        Output { bytes: Vec::with_capacity(256), parts: Vec::new() }
+    /// Nothing yet, and at most `limit` bytes in the end.
+    pub fn new(limit: usize) -> Self {
+        Output { bytes: Vec::with_capacity(FIRST.min(limit)), parts: Vec::new(), left: limit }
     }
 
-    /// Whether everything is in `bytes`.
-    pub fn is_plain(&self) -> bool {
-        self.parts.is_empty()
-    }
-
-    /// A tag and a count of four bytes; false when the format has no room for the count.
-    #[must_use]
-    pub fn header(&mut self, tag: u8, count: usize) -> bool {
-        let Ok(count) = u32::try_from(count) else { return false };
-        let [a, b, c, d] = count.to_be_bytes();
-        self.bytes.extend_from_slice(&[tag, a, b, c, d]);
-        true
-    }
-
-    /// A large binary, which stays in the memory of its object.
-    pub fn large(&mut self, py: Python<'py>, part: Bound<'py, PyAny>) {
-        self.parts.push(PyBytes::new(py, &self.bytes).into_any());
-        self.bytes.clear();
-        self.parts.push(part);
-    }
-
-    /// A view of a large object of type `bytes`.
-    pub fn large_bytes(&mut self, py: Python<'py>, object: &Bound<'py, PyAny>) -> PyResult<()> {
-        let view = PyMemoryView::from(object)?;
-        self.large(py, view.into_any());
+    /// Adds bytes.
+    pub fn put(&mut self, bytes: &[u8]) -> Result<()> {
+        if bytes.len() > self.bytes.capacity() - self.bytes.len() {
+            self.make_room(bytes.len())?;
+        }
+        self.bytes.extend_from_slice(bytes);
         Ok(())
     }
 
-    /// The parts, as a list.
-    pub fn into_parts(mut self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        if !self.bytes.is_empty() {
-            self.parts.push(PyBytes::new(py, &self.bytes).into_any());
+    #[cold]
+    fn make_room(&mut self, more: usize) -> Result<()> {
+        let length = self.bytes.len();
+        let needed = length.saturating_add(more);
+        if needed > self.left {
+            return Err(Stop::TooLarge { surplus: needed - self.left });
         }
-        PyList::new(py, self.parts)
+        let wanted = needed.max(length.saturating_mul(2)).min(self.left);
+        self.bytes.try_reserve_exact(wanted - length).map_err(|_| no_memory())
     }
+
+    /// A tag and a count of four bytes. What has more is left to the pure encoder, which says so.
+    pub fn header(&mut self, tag: u8, count: usize) -> Result<()> {
+        let [a, b, c, d] = u32::try_from(count).map_err(|_| Stop::Unusual)?.to_be_bytes();
+        self.put(&[tag, a, b, c, d])
+    }
+
+    /// Refuses what would be too large with `more` bytes, before they are made.
+    pub fn check(&self, more: usize) -> Result<()> {
+        match self.bytes.len().saturating_add(more).checked_sub(self.left) {
+            None | Some(0) => Ok(()),
+            Some(surplus) => Err(Stop::TooLarge { surplus }),
+        }
+    }
+
+    /// How many more bytes there may be.
+    pub fn room(&self) -> usize {
+        self.left.saturating_sub(self.bytes.len())
+    }
+
+    /// A large binary of `size` bytes, which stays in the memory of its object.
+    pub fn large(&mut self, py: Python<'py>, part: Bound<'py, PyAny>, size: usize) -> Result<()> {
+        self.check(size)?;
+        self.left -= self.bytes.len() + size;
+        self.flush(py)?;
+        if self.bytes.capacity() > self.left {
+            // Hardly anything more may follow.
+            self.bytes = Vec::new();
+        }
+        self.push(part)
+    }
+
+    /// A view of a large object of type `bytes`.
+    pub fn large_bytes(&mut self, py: Python<'py>, object: &Bound<'py, PyAny>, size: usize) -> Result<()> {
+        let view = PyMemoryView::from(object)?;
+        self.large(py, view.into_any(), size)
+    }
+
+    /// The parts, as a list.
+    pub fn into_parts(mut self, py: Python<'py>) -> Result<Bound<'py, PyList>> {
+        self.check(0)?;
+        if !self.bytes.is_empty() {
+            self.flush(py)?;
+        }
+        Ok(PyList::new(py, self.parts)?)
+    }
+
+    /// The bytes, where all are in a row.
+    pub fn into_plain(self) -> Option<Vec<u8>> {
+        self.parts.is_empty().then_some(self.bytes)
+    }
+
+    fn flush(&mut self, py: Python<'py>) -> Result<()> {
+        let bytes = &self.bytes;
+        let part = PyBytes::new_with(py, bytes.len(), |room| {
+            room.copy_from_slice(bytes);
+            Ok(())
+        })?;
+        self.bytes.clear();
+        self.push(part.into_any())
+    }
+
+    fn push(&mut self, part: Bound<'py, PyAny>) -> Result<()> {
+        self.parts.try_reserve(1).map_err(|_| no_memory())?;
+        self.parts.push(part);
+        Ok(())
+    }
+}
+
+/// What Python raises where memory ends.
+pub fn no_memory() -> Stop {
+    Stop::Error(PyMemoryError::new_err(()))
 }

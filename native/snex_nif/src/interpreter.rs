@@ -148,8 +148,8 @@ struct StartOptions<'a> {
     create_atoms: bool,
     /// `None` allows everything.
     allow: Option<Vec<Callable<'a>>>,
-    /// Memory, cpu, open files, nice.
-    limits: (Option<u64>, Option<u64>, Option<u64>, Option<i32>),
+    /// Memory, cpu, open files, nice; bytes of a value from Python.
+    limits: (Option<u64>, Option<u64>, Option<u64>, Option<i32>, u64),
 }
 
 impl StartOptions<'_> {
@@ -178,6 +178,7 @@ impl StartOptions<'_> {
                 buffer_limits: (self.low as u64, self.high as u64),
                 cleanup_timeout: self.cleanup_timeout,
                 end_on_memory_error: self.end_on_memory_error,
+                reply_limit: self.limits.4,
                 map_set: (Blob(bytes(&self.map_set.0)), Blob(bytes(&self.map_set.1))),
             },
             marks: (self.low, self.high),

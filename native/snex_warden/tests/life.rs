@@ -140,6 +140,7 @@ impl Running {
                 buffer_limits: (1, 2),
                 cleanup_timeout: 3,
                 end_on_memory_error: false,
+                reply_limit: 1 << 20,
                 map_set: (Blob(Vec::new()), Blob(Vec::new())),
             },
             marks: (1000, 100_000),

@@ -25,6 +25,17 @@ defmodule Snex.Interpreter.LimitsTest do
     assert {:error, error} = Snex.pyeval(inp, "return len(bytearray(2 * gib))", %{"gib" => @gib})
     assert error.exception.type == "MemoryError"
     assert Snex.pyeval(inp, "return len(bytearray(1000))") == {:ok, 1000}
+
+    # There is room for the value, and none for its encoding.
+    for code <- [
+          "['x' * 1000] * 2_000_000",
+          "[{b'x' * 1000: 1, 1: 2}] * 2_000_000",
+          "[['x' * 60_000] * 40_000]"
+        ] do
+      assert {:error, error} = Snex.pyeval(inp, "return #{code}", timeout: 60_000)
+      assert error.exception.type == "MemoryError"
+    end
+
     assert ulimit(inp, "-v") == "#{div(@gib, 1024)}"
 
     code =

@@ -12,7 +12,7 @@ defmodule Snex.Interpreter.MemoryTest do
     script = """
     Process.flag(:trap_exit, true)
     wrap = fn python, args -> {"/bin/sh", ["-c", "ulimit -v unlimited; exec \\"$@\\"", "sh", python | args]} end
-    {:ok, inp} = Snex.Interpreter.start_link(python: #{inspect(python)}, wrap_exec: wrap)
+    {:ok, inp} = Snex.Interpreter.start_link(python: #{inspect(python)}, wrap_exec: wrap, limits: [reply: 4 * 1024 ** 3])
     # Python has the memory, which the VM lacks.
     {:error, error} = Snex.pyeval(inp, "return bytes(3 << 30)", timeout: :infinity)
     IO.puts("code: " <> inspect(error.code) <> " " <> error.reason)

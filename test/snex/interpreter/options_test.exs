@@ -21,7 +21,7 @@ defmodule Snex.Interpreter.OptionsTest do
     assert options.on_stuck == {:restart, 30_000}
     assert options.atoms == :create
     assert options.output == %{stdout: :group_leader, stderr: :group_leader}
-    assert options.limits == {nil, nil, nil, nil}
+    assert options.limits == {nil, nil, nil, nil, 2 * 1024 * 1024 * 1024}
   end
 
   test "an option that is not known raises ArgumentError, which names it and the nearest known one" do
@@ -336,7 +336,9 @@ defmodule Snex.Interpreter.OptionsTest do
             {:open_files, "64", "an integer from"},
             {:open_files, 6, "an integer from 16 to"},
             {:memory, 512, "an integer from 16777216 to"},
-            {:nice, 20, "an integer from -20 to 19"}
+            {:nice, 20, "an integer from -20 to 19"},
+            {:reply, 63, "an integer from 64 to"},
+            {:reply, :infinity, "an integer from 64 to"}
           ] do
         assert_raise ArgumentError,
                      ~r/option #{inspect(name)} of :limits cannot be .*: expected #{expected}/,

@@ -1,7 +1,7 @@
 //! Frames out of bytes that come in pieces of any size.
 
 use super::{Body, LEAST_ROOM};
-use crate::frame::{self, FrameError, HEADER_LEN, Header};
+use crate::frame::{self, FrameError, HEADER_LEN, Header, SPARE};
 use std::future::Future;
 use std::io;
 
@@ -58,18 +58,24 @@ pub(crate) struct FrameReader<R> {
     buffer: Vec<u8>,
     start: usize,
     end: usize,
+    /// Bytes that a value may have; a body may have [`SPARE`] more.
+    limit: u64,
 }
 
 impl<R: Bytes> FrameReader<R> {
-    pub(crate) fn new(source: R) -> Self {
-        FrameReader { source, buffer: vec![0; BUFFER], start: 0, end: 0 }
+    pub(crate) fn new(source: R, limit: u64) -> Self {
+        FrameReader { source, buffer: vec![0; BUFFER], start: 0, end: 0, limit }
     }
 
     /// The next frame.
     pub(crate) async fn frame<T: Body>(&mut self) -> Result<(Header, T), Stop> {
         let header = self.header().await?;
-        let Ok(length) = usize::try_from(header.length) else {
-            return Err(Stop::Broken(format!("a frame of {} bytes does not fit into memory", header.length)));
+        let Header { kind, length, .. } = header;
+        if length > self.limit.saturating_add(SPARE) {
+            return Err(FrameError::TooLarge { kind: kind as u8, length, limit: self.limit }.into());
+        }
+        let Ok(length) = usize::try_from(length) else {
+            return Err(FrameError::TooLong { kind: kind as u8, length }.into());
         };
         let body = self.body(length).await?;
         Ok((header, body))
@@ -161,14 +167,27 @@ mod tests {
         }
     }
 
+    /// What comes of a frame that claims to have so many bytes.
+    fn read(length: u64, limit: u64) -> Result<Header, Stop> {
+        let mut header = vec![0; HEADER_LEN];
+        frame::write_header(&mut header, Kind::Result, 0, 1, length);
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let read = runtime.block_on(FrameReader::new(Endless(header), limit).frame::<Small>());
+        read.map(|(header, _)| header)
+    }
+
+    #[test]
+    fn a_body_beyond_the_limit_and_what_is_spare_is_refused_before_there_is_memory_for_it() {
+        let reason = "frame of kind 0x83 with 1048677 bytes, and the limit is 100 (limits: [reply: bytes])";
+        assert_eq!(read(100 + SPARE + 1, 100), Err(Stop::Broken(reason.into())));
+        let reason = "the VM has no memory for a frame of 1048676 bytes from Python";
+        assert_eq!(read(100 + SPARE, 100), Err(Stop::Broken(reason.into())));
+        assert!(read(150, u64::MAX).is_ok());
+    }
+
     #[test]
     fn a_body_for_which_there_is_no_memory_is_an_error_that_says_its_size() {
-        let mut header = vec![0; HEADER_LEN];
-        frame::write_header(&mut header, Kind::Result, 0, 1, 3 << 30);
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let read = runtime.block_on(FrameReader::new(Endless(header)).frame::<Small>());
-        let read = read.map(|(header, _)| header);
         let reason = "the VM has no memory for a frame of 3221225472 bytes from Python";
-        assert_eq!(read, Err(Stop::Broken(reason.into())));
+        assert_eq!(read(3 << 30, 4 << 30), Err(Stop::Broken(reason.into())));
     }
 }

@@ -109,6 +109,7 @@ where
 {
     let hello = handshake::control_frame(Kind::Hello, &settings.hello).map_err(io::Error::other)?;
     let version = settings.hello.version.clone();
+    let limit = settings.hello.reply_limit;
     let frames_in = Pipe::to_program()?.enlarge();
     let frames_out = Pipe::from_program()?.enlarge();
     let stderr = Pipe::from_program()?;
@@ -154,9 +155,10 @@ where
     worker.submit(hello);
     let tasks = life::Tasks {
         writer: Some(runtime.spawn(streams::write(Arc::clone(&worker), writable))),
-        frames: runtime.spawn(reader::read(Arc::clone(&worker), frames, phases.clone(), version)),
+        frames: runtime.spawn(reader::read(Arc::clone(&worker), frames, phases.clone(), version, limit)),
         prints: prints
-            .map(|source| runtime.spawn(reader::read_prints(Arc::clone(&worker), source, phases.clone()))),
+            .map(|source| reader::read_prints(Arc::clone(&worker), source, phases.clone(), limit))
+            .map(|reading| runtime.spawn(reading)),
         stderr: runtime.spawn(streams::relay(Arc::clone(&worker), Stream::Stderr, stderr, phases.clone())),
         stdout: stdout
             .map(|source| runtime.spawn(streams::relay(Arc::clone(&worker), Stream::Stdout, source, phases))),

@@ -15,12 +15,13 @@ pub(super) async fn read<B, S>(
     source: Source,
     phase: watch::Receiver<Phase>,
     version: String,
+    limit: u64,
 ) where
     B: AsRef<[u8]> + Send + 'static,
     S: Sink,
 {
     let _alarm = worker.alarm();
-    let mut reader = FrameReader::new(Pipe { source, phase });
+    let mut reader = FrameReader::new(Pipe { source, phase }, limit);
     let stop = match reader.handshake(&worker.sink, &version).await {
         Ok(()) => reader.frames(&worker.sink).await,
         Err(stop) => stop,
@@ -39,12 +40,14 @@ pub(super) async fn read_prints<B, S>(
     worker: Arc<Worker<B, S>>,
     source: Source,
     phase: watch::Receiver<Phase>,
+    limit: u64,
 ) where
     B: AsRef<[u8]> + Send + 'static,
     S: Sink,
 {
     let _alarm = worker.alarm();
-    if let Stop::Broken(reason) = FrameReader::new(Pipe { source, phase }).frames(&worker.sink).await {
+    let mut reader = FrameReader::new(Pipe { source, phase }, limit);
+    if let Stop::Broken(reason) = reader.frames(&worker.sink).await {
         let _ = worker.commands.send(Command::Broken(reason));
     }
 }
