@@ -8,7 +8,7 @@ import pickle
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.etf import decode
+from support.etf import A, decode
 from support.memory import needs_tracing, tracing
 from support.vm import CALL_RESULT, SEND, VM, PythonError, text
 
@@ -212,7 +212,7 @@ def test_what_is_logged_is_shortened() -> None:
         _client.use(None)
     (_, message, metadata), (_, small, _) = events
     assert message.startswith("x" * 1000 + "... (too large for Elixir")
-    more = metadata["more"]
+    more = metadata[A("more")]
     assert more.startswith("['y', 'y'")
     assert len(more) < 1500
     assert small == "not much"
