@@ -103,8 +103,9 @@ def test_a_value_of_just_the_limit_is_sent_and_no_larger_one(
         [2**2000] * 1_000_000,
         {"x" * 100_000_000},
         [{b"x" * 1000, n} for n in range(100_000)],
+        {(n, "x" * 2000): 1 for n in range(200_000)},
     ],
-    ids=["strings", "lists", "large strings", "numbers", "one string", "sets"],
+    ids=["strings", "lists", "large strings", "numbers", "one string", "sets", "keys"],
 )
 def test_what_is_far_too_large_is_not_built_up(encoder: Callable[..., Any], value: object) -> None:
     set_reply_limit(1_000_000)
