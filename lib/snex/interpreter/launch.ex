@@ -5,7 +5,7 @@ defmodule Snex.Interpreter.Launch do
 
   alias Snex.Error
   alias Snex.Interpreter.Environment
-  alias Snex.Interpreter.Options
+  alias Snex.Interpreter.Options.Checks
   alias Snex.Native
   alias Snex.Os
   alias Snex.Project
@@ -308,7 +308,7 @@ defmodule Snex.Interpreter.Launch do
     what = "the function in the option :init_script"
 
     with {:ok, returned} <- Environment.call(call, what),
-         {:ok, script} <- returned_script(Options.init_script(returned), what) do
+         {:ok, script} <- returned_script(Checks.init_script(returned), what) do
       run_init_script(owner, script, deadline)
     else
       {:error, complaint} -> failed(complaint)
