@@ -21,6 +21,9 @@ const MAX_WRITE: usize = 256 * 1024;
 /// The most pieces that one system call is asked to take.
 const MAX_SLICES: usize = 16;
 
+/// A piece of this size takes its time to be freed.
+const LARGE: usize = 64 * 1024;
+
 /// What became of a frame.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Submitted {
@@ -45,12 +48,23 @@ pub struct Outbox<B> {
     high: usize,
     /// Whether anybody may wait for room.
     awaited: bool,
+    /// Large pieces that are of no use any more.
+    spent: VecDeque<Segment<B>>,
 }
 
 impl<B: AsRef<[u8]>> Outbox<B> {
     /// An outbox for a non-blocking `pipe`, with water marks in bytes.
     pub fn new(pipe: Arc<OwnedFd>, low: usize, high: usize) -> Self {
-        Outbox { pipe: Some(pipe), queue: VecDeque::new(), written: 0, queued: 0, low, high, awaited: false }
+        Outbox {
+            pipe: Some(pipe),
+            queue: VecDeque::new(),
+            written: 0,
+            queued: 0,
+            low,
+            high,
+            awaited: false,
+            spent: VecDeque::new(),
+        }
     }
 
     /// Whether nothing can be written any more.
@@ -112,9 +126,16 @@ impl<B: AsRef<[u8]>> Outbox<B> {
         std::mem::take(&mut self.awaited)
     }
 
+    /// Large pieces that are written, or never will be: to be dropped after the lock that the outbox is in is released, for
+    /// others wait for that on schedulers.
+    #[must_use]
+    pub fn spent(&mut self) -> VecDeque<Segment<B>> {
+        std::mem::take(&mut self.spent)
+    }
+
     fn forget(&mut self) {
         self.pipe = None;
-        self.queue.clear();
+        self.spent.append(&mut self.queue);
         self.queued = 0;
     }
 
@@ -130,7 +151,10 @@ impl<B: AsRef<[u8]>> Outbox<B> {
                 break;
             }
             self.written -= length;
-            self.queue.pop_front();
+            let written = self.queue.pop_front();
+            if length >= LARGE {
+                self.spent.extend(written);
+            }
         }
         Ok(())
     }

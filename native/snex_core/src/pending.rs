@@ -8,17 +8,24 @@
 //! The table finds entries by the number of their request, and by the process that waits, so that the death of one caller costs
 //! the same however many others wait.
 //!
+//! Where all callers are told something, a few are told at a time, and whoever waits for the table comes next: it may be a
+//! scheduler, and there may be many callers.
+//!
 //! Numbers of requests are handed out here, one after the other, so an answer to a number that was not handed out yet is told
 //! from an answer that comes late.
 
 use crate::sync::{Mutex, MutexGuard};
-use rustc_hash::FxHashMap;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::sync::PoisonError;
 use thiserror::Error;
 
-/// Set in the numbers of those that wait for room. Python never sees them, and cannot answer them.
+/// Set in the numbers of those that wait for room: they come after all requests. Python never sees them, and cannot answer
+/// them.
 const ROOM: u64 = 1 << 62;
+
+/// How many callers are told at a time, of all. Each takes about a microsecond.
+const AT_ONCE: usize = 64;
 
 /// How many answers are remembered, to tell one that comes twice from one that comes late.
 const REMEMBERED: usize = 1024;
@@ -55,14 +62,15 @@ pub trait Caller {
 /// The table of one interpreter. `C` is a caller, `D` is how the interpreter went down.
 pub struct Pending<C: Caller, D> {
     state: Mutex<State<C, D>>,
+    /// Held by the one thread that waits for `state` next. One that has released `state`, and wants it again, comes after it.
+    turn: Mutex<()>,
 }
 
 struct State<C: Caller, D> {
-    /// Those that wait for an answer.
-    entries: FxHashMap<u64, Entry<C>>,
-    /// Those that wait for room.
-    rooms_wanted: FxHashMap<u64, Entry<C>>,
-    /// Both, by the process that waits.
+    /// Those that wait, for an answer or for room. A tree grows by a little each time; a hash table would copy itself now and
+    /// then, on a scheduler.
+    entries: BTreeMap<u64, Entry<C>>,
+    /// The same by the process that waits.
     by_process: BTreeSet<(C::Process, u64)>,
     /// The number of the latest request.
     requests: u64,
@@ -83,28 +91,24 @@ struct Entry<C> {
 }
 
 impl<C: Caller, D> State<C, D> {
-    fn table(&mut self, id: u64) -> &mut FxHashMap<u64, Entry<C>> {
-        if id & ROOM == 0 { &mut self.entries } else { &mut self.rooms_wanted }
-    }
-
     fn check(&self, limit: usize) -> Result<(), Refused<D>>
     where
         D: Clone,
     {
         match &self.down {
             Some(down) => Err(Refused::Down(down.clone())),
-            None if self.entries.len() + self.rooms_wanted.len() >= limit => Err(Refused::TooMany(limit)),
+            None if self.entries.len() >= limit => Err(Refused::TooMany(limit)),
             None => Ok(()),
         }
     }
 
     fn insert(&mut self, id: u64, caller: C, submitting: bool) {
         self.by_process.insert((caller.process(), id));
-        self.table(id).insert(id, Entry { caller, submitting, abandoned: false });
+        self.entries.insert(id, Entry { caller, submitting, abandoned: false });
     }
 
     fn remove(&mut self, id: u64) -> Option<C> {
-        let entry = self.table(id).remove(&id)?;
+        let entry = self.entries.remove(&id)?;
         self.by_process.remove(&(entry.caller.process(), id));
         Some(entry.caller)
     }
@@ -121,15 +125,14 @@ impl<C: Caller, D: Clone> Pending<C, D> {
     #[must_use]
     pub fn new() -> Self {
         let state = State {
-            entries: FxHashMap::default(),
-            rooms_wanted: FxHashMap::default(),
+            entries: BTreeMap::new(),
             by_process: BTreeSet::new(),
             requests: 0,
             rooms: 0,
             answered: vec![0; REMEMBERED].into_boxed_slice(),
             down: None,
         };
-        Pending { state: Mutex::new(state) }
+        Pending { state: Mutex::new(state), turn: Mutex::new(()) }
     }
 
     /// Adds a request whose frame is about to be submitted, and returns its number. [`Pending::submitted`] has to follow.
@@ -199,12 +202,20 @@ impl<C: Caller, D: Clone> Pending<C, D> {
 
     /// Hands every caller that waits for room to `tell`.
     pub fn room(&self, tell: impl Fn(C)) {
+        // Whoever comes later waits for the next time.
+        let latest = self.state().rooms | ROOM;
+        while self.tell_some(ROOM..=latest, &tell) {}
+    }
+
+    /// Hands some of those with these numbers to `tell`. Whether there may be more.
+    fn tell_some(&self, ids: RangeInclusive<u64>, tell: impl Fn(C)) -> bool {
         let mut state = self.state();
-        let state = &mut *state;
-        for (id, entry) in state.rooms_wanted.drain() {
-            state.by_process.remove(&(entry.caller.process(), id));
-            tell(entry.caller);
+        for _ in 0..AT_ONCE {
+            let first = state.entries.range(ids.clone()).next().map(|(id, _)| *id);
+            let Some(caller) = first.and_then(|id| state.remove(id)) else { return false };
+            tell(caller);
         }
+        true
     }
 
     /// Looks at the caller of a request; `None` when nobody waits for it.
@@ -234,19 +245,14 @@ impl<C: Caller, D: Clone> Pending<C, D> {
 
     /// Tells every caller that the interpreter is down. The first reason stays.
     pub fn fail_all(&self, down: D, tell: impl Fn(C, &D)) {
-        let mut state = self.state();
-        let down = state.down.get_or_insert(down).clone();
-        state.by_process.clear();
-        let state = &mut *state;
-        for (_, entry) in state.entries.drain().chain(state.rooms_wanted.drain()) {
-            tell(entry.caller, &down);
-        }
+        // From here on, nobody is added.
+        let down = self.state().down.get_or_insert(down).clone();
+        while self.tell_some(0..=u64::MAX, |caller| tell(caller, &down)) {}
     }
 
     /// Requests and waiting callers in the table.
     pub fn len(&self) -> usize {
-        let state = self.state();
-        state.entries.len() + state.rooms_wanted.len()
+        self.state().entries.len()
     }
 
     /// Whether nobody waits.
@@ -260,6 +266,7 @@ impl<C: Caller, D: Clone> Pending<C, D> {
     }
 
     fn state(&self) -> MutexGuard<'_, State<C, D>> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         // The table is consistent between any two statements that hold it.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -267,220 +274,4 @@ impl<C: Caller, D: Clone> Pending<C, D> {
 
 #[cfg(test)]
 #[cfg(not(loom))]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-    use std::cell::{Cell, RefCell};
-    use std::cmp::Ordering;
-
-    impl Caller for &'static str {
-        type Process = &'static str;
-
-        fn process(&self) -> &'static str {
-            self
-        }
-    }
-
-    type Table = Pending<&'static str, &'static str>;
-
-    const ANY: usize = usize::MAX;
-
-    fn told(table: &Table, id: u64) -> (Option<&'static str>, Result<(), Unasked>) {
-        let mut told = None;
-        let result = table.answer(id, |caller| told = Some(caller));
-        (told, result)
-    }
-
-    fn sent(table: &Table, caller: &'static str) -> u64 {
-        let id = table.begin(caller, ANY).unwrap();
-        assert!(!table.submitted(id));
-        id
-    }
-
-    #[test]
-    fn an_answer_reaches_its_caller_once() {
-        let table = Table::new();
-        let (first, second) = (sent(&table, "first"), sent(&table, "second"));
-        assert_eq!(told(&table, second), (Some("second"), Ok(())));
-        assert_eq!(told(&table, second), (None, Err(Unasked::Twice(second))));
-        assert_eq!(told(&table, first), (Some("first"), Ok(())));
-        assert_eq!(told(&table, first), (None, Err(Unasked::Twice(first))));
-    }
-
-    #[test]
-    fn an_answer_to_what_was_forgotten_is_late_however_often_it_comes() {
-        let table = Table::new();
-        let id = sent(&table, "caller");
-        assert!(table.forget(id));
-        assert!(!table.forget(id));
-        assert_eq!(told(&table, id), (None, Ok(())));
-        assert_eq!(told(&table, id), (None, Ok(())));
-    }
-
-    #[test]
-    fn an_answer_to_what_never_was_is_told_from_a_late_one() {
-        let table = Table::new();
-        sent(&table, "caller");
-        let room = table.wait_for_room("waits", ANY).unwrap();
-        for id in [0, 2, 1 << 40, u64::MAX, room] {
-            assert_eq!(told(&table, id), (None, Err(Unasked::NeverWas(id))));
-        }
-        assert_eq!(table.len(), 2);
-    }
-
-    #[test]
-    fn a_request_whose_caller_dies_is_cancelled_once_and_never_before_it_is_submitted() {
-        let table = Table::new();
-        let sent = sent(&table, "dies");
-        let submitting = table.begin("dies", ANY).unwrap();
-        let other = table.begin("lives", ANY).unwrap();
-        table.wait_for_room("dies", ANY).unwrap();
-        assert_eq!(table.abandon("dies"), [sent]);
-        assert!(table.submitted(submitting));
-        assert!(!table.submitted(submitting));
-        assert!(!table.submitted(other));
-        assert_eq!(table.len(), 1);
-    }
-
-    #[test]
-    fn the_end_tells_everybody_and_whoever_comes_later() {
-        let table = Table::new();
-        sent(&table, "sent");
-        table.begin("submitting", ANY).unwrap();
-        table.wait_for_room("waiting", ANY).unwrap();
-        let told = RefCell::new(Vec::new());
-        table.fail_all("down", |caller, down| told.borrow_mut().push((caller, *down)));
-        table.fail_all("again", |caller, down| told.borrow_mut().push((caller, *down)));
-        told.borrow_mut().sort_unstable();
-        assert_eq!(*told.borrow(), [("sent", "down"), ("submitting", "down"), ("waiting", "down")]);
-        assert_eq!(table.begin("late", ANY), Err(Refused::Down("down")));
-        assert_eq!(table.wait_for_room("late", ANY), Err(Refused::Down("down")));
-    }
-
-    thread_local! {
-        static LOOKS: Cell<u64> = const { Cell::new(0) };
-    }
-
-    /// A process that counts how often it is compared with another.
-    #[derive(Clone, Copy)]
-    struct Process(u64);
-
-    impl Caller for Process {
-        type Process = Process;
-
-        fn process(&self) -> Process {
-            *self
-        }
-    }
-
-    impl Ord for Process {
-        fn cmp(&self, other: &Self) -> Ordering {
-            LOOKS.set(LOOKS.get() + 1);
-            self.0.cmp(&other.0)
-        }
-    }
-
-    impl PartialOrd for Process {
-        fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-            Some(self.cmp(other))
-        }
-    }
-
-    impl PartialEq for Process {
-        fn eq(&self, other: &Self) -> bool {
-            self.cmp(other) == Ordering::Equal
-        }
-    }
-
-    impl Eq for Process {}
-
-    /// Comparisons that it takes to abandon one of `waiting` processes, one after the other, until none is left.
-    fn looks_per_death(waiting: u64) -> u64 {
-        let table = Pending::<Process, ()>::new();
-        for process in 0..waiting {
-            let id = table.begin(Process(process), ANY).unwrap();
-            assert!(!table.submitted(id));
-        }
-        LOOKS.set(0);
-        for process in 0..waiting {
-            assert_eq!(table.abandon(Process(process)).len(), 1);
-        }
-        assert!(table.is_empty());
-        LOOKS.get() / waiting
-    }
-
-    #[test]
-    fn the_death_of_a_caller_costs_the_same_however_many_others_wait() {
-        // Both logarithmic: a table that is searched as a whole takes twenty times as many.
-        assert!(looks_per_death(10_000) < 4 * looks_per_death(500));
-    }
-
-    #[test]
-    fn there_are_never_more_than_the_limit_and_those_who_wait_for_room_count() {
-        let table = Table::new();
-        let first = table.begin("a", 2).unwrap();
-        table.wait_for_room("b", 2).unwrap();
-        assert_eq!(table.begin("c", 2), Err(Refused::TooMany(2)));
-        assert_eq!(table.wait_for_room("c", 2), Err(Refused::TooMany(2)));
-        table.answer(first, |_| ()).unwrap();
-        table.begin("c", 2).unwrap();
-        assert_eq!(table.begin("d", 2), Err(Refused::TooMany(2)));
-    }
-
-    #[test]
-    fn nothing_is_left_of_a_caller_however_its_request_ends() {
-        let table = Table::new();
-        let answered = sent(&table, "a");
-        table.answer(answered, |_| ()).unwrap();
-        let forgotten = sent(&table, "a");
-        table.forget(forgotten);
-        let room = table.wait_for_room("a", ANY).unwrap();
-        table.room(|_| ());
-        assert!(!table.forget(room));
-        let abandoned = table.begin("a", ANY).unwrap();
-        table.abandon("a");
-        table.submitted(abandoned);
-        sent(&table, "a");
-        table.fail_all("down", |_, _| ());
-        let state = table.state();
-        assert!(state.entries.is_empty() && state.rooms_wanted.is_empty() && state.by_process.is_empty());
-    }
-
-    proptest! {
-        /// Whatever answers come, each caller that has not given up gets one, and a request that was given up never
-        /// makes an answer look like a second one.
-        #[test]
-        fn no_late_answer_is_taken_for_a_second_one(
-            events in prop::collection::vec((0u8..4, 0u64..4000), 0..6000)
-        ) {
-            let table = Table::new();
-            let mut answered = std::collections::HashMap::new();
-            let mut forgotten = std::collections::HashSet::new();
-            let mut requests = 0;
-            for (event, pick) in events {
-                match event {
-                    0 | 1 => requests = sent(&table, "caller"),
-                    2 if requests > 0 && table.forget(1 + pick % requests) => {
-                        forgotten.insert(1 + pick % requests);
-                    }
-                    3 if requests > 0 => {
-                        let id = 1 + pick % requests;
-                        match told(&table, id) {
-                            (Some(_), Ok(())) => {
-                                prop_assert!(!forgotten.contains(&id));
-                                prop_assert_eq!(answered.insert(id, ()), None);
-                            }
-                            (None, Ok(())) => prop_assert!(forgotten.contains(&id) || answered.contains_key(&id)),
-                            (None, Err(Unasked::Twice(twice))) => {
-                                prop_assert_eq!(twice, id);
-                                prop_assert!(answered.contains_key(&id));
-                            }
-                            other => prop_assert!(false, "{other:?}"),
-                        }
-                    }
-                    _ => (),
-                }
-            }
-        }
-    }
-}
+mod tests;

@@ -205,7 +205,10 @@ impl<B: AsRef<[u8]> + Send + 'static, S: Sink> Worker<B, S> {
 
     /// Submits a frame, without blocking. `Closed` when Python is gone or going.
     pub fn submit(&self, frame: Frame<B>) -> Submitted {
-        let submitted = self.outbox().submit(frame);
+        let (submitted, _spent) = {
+            let mut outbox = self.outbox();
+            (outbox.submit(frame), outbox.spent())
+        };
         if submitted == Submitted::Queued {
             self.queued.notify_one();
         }
@@ -262,7 +265,10 @@ impl<B: AsRef<[u8]> + Send + 'static, S: Sink> Worker<B, S> {
 
     /// On the worker's tasks only: it calls the sink.
     fn close(&self) {
-        let awaited = self.outbox().close();
+        let (awaited, _spent) = {
+            let mut outbox = self.outbox();
+            (outbox.close(), outbox.spent())
+        };
         self.queued.notify_one();
         if awaited {
             self.sink.writable();

@@ -131,7 +131,7 @@ where
                     continue;
                 }
             };
-            let flushed = {
+            let (flushed, spent) = {
                 let mut outbox = worker.outbox();
                 if outbox.is_closed() {
                     return;
@@ -142,8 +142,9 @@ where
                 if outbox.queued() == before {
                     ready.clear_ready();
                 }
-                flushed
+                (flushed, outbox.spent())
             };
+            drop(spent);
             match flushed {
                 Ok(true) => worker.sink.writable(),
                 Ok(false) => {}
