@@ -6,6 +6,7 @@ defmodule Snex.Eval do
   alias Snex.Error
   alias Snex.Native
   alias Snex.Request
+  alias Snex.Serde.Weight
 
   @doc """
   What the native code is told to run. `env_id` is `nil` for a copy of the root environment.
@@ -35,8 +36,10 @@ defmodule Snex.Eval do
   """
   @spec run(pid(), map(), tuple(), Request.options()) :: {:ok, term()} | {:error, Error.t()}
   def run(interpreter, request, encoding, options) do
-    submit = fn reference, scheduler, encoded ->
-      nif = if scheduler == :dirty, do: &Native.request_eval_dirty/4, else: &Native.request_eval/4
+    light? = Weight.light?([request.source, request.file | request.vars])
+
+    submit = fn reference, encoded ->
+      nif = Request.choose(light?, encoded, &Native.request_eval/4, &Native.request_eval_dirty/4)
       # What is left of it when the frame is made: a caller may have had to wait for the start, or for room.
       request = Map.put(request, :time, time(options))
       nif.(interpreter, reference, request, put_elem(encoding, 3, encoded))

@@ -2,18 +2,18 @@ defmodule Snex.Request do
   @moduledoc false
   # The caller's side of a request: submit it, wait for the answer, give up in time.
   #
-  # `submit` calls a NIF that walks the caller's terms and writes the frame. It is tried again on a dirty scheduler when the
-  # terms turn out large, after a pause when too much is queued, after the start when the interpreter is still starting,
-  # and with what their encoders make of structs when there are such. Each try has a reference of its own, and no message
-  # with it is left behind.
+  # `submit` calls a NIF that walks the caller's terms and writes the frame. It is tried again after a pause when too much is
+  # queued, after the start when the interpreter is still starting, and with what their encoders make of structs when there
+  # are such. Each try has a reference of its own, and no message with it is left behind.
 
   alias Snex.Arguments
   alias Snex.Error
   alias Snex.Native
   alias Snex.Output
   alias Snex.Serde.Structs
+  alias Snex.Serde.Weight
 
-  @type submit() :: (reference(), :normal | :dirty, Structs.encoded() -> outcome())
+  @type submit() :: (reference(), Structs.encoded() -> outcome())
 
   @typedoc "What a NIF that submits a frame answers; see `outcome.rs`."
   @type outcome() ::
@@ -22,7 +22,6 @@ defmodule Snex.Request do
           | {:ok, request :: pos_integer(), env_id :: pos_integer(), handle :: reference()}
           | {:overloaded, limit :: pos_integer()}
           | {:full, request :: pos_integer()}
-          | :long
           | {:structs, [struct()]}
           | :starting
           | :noproc
@@ -43,33 +42,42 @@ defmodule Snex.Request do
 
   @doc """
   A submission of `term` by a NIF that encodes it, `nif.(interpreter, reference, term, encoding)`, or by the variant of
-  that NIF for a dirty scheduler.
+  that NIF for a dirty scheduler, which takes terms of any size.
   """
   @spec submission(pid(), nif, nif, term(), tuple()) :: submit()
         when nif: (pid(), reference(), term(), tuple() -> outcome())
   def submission(interpreter, normal, dirty, term, encoding) do
-    fn reference, scheduler, encoded ->
-      nif = if scheduler == :dirty, do: dirty, else: normal
+    light? = Weight.light?(term)
+
+    fn reference, encoded ->
+      nif = choose(light?, encoded, normal, dirty)
       nif.(interpreter, reference, term, put_elem(encoding, 3, encoded))
     end
   end
 
   @doc """
+  The NIF to submit with: `normal` for a light term without structs that have been encoded, which are of any size.
+  """
+  @spec choose(boolean(), Structs.encoded(), nif, nif) :: nif when nif: fun()
+  def choose(true, [], normal, _dirty), do: normal
+  def choose(_light?, _encoded, _normal, dirty), do: dirty
+
+  @doc """
   Submits a request and waits for its answer: `{:ok, value, accepted}` with what the NIF answered, or an error.
   """
   @spec call(pid(), submit(), options()) :: {:ok, term(), tuple()} | {:error, Error.t()}
-  def call(interpreter, submit, options), do: call(interpreter, submit, options, {:normal, []})
+  def call(interpreter, submit, options), do: call(interpreter, submit, options, [])
 
-  defp call(interpreter, submit, options, {scheduler, encoded} = try) do
+  defp call(interpreter, submit, options, encoded) do
     reference = make_ref()
 
-    case submit.(reference, scheduler, encoded) do
+    case submit.(reference, encoded) do
       accepted when elem(accepted, 0) == :ok ->
         await(interpreter, reference, accepted, options, %{})
 
       refused ->
-        with {:again, try} <- wait(interpreter, reference, refused, options.deadline, try),
-             do: call(interpreter, submit, options, try)
+        with {:again, encoded} <- wait(interpreter, reference, refused, options.deadline, encoded),
+             do: call(interpreter, submit, options, encoded)
     end
   end
 
@@ -118,14 +126,14 @@ defmodule Snex.Request do
   Submits a frame that has no answer.
   """
   @spec cast(pid(), submit(), deadline()) :: :ok | {:error, Error.t()}
-  def cast(interpreter, submit, deadline), do: cast(interpreter, submit, deadline, {:normal, []})
+  def cast(interpreter, submit, deadline), do: cast(interpreter, submit, deadline, [])
 
-  defp cast(interpreter, submit, deadline, {scheduler, encoded} = try) do
+  defp cast(interpreter, submit, deadline, encoded) do
     reference = make_ref()
 
-    with refused when refused != :ok <- submit.(reference, scheduler, encoded),
-         {:again, try} <- wait(interpreter, reference, refused, deadline, try),
-         do: cast(interpreter, submit, deadline, try)
+    with refused when refused != :ok <- submit.(reference, encoded),
+         {:again, encoded} <- wait(interpreter, reference, refused, deadline, encoded),
+         do: cast(interpreter, submit, deadline, encoded)
   end
 
   @doc """
@@ -142,17 +150,14 @@ defmodule Snex.Request do
   def time_left(:infinity), do: :infinity
   def time_left(deadline), do: max(deadline - System.monotonic_time(:millisecond), 0)
 
-  # Waits for what keeps a request from being submitted, and says how to try again.
-  defp wait(_interpreter, _reference, :long, _deadline, {_scheduler, encoded}),
-    do: {:again, {:dirty, encoded}}
-
-  defp wait(_interpreter, _reference, {:structs, structs}, _deadline, {scheduler, encoded}) do
-    with {:ok, encoded} <- Structs.encode(structs, encoded), do: {:again, {scheduler, encoded}}
+  # Waits for what keeps a request from being submitted, and says with what to try again.
+  defp wait(_interpreter, _reference, {:structs, structs}, _deadline, encoded) do
+    with {:ok, encoded} <- Structs.encode(structs, encoded), do: {:again, encoded}
   end
 
-  defp wait(interpreter, reference, {:full, request}, deadline, try) do
+  defp wait(interpreter, reference, {:full, request}, deadline, encoded) do
     receive do
-      {^reference, :writable, _} -> {:again, try}
+      {^reference, :writable, _} -> {:again, encoded}
       {^reference, :down, down} -> {:error, Error.from_down(down)}
     after
       time_left(deadline) ->
@@ -161,37 +166,37 @@ defmodule Snex.Request do
     end
   end
 
-  defp wait(_interpreter, _reference, {:overloaded, limit}, _deadline, _try) do
+  defp wait(_interpreter, _reference, {:overloaded, limit}, _deadline, _encoded) do
     reason = "#{limit} requests are under way, as many as :max_in_flight allows"
     {:error, %Error{code: :overloaded, reason: reason}}
   end
 
-  defp wait(interpreter, _reference, :starting, deadline, try) do
+  defp wait(interpreter, _reference, :starting, deadline, encoded) do
     GenServer.call(interpreter, :await_start, time_left(deadline))
-    {:again, try}
+    {:again, encoded}
   catch
     :exit, {:timeout, _call} -> {:error, %Error{code: :response_timeout}}
     :exit, {reason, _call} -> {:error, %Error{code: :call_failed, reason: reason}}
   end
 
-  defp wait(_interpreter, reference, {:down, down}, _deadline, _try) do
+  defp wait(_interpreter, reference, {:down, down}, _deadline, _encoded) do
     flush(reference)
     {:error, Error.from_down(down)}
   end
 
   # A name may be registered before the process behind it has got as far as its worker.
-  defp wait(interpreter, reference, :noproc, deadline, try) do
+  defp wait(interpreter, reference, :noproc, deadline, encoded) do
     if Process.alive?(interpreter) and
          :proc_lib.translate_initial_call(interpreter) == {Snex.Interpreter, :init, 1},
-       do: wait(interpreter, reference, :starting, deadline, try),
+       do: wait(interpreter, reference, :starting, deadline, encoded),
        else: {:error, %Error{code: :call_failed, reason: :noproc}}
   end
 
-  defp wait(_interpreter, _reference, {:bad_key, key}, _deadline, _try) do
+  defp wait(_interpreter, _reference, {:bad_key, key}, _deadline, _encoded) do
     raise ArgumentError, Arguments.bad_name(key)
   end
 
-  defp wait(_interpreter, _reference, {:error, term}, _deadline, _try) do
+  defp wait(_interpreter, _reference, {:error, term}, _deadline, _encoded) do
     raise ArgumentError, "cannot be encoded for Python: #{inspect(term)}"
   end
 

@@ -163,7 +163,7 @@ defmodule Snex.NativeTest do
   describe "arguments of a wrong type raise ArgumentError, or are an answer like any other:" do
     # What is right, for each function; `{:any, value}` where no term is wrong.
     defp valid(inp, env) do
-      reference = {:any, make_ref()}
+      reference = make_ref()
       encoding = {nil, nil, nil, []}
       eval = %{environment: env.id, source: "return 1", file: nil, line: 1, vars: %{}}
       make = %{from: [{env.id, 0, []}], vars: %{}}

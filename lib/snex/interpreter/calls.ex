@@ -153,7 +153,7 @@ defmodule Snex.Interpreter.Calls do
       stacktrace: Enum.map(stacktrace, &Exception.format_stacktrace_entry/1)
     }
 
-    submit = fn reference, _scheduler, _encoded ->
+    submit = fn reference, _encoded ->
       Native.call_error(interpreter, reference, id, failure)
     end
 

@@ -4,7 +4,6 @@ rustler::atoms! {
     // what a request becomes
     ok,
     full,
-    long,
     starting,
     noproc,
     overloaded,

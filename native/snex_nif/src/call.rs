@@ -3,8 +3,8 @@
 use crate::options::CallOptions;
 use crate::outcome::Outcome;
 use crate::request::Caller;
-use crate::walk::{Scheduler, Stop, Walk};
-use rustler::{Binary, Encoder, Env, LocalPid, NifMap, Term};
+use crate::walk::{Stop, Walk};
+use rustler::{Binary, Encoder, Env, LocalPid, NifMap, Reference, Term};
 use snex_core::frame::Kind;
 use snex_core::pickle::{BinaryAs, Global};
 
@@ -25,12 +25,12 @@ struct Failure<'a> {
 fn call_result<'a>(
     env: Env<'a>,
     interpreter: LocalPid,
-    reference: Term<'a>,
+    reference: Reference<'a>,
     call: u64,
     value: Term<'a>,
     options: CallOptions<'a>,
 ) -> Term<'a> {
-    let caller = Caller { env, interpreter, reference, options, scheduler: Scheduler::Normal };
+    let caller = Caller { env, interpreter, reference, options };
     submit(&caller, Kind::CallResult, call, |walk| walk.value(value))
 }
 
@@ -38,12 +38,12 @@ fn call_result<'a>(
 fn call_result_dirty<'a>(
     env: Env<'a>,
     interpreter: LocalPid,
-    reference: Term<'a>,
+    reference: Reference<'a>,
     call: u64,
     value: Term<'a>,
     options: CallOptions<'a>,
 ) -> Term<'a> {
-    let caller = Caller { env, interpreter, reference, options, scheduler: Scheduler::Dirty };
+    let caller = Caller { env, interpreter, reference, options };
     submit(&caller, Kind::CallResult, call, |walk| walk.value(value))
 }
 
@@ -52,12 +52,12 @@ fn call_result_dirty<'a>(
 fn call_error<'a>(
     env: Env<'a>,
     interpreter: LocalPid,
-    reference: Term<'a>,
+    reference: Reference<'a>,
     call: u64,
     failure: Failure<'a>,
 ) -> Term<'a> {
     let options = CallOptions::default();
-    let caller = Caller { env, interpreter, reference, options, scheduler: Scheduler::Dirty };
+    let caller = Caller { env, interpreter, reference, options };
     submit(&caller, Kind::CallError, call, |walk| {
         let pickle = &mut walk.pickle;
         pickle.dict_begin();

@@ -4,9 +4,9 @@ use crate::atoms;
 use crate::held::Held;
 use crate::runtime;
 use crate::sink::News;
-use rustc_hash::FxHashSet;
 use snex_core::frame::{Frame, Kind};
 use snex_core::worker::Worker;
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -24,7 +24,7 @@ const PROBE: u64 = 1 << 63;
 
 /// Requests that Python has been told to cancel and has not said that it did.
 #[derive(Default)]
-pub struct Cancelling(Mutex<FxHashSet<u64>>);
+pub struct Cancelling(Mutex<BTreeSet<u64>>);
 
 impl Cancelling {
     /// Python says that it has noticed. An error when there was no request of that number so far.
@@ -54,7 +54,7 @@ impl Cancelling {
         self.ids().contains(&id)
     }
 
-    fn ids(&self) -> MutexGuard<'_, FxHashSet<u64>> {
+    fn ids(&self) -> MutexGuard<'_, BTreeSet<u64>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

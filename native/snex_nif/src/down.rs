@@ -1,6 +1,7 @@
 //! How an interpreter went down, as Elixir sees it.
 
 use crate::atoms;
+use crate::kept::Kept;
 use rustler::{Atom, Encoder, Env, NewBinary, Term};
 use snex_core::worker::{Cause, End};
 
@@ -8,7 +9,7 @@ use snex_core::worker::{Cause, End};
 #[derive(Clone)]
 pub enum Down {
     /// Its owner stopped it, for a reason in external term format.
-    Stopped(Vec<u8>),
+    Stopped(Kept),
     /// Its owner died without stopping it.
     OwnerGone,
     /// It ended by itself.
@@ -18,7 +19,7 @@ pub enum Down {
 impl Encoder for Down {
     fn encode<'a>(&self, env: Env<'a>) -> Term<'a> {
         match self {
-            Down::Stopped(reason) => (atoms::stopped(), binary(env, reason)).encode(env),
+            Down::Stopped(reason) => (atoms::stopped(), reason).encode(env),
             Down::OwnerGone => atoms::owner_gone().encode(env),
             Down::Ended(end) => (
                 atoms::ended(),

@@ -6,15 +6,15 @@ use crate::live::{Live, Of};
 use crate::registry;
 use crate::runtime;
 use crate::sink::News;
-use rustc_hash::FxHashMap;
 use rustler::env::OwnedEnv;
 use rustler::{Atom, LocalPid, Resource, ResourceArc};
 use snex_core::frame::Kind;
 use snex_core::handshake;
 use snex_core::worker::Worker;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError, Weak};
+use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 
 /// The number of the latest environment of this VM: no two have the same, whichever interpreters they belong to.
 static LATEST: AtomicU64 = AtomicU64::new(0);
@@ -25,9 +25,10 @@ pub fn next_id() -> u64 {
 }
 
 /// Environments that Python has, and whether they stay when nobody refers to them. An environment that is dropped and
-/// destroyed at once leaves it once.
+/// destroyed at once leaves it once. A tree grows by a little each time; a hash table would copy itself now and then, on a
+/// scheduler.
 #[derive(Default)]
-pub struct Alive(Mutex<FxHashMap<u64, bool>>);
+pub struct Alive(Mutex<BTreeMap<u64, bool>>);
 
 impl Alive {
     /// How many there are.
@@ -56,7 +57,7 @@ impl Alive {
         ids.get(&id) == Some(&false) && ids.remove(&id).is_some()
     }
 
-    fn ids(&self) -> MutexGuard<'_, FxHashMap<u64, bool>> {
+    fn ids(&self) -> MutexGuard<'_, BTreeMap<u64, bool>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -96,15 +97,24 @@ pub struct Proxy {
 
 impl Resource for Proxy {}
 
+/// Where proxies go that are dropped: to a task that sends their messages, for the thread that drops them may be a scheduler's.
+static DROPPED_PROXIES: LazyLock<UnboundedSender<(LocalPid, u64)>> = LazyLock::new(|| {
+    let (drops, mut dropped) = mpsc::unbounded_channel();
+    if let Some(runtime) = runtime::handle() {
+        runtime.spawn(async move {
+            while let Some((keeper, token)) = dropped.recv().await {
+                // A keeper that is gone needs no message.
+                let _ = OwnedEnv::new().send_and_clear(&keeper, |_| (atoms::snex_env_dropped(), token));
+            }
+        });
+    }
+    drops
+});
+
 impl Drop for Proxy {
     fn drop(&mut self) {
-        if let Some(runtime) = runtime::handle() {
-            let (keeper, token) = (self.keeper, self.token);
-            // Not from here: this thread may be a scheduler's.
-            runtime.spawn(async move {
-                let _ = OwnedEnv::new().send_and_clear(&keeper, |_| (atoms::snex_env_dropped(), token));
-            });
-        }
+        // Fails only when the VM goes down.
+        let _ = DROPPED_PROXIES.send((self.keeper, self.token));
     }
 }
 

@@ -2,9 +2,10 @@
 
 use crate::atoms;
 use crate::cancel::{self, Cancelling};
-use crate::down::{self, Down};
+use crate::down::Down;
 use crate::environment::{self, Alive};
 use crate::held::Held;
+use crate::kept::Kept;
 use crate::live::{Live, Of};
 use crate::options::{CallOptions, Options};
 use crate::pending::{Caller, Pending};
@@ -18,7 +19,7 @@ use snex_core::frame::PROTOCOL;
 use snex_core::handshake::{Blob, Hello};
 use snex_core::process_tree;
 use snex_core::worker::{Settings, Transport, Worker};
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -61,7 +62,7 @@ impl Resource for Interpreter {
 
 /// Processes that this worker is told about when they end: each is monitored once, for as long as it lives.
 #[derive(Default)]
-pub struct Watched(Mutex<HashSet<LocalPid>>);
+pub struct Watched(Mutex<BTreeSet<LocalPid>>);
 
 impl Watched {
     /// How many there are.
@@ -143,7 +144,7 @@ struct StartOptions<'a> {
     calls: LocalPid,
     output: LocalPid,
     /// Where output goes, as a term in external format that only Elixir reads.
-    output_to: Binary<'a>,
+    output_to: Kept,
     encoding: CallOptions<'a>,
     create_atoms: bool,
     /// `None` allows everything.
@@ -211,7 +212,7 @@ fn interpreter_start<'a>(env: Env<'a>, options: StartOptions<'a>) -> Term<'a> {
         starter: env.pid(),
         calls: options.calls,
         output: options.output,
-        output_to: options.output_to.as_slice().to_vec(),
+        output_to: options.output_to.clone(),
         encoding: options.encoding.over(Options::default()),
         create_atoms: options.create_atoms,
         allow: options.allow(),
@@ -269,10 +270,10 @@ fn interpreter_open(env: Env<'_>) -> Atom {
 /// Stops the worker of the calling process: callers get `reason` (a term in external format), the tree gets `grace`
 /// milliseconds between SIGTERM and SIGKILL. `{snex_ended, down}` tells when nothing is left.
 #[rustler::nif]
-fn interpreter_stop(env: Env<'_>, reason: Binary<'_>, grace: u64) -> Atom {
+fn interpreter_stop(env: Env<'_>, reason: Kept, grace: u64) -> Atom {
     match registry::find(env.pid()) {
         Some(interpreter) => {
-            let down = Down::Stopped(reason.as_slice().to_vec());
+            let down = Down::Stopped(reason);
             fail_and_stop(Arc::clone(&interpreter.worker), down, Duration::from_millis(grace));
             atoms::ok()
         }
@@ -325,6 +326,8 @@ fn interpreter_info(env: Env<'_>, interpreter: LocalPid) -> Term<'_> {
 /// Where the output of this interpreter goes, as it was given at the start; empty when there is no such interpreter.
 #[rustler::nif]
 fn interpreter_output(env: Env<'_>, interpreter: LocalPid) -> Term<'_> {
-    let interpreter = registry::find(interpreter);
-    down::binary(env, interpreter.as_ref().map_or(&[], |interpreter| &interpreter.worker.sink.output_to))
+    match registry::find(interpreter) {
+        Some(interpreter) => interpreter.worker.sink.output_to.encode(env),
+        None => "".encode(env),
+    }
 }

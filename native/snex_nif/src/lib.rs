@@ -11,6 +11,7 @@ mod down;
 mod environment;
 mod held;
 mod interpreter;
+mod kept;
 mod live;
 mod options;
 mod outcome;

@@ -22,8 +22,6 @@ pub enum Outcome<'a> {
     Overloaded(usize),
     /// Too much is queued; a message for this request will tell when to try again.
     Full(u64),
-    /// To be tried again on a dirty scheduler.
-    Long,
     /// To be tried again with what Elixir makes of these.
     Structs(Vec<Term<'a>>),
     /// A variable's name that is no string.
@@ -44,7 +42,6 @@ impl From<Refused<Down>> for Outcome<'_> {
 impl<'a> From<Stop<'a>> for Outcome<'a> {
     fn from(stop: Stop<'a>) -> Self {
         match stop {
-            Stop::Long => Outcome::Long,
             Stop::Structs(structs) => Outcome::Structs(structs),
             Stop::BadKey(key) => Outcome::BadKey(key),
             Stop::BadTerm(term) => Outcome::BadTerm(term),
@@ -62,7 +59,6 @@ impl Encoder for Outcome<'_> {
             Outcome::Down(down) => (atoms::down(), down).encode(env),
             Outcome::Overloaded(limit) => (atoms::overloaded(), *limit as u64).encode(env),
             Outcome::Full(id) => (atoms::full(), id).encode(env),
-            Outcome::Long => atoms::long().encode(env),
             Outcome::Structs(structs) => (atoms::structs(), structs.as_slice()).encode(env),
             Outcome::BadKey(key) => (atoms::bad_key(), key).encode(env),
             Outcome::BadTerm(term) => (atoms::error(), term).encode(env),

@@ -3,7 +3,7 @@
 use crate::atoms;
 use crate::down::Down;
 use rustler::env::{OwnedEnv, SavedTerm};
-use rustler::{Atom, Encoder, Env, LocalPid, Term};
+use rustler::{Atom, Encoder, Env, LocalPid, Reference, Term};
 use snex_core::pending;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
@@ -23,9 +23,9 @@ pub struct Caller {
 
 impl Caller {
     /// The calling process, which waits for a message with `reference`.
-    pub fn new(env: Env<'_>, reference: Term<'_>) -> Self {
+    pub fn new(env: Env<'_>, reference: Reference<'_>) -> Self {
         let own = OwnedEnv::new();
-        let reference = own.save(reference);
+        let reference = own.save(*reference);
         Caller { pid: env.pid(), reference, env: own, unread: None }
     }
 

@@ -8,8 +8,8 @@ use crate::options::CallOptions;
 use crate::outcome::Outcome;
 use crate::pending;
 use crate::registry;
-use crate::walk::{Scheduler, Stop, Walk};
-use rustler::{Atom, Binary, Encoder, Env, LocalPid, NifMap, ResourceArc, Term};
+use crate::walk::{Stop, Walk};
+use rustler::{Atom, Binary, Encoder, Env, LocalPid, NifMap, Reference, ResourceArc, Term};
 use snex_core::clock;
 use snex_core::frame::Kind;
 use snex_core::outbox::Submitted;
@@ -44,15 +44,14 @@ struct MakeEnv<'a> {
     vars: Term<'a>,
 }
 
-/// Who asks, on which scheduler, and how its values should look.
+/// Who asks, and how its values should look.
 pub struct Caller<'a> {
     pub env: Env<'a>,
     /// The interpreter that it asks.
     pub interpreter: LocalPid,
     /// By which it knows the message that it waits for.
-    pub reference: Term<'a>,
+    pub reference: Reference<'a>,
     pub options: CallOptions<'a>,
-    pub scheduler: Scheduler,
 }
 
 /// Submits code: `{ok, request}` and later a message `{reference, result | error | down, _}` to the caller, or why not.
@@ -60,22 +59,22 @@ pub struct Caller<'a> {
 fn request_eval<'a>(
     env: Env<'a>,
     interpreter: LocalPid,
-    reference: Term<'a>,
+    reference: Reference<'a>,
     eval: Eval<'a>,
     options: CallOptions<'a>,
 ) -> Term<'a> {
-    Caller { env, interpreter, reference, options, scheduler: Scheduler::Normal }.eval(&eval).encode(env)
+    Caller { env, interpreter, reference, options }.eval(&eval).encode(env)
 }
 
 #[rustler::nif(schedule = "DirtyCpu")]
 fn request_eval_dirty<'a>(
     env: Env<'a>,
     interpreter: LocalPid,
-    reference: Term<'a>,
+    reference: Reference<'a>,
     eval: Eval<'a>,
     options: CallOptions<'a>,
 ) -> Term<'a> {
-    Caller { env, interpreter, reference, options, scheduler: Scheduler::Dirty }.eval(&eval).encode(env)
+    Caller { env, interpreter, reference, options }.eval(&eval).encode(env)
 }
 
 /// Submits an environment to make: `{ok, request, number, handle}` and later a message, or why not.
@@ -83,22 +82,22 @@ fn request_eval_dirty<'a>(
 fn request_make_env<'a>(
     env: Env<'a>,
     interpreter: LocalPid,
-    reference: Term<'a>,
+    reference: Reference<'a>,
     make: MakeEnv<'a>,
     options: CallOptions<'a>,
 ) -> Term<'a> {
-    Caller { env, interpreter, reference, options, scheduler: Scheduler::Normal }.make_env(&make)
+    Caller { env, interpreter, reference, options }.make_env(&make)
 }
 
 #[rustler::nif(schedule = "DirtyCpu")]
 fn request_make_env_dirty<'a>(
     env: Env<'a>,
     interpreter: LocalPid,
-    reference: Term<'a>,
+    reference: Reference<'a>,
     make: MakeEnv<'a>,
     options: CallOptions<'a>,
 ) -> Term<'a> {
-    Caller { env, interpreter, reference, options, scheduler: Scheduler::Dirty }.make_env(&make)
+    Caller { env, interpreter, reference, options }.make_env(&make)
 }
 
 /// The caller gives up: afterwards no message will come that has not come already. With `cancel`, Python gives up too.
@@ -217,7 +216,7 @@ impl<'a> Caller<'a> {
 
     /// A walk over the caller's terms.
     pub fn walk(&self, interpreter: &Interpreter) -> Walk<'a> {
-        Walk::new(self.options.over(interpreter.worker.sink.encoding), self.options.encoded, self.scheduler)
+        Walk::new(self.options.over(interpreter.worker.sink.encoding), self.options.encoded)
     }
 
     fn waiting(&self) -> pending::Caller {

@@ -5,6 +5,7 @@ use crate::cancel::Cancelling;
 use crate::down::{Down, binary};
 use crate::environment::Alive;
 use crate::interpreter::Watched;
+use crate::kept::Kept;
 use crate::live::Live;
 use crate::options::Options;
 use crate::pending::{Caller, Pending};
@@ -36,7 +37,7 @@ pub struct News {
     /// The process that prints what Python prints.
     pub output: LocalPid,
     /// Where it goes, as a term in external format.
-    pub output_to: Vec<u8>,
+    pub output_to: Kept,
     /// How values look in Python where a call does not say.
     pub encoding: Options,
     /// Whether replies may create atoms.

@@ -1,7 +1,8 @@
 //! Erlang terms to Pickle 5, by walking them once.
 //!
-//! The walk keeps a stack of its own, so depth is limited by memory alone. On a normal scheduler it has a budget: a term
-//! that turns out large stops it with [`Stop::Long`], and the caller starts again on a dirty scheduler.
+//! The walk keeps a stack of its own, so depth is limited by memory alone. It does not pause: on a normal scheduler it gets
+//! only terms that `Snex.Serde.Weight` has found light. It could not weigh them itself, for the VM hands out a binary that
+//! does not begin at a byte, a bitstring or a large integer only as a copy.
 
 mod scalar;
 mod structs;
@@ -17,16 +18,8 @@ use rustler::{Binary, Term, TermType};
 use snex_core::pickle::{BinaryAs, Checkpoint, Global, MemoIndex, Pickle};
 use structs::Structs;
 
-/// Terms that a walk on a normal scheduler may visit: 20 to 50 ns each, so well below a millisecond.
-const BUDGET: usize = 10_000;
-
-/// Bytes that cost as much as visiting a term.
-const BYTES_PER_TERM: usize = 256;
-
 /// Why a walk ended early.
 pub enum Stop<'a> {
-    /// Too long for a normal scheduler.
-    Long,
     /// Elixir has to say how these structs look in Python.
     Structs(Vec<Term<'a>>),
     /// This key of the variables is not a string.
@@ -35,22 +28,11 @@ pub enum Stop<'a> {
     BadTerm(Term<'a>),
 }
 
-/// Whether a walk may take as long as it wants.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Scheduler {
-    /// A normal one: no.
-    Normal,
-    /// A dirty one: yes.
-    Dirty,
-}
-
 /// A walk under way.
 pub struct Walk<'a> {
     /// What has been written.
     pub pickle: Pickle<Held>,
     options: Options,
-    scheduler: Scheduler,
-    budget: usize,
     stack: Vec<Container<'a>>,
     /// How many of the outermost containers on the stack are no improper lists; not all that are such count.
     proper: usize,
@@ -97,12 +79,10 @@ enum Container<'a> {
 
 impl<'a> Walk<'a> {
     /// `encoded`: what earlier walks over the same terms met, see [`CallOptions::encoded`](crate::options::CallOptions).
-    pub fn new(options: Options, encoded: Option<Term<'a>>, scheduler: Scheduler) -> Self {
+    pub fn new(options: Options, encoded: Option<Term<'a>>) -> Self {
         Walk {
             pickle: Pickle::new(),
             options,
-            scheduler,
-            budget: BUDGET,
             stack: Vec::new(),
             proper: 0,
             atoms: FxHashMap::default(),
@@ -143,7 +123,6 @@ impl<'a> Walk<'a> {
 
     /// Writes a scalar, or starts a container.
     fn enter(&mut self, term: Term<'a>) -> Result<(), Stop<'a>> {
-        self.spend(1)?;
         match term.get_type() {
             TermType::Integer => self.integer(term),
             TermType::Atom => self.atom(term),
@@ -166,12 +145,10 @@ impl<'a> Walk<'a> {
                 Ok(module) => self.structure(term, module),
                 Err(_) => self.map(term),
             },
-            // A function may carry an environment of any size with it.
-            TermType::Fun => {
-                self.spend_all()?;
-                self.opaque(term)
+            _ => {
+                self.opaque(term);
+                Ok(())
             }
-            _ => self.opaque(term),
         }
     }
 
@@ -194,7 +171,10 @@ impl<'a> Walk<'a> {
                     return self.enter(head);
                 }
                 Err(_) if rest.is_empty_list() => self.pickle.list_end(),
-                Err(_) => return self.improper(),
+                Err(_) => {
+                    self.improper();
+                    return Ok(());
+                }
             },
             Container::Tuple { whole, items, next } => match items.get(*next) {
                 Some(item) => {
@@ -249,12 +229,12 @@ impl<'a> Walk<'a> {
     /// The innermost list turns out to be improper. Python has nothing like it, so the whole list is opaque: or rather the
     /// outermost improper list that it is in, which is looked for now. Otherwise lists nested in one another would be
     /// encoded again and again, each with all that is in it.
-    fn improper(&mut self) -> Result<(), Stop<'a>> {
+    fn improper(&mut self) {
         let innermost = self.stack.len() - 1;
         let mut at = self.proper;
         while at < innermost {
             if let Some(Container::List { rest, .. }) = self.stack.get(at)
-                && !self.is_proper(*rest)?
+                && !is_proper(*rest)
             {
                 break;
             }
@@ -271,26 +251,16 @@ impl<'a> Walk<'a> {
                 _ => (),
             }
         }
-        let Some((whole, start, met)) = outermost else { return Ok(()) };
+        let Some((whole, start, met)) = outermost else { return };
         self.rewind(start);
         self.structs.met.truncate(met);
         self.opaque(whole)
     }
 
-    fn is_proper(&mut self, mut rest: Term<'a>) -> Result<bool, Stop<'a>> {
-        while let Ok((_, tail)) = rest.list_get_cell() {
-            self.spend(1)?;
-            rest = tail;
-        }
-        Ok(rest.is_empty_list())
-    }
-
     /// A term that Python can only give back.
-    fn opaque(&mut self, term: Term<'a>) -> Result<(), Stop<'a>> {
+    fn opaque(&mut self, term: Term<'a>) {
         let etf = term.to_binary();
-        self.spend(etf.len() / BYTES_PER_TERM)?;
         self.pickle.call(Global::Term, |pickle| pickle.binary(&etf, BinaryAs::Bytes));
-        Ok(())
     }
 
     fn rewind(&mut self, checkpoint: Checkpoint) {
@@ -299,17 +269,11 @@ impl<'a> Walk<'a> {
             self.atoms.remove(&atom);
         }
     }
+}
 
-    fn spend(&mut self, terms: usize) -> Result<(), Stop<'a>> {
-        if self.scheduler == Scheduler::Dirty {
-            return Ok(());
-        }
-        self.budget = self.budget.checked_sub(terms).ok_or(Stop::Long)?;
-        Ok(())
+fn is_proper(mut list: Term<'_>) -> bool {
+    while let Ok((_, tail)) = list.list_get_cell() {
+        list = tail;
     }
-
-    /// For work whose size is not known before it is done.
-    fn spend_all(&mut self) -> Result<(), Stop<'a>> {
-        self.spend(usize::MAX)
-    }
+    list.is_empty_list()
 }

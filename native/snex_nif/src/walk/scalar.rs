@@ -1,6 +1,6 @@
 //! Terms without members.
 
-use super::{BYTES_PER_TERM, Stop, Walk};
+use super::{Stop, Walk};
 use crate::atoms;
 use crate::held::Held;
 use rustler::{Atom, Binary, Term};
@@ -19,7 +19,6 @@ impl<'a> Walk<'a> {
         }
         // The VM shows integers of this size in its external format only.
         let etf = term.to_binary();
-        self.spend(etf.len() / BYTES_PER_TERM)?;
         let (negative, magnitude) = match etf.as_slice() {
             [VERSION, SMALL_BIG, _, sign, magnitude @ ..]
             | [VERSION, LARGE_BIG, _, _, _, _, sign, magnitude @ ..] => (*sign != 0, magnitude),
@@ -58,13 +57,13 @@ impl<'a> Walk<'a> {
     pub(super) fn binary(&mut self, term: Term<'a>, binary_as: BinaryAs) -> Result<(), Stop<'a>> {
         let Ok(binary) = Binary::from_term(term) else {
             // Not a whole number of bytes.
-            return self.opaque(term);
+            self.opaque(term);
+            return Ok(());
         };
         if binary.len() >= BUFFER_THRESHOLD {
             let held = Held::new(term).ok_or(Stop::BadTerm(term))?;
             self.pickle.buffer(held, binary_as);
         } else {
-            self.spend(binary.len() / BYTES_PER_TERM)?;
             self.pickle.binary(binary.as_slice(), binary_as);
         }
         Ok(())

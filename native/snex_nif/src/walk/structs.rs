@@ -70,9 +70,8 @@ impl<'a> Walk<'a> {
         } else if module == atoms::serde_float() {
             self.serde_float(term)
         } else if module == atoms::serde_term() {
-            // Its size is known only when it is encoded.
-            self.spend_all()?;
-            self.opaque(field(term, atoms::term())?)
+            self.opaque(field(term, atoms::term())?);
+            Ok(())
         } else if module == atoms::serde_object() {
             self.serde_object(term)
         } else if is_plain(module) {
@@ -87,8 +86,6 @@ impl<'a> Walk<'a> {
         if self.structs.encoded.is_none()
             && let Some(pairs) = self.structs.pairs
         {
-            // Looking structs up hashes them, whatever their size.
-            self.spend_all()?;
             self.structs.encoded = Some(read_pairs(pairs).ok_or(Stop::BadTerm(pairs))?);
         }
         match self.structs.encoded.as_ref().and_then(|encoded| encoded.get(&term)).copied() {

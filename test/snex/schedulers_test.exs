@@ -1,0 +1,445 @@
+defmodule Snex.SchedulersTest do
+  # No native code holds a normal scheduler, whatever it is given: each of its functions gets the largest of each argument, and
+  # meanwhile the VM reports every process that has run for 20 ms without a pause.
+  #
+  # Not async: the VM has one system monitor, and reports on all of its processes.
+  use Snex.Case
+
+  alias Snex.Money
+  alias Snex.Native
+
+  @moduletag :slow
+  @moduletag timeout: 600_000
+
+  @longest_ms 20
+
+  # The VM measures by the clock on the wall. On a busy machine, the operating system takes the processor from a scheduler now and
+  # then, and whichever process runs there is reported. Linux counts for how long its threads have waited for a processor:
+  # that much of each report does not count. And what holds a scheduler does so every time: one attempt without a report will
+  # do.
+  @attempts 5
+
+  @bytes 100_000_000
+
+  # Room for whatever a row makes: collecting garbage in a large heap takes its time as well.
+  @heap_words 20_000_000
+
+  # Terms that are of use in one place only.
+  @code [:source, :unaligned_source]
+
+  # Terms are kept where no process has to copy them, and where Python can ask for them.
+  setup_all do
+    terms = for {name, make} <- terms(), do: {name, :"#{__MODULE__}.#{name}", make.()}
+    for {_name, key, term} <- terms, do: :persistent_term.put(key, term)
+    on_exit(fn -> for {_name, key, _term} <- terms, do: :persistent_term.erase(key) end)
+    {:ok, keys: for({name, key, _term} <- terms, name not in @code, do: {name, key})}
+  end
+
+  setup do
+    # Structs of 100 MB in messages are not to be printed.
+    Process.flag(:trap_exit, true)
+    {:ok, inp: start_interpreter!()}
+  end
+
+  # What is large in one way each.
+  defp terms do
+    text = fn -> :binary.copy("text", div(@bytes, 4)) end
+    numbers = fn -> Enum.to_list(1..1_000_000) end
+
+    [
+      text: text,
+      unaligned: fn -> unaligned(text.()) end,
+      source: fn -> "return 1 #" <> text.() end,
+      unaligned_source: fn -> unaligned("return 1 #" <> text.()) end,
+      bits: fn -> <<text.()::binary, 1::1>> end,
+      # The largest that the VM can hold.
+      integer: fn -> Bitwise.bsl(1, 4_000_000) end,
+      list: numbers,
+      improper: fn -> Enum.reduce(numbers.(), :tail, &[&1 | &2]) end,
+      improper_beside_long: fn -> [[1 | 2] | numbers.()] end,
+      many_improper: fn -> for n <- 1..200_000, do: [n | n] end,
+      deep: fn -> Enum.reduce(1..500_000, [], fn _, inner -> [inner] end) end,
+      tuple: fn -> List.to_tuple(numbers.()) end,
+      map: fn -> Map.new(1..300_000, &{&1, &1}) end,
+      key: fn -> %{unaligned(text.()) => 1} end,
+      set: fn -> MapSet.new(1..300_000) end,
+      function: fn ->
+        held = numbers.()
+        fn -> held end
+      end,
+      term: fn -> Serde.term(numbers.()) end,
+      bytearray: fn -> Serde.binary(unaligned(text.()), :bytearray) end,
+      object: fn -> Serde.object("builtins", unaligned(text.()), []) end,
+      encoded: fn -> for n <- 1..20_000, do: %Money{amount: n, currency: :EUR} end,
+      encoded_large: fn -> %Money{amount: unaligned(text.()), currency: :EUR} end,
+      plain_structs: fn -> List.duplicate(~D[2026-01-01], 100_000) end,
+      many_texts: fn -> for _ <- 1..20_000, do: unaligned(:binary.copy("text", 1_000)) end
+    ]
+  end
+
+  # The same binary, at a place that is no byte of memory.
+  defp unaligned(binary) do
+    size = byte_size(binary)
+    <<_::3, unaligned::binary-size(^size), _::5>> = <<0::3, binary::binary, 0::5>>
+    unaligned
+  end
+
+  # Which functions each of the tests below drives.
+  @rows [
+    values: [:request_eval, :request_eval_dirty, :request_make_env, :request_make_env_dirty],
+    results: [:call_result, :call_result_dirty],
+    failures: [:call_error],
+    code: [:request_eval, :request_eval_dirty],
+    sources: [:request_make_env, :request_make_env_dirty],
+    start: [:interpreter_start, :interpreter_output],
+    stop: [:interpreter_stop],
+    waiting: [:request_forget, :interpreter_info, :resources_count],
+    output: [:output_read, :print_read, :log_read],
+    environments: [:environment_keep, :environment_proxy, :environment_destroy],
+    projects: [:project_read, :project_rebase],
+    # Without arguments, or with one that is an atom.
+    small: [:interpreter_open, :struct_plain, :panics]
+  ]
+
+  test "the list of functions is complete" do
+    functions = for {name, _arity} <- Native.__info__(:functions), name != :load, do: name
+    assert @rows |> Keyword.values() |> Enum.concat() |> Enum.uniq() |> Enum.sort() == Enum.sort(functions)
+  end
+
+  test "what holds a scheduler is noticed" do
+    [text, unaligned] = for name <- [:text, :unaligned], do: term(name)
+    assert [_ | _] = held(fn -> text == unaligned end)
+  end
+
+  test "values: variables", %{inp: inp, keys: keys} do
+    for {name, key} <- keys do
+      undisturbed("#{name} of pyeval", fn ->
+        {_, _} = Snex.pyeval(inp, "pass", %{"x" => :persistent_term.get(key)}, timeout: 60_000)
+      end)
+
+      undisturbed("#{name} of make_env", fn ->
+        {_, _} = Snex.make_env(inp, %{"x" => :persistent_term.get(key)}, timeout: 60_000)
+      end)
+    end
+
+    for name <- [:text, :unaligned] do
+      undisturbed("#{name} as a name", fn ->
+        {:ok, nil} = Snex.pyeval(inp, "pass", %{term(name) => 1}, timeout: 60_000)
+      end)
+    end
+
+    undisturbed("bits as a name", fn ->
+      assert_raise ArgumentError, fn -> Snex.pyeval(inp, "pass", %{term(:bits) => 1}) end
+    end)
+  end
+
+  test "results: what a function returns to Python", %{inp: inp, keys: keys} do
+    for {name, key} <- keys do
+      undisturbed("#{name}", fn ->
+        {_, _} =
+          Snex.pyeval(inp, "x = await snex.call('persistent_term', 'get', [key])", %{"key" => key},
+            timeout: 60_000
+          )
+      end)
+    end
+  end
+
+  test "failures: how a function fails", %{inp: inp} do
+    for name <- [:text, :unaligned] do
+      undisturbed("#{name}", fn ->
+        text = term(name)
+        failure = %{kind: text, reason: text, message: text, stacktrace: [text]}
+        :ok = Native.call_error(inp, make_ref(), 1_000_000, failure)
+        {:ok, 1} = Snex.pyeval(inp, "return 1", timeout: 60_000)
+      end)
+    end
+
+    :persistent_term.put({__MODULE__, :lines}, List.duplicate("line", 200_000))
+
+    undisturbed("200,000 lines", fn ->
+      failure = %{
+        kind: "error",
+        reason: "",
+        message: "",
+        stacktrace: :persistent_term.get({__MODULE__, :lines})
+      }
+
+      :ok = Native.call_error(inp, make_ref(), 1_000_000, failure)
+      {:ok, 1} = Snex.pyeval(inp, "return 1", timeout: 60_000)
+    end)
+  end
+
+  test "code: source and file", %{inp: inp} do
+    for name <- [:source, :unaligned_source] do
+      undisturbed("#{name}", fn ->
+        {:ok, 1} = Snex.pyeval(inp, term(name), timeout: 60_000)
+      end)
+    end
+
+    for name <- [:text, :unaligned] do
+      undisturbed("#{name} as a file", fn ->
+        {:ok, 1} =
+          Snex.pyeval(inp, %Snex.Code{src: "return 1", file: term(name), line: 1}, %{}, timeout: 60_000)
+      end)
+    end
+  end
+
+  test "sources: environments to copy from", %{inp: inp} do
+    env = Snex.make_env!(inp, %{"x" => 1})
+    names = Enum.map(1..200_000, &"name#{&1}")
+    :persistent_term.put({__MODULE__, :names}, names)
+
+    undisturbed("200,000 environments", fn ->
+      {:ok, _env} = Snex.make_env(from: List.duplicate(env, 200_000), timeout: 60_000)
+    end)
+
+    undisturbed("200,000 names", fn ->
+      except = :persistent_term.get({__MODULE__, :names})
+      {:ok, _env} = Snex.make_env(from: {env, except: except}, timeout: 60_000)
+    end)
+
+    for name <- [:text, :unaligned] do
+      undisturbed("a long name", fn ->
+        {:ok, _env} = Snex.make_env(from: {env, except: [term(name)]}, timeout: 60_000)
+      end)
+    end
+  end
+
+  test "start: settings, and where output goes" do
+    rules = List.duplicate({"module", "function", 1}, 200_000)
+    :persistent_term.put({__MODULE__, :rules}, rules)
+
+    undisturbed("each long", fn ->
+      text = term(:unaligned)
+      owner = spawn(fn -> Process.sleep(:infinity) end)
+      options = start_options(owner)
+      allow = :persistent_term.get({__MODULE__, :rules})
+      :ok = Native.interpreter_start(%{options | map_set: {text, text}, output_to: text, allow: allow})
+      100_000_000 = byte_size(Native.interpreter_output(owner))
+      # More than a program can be started with.
+      {:error, _} = Native.interpreter_start(%{options | args: [text], env: [{text, text}]})
+      Process.exit(owner, :kill)
+    end)
+  end
+
+  # Of a program that is not there.
+  defp start_options(owner) do
+    %{
+      warden: Application.app_dir(:snex, "priv/native/snex_warden"),
+      program: "/nowhere/at/all",
+      args: [],
+      env: [],
+      cwd: nil,
+      use_stdio: false,
+      version: "0",
+      eager: true,
+      low: 1,
+      high: 2,
+      max_in_flight: nil,
+      cleanup_timeout: 1,
+      end_on_memory_error: true,
+      map_set: {"", ""},
+      owner: owner,
+      calls: owner,
+      output: owner,
+      output_to: "",
+      encoding: {nil, nil, nil, []},
+      create_atoms: true,
+      allow: nil,
+      limits: {nil, nil, nil, nil}
+    }
+  end
+
+  test "stop: why" do
+    undisturbed("a long reason, with callers that wait and one that comes late", fn ->
+      {:ok, inp} = Interpreter.start_link()
+      Process.unlink(inp)
+      env = Snex.make_env!(inp)
+      for _ <- 1..20, do: {:ok, _} = submit(inp, env, "await __import__('asyncio').sleep(600)")
+
+      # As the interpreter process does when it ends.
+      :sys.replace_state(inp, fn state ->
+        :ok = Native.interpreter_stop(term(:unaligned), 0)
+        state
+      end)
+
+      for _ <- 1..20 do
+        assert_receive {_reference, :down, {:stopped, why}}, 60_000
+        assert byte_size(why) == @bytes
+      end
+
+      # Comparing such binaries would take its time.
+      case submit(inp, env, "return 1") do
+        :noproc -> :ok
+        {:down, {:stopped, why}} -> assert byte_size(why) == @bytes
+      end
+    end)
+  end
+
+  test "stop: of an interpreter with many callers, while others call it" do
+    undisturbed("20,000", fn ->
+      {:ok, inp} = Interpreter.start_link()
+      Process.unlink(inp)
+      env = Snex.make_env!(inp)
+      for _ <- 1..20_000, do: submit_with_patience(inp, env, "await __import__('asyncio').sleep(600)")
+      :sys.replace_state(inp, fn state -> Native.interpreter_stop("", 0) && state end)
+      await_end(inp, 20_000)
+    end)
+  end
+
+  # Asks for what is not there, over and over, until so many requests have failed.
+  defp await_end(_inp, 0), do: :ok
+
+  defp await_end(inp, left) do
+    :ok = Native.request_forget(inp, 0xFFFF_FFFF, false)
+
+    receive do
+      {_reference, :down, _why} -> await_end(inp, left - 1)
+    after
+      0 -> await_end(inp, left)
+    end
+  end
+
+  defp submit_with_patience(inp, env, code) do
+    case submit(inp, env, code) do
+      {:ok, _request} ->
+        :ok
+
+      {:full, _request} ->
+        assert_receive {_reference, :writable, _}, 60_000
+        submit_with_patience(inp, env, code)
+    end
+  end
+
+  defp submit(inp, env, code) do
+    eval = %{environment: env.id, source: code, file: nil, line: 0, vars: %{}, thread: false, time: nil}
+    Native.request_eval(inp, make_ref(), eval, {nil, nil, nil, []})
+  end
+
+  test "waiting: calls that are given up, among many", %{inp: inp} do
+    code = "await __import__('asyncio').sleep(600)"
+    callers = for _ <- 1..5_000, do: spawn_link(fn -> Snex.pyeval(inp, code, timeout: :infinity) end)
+    eventually(fn -> Interpreter.info(inp).requests_in_flight == length(callers) end)
+
+    undisturbed("one more", fn ->
+      {:error, %Error{code: :response_timeout}} = Snex.pyeval(inp, code, timeout: 10)
+      %{requests_in_flight: _} = Interpreter.info(inp)
+      %{pending: _} = Native.resources_count()
+      :ok = Native.request_forget(inp, 0xFFFF_FFFF_FFFF_FFFF, true)
+    end)
+  end
+
+  test "output: of Python and of its children, and logs" do
+    inp = start_interpreter!(output: :discard)
+
+    undisturbed("100 MB each", fn ->
+      code = """
+      import logging, subprocess, sys
+      print("x" * size)
+      print("x" * size, file=sys.stderr)
+      subprocess.run(["head", "-c", str(size), "/dev/zero"], check=True)
+      logger = logging.getLogger("one")
+      logger.addHandler(snex.LoggingHandler())
+      logger.warning("x")
+      """
+
+      {:ok, nil} = Snex.pyeval(inp, code, %{"size" => @bytes}, timeout: 60_000)
+    end)
+  end
+
+  test "environments: as many as there may be", %{inp: inp} do
+    undisturbed("kept, dropped and destroyed", fn ->
+      last = 0xFFFF_FFFF_FFFF_FFFF
+      env = Snex.make_env!(inp)
+      ^env = Snex.Env.disable_gc(env)
+      :ok = Snex.destroy_env(env)
+      :ok = Native.environment_keep(inp, last)
+      :ok = Native.environment_destroy(inp, last)
+      for _ <- 1..100_000, do: Native.environment_proxy(self(), last)
+    end)
+  end
+
+  test "projects: of any length" do
+    undisturbed("a long text", fn ->
+      for name <- [:text, :unaligned] do
+        %{problems: [_ | _]} = Native.project_read(term(name))
+        _toml = Native.project_rebase("", term(name))
+        _toml = Native.project_rebase(term(name), "")
+      end
+    end)
+  end
+
+  test "small: those without an argument that could be large", %{inp: inp} do
+    undisturbed("all", fn ->
+      :noproc = Native.interpreter_open()
+      :ok = Native.struct_plain(:"#{String.duplicate("x", 255)}")
+      0 = Native.panics()
+    end)
+
+    assert Snex.pyeval(inp, "return 42") == {:ok, 42}
+  end
+
+  defp term(name), do: :persistent_term.get(:"#{__MODULE__}.#{name}")
+
+  # Runs `fun` until no process has held a scheduler meanwhile.
+  defp undisturbed(what, fun, attempts \\ @attempts) do
+    case held(fun) do
+      [] -> :ok
+      _held when attempts > 1 -> undisturbed(what, fun, attempts - 1)
+      held -> flunk("#{what}: a scheduler was held, in each of #{@attempts} attempts: #{inspect(held)}")
+    end
+  end
+
+  # What the VM reports while `fun` runs in a process of its own.
+  defp held(fun) do
+    before = :erlang.system_monitor(self(), [{:long_schedule, @longest_ms}])
+    waited = waited_ms()
+    parent = self()
+
+    {pid, monitor} =
+      :erlang.spawn_opt(
+        fn ->
+          fun.()
+          send(parent, {:done, self()})
+          # A report is made when a process pauses: once it goes on after this, there are no more of it.
+          receive do
+            :end -> :ok
+          end
+        end,
+        [:monitor, min_heap_size: @heap_words]
+      )
+
+    receive do
+      {:done, ^pid} ->
+        send(pid, :end)
+
+      {:DOWN, ^monitor, :process, ^pid, reason} ->
+        flunk("the row has failed: #{inspect(reason, limit: 20, printable_limit: 100)}")
+    end
+
+    assert_receive {:DOWN, ^monitor, :process, ^pid, :normal}, 60_000
+    :erlang.system_monitor(before)
+    waited = waited_ms() - waited
+    for info <- reported([]), info[:timeout] - waited >= @longest_ms, do: info
+  end
+
+  defp reported(seen) do
+    receive do
+      {:monitor, _pid_or_port, :long_schedule, info} -> reported([info | seen])
+    after
+      0 -> Enum.reverse(seen)
+    end
+  end
+
+  # For how long the threads of normal schedulers have waited for a processor; 0 where the operating system does not say.
+  defp waited_ms do
+    waited =
+      for task <- Path.wildcard("/proc/self/task/*"),
+          {:ok, "erts_sched_" <> _} <- [File.read(Path.join(task, "comm"))],
+          {:ok, times} <- [File.read(Path.join(task, "schedstat"))],
+          [_running, waited, _slices] = String.split(times),
+          do: String.to_integer(waited)
+
+    div(Enum.sum(waited), 1_000_000)
+  end
+end
