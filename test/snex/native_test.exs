@@ -165,13 +165,24 @@ defmodule Snex.NativeTest do
     defp valid(inp, env) do
       reference = make_ref()
       encoding = {nil, nil, nil, []}
-      eval = %{environment: env.id, source: "return 1", file: nil, line: 1, vars: %{}}
+
+      eval = %{
+        environment: env.id,
+        source: "return 1",
+        file: nil,
+        line: 1,
+        vars: %{},
+        thread: false,
+        time: nil
+      }
+
       make = %{from: [{env.id, 0, []}], vars: %{}}
       failure = %{kind: "error", reason: :erlang.term_to_binary(1), message: "m", stacktrace: ["line"]}
       none = 2 ** 63
+      owner = spawn_link(fn -> Process.sleep(:infinity) end)
 
       [
-        interpreter_start: [start_options()],
+        interpreter_start: [Snex.NativeStart.options(owner)],
         interpreter_open: [],
         interpreter_stop: ["", 0],
         interpreter_info: [inp],
@@ -202,37 +213,15 @@ defmodule Snex.NativeTest do
       ]
     end
 
-    # Of a program that is not there: where they are right, nothing stays behind.
-    defp start_options do
-      owner = spawn_link(fn -> Process.sleep(:infinity) end)
-
-      %{
-        warden: Application.app_dir(:snex, "priv/native/snex_warden"),
-        program: "/nowhere/at/all",
-        args: ["-m"],
-        env: [{"NAME", "value"}],
-        cwd: nil,
-        use_stdio: false,
-        version: "0",
-        eager: true,
-        low: 1,
-        high: 2,
-        map_set: {"", ""},
-        owner: owner,
-        calls: owner,
-        output: owner,
-        output_to: "",
-        encoding: {nil, nil, nil, []},
-        create_atoms: true,
-        allow: [{"m", nil, nil}, {"m", "f", 1}],
-        limits: {nil, nil, nil, nil, 1_000_000}
-      }
-    end
-
     test "the list of functions is complete", %{inp: inp} do
       functions = for {name, arity} <- Native.__info__(:functions), name != :load, do: {name, arity}
       known = for {name, args} <- valid(inp, Snex.make_env!(inp)), do: {name, length(args)}
       assert Enum.sort(known) == Enum.sort(functions)
+    end
+
+    test "what is right is answered", %{inp: inp} do
+      for {name, args} <- valid(inp, Snex.make_env!(inp)),
+          do: assert(outcome(name, Enum.map(args, &bare/1)) == :answered, "#{name} is refused")
     end
 
     test "in every position", %{inp: inp, bystander: bystander, foreign: foreign} do

@@ -212,7 +212,7 @@ defmodule Snex.SchedulersTest do
     undisturbed("each long", fn ->
       text = term(:unaligned)
       owner = spawn(fn -> Process.sleep(:infinity) end)
-      options = start_options(owner)
+      options = Snex.NativeStart.options(owner)
       allow = :persistent_term.get({__MODULE__, :rules})
       :ok = Native.interpreter_start(%{options | map_set: {text, text}, output_to: text, allow: allow})
       100_000_000 = byte_size(Native.interpreter_output(owner))
@@ -220,34 +220,6 @@ defmodule Snex.SchedulersTest do
       {:error, _} = Native.interpreter_start(%{options | args: [text], env: [{text, text}]})
       Process.exit(owner, :kill)
     end)
-  end
-
-  # Of a program that is not there.
-  defp start_options(owner) do
-    %{
-      warden: Application.app_dir(:snex, "priv/native/snex_warden"),
-      program: "/nowhere/at/all",
-      args: [],
-      env: [],
-      cwd: nil,
-      use_stdio: false,
-      version: "0",
-      eager: true,
-      low: 1,
-      high: 2,
-      max_in_flight: nil,
-      cleanup_timeout: 1,
-      end_on_memory_error: true,
-      map_set: {"", ""},
-      owner: owner,
-      calls: owner,
-      output: owner,
-      output_to: "",
-      encoding: {nil, nil, nil, []},
-      create_atoms: true,
-      allow: nil,
-      limits: {nil, nil, nil, nil}
-    }
   end
 
   test "stop: why" do
