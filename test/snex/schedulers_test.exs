@@ -96,7 +96,8 @@ defmodule Snex.SchedulersTest do
     waiting: [:request_forget, :interpreter_info, :resources_count],
     output: [:output_read, :print_read, :log_read],
     environments: [:environment_keep, :environment_proxy, :environment_destroy],
-    projects: [:project_read, :project_rebase],
+    projects:
+      [:project_read, :project_rebase, :project_unbase, :project_has_member] ++ [:lock_locals, :lock_rebase],
     # Without arguments, or with one that is an atom.
     small: [:interpreter_open, :struct_plain, :panics]
   ]
@@ -332,13 +333,17 @@ defmodule Snex.SchedulersTest do
   end
 
   test "projects: of any length" do
-    undisturbed("a long text", fn ->
-      for name <- [:text, :unaligned] do
-        %{problems: [_ | _]} = Native.project_read(term(name))
-        _toml = Native.project_rebase("", term(name))
-        _toml = Native.project_rebase(term(name), "")
-      end
-    end)
+    for name <- [:text, :unaligned] do
+      undisturbed("#{name}", fn ->
+        text = term(name)
+        %{problems: [_ | _]} = Native.project_read(text)
+        false = Native.project_has_member(text, text)
+        [] = Native.lock_locals(text)
+        for args <- [["", text], [text, ""]], do: apply(Native, :project_rebase, args)
+        for args <- [["", text], [text, ""]], do: apply(Native, :project_unbase, args)
+        _lock = Native.lock_rebase(text, text, text)
+      end)
+    end
   end
 
   test "small: those without an argument that could be large", %{inp: inp} do
