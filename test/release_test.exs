@@ -164,25 +164,28 @@ defmodule Snex.ReleaseTest do
   defp local_packages do
     """
     defmodule App.Local do
-      use Snex.Interpreter, python_preference: :only_system, project_path: "python"
+      use Snex.Interpreter, python_preference: :only_system, project_path: "python", install_project: true
     end
 
     defmodule App do
+      @code \"""
+      import edit, local, member, plain, subprocess
+      said = subprocess.check_output(["local-say"], text=True)
+      return [(m.value, m.__file__) for m in (edit, local, member, plain)], open(member.data).read(), said
+      \"""
+
       def compute do
         {:ok, inp} = App.Local.start_link()
-        code = "import edit, member, plain; return [(m.value, m.__file__) for m in (edit, member, plain)], open(member.data).read()"
-        IO.puts(["values: ", inspect(Snex.pyeval!(inp, code))])
+        IO.puts(["values: ", inspect(Snex.pyeval!(inp, @code))])
       end
     end
     """
   end
 
-  @pyproject """
-  [project]
-  name = "local"
-  version = "0.0.0"
-  requires-python = ">=3.10"
+  @dependencies """
   dependencies = ["member", "edit", "plain"]
+  [project.scripts]
+  local-say = "local:say"
   [tool.uv.workspace]
   members = ["packages/*"]
   [tool.uv.sources]
@@ -202,7 +205,8 @@ defmodule Snex.ReleaseTest do
 
     files =
       [
-        %{"lib/app.ex" => local_packages(), "python/pyproject.toml" => @pyproject},
+        %{"lib/app.ex" => local_packages()},
+        PythonPackage.files("local", "value = 4\ndef say(): print('said')\n", "python", @dependencies),
         PythonPackage.files("member", member, "python/packages/member"),
         %{"python/packages/member/src/member/däta.txt" => "ünicode"},
         PythonPackage.files("edit", "value = 2", "python/ed [i] tö"),
@@ -219,7 +223,8 @@ defmodule Snex.ReleaseTest do
     for {path, name, value} <- [
           {"packages/member", "member", 1},
           {"ed [i] tö", "edit", 2},
-          {"plain", "plain", 3}
+          {"plain", "plain", 3},
+          {".", "local", 4}
         ] do
       init = Path.join([source, "python", path, "src", name, "__init__.py"])
       File.write!(init, String.replace(File.read!(init), "value = #{value}", "value = #{10 * value}"))
@@ -236,8 +241,9 @@ defmodule Snex.ReleaseTest do
     assert {output, 0} = run(release)
 
     assert [_, values] = Regex.run(~r/values: (.*)/, output)
-    assert {[{20, edit}, {10, member}, {30, plain}], "ünicode"} = values |> Code.eval_string() |> elem(0)
-    for file <- [edit, member, plain], do: assert(String.starts_with?(file, release), file)
+    assert {modules, "ünicode", "said\n"} = values |> Code.eval_string() |> elem(0)
+    assert [20, 40, 10, 30] == for({value, _file} <- modules, do: value)
+    for {_value, file} <- modules, do: assert(String.starts_with?(file, release), file)
   end
 
   test "a package that only a hand has made editable is refused, with a sentence that says what to do", %{

@@ -30,6 +30,7 @@ defmodule Snex.Project do
     :python_preference,
     :groups,
     :extras,
+    :install_project,
     :python_path
   ]
   defstruct @enforce_keys
@@ -47,6 +48,7 @@ defmodule Snex.Project do
           python_preference: nil | :managed | :system | :only_managed | :only_system,
           groups: [String.t()],
           extras: [String.t()],
+          install_project: boolean(),
           python_path: term()
         }
 
@@ -68,6 +70,7 @@ defmodule Snex.Project do
       python_preference: opts[:python_preference],
       groups: Enum.map(opts[:groups] || [], &to_string/1),
       extras: Enum.map(Keyword.get(opts, :extras, []), &to_string/1),
+      install_project: Keyword.get(opts, :install_project, false),
       python_path: opts |> Keyword.get(:python_path, []) |> List.wrap() |> Enum.map(&expand/1)
     }
 

@@ -2,6 +2,7 @@ defmodule Snex.Mix.TasksTest do
   use ExUnit.Case, async: true
 
   alias Snex.OtherProject
+  alias Snex.PythonPackage
 
   @moduletag :tmp_dir
   @moduletag timeout: 600_000
@@ -20,17 +21,19 @@ defmodule Snex.Mix.TasksTest do
       requires-python = ">=3.10"
       dependencies = [
           "iniconfig",
+          "own",
       ]
+      [tool.uv.sources]
+      own = { path = 'python/own' }
       \"""
   end
   """
 
   @tag :slow
   test "the tasks, one after the other, in a project of their own", %{tmp_dir: folder} do
-    OtherProject.create!(folder, %{
-      "lib/app/small.ex" => @numpy,
-      "priv/python/mine.py" => "import iniconfig\nanswer = 42\n"
-    })
+    files = %{"lib/app/small.ex" => @numpy, "priv/python/mine.py" => "import iniconfig\nanswer = 42\n"}
+    packages = [PythonPackage.files("own", "", "python/own"), PythonPackage.files("new", "", "python/new")]
+    OtherProject.create!(folder, Enum.reduce(packages, files, &Map.merge/2))
 
     # snex.python runs the module's Python, with its packages and its own code.
     code = "import mine, snex; print('the answer is', mine.answer, snex.__name__)"
@@ -50,12 +53,20 @@ defmodule Snex.Mix.TasksTest do
     source = File.read!(Path.join(folder, "lib/app/small.ex"))
 
     assert source =~
-             ~r/dependencies = \[\n        "iniconfig",\n        "packaging>=[\d.]+",\n    \]\n    """\n/
+             ~r/dependencies = \[\n        "iniconfig",\n        "own",\n        "packaging>=[\d.]+",\n    \]\n    \[tool.uv/
 
     assert source =~ "# The text below"
 
     # And the lock, which is in the source tree.
     assert File.read!(Path.join(folder, "app.lock")) =~ ~s(name = "packaging")
+
+    # Paths in both start from this folder, as those that are typed do.
+    OtherProject.mix!(folder, ["snex.uv", "App.Small", "--", "add", "./python/new"])
+    source = File.read!(Path.join(folder, "lib/app/small.ex"))
+    assert source =~ "own = { path = 'python/own' }"
+    assert source =~ ~s(new = { path = "python/new" })
+    assert File.read!(Path.join(folder, "app.lock")) =~ ~s(source = { directory = "python/new" })
+    OtherProject.mix!(folder, ["snex.python", "App.Small", "--", "-c", "import own, new"])
 
     # What has changed is stale, and the next compilation installs it.
     output =

@@ -164,6 +164,13 @@ defmodule Snex.Interpreter.Definition do
 
     case source do
       [pyproject_toml: toml] ->
+        if opts[:install_project] do
+          fail(
+            env,
+            "use Snex.Interpreter: install_project: goes with :project_path; a text in a module has no package"
+          )
+        end
+
         {{:toml, toml}, opts}
 
       [project_path: path] ->
@@ -175,6 +182,14 @@ defmodule Snex.Interpreter.Definition do
 
         unless File.exists?(Path.join(path, "pyproject.toml")) do
           fail(env, "use Snex.Interpreter: there is no pyproject.toml in #{path}")
+        end
+
+        if opts[:install_project] && not Project.Check.builds?({:path, path}) do
+          fail(
+            env,
+            "use Snex.Interpreter: install_project: cannot install #{path}, because its pyproject.toml has no table " <>
+              "[build-system], which says how the package is built"
+          )
         end
 
         {{:path, path}, opts}

@@ -51,6 +51,16 @@ defmodule Snex.Project.Check do
   end
 
   @doc """
+  Whether the text says how the project's own package is built.
+  """
+  @spec builds?(Project.source()) :: boolean()
+  def builds?(source) do
+    Enum.any?((source |> text() |> Native.project_read()).keys, fn {_line, _column, key} ->
+      key == {"", "build-system"}
+    end)
+  end
+
+  @doc """
   The place in the text that uv's words are about, if they name one.
   """
   @spec place_of(Project.source(), String.t()) :: {line :: pos_integer(), column :: pos_integer()} | nil

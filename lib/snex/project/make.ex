@@ -23,7 +23,8 @@ defmodule Snex.Project.Make do
            :ok <- Preference.make_venv(project, &uv(project, venv_args(venv), folder, &1)),
            {:ok, folder} <- lock(project, folder),
            lock = Lockfile.keep(project, Project.dir(project)),
-           :ok <- sync(project, venv, folder, []) do
+           :ok <- sync(project, venv, folder, []),
+           :ok <- install_project(project, venv, ["--editable"]) do
         Venv.make_movable(venv, project.root)
         Stamp.write(project, content, lock)
       end
@@ -55,6 +56,7 @@ defmodule Snex.Project.Make do
          :ok <- uv(project, venv_args(packed) ++ python, workplace(project)),
          {:ok, folder} <- lock(project, workplace(project)),
          :ok <- sync(project, packed, folder, ["--no-editable"]),
+         :ok <- install_project(project, packed, []),
          :ok <- complete(packages, Local.packages(packed)) do
       Venv.make_movable(packed, project.root)
       {:ok, packed}
@@ -91,10 +93,21 @@ defmodule Snex.Project.Make do
     uv(project, args, folder, %{"UV_PROJECT_ENVIRONMENT" => venv})
   end
 
+  # The project's dependencies are there. `uv sync` would build the package in the folder of the lock, which may have nothing but
+  # a copy of the pyproject.toml in it.
+  defp install_project(%{install_project: true, source: {:path, path}} = project, venv, args) do
+    args = ["--no-deps", "--refresh-package", name(project) | args] ++ ["."]
+    uv(project, ["pip", "install", "--python", Venv.python(venv) | args], path)
+  end
+
+  defp install_project(_project, _venv, _args), do: :ok
+
+  defp name(project), do: Native.project_read(Check.text(project.source)).name
+
   # Where uv does not work in the folder of a member, it is told which one is meant.
   defp package(%{source: {:path, path}} = project, folder) do
     if folder != path and Home.member?(project),
-      do: ["--package", Native.project_read(Check.text(project.source)).name],
+      do: ["--package", name(project)],
       else: []
   end
 

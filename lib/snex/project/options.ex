@@ -44,7 +44,15 @@ defmodule Snex.Project.Options do
       spec: @names,
       doc: "dependency groups to install; by default none, not even `dev`"
     ],
-    extras: [type: &__MODULE__.names/1, spec: @names, doc: "extras to install"]
+    extras: [type: &__MODULE__.names/1, spec: @names, doc: "extras to install"],
+    install_project: [
+      type: :boolean,
+      default: false,
+      doc: """
+      with `:project_path`: whether the project itself is installed, beside its dependencies, so that Python can import its
+      package; see "Packages in folders"
+      """
+    ]
   ]
 
   @at_run_time [:pyproject_toml, :uv, :python_preference, :groups, :extras]

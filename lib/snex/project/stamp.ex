@@ -89,7 +89,8 @@ defmodule Snex.Project.Stamp do
   """
   @spec digest(Project.t(), term(), term()) :: String.t()
   def digest(project, content, lock) do
-    {@layout, content, lock, project.python_preference, project.groups, project.extras}
+    {@layout, content, lock, project.python_preference, project.groups, project.extras,
+     project.install_project}
     |> :erlang.term_to_binary()
     |> :erlang.md5()
     |> Base.encode16(case: :lower)

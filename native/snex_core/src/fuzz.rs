@@ -109,6 +109,10 @@ pub fn project(text: &[u8]) {
     if let Ok(text) = std::str::from_utf8(text) {
         let moved = project::rebase(text, "../x");
         assert_eq!(moved.matches('\n').count(), text.matches('\n').count());
+        assert!(project::locals(text).iter().all(|local| local.folder != "."));
+        let moved = project::rebase_lock(text, "/a/b", "/c");
+        assert_eq!(moved.matches('\n').count(), text.matches('\n').count());
+        let _ = project::has_member(text.as_bytes(), "a/b");
     }
     for problem in project::read(text).problems {
         assert!(!problem.value.is_empty());

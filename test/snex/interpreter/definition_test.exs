@@ -201,6 +201,15 @@ defmodule Snex.Interpreter.DefinitionTest do
     assert error(~s|project_path: "#{tmp_dir}", lock: "m.lock"|) =~ "a folder has its own uv.lock"
   end
 
+  @tag :tmp_dir
+  test "install_project: needs a folder with a package in it", %{tmp_dir: tmp_dir} do
+    assert error(@toml <> ", install_project: true") =~ "install_project: goes with :project_path"
+    toml = "[project]\nname = 'm'\nversion = '0.0.0'\nrequires-python = '>=3.10'\n"
+    File.write!(Path.join(tmp_dir, "pyproject.toml"), toml)
+    assert error(~s|project_path: "#{tmp_dir}", install_project: true|) =~ "has no table [build-system]"
+    define(~s|project_path: "#{tmp_dir}", install_project: false|)
+  end
+
   test "what uv says is part of the compile error" do
     message = error(~S|pyproject_toml: "[project]\nname = 'm'\nversion = '0'\nrequires-python = '>=3.99'\n"|)
     assert message =~ "uv venv"

@@ -232,4 +232,59 @@ defmodule Snex.Project.HomeTest do
       end
     end
   end
+
+  describe "with install_project: true" do
+    @say "[project.scripts]\nown-say = 'own:say'"
+    @code "value = 1\ndef say(): print('said', value)\n"
+
+    test "the package of a project folder can be imported, and its scripts run, without writing to it",
+         context do
+      write!(
+        context,
+        PythonPackage.files("own", @code, "pröject [x]", ~s(dependencies = ["iniconfig"]\n) <> @say)
+      )
+
+      source = {:path, Path.join(context.base, "pröject [x]")}
+      before = sources(context)
+      install!(context, source)
+      refute Project.stale?(project(context, source))
+
+      assert {error, 1} =
+               System.cmd(Project.python!(project(context, source)), ["-c", "import own"],
+                 stderr_to_stdout: true
+               )
+
+      assert error =~ "No module named 'own'"
+
+      project = project(context, source, install_project: true)
+      assert Project.stale?(project)
+      install!(context, source, install_project: true)
+      assert sources(context) == before
+      refute Project.stale?(project)
+      assert run!(project, "import iniconfig, own; print(own.value)") == "1"
+      assert {"said 1\n", 0} = System.cmd(Path.join(Project.venv(project), "bin/own-say"), [])
+
+      # Its code is read where it is.
+      write!(context, %{"pröject [x]/src/own/__init__.py" => "value = 2"})
+      assert run!(project, "import own; print(own.value)") == "2"
+    end
+
+    test "with a lock, or in a workspace, it is installed beside what the lock says", context do
+      write!(context, %{"ws/pyproject.toml" => "[tool.uv.workspace]\nmembers = ['*']\n"})
+      write!(context, PythonPackage.files("other", "value = 1", "ws/other"))
+      sources = "dependencies = ['other', 'iniconfig']\n[tool.uv.sources]\nother = { workspace = true }"
+      write!(context, PythonPackage.files("own", "value = 2", "ws/own", sources))
+      source = {:path, Path.join(context.base, "ws/own")}
+
+      code =
+        "import importlib.metadata as m, other, own; print(other.value, own.value, m.version('iniconfig'))"
+
+      install!(context, source, install_project: true)
+      assert "1 2 " <> _ = run!(project(context, source), code)
+
+      uv!(context, "ws", ["lock", "-P", "iniconfig==1.1.1"])
+      install!(context, source, install_project: true)
+      assert run!(project(context, source), code) == "1 2 1.1.1"
+    end
+  end
 end
