@@ -167,7 +167,8 @@ defmodule Snex.Request do
   end
 
   defp wait(_interpreter, _reference, {:overloaded, limit}, _deadline, _encoded) do
-    reason = "#{limit} requests are under way, as many as :max_in_flight allows"
+    requests = if limit == 1, do: "1 request is", else: "#{limit} requests are"
+    reason = "#{requests} under way, as many as :max_in_flight allows"
     {:error, %Error{code: :overloaded, reason: reason}}
   end
 

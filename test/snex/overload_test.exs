@@ -27,6 +27,15 @@ defmodule Snex.OverloadTest do
       assert {:ok, _env} = Snex.make_env(inp)
     end
 
+    test "of one says so in the singular" do
+      inp = start_interpreter!(max_in_flight: 1)
+      waiting(inp)
+      assert {:error, error} = Snex.pyeval(inp, "return 1", timeout: :infinity)
+
+      assert Exception.message(error) ==
+               "overloaded: 1 request is under way, as many as :max_in_flight allows"
+    end
+
     test "does not concern the answers to what Python calls", %{inp: inp} do
       waiting(inp)
       code = "return [await snex.call('erlang', 'abs', [n]) for n in range(3)]"

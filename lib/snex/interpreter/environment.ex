@@ -88,7 +88,7 @@ defmodule Snex.Interpreter.Environment do
       fun -> {:ok, fun.()}
     end
   catch
-    # Without the stack trace, which may have arguments in it.
-    kind, reason -> {:error, "#{what} failed: " <> Exception.format_banner(kind, reason)}
+    # The stack trace only names a function that is not there. It is not shown, for it may have arguments in it.
+    kind, reason -> {:error, "#{what} failed: " <> Exception.format_banner(kind, reason, __STACKTRACE__)}
   end
 end

@@ -186,18 +186,22 @@ defmodule Snex.Interpreter.Launch do
   defp command(python, options) do
     args = arguments(options)
 
-    returned =
+    wrapped =
       case options.wrap_exec do
-        nil -> {python, args}
-        {m, f, a} -> apply(m, f, a ++ [python, args])
-        fun -> fun.(python, args)
+        nil -> fn -> {python, args} end
+        {m, f, a} -> {m, f, a ++ [python, args]}
+        fun -> fn -> fun.(python, args) end
       end
 
-    with {:ok, {program, args}} <- executed(returned) do
+    with {:ok, returned} <- Environment.call(wrapped, "the function in :wrap_exec"),
+         {:ok, {program, args}} <- executed(returned) do
       case Os.find_executable(program) do
         nil -> failed("no executable at #{inspect(program)}#{expanded(program)}, which :wrap_exec returned")
         path -> {:ok, {path, args}}
       end
+    else
+      {:error, %Error{}} = error -> error
+      {:error, complaint} -> failed(complaint)
     end
   end
 

@@ -166,6 +166,15 @@ defmodule Snex.Interpreter.LaunchTest do
       assert {:error, %Error{code: :call_failed, reason: reason}} =
                Interpreter.start_link(wrap_exec: fn _, _ -> {"/no/program", []} end)
 
+      for {wrap, problem} <- [
+            {fn _, _ -> raise "no luck" end, "** (RuntimeError) no luck"},
+            {{:erlang, :throw, []},
+             "** (UndefinedFunctionError) function :erlang.throw/2 is undefined or private"}
+          ] do
+        assert {:error, %Error{code: :call_failed} = error} = Interpreter.start_link(wrap_exec: wrap)
+        assert Exception.message(error) =~ "the function in :wrap_exec failed: " <> problem
+      end
+
       assert reason =~ "/no/program"
     end
   end
