@@ -250,7 +250,10 @@ defmodule Snex.ReleaseTest do
     tmp_dir: tmp_dir
   } do
     toml = toml("app", []) |> String.trim()
-    app = "defmodule App.Local do\n  use Snex.Interpreter, python_preference: :only_system, #{toml}\nend"
+
+    app =
+      "defmodule App.Local do\n  use Snex.Interpreter, python_preference: :only_system, python_path: \"own\", #{toml}\nend"
+
     files = Map.put(PythonPackage.files("hand", ""), "lib/app.ex", app)
     releases = ", releases: [app: [steps: [:assemble, &Snex.Release.after_assemble/1]]]"
     source = OtherProject.create!(Path.join(tmp_dir, "app"), files, releases)
@@ -260,6 +263,7 @@ defmodule Snex.ReleaseTest do
     {_, 0} = System.cmd("uv", args, stderr_to_stdout: true)
 
     assert {output, 1} = OtherProject.mix(source, ["release"])
+    assert output =~ ~s(App.Local has python_path: "#{source}/own", which is not in the release)
 
     assert output =~
              "App.Local could not be made: the package hand is read from #{source}/hand, which a release cannot contain"

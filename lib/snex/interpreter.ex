@@ -57,6 +57,28 @@ defmodule Snex.Interpreter do
   `SNEX_LOCKED` is set to `true` in the environment, an outdated lock is a compile error instead. `SNEX_LOCKED=false`
   overrides the other two.
 
+  ### Packages in folders
+
+  A dependency may be a folder of yours:
+
+      dependencies = ["my-package"]
+
+      [tool.uv.sources]
+      my-package = { path = "python/my_package", editable = true }
+
+  A relative path in `:pyproject_toml` starts from the folder of the Mix project (in a script, from the working directory), one in
+  a project folder from there. A `:project_path` may be a member of a uv workspace; then the settings and the `uv.lock` of the
+  workspace's root count. uv writes to none of these folders. A build backend may: setuptools leaves an `*.egg-info`.
+
+  Python reads an editable package from its folder, and so it does with the members of a workspace: restart the interpreter after
+  an edit. Any other package is built when the environment is made, and later edits of its code are not noticed. A change of a
+  package's `pyproject.toml` makes the environment anew.
+
+  With `:project_path`, the dependencies of the project are installed, and not the project itself. With `install_project: true`
+  it is installed too, as editable, and Python can import its package. Its `pyproject.toml` needs a table `[build-system]`.
+
+  A release contains all these packages, as they are when it is made; see `Snex.Release`.
+
   ## Overload
 
   Python runs code that does not await one call after the other. When calls come faster than that for a while, they wait, and

@@ -16,6 +16,11 @@ defmodule Snex.Release do
   The release then has a folder `snex` with the projects of the modules that are part of it, and the Pythons that these
   use. It runs after being moved, without uv, Rust or the source.
 
+  Packages that uv installs from folders, such as members of a workspace and editable sources, are built from what is in these
+  folders when the release is made, and are ordinary packages in it. One that uv does not know, because somebody has made it editable
+  in the environment by hand, is refused. Folders that `:python_path` names by their paths are not copied, and the step says so;
+  those of an application, as in `python_path: {:my_app, "priv/python"}`, are part of the release.
+
   A Python of the system is not copied, because it would not run elsewhere. An environment uses one with
   `python_preference: :system`, or when uv could not download a Python. The step then says which Python the target machine
   needs at which path. `python_preference: :only_managed` makes sure that a release contains its Python.
@@ -32,9 +37,7 @@ defmodule Snex.Release do
 
   With the step `:tar` after it, the folder is part of the archive.
 
-  An environment that is missing or out of date is made first. Packages that uv installs from a folder, as members of a
-  workspace for example, are built from what is there now, and installed as ordinary packages. Raises `Mix.Error` when that
-  fails.
+  An environment that is missing or out of date is made first. Raises `Mix.Error` when that fails.
 
       iex> release = %Mix.Release{path: System.tmp_dir!(), applications: %{}, steps: [:assemble]}
       iex> Snex.Release.after_assemble(release).steps
@@ -59,6 +62,14 @@ defmodule Snex.Release do
   end
 
   defp bundle(project, target) do
+    for folder <- List.wrap(project.python_path), is_binary(folder) do
+      Mix.shell().info([
+        :yellow,
+        "* #{inspect(project.module)} has python_path: #{inspect(folder)}, which is not in the release: the target needs it at the ",
+        "same place. A folder of an application is, as in `python_path: {:my_app, \"priv/python\"}`"
+      ])
+    end
+
     # Up to date after `mix compile`, but for that of a dependency which was removed since; see `Mix.Tasks.Compile.Snex`.
     case Project.with_release(project, &Bundle.copy(project, &1, target)) do
       {:error, message} ->
