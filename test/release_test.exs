@@ -154,6 +154,12 @@ defmodule Snex.ReleaseTest do
     File.rename!(Path.join(source, "_build/prod/rel/app"), release)
     File.rm_rf!(source)
 
+    # Python compiles nothing of ours, in whatever folder.
+    assert [_ | _] =
+             compiled = Path.wildcard(Path.join(release, "lib/snex-*/priv/python/snex/__pycache__/*.pyc"))
+
+    for path <- compiled, do: assert(<<_magic::32, 1::little-32, _::binary>> = File.read!(path))
+
     refute File.exists?(Path.join(release, "snex/python"))
     assert File.read_link!(Path.join(release, "snex/projects/App.Numpy/.venv/bin/python")) == python
     assert {output, 0} = run(release)

@@ -30,7 +30,7 @@ defmodule Snex.Release do
   """
 
   alias Snex.Project
-  alias Snex.Project.Bundle
+  alias Snex.Project.{Bundle, Bytecode}
 
   @doc """
   The step: copies what the release's interpreters need to `<release>/snex`, says what it took, and returns the release.
@@ -54,8 +54,7 @@ defmodule Snex.Release do
 
       projects ->
         for project <- projects, do: bundle(project, target)
-        tags = projects |> Enum.map(&Project.Venv.cache_tag(Project.venv(&1))) |> Enum.uniq()
-        prune_package(release, tags)
+        compile_package(release, Enum.uniq_by(projects, &Project.Venv.cache_tag(Project.venv(&1))))
         Mix.shell().info([:green, "* copied ", :reset, "snex (#{megabytes(target)} MB of Python)"])
         %{release | overlays: ["snex" | release.overlays]}
     end
@@ -87,15 +86,16 @@ defmodule Snex.Release do
     end
   end
 
-  # The package of ours, which all of them load.
-  defp prune_package(release, [tag]) do
-    for {:snex, properties} <- release.applications do
-      package = Path.join([release.path, "lib", "snex-#{properties[:vsn]}", "priv", "python"])
-      Bundle.prune_bytecode(package, tag)
+  # The package of ours, which all of them load: for each version of Python there is.
+  defp compile_package(release, projects) do
+    for {:snex, properties} <- release.applications,
+        package = Path.expand(Path.join([release.path, "lib", "snex-#{properties[:vsn]}", "priv", "python"])),
+        {project, index} <- Enum.with_index(projects) do
+      venv = Project.venv(project)
+      if index == 0, do: Bytecode.prune(package, Project.Venv.cache_tag(venv))
+      Bytecode.compile!(package, Project.Venv.python(venv))
     end
   end
-
-  defp prune_package(_release, _tags), do: :ok
 
   defp projects(release) do
     for {app, properties} <- release.applications,

@@ -9,7 +9,7 @@ defmodule Snex.Project.Bundle do
   @moduledoc false
 
   alias Snex.Project
-  alias Snex.Project.{Files, Venv}
+  alias Snex.Project.{Bytecode, Files, Venv}
 
   # Of the environment: what people in a shell need, and what only uv reads.
   @left_out_of_venv ~w(lib64 .gitignore .lock CACHEDIR.TAG)
@@ -28,7 +28,7 @@ defmodule Snex.Project.Bundle do
     end
 
     copy_scripts(Path.join(venv, "bin"), Path.join(copied, "bin"))
-    prune_bytecode(copied, Venv.cache_tag(venv))
+    Bytecode.prune(copied, Venv.cache_tag(venv))
 
     program = Venv.base_program(venv)
 
@@ -68,27 +68,10 @@ defmodule Snex.Project.Bundle do
         Files.copy!(Path.join(from, name), Path.join(to, name))
       end
 
-      prune_bytecode(to, tag)
+      Bytecode.prune(to, tag)
     end
 
     copied = Path.join([target, "python", inside])
     if not File.exists?(copied), do: File.cp!(program, copied)
-  end
-
-  @doc """
-  Removes compiled Python below a folder that is not of the implementation and version of `tag`, such as `cpython-313`.
-  """
-  @spec prune_bytecode(Path.t(), String.t()) :: :ok
-  def prune_bytecode(folder, tag) do
-    for cache <- Files.walk(folder), Path.basename(cache) == "__pycache__" do
-      for name <- Files.names(cache),
-          not String.contains?(name, ".#{tag}."),
-          do: File.rm!(Path.join(cache, name))
-
-      # Fails, as it should, when there is something left.
-      _ = File.rmdir(cache)
-    end
-
-    :ok
   end
 end

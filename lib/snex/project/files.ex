@@ -24,11 +24,12 @@ defmodule Snex.Project.Files do
   end
 
   @doc """
-  Copies a file, link or folder with all that is in it to a path where nothing is. Links stay links.
+  Copies a file, link or folder with all that is in it to a path where nothing is. Links stay links, and files keep their
+  times, by which Python knows whether bytecode belongs to its source.
   """
   @spec copy!(Path.t(), Path.t()) :: :ok
   def copy!(from, to) do
-    case File.lstat!(from) do
+    case File.lstat!(from, time: :posix) do
       %{type: :directory} ->
         File.mkdir!(to)
         for name <- names(from), do: copy!(Path.join(from, name), Path.join(to, name))
@@ -37,8 +38,9 @@ defmodule Snex.Project.Files do
       %{type: :symlink} ->
         File.ln_s!(link(from), to)
 
-      _ ->
+      %{mtime: time} ->
         File.cp!(from, to)
+        File.touch!(to, time)
     end
   end
 

@@ -15,6 +15,7 @@ defmodule Snex.Project.FilesTest do
     File.mkdir_p!(Path.join(tree, "für"))
     File.write!(Path.join(tree, "für/größe"), "42")
     File.chmod!(Path.join(tree, "für/größe"), 0o755)
+    File.touch!(Path.join(tree, "für/größe"), 1_000_000_000)
     File.ln_s!("für/größe", Path.join(tree, "link ä"))
     File.ln_s!(outside, Path.join(tree, "out ä"))
     {tree, outside}
@@ -40,7 +41,7 @@ defmodule Snex.Project.FilesTest do
       assert File.read!(Path.join(copy, "link ä")) == "42"
       assert File.read_link!(Path.join(copy, "link ä")) == "für/größe"
       assert File.read_link!(Path.join(copy, "out ä")) == outside
-      assert File.stat!(Path.join(copy, "für/größe")).mode == 0o100755
+      assert %{mode: 0o100755, mtime: 1_000_000_000} = File.stat!(Path.join(copy, "für/größe"), time: :posix)
     end
   end
 
