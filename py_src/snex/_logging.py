@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ._client import current
 from ._encoder import encode
 from ._frame import SPARE, TooLargeError
+from ._handlers import checkpoint
 from ._sources import shown
 from ._terms import Atom
 
@@ -105,6 +106,8 @@ class LoggingHandler(logging.Handler):
             raise
         except Exception:  # noqa: BLE001 - `logging` has a way to deal with these
             self.handleError(record)
+        # Not above, where its exceptions would count as ours.
+        checkpoint()
 
     def _metadata(self, record: logging.LogRecord) -> dict[Atom, object]:
         fields = vars(record)

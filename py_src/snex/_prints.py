@@ -23,6 +23,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from . import _frame
+from ._handlers import checkpoint
 from ._request import Request, current
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ class Printer:
         request = current.get()
         request.printed = True
         self._add(request, stream, (data,))
+        checkpoint()
 
     def log(self, parts: Sequence[bytes | memoryview]) -> None:
         """Send a log event behind what its request has printed. Waits as `print` does."""
@@ -99,6 +101,7 @@ class Printer:
             self._line.append((request, _FLUSH, ()))
             self._work()
         request.checkpoint()
+        checkpoint()
 
     def answer(self, kind: int, request: Request, parts: Sequence[bytes | memoryview]) -> None:
         """Send the answer of a request behind what it has printed."""

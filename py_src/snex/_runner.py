@@ -329,6 +329,12 @@ class Runner:
         except MemoryError:
             request.no_memory = True
             return (ANSWER,)
+        except BaseException as later:
+            if request.ended:
+                raise
+            # A signal's handler has raised. It won't from here on.
+            request.ended = True
+            return self._failure(request, later)
 
     def _end(self, request: Request, kind: int, parts: Sequence[bytes | memoryview]) -> None:
         if in_child():

@@ -7,17 +7,15 @@ or the signal will be repeated.
 
 from __future__ import annotations
 
-import _thread
 import os
 import select
 import signal
 import struct
-import time
 from collections import deque
 from typing import TYPE_CHECKING
 
 from . import _code, _encoder, _prints, _scalars, _toplevel, _wait
-from ._handlers import INTERRUPT, Handlers, again, poke
+from ._handlers import INTERRUPT, Handlers, Repeater, again
 from ._request import OUTSIDE, Cancelled, current, is_running, running_task
 
 if TYPE_CHECKING:
@@ -34,9 +32,6 @@ _NUMBER = struct.Struct("<Q")
 _READ = 512 * _NUMBER.size
 # How many requests are remembered for which an interrupt comes too late.
 _RECENT = 1024
-# Seconds until a signal that came at a bad moment is repeated, at first and later on.
-_PAUSE = 0.01
-_LONGEST_PAUSE = 0.1
 
 
 class Interrupts:
@@ -52,8 +47,9 @@ class Interrupts:
         self._fd = fd
         self._recent: deque[int] = deque(maxlen=_RECENT)
         self.wanted: set[int] = set()
-        # Those whose interrupts are repeated, by a thread that is there only while it is needed.
+        # Those whose interrupts are repeated.
         self._repeated: set[Request] = set()
+        self._repeater = Repeater(self._repeats)
 
     def read(self) -> None:
         """Take the numbers that have arrived."""
@@ -85,27 +81,16 @@ class Interrupts:
     def repeat(self, request: Request) -> None:
         """Repeat an interrupt that came where it could do harm, until it has found a better place."""
         request.interrupted = True
-        idle = not self._repeated
         self._repeated.add(request)
-        if idle:
-            try:
-                # Not `threading.Thread`: the code that was interrupted may hold one of its locks.
-                _thread.start_new_thread(self._repeat, ())
-            except (RuntimeError, MemoryError):
-                # No thread can be started. The VM repeats its interrupts as well.
-                self._repeated.clear()
+        if not self._repeater.start():
+            # The VM repeats its interrupts as well.
+            self._repeated.clear()
 
-    def _repeat(self) -> None:
-        pause = _PAUSE
-        while True:
-            time.sleep(pause)
-            for request in list(self._repeated):
-                if not request.interrupted or request.number not in self.wanted:
-                    self._repeated.discard(request)
-            if not self._repeated:
-                return
-            poke(INTERRUPT)
-            pause = min(1.5 * pause, _LONGEST_PAUSE)
+    def _repeats(self) -> bool:
+        for request in list(self._repeated):
+            if not request.interrupted or request.number not in self.wanted:
+                self._repeated.discard(request)
+        return bool(self._repeated)
 
 
 def install(interpreter: Interpreter, in_fd: int, interrupts: Interrupts) -> None:
@@ -154,6 +139,7 @@ def _on_interrupt(interrupts: Interrupts, may_raise: MayRaise, handlers: Handler
 
     def handler(number: int, frame: FrameType | None) -> None:
         interrupts.read()
+        handlers.call_due(frame)
         request = current.get()
         if request.number in interrupts.wanted and not request.ended and frame is not None:
             if may_raise(frame):

@@ -24,8 +24,8 @@ def unknown(value: object) -> str:
 
     >>> unknown(object())
     "Cannot serialize object of <class 'object'>; convert it, or see snex.set_custom_encoder"
-    >>> unknown(iter([]))
-    "Cannot serialize object of <class 'list_iterator'>; make a list of it"
+    >>> unknown(item for item in [])
+    "Cannot serialize object of <class 'generator'>; make a list of it"
     """
     kind = type(value)
     text = f"Cannot serialize object of {kind}"

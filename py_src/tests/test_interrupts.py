@@ -273,7 +273,8 @@ def test_a_forked_child_has_the_usual_handler(vm: VM) -> None:
         "r, w = os.pipe()\n"
         "pid = os.fork()\n"
         "if not pid:\n"
-        "    try:\n        os.write(w, b'x')\n        time.sleep(1000)\n"
+        # It would not notice a signal that comes just before a long sleep.
+        "    try:\n        os.write(w, b'x')\n        while True: time.sleep(0.01)\n"
         "    except KeyboardInterrupt: os._exit(42)\n"
         "    os._exit(1)\n"
         "os.read(r, 1)\n"

@@ -7,8 +7,12 @@ from typing import TYPE_CHECKING
 import pytest
 from support.vm import MEASURED, PRINT, VM, PythonError
 
+from snex._pypy import PYPY
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from _pytest.mark import ParameterSet
 
 
 @pytest.fixture
@@ -38,7 +42,17 @@ while size:
     except MemoryError: size //= 2
 """
 
-needs_all_memory = pytest.mark.skipif(MEASURED, reason="`coverage` needs memory of its own")
+
+def needs_all_memory(code: str) -> ParameterSet:
+    return pytest.param(
+        code,
+        marks=[
+            pytest.mark.skipif(MEASURED, reason="`coverage` needs memory of its own"),
+            pytest.mark.skipif(
+                PYPY, reason="PyPy aborts where there is no memory for small objects"
+            ),
+        ],
+    )
 
 
 @pytest.mark.parametrize(
@@ -49,8 +63,8 @@ needs_all_memory = pytest.mark.skipif(MEASURED, reason="`coverage` needs memory 
         "import asyncio\ndef f(): raise MemoryError\nawait asyncio.to_thread(f)",
         "return bytearray(1 << 62)",
         "def f(_): raise MemoryError\nsnex.set_custom_encoder(f)\nreturn object()",
-        pytest.param(FILL + "x = []\nwhile True: x.append(str(len(x)))", marks=needs_all_memory),
-        pytest.param(FILL + "return ['x' * 1000] * 1_000_000", marks=needs_all_memory),
+        needs_all_memory(FILL + "x = []\nwhile True: x.append(str(len(x)))"),
+        needs_all_memory(FILL + "return ['x' * 1000] * 1_000_000"),
     ],
 )
 def test_a_request_without_memory_is_answered_and_is_the_last(limited: VM, code: str) -> None:
