@@ -41,6 +41,10 @@ defmodule Snex.Project.Advice do
   @spec about(String.t()) :: String.t()
   def about(message) do
     cond do
+      message =~ ~r/invalid peer certificate/i ->
+        "\nuv does not trust the certificate of the server, as with a proxy that has one of its own. SSL_CERT_FILE names a file " <>
+          "with those to trust; UV_SYSTEM_CERTS=true (UV_NATIVE_TLS=true in older versions of uv) takes those of this machine.\n"
+
       message =~
           ~r/Failed to (download|fetch).*(python-build-standalone|pypy)|No interpreter found|download.*(python|cpython)/i ->
         "\nuv could not get a Python. #{present()} Behind a firewall, UV_PYTHON_INSTALL_MIRROR names a mirror.\n"

@@ -50,6 +50,25 @@ defmodule Snex.Project.UvTest do
     dir
   end
 
+  test "a certificate that uv does not trust: which variables name others", context do
+    uv = Path.join(context.tmp_dir, "uv")
+
+    File.write!(uv, """
+    #!/bin/sh
+    [ "$1" = lock ] || exec uv "$@"
+    echo "error: Failed to fetch: https://example.invalid/simple/iniconfig/" >&2
+    echo "  cause: invalid peer certificate: UnknownIssuer" >&2
+    exit 2
+    """)
+
+    File.chmod!(uv, 0o755)
+    opts = [root: context.root, uv: uv]
+    assert {{:error, message}, _} = InstallVM.install(__MODULE__, {:toml, toml(["iniconfig"])}, opts)
+    assert message =~ "uv does not trust the certificate of the server"
+    assert message =~ "SSL_CERT_FILE"
+    refute message =~ "UV_DEFAULT_INDEX"
+  end
+
   test "offline, with an empty cache: uv's own words, and the command that failed", context do
     env = %{"UV_OFFLINE" => "1", "UV_CACHE_DIR" => context.cache}
     assert {{:error, message}, output} = install(context, ["iniconfig"], env)
