@@ -12,7 +12,7 @@ defmodule Snex.HeldSchedulers do
   @longest_ms 20
 
   # Room for whatever a process makes: collecting garbage in a large heap takes its time as well.
-  @heap_words 20_000_000
+  @heap_words 40_000_000
 
   @doc """
   Runs `fun` in a process of its own, and returns what the VM reports meanwhile of processes that hold a scheduler for
