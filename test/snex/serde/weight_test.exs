@@ -49,11 +49,10 @@ defmodule Snex.Serde.WeightTest do
           List.duplicate(String.duplicate("x", 1_000), 1_000),
           fn -> large_binary end
         ] do
-      wrong = "#{inspect(term, limit: 3, printable_limit: 10)} is taken for light"
-      refute light?(term), wrong
+      refute light?(term)
 
       for whole <- [[1, term], [1 | term], {1, term}, %{1 => term}, %{term => 1}, MapSet.new([term])],
-          do: refute(light?(whole), wrong)
+          do: refute(light?(whole))
     end
   end
 
