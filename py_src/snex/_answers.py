@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from . import _frame
 from ._body import load
@@ -15,12 +15,16 @@ if TYPE_CHECKING:
     from ._sinks import Sink
 
 
-class Answer(NamedTuple):
+class Answer:
     """A frame that answers a call, as it came."""
 
-    kind: int
-    body: Body
-    sinks: Sequence[Sink]
+    __slots__ = ("body", "kind", "sinks")
+
+    def __init__(self, kind: int, body: Body, sinks: Sequence[Sink]) -> None:
+        """Keep the parts as they are."""
+        self.kind = kind
+        self.body = body
+        self.sinks = sinks
 
 
 def value_of(answer: Answer | BaseException) -> object:

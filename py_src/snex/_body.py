@@ -7,12 +7,20 @@ Towards Python a body may begin with a table of buffers, whose contents follow t
 from __future__ import annotations
 
 import gc
-import pickle
 import struct
 from typing import TYPE_CHECKING
 
 from ._frame import FrameError
 from ._sinks import SINKS, Sink
+
+try:
+    # What `pickle` gives out, without `pickle` itself, which takes as long to load as seven modules of ours.
+    from _pickle import Unpickler, dumps, loads
+except ImportError:
+    # Another implementation.
+    from pickle import Unpickler, dumps, loads
+
+__all__ = ["Unpickler", "dumps", "join", "load", "loads", "split"]
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,7 +39,7 @@ _LARGE = 64 * 1024
 def load(body: Body, sinks: Sequence[Sink]) -> object:
     """Return the value of a body.
 
-    >>> load(pickle.dumps([1, 2]), ())
+    >>> load(dumps([1, 2]), ())
     [1, 2]
     """
     if len(body) < _LARGE or not gc.isenabled():
@@ -47,8 +55,8 @@ def unpickle(body: Body, sinks: Sequence[Sink]) -> object:
     """Do the work of `load`. The one part of it in which a signal may raise an exception."""
     try:
         if not sinks:
-            return pickle.loads(body)  # noqa: S301 - from the VM, which could run any code anyway
-        return pickle.loads(body, buffers=[sink.finish() for sink in sinks])  # noqa: S301 - as above
+            return loads(body)  # noqa: S301 - from the VM, which could run any code anyway
+        return loads(body, buffers=[sink.finish() for sink in sinks])  # noqa: S301 - as above
     except UnicodeDecodeError as error:
         from ._where import not_text
 

@@ -13,7 +13,7 @@ import itertools
 import os
 import threading
 from contextlib import suppress
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from ._answers import Answer, value_of
 from ._encoder import encode
@@ -21,11 +21,28 @@ from ._request import current as current_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from typing import Protocol
 
     from ._request import Request
 
     Parts = Sequence[bytes | memoryview]
     Settle = Callable[[Answer | BaseException], None]
+
+    class Writer(Protocol):
+        """Where a client's frames go: a pipe's `FrameWriter`, or a stream's `FrameStream`."""
+
+        full: bool
+        broken: bool
+
+        def write(self, kind: int, request: int, parts: Parts = ()) -> None:
+            """Send a frame, from any thread. Never blocks."""
+
+        def when_drained(self, wake: Callable[[], None]) -> bool:
+            """Have `wake` called once there is room; False if there is now."""
+
+        def forget(self, wake: Callable[[], None]) -> None:
+            """Take back `when_drained`."""
+
 
 _GONE = "the connection to the VM is closed"
 _OUTSIDE = "not inside a Snex interpreter: there is no VM to talk to"
@@ -34,22 +51,6 @@ _BLOCKING = (
     "{} would block the event loop that has to receive the answer; "
     "use the awaitable function, or call this one in another thread"
 )
-
-
-class Writer(Protocol):
-    """Where a client's frames go: a pipe's `FrameWriter`, or a stream's `FrameStream`."""
-
-    full: bool
-    broken: bool
-
-    def write(self, kind: int, request: int, parts: Parts = ()) -> None:
-        """Send a frame, from any thread. Never blocks."""
-
-    def when_drained(self, wake: Callable[[], None]) -> bool:
-        """Have `wake` called once there is room; False if there is now."""
-
-    def forget(self, wake: Callable[[], None]) -> None:
-        """Take back `when_drained`."""
 
 
 class Client:

@@ -7,12 +7,11 @@ import contextvars
 import os
 import sys
 import threading
-from pickle import loads
 from typing import TYPE_CHECKING, Any
 
 from . import _client, _frame, _main_module, _sources
 from ._answers import Answer
-from ._body import load
+from ._body import load, loads
 from ._client import Client
 from ._contexts import enter
 from ._encoder import encode
@@ -296,7 +295,7 @@ class Interpreter:
             fields = self._envs.root.context.copy().run(self._load, request, body, sinks)
         else:
             try:
-                fields = loads(body)  # noqa: S301 - from the VM, which could run any code anyway
+                fields = loads(body)  # from the VM, which could run any code anyway
             except BaseException as error:  # noqa: BLE001 - whatever is wrong with it
                 self._runner.fail(request, error)
                 return
@@ -345,7 +344,7 @@ def _env_id(body: Body) -> int | None:
     start = 12 if body[2] == _FRAME else 3
     long = body[start] == _LONG1
     size = 2 + body[start + 1] if long else _INT_SIZES.get(body[start], 1)
-    return loads(body[start : start + size] + b".")  # type: ignore[no-any-return] # noqa: S301
+    return loads(body[start : start + size] + b".")  # type: ignore[no-any-return]
 
 
 def _nothing() -> None:

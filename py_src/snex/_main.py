@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import io
 import os
-import pickle
 import sys
 
 # Errors are described with these. From here on imports may come from the working directory as well.
@@ -18,6 +17,7 @@ import traceback  # noqa: F401
 from typing import Any
 
 from . import _frame
+from ._body import loads
 from ._encoder import NAME, Settings, encode, set_reply_limit
 from ._interpreter import Interpreter
 from ._loop import new_loop
@@ -125,7 +125,7 @@ def _read_hello(fd: int) -> dict[str, Any]:
         msg = f"expected HELLO, got kind {kind:#04x}, flags {flags:#04x}, {length} bytes"
         raise _frame.FrameError(msg)
     try:
-        hello = pickle.loads(_read_exactly(fd, length))  # noqa: S301 - from the VM
+        hello = loads(_read_exactly(fd, length))  # from the VM
     except _EndOfInputError:
         raise
     except Exception as error:

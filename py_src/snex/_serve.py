@@ -8,14 +8,13 @@ numbers of the interpreter's own.
 from __future__ import annotations
 
 import asyncio
-import pickle
 from contextlib import asynccontextmanager
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any
 
 from . import _client, _frame
 from ._answers import Answer
-from ._body import join, split
+from ._body import dumps, join, loads, split
 from ._client import Client, drain, wait_for_room
 from ._encoder import Settings, set_reply_limit
 from ._stream import FrameStream, read_frame
@@ -49,7 +48,7 @@ class _Relay:
             "map_set": (Settings.set_head, Settings.set_member),
             "reply_limit": _frame.Limit.reply,
         }
-        self._writer.write(_frame.HELLO, 0, [pickle.dumps(hello)])
+        self._writer.write(_frame.HELLO, 0, [dumps(hello)])
         try:
             # What is longer would end the interpreter.
             most = _frame.Limit.reply + _frame.SPARE
@@ -240,7 +239,7 @@ async def serve_forever(
 
 
 def _greeted(body: bytes) -> None:
-    hello: Any = pickle.loads(body)  # noqa: S301 - from the interpreter
+    hello: Any = loads(body)  # from the interpreter
     if hello["protocol"] != PROTOCOL:
         msg = (
             f"snex {VERSION} in this process speaks protocol {PROTOCOL}, "

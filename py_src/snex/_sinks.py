@@ -11,22 +11,23 @@ them are found, and the object is a `MemoryError` when it is finished: an error 
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Protocol
+
+    class _Home(Protocol):
+        def view(self, start: int) -> memoryview:
+            """Return writable memory from byte `start` on; it has to be released before the next call."""
+
+        def finish(self) -> bytes | bytearray:
+            """Return the object, once it is full. Nothing else is possible afterwards."""
+
 
 AHEAD = 64 * 1024 * 1024
 # Bytes that the extension reserves at once. What is reserved and not touched costs addresses only.
 RESERVE = 1024 * 1024 * 1024
-
-
-class _Home(Protocol):
-    def view(self, start: int) -> memoryview:
-        """Return writable memory from byte `start` on; it has to be released before the next call."""
-
-    def finish(self) -> bytes | bytearray:
-        """Return the object, once it is full. Nothing else is possible afterwards."""
 
 
 class _GrowingBytearray:

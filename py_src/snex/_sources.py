@@ -22,8 +22,9 @@ from weakref import WeakKeyDictionary
 
 NO_FILE = "<Snex.Code>"
 _DIGEST = 6
-_NAME = re.compile(rf"<([^\n]+?) [0-9a-f]{{{2 * _DIGEST}}}>")
-_QUOTED_NAME = re.compile(f'(?<=File "){_NAME.pattern}(?=")')
+# Not compiled at the start, of which that would be a noticeable part; `re` keeps what it has compiled.
+_NAME = rf"<([^\n]+?) [0-9a-f]{{{2 * _DIGEST}}}>"
+_QUOTED_NAME = f'(?<=File "){_NAME}(?=")'
 
 # Of what `linecache` keeps for us.
 _MAX_ENTRIES = 4096
@@ -54,8 +55,8 @@ def shown(text: str) -> str:
     >>> shown(name("1/0", None, 1))
     '<Snex.Code>'
     """
-    whole = _NAME.fullmatch(text)
-    return _label(whole) if whole else _QUOTED_NAME.sub(_label, text)
+    whole = re.fullmatch(_NAME, text)
+    return _label(whole) if whole else re.sub(_QUOTED_NAME, _label, text)
 
 
 def _label(match: re.Match[str]) -> str:

@@ -23,12 +23,18 @@ import itertools
 import sys
 import threading
 from contextlib import suppress
-from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import TYPE_CHECKING
 
 from ._client import call_soon
 from ._request import Cancelled, current
+
+try:
+    # All that `queue` has of these is their names.
+    from _queue import Empty, SimpleQueue
+except ImportError:
+    # Another implementation.
+    from queue import Empty, SimpleQueue
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

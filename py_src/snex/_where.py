@@ -5,10 +5,10 @@ A place is written as the code that leads there from the value itself, `['rows']
 
 from __future__ import annotations
 
-import pickle
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from ._body import Unpickler
 from ._sources import shown
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ class _NotText(bytes):
             return bytes.__new__(cls, data)
 
 
-class _Finder(pickle.Unpickler):
+class _Finder(Unpickler):
     """Loads a pickle without running any of the constructors that it names."""
 
     def find_class(self, _module: str, name: str) -> Any:  # noqa: ANN401
