@@ -196,7 +196,8 @@ defmodule Snex.Interpreter.Options do
          doc: """
          what to do after a call has failed with `MemoryError` under a limit of memory. Little works from then on in such a
          Python. `:restart` ends it once the call is answered, and exits with the reason `:memory_limit`, so that a supervisor
-         starts another; `:keep` keeps it
+         starts another; `:keep` keeps it. PyPy raises `MemoryError` for large objects only: when there is no memory for a small
+         one it aborts, and the interpreter exits with the status 134
          """
        ],
        allow: [
