@@ -88,7 +88,20 @@ defmodule Snex.Interpreter.Environment do
       fun -> {:ok, fun.()}
     end
   catch
-    # The stack trace only names a function that is not there. It is not shown, for it may have arguments in it.
-    kind, reason -> {:error, "#{what} failed: " <> Exception.format_banner(kind, reason, __STACKTRACE__)}
+    # The stack trace only names a function that is not there, and says where it was. It is not shown, for it may have
+    # arguments in it.
+    kind, reason ->
+      banner = Exception.format_banner(kind, reason, __STACKTRACE__)
+      {:error, "#{what} failed: #{banner}#{place(__STACKTRACE__)}"}
   end
+
+  defp place([{_module, _function, _args, location} | _]) do
+    case Exception.format_file_line(location[:file], location[:line]) do
+      "" -> ""
+      # Without the colon at its end.
+      place -> " (#{String.trim_trailing(place, ":")})"
+    end
+  end
+
+  defp place(_nothing), do: ""
 end
