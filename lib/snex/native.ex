@@ -87,6 +87,7 @@ defmodule Snex.Native do
   @spec environment_destroy(pid(), non_neg_integer()) :: :ok
   def environment_destroy(_interpreter, _id), do: not_loaded()
 
+  # Of two functions with and without `_dirty`, the one without takes only what `Snex.Serde.Weight` has found light.
   @spec request_eval(pid(), reference(), map(), tuple()) :: Snex.Request.outcome()
   def request_eval(_interpreter, _reference, _eval, _options), do: not_loaded()
 
