@@ -88,20 +88,16 @@ defmodule Snex.Interpreter.Environment do
       fun -> {:ok, fun.()}
     end
   catch
-    # The stack trace only names a function that is not there, and says where it was. It is not shown, for it may have
-    # arguments in it.
     kind, reason ->
-      banner = Exception.format_banner(kind, reason, __STACKTRACE__)
-      {:error, "#{what} failed: #{banner}#{place(__STACKTRACE__)}"}
+      {:error, "#{what} failed: " <> Exception.format(kind, reason, without_arguments(__STACKTRACE__))}
   end
 
-  defp place([{_module, _function, _args, location} | _]) do
-    case Exception.format_file_line(location[:file], location[:line]) do
-      "" -> ""
-      # Without the colon at its end.
-      place -> " (#{String.trim_trailing(place, ":")})"
-    end
+  @doc """
+  A stack trace with the numbers of arguments instead of the arguments themselves, which may be secrets.
+  """
+  @spec without_arguments(Exception.stacktrace()) :: Exception.stacktrace()
+  def without_arguments(stacktrace) do
+    for {module, function, args, location} <- stacktrace,
+        do: {module, function, if(is_list(args), do: length(args), else: args), location}
   end
-
-  defp place(_nothing), do: ""
 end

@@ -59,18 +59,13 @@ defmodule Snex.Interpreter.Launch do
     end
   end
 
-  # Whatever goes wrong, in `:wrap_exec` or on a full disk, is why the start has failed.
+  # Whatever goes wrong, as on a full disk, is why the start has failed.
   defp try_to_launch(owner, options, calls, output) do
     launch(owner, options, calls, output)
   catch
     kind, reason ->
-      failed("the start has failed: " <> Exception.format(kind, reason, without_arguments(__STACKTRACE__)))
-  end
-
-  # They may be secrets.
-  defp without_arguments(stacktrace) do
-    for {module, function, args, location} <- stacktrace,
-        do: {module, function, if(is_list(args), do: length(args), else: args), location}
+      stacktrace = Environment.without_arguments(__STACKTRACE__)
+      failed("the start has failed: " <> Exception.format(kind, reason, stacktrace))
   end
 
   defp launch(owner, options, calls, output) do

@@ -20,7 +20,8 @@ defmodule Snex.Interpreter.MemoryTest do
     IO.puts("then: " <> inspect(Snex.pyeval(inp, "return 1")))
     """
 
-    paths = Enum.flat_map(:code.get_path(), &["-pa", to_string(&1)])
+    # Without the current folder, which may be called `snex` as well.
+    paths = for path <- :code.get_path(), path != ~c".", argument <- ["-pa", to_string(path)], do: argument
     # The hard limit stays, so that Python's own can be raised again.
     command = "ulimit -S -v #{@space}; exec \"$@\""
 

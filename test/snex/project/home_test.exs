@@ -54,8 +54,12 @@ defmodule Snex.Project.HomeTest do
   end
 
   # All files of the user's, with what is in them: nothing of it is changed.
+  # Without bytecode, which Python writes beside whatever it imports.
   defp sources(context) do
-    for path <- Project.Files.walk(context.base), File.regular?(path), do: {path, File.read!(path)}
+    for path <- Project.Files.walk(context.base),
+        File.regular?(path),
+        not String.contains?(path, "/__pycache__/"),
+        do: {path, File.read!(path)}
   end
 
   defp uv!(context, folder, args) do
