@@ -25,6 +25,9 @@ defmodule Snex.Release do
   `python_preference: :system`, or when uv could not download a Python. The step then says which Python the target machine
   needs at which path. `python_preference: :only_managed` makes sure that a release contains its Python.
 
+  Python compiles a package when it is first imported, and at each start if it cannot write beside the package. With
+  `UV_COMPILE_BYTECODE=1` in the environment of `mix compile`, uv compiles packages when it installs them.
+
   Python 3.14 reads an absolute path from a file of its environment. It is put right at the first start after a move, so
   with 3.14 that folder has to be writable then. Earlier versions do without.
   """
