@@ -101,8 +101,9 @@ defmodule Snex.SchedulersTest do
 
   test "what holds a scheduler is noticed" do
     [text, unaligned] = for name <- [:text, :unaligned], do: term(name)
-    # For so long that waiting for a processor is only a part of it.
-    assert [_ | _] = held(fn -> for _ <- 1..20, do: true = text == unaligned end)
+
+    # For so long that waiting for a processor is only a part of it; and now and then even that is not told apart.
+    assert Enum.any?(1..5, fn _ -> held(fn -> for _ <- 1..20, do: true = text == unaligned end) != [] end)
   end
 
   test "values: variables", %{inp: inp, keys: keys} do

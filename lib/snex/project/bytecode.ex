@@ -29,8 +29,9 @@ defmodule Snex.Project.Bytecode do
   """
   @spec compile!(Path.t(), Path.t()) :: :ok
   def compile!(folder, python) do
-    # Isolated: nothing but the standard library has a say.
-    compileall = ~w(-I -m compileall -q -f --invalidation-mode unchecked-hash -s) ++ [folder, folder]
+    # Isolated, and without `site`: nothing but the standard library has a say, not even a `.pth` file that this locale cannot
+    # read.
+    compileall = ~w(-I -S -m compileall -q -f --invalidation-mode unchecked-hash -s) ++ [folder, folder]
 
     case System.cmd(python, compileall, stderr_to_stdout: true) do
       {_output, 0} -> :ok
