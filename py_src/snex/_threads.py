@@ -139,6 +139,8 @@ class Job:
             self.request.noticed = True
             return
         self.cancelled_loop = loop
+        # Nothing is to be raised in the cleanup that follows.
+        self.request.interrupted = False
         for task in asyncio.all_tasks(loop):
             self.request.noticed = True
             task.cancel()
@@ -162,7 +164,8 @@ class Job:
             wake()
         loop = _running_loop(thread)
         if loop is not None:
-            call_soon(loop, _nothing)
+            # Where nothing can be raised in the thread, this loop, which has begun meanwhile, has tasks to cancel.
+            call_soon(loop, (lambda: self._cancel_tasks(loop)) if request.interrupted else _nothing)
 
 
 class Threads:

@@ -57,6 +57,9 @@ defmodule Snex.Soak.Requests do
   """
   def choose, do: elem(@dealt, :rand.uniform(tuple_size(@dealt)) - 1)
 
+  # A call that has waited for most of its time is refused instead of being begun.
+  @too_late [:response_timeout, :overloaded]
+
   @doc """
   Makes a request of a sort to an interpreter. `home` is the node with the books.
   """
@@ -199,19 +202,19 @@ defmodule Snex.Soak.Requests do
 
   def make(:times_out, home, inp) do
     code = "await asyncio.sleep(1000)"
-    fails(home, :times_out, inp, code, [:response_timeout], %{}, timeout: :rand.uniform(50))
+    fails(home, :times_out, inp, code, @too_late, %{}, timeout: :rand.uniform(50))
   end
 
   def make(:left_behind, home, inp) do
     code = "await asyncio.sleep(0.1); return number"
     opts = [timeout: 20, on_timeout: :leave]
     # On a busy machine the answer is there before anybody looks at the clock.
-    ask(home, :left_behind, inp, code, %{}, & &1, [:response_timeout], opts, fn _number -> nil end)
+    ask(home, :left_behind, inp, code, %{}, & &1, @too_late, opts, fn _number -> nil end)
   end
 
   def make(:blocks, home, inp) do
     code = Enum.random(["time.sleep(1000)", "while True: pass", "subprocess.run(['sleep', '1000'])"])
-    fails(home, :blocks, inp, code, [:response_timeout], %{}, timeout: 20)
+    fails(home, :blocks, inp, code, @too_late, %{}, timeout: 20)
   end
 
   # The interpreter has it, until its own end.
