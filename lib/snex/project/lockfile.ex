@@ -1,8 +1,8 @@
 defmodule Snex.Project.Lockfile do
   # uv.lock, the versions that uv chose, and who may write it.
   #
-  # A project folder's own is read and never written; that of a member of a workspace is at the workspace's root. For an inline project, uv works on a copy beside the environment:
-  # where `lock:` names a file in the source tree, the copy is taken from there before uv looks at it, and brought back
+  # A project folder's own is read and never written; that of a member of a workspace is at the workspace's root. For an inline
+  # project, uv works on a copy beside the environment: where `lock:` names a file in the source tree, the copy is taken from there before uv looks at it, and brought back
   # when uv has changed it. That file alone counts, so removing it makes uv choose all versions anew.
   #
   # Where nobody will commit what changes (`CI`, or `SNEX_LOCKED` where that is set), and with `locked: true`, a lock that

@@ -1,5 +1,5 @@
 defmodule Snex.Project.Make do
-  # Makes the virtual environments of a project. Whoever calls holds the project's lock.
+  # Makes the virtual environments of a project. The caller has to hold the project's lock.
   @moduledoc false
 
   alias Snex.{Native, Project}
@@ -104,7 +104,7 @@ defmodule Snex.Project.Make do
 
   defp name(project), do: Native.project_read(Check.text(project.source)).name
 
-  # Where uv does not work in the folder of a member, it is told which one is meant.
+  # Outside the folder of a workspace member, uv has to be told which member is meant.
   defp package(%{source: {:path, path}} = project, folder) do
     if folder != path and Home.member?(project),
       do: ["--package", name(project)],

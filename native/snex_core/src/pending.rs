@@ -8,8 +8,8 @@
 //! The table finds entries by the number of their request, and by the process that waits, so that the death of one caller costs
 //! the same however many others wait.
 //!
-//! Where all callers are told something, a few are told at a time, and whoever waits for the table comes next: it may be a
-//! scheduler, and there may be many callers.
+//! What all callers are told takes long if there are many. So the lock is released after every few of them, and the thread that
+//! waits for it, which may be a scheduler's, gets it next.
 //!
 //! Numbers of requests are handed out here, one after the other, so an answer to a number that was not handed out yet is told
 //! from an answer that comes late.
@@ -24,7 +24,7 @@ use thiserror::Error;
 /// them.
 const ROOM: u64 = 1 << 62;
 
-/// How many callers are told at a time, of all. Each takes about a microsecond.
+/// How many callers are told before the lock is released. Each takes about a microsecond.
 const AT_ONCE: usize = 64;
 
 /// How many answers are remembered, to tell one that comes twice from one that comes late.
@@ -202,7 +202,7 @@ impl<C: Caller, D: Clone> Pending<C, D> {
 
     /// Hands every caller that waits for room to `tell`.
     pub fn room(&self, tell: impl Fn(C)) {
-        // Whoever comes later waits for the next time.
+        // Those who begin to wait after this are told the next time.
         let latest = self.state().rooms | ROOM;
         while self.tell_some(ROOM..=latest, &tell) {}
     }

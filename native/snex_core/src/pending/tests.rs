@@ -73,7 +73,7 @@ fn a_request_whose_caller_dies_is_cancelled_once_and_never_before_it_is_submitte
 }
 
 #[test]
-fn the_end_tells_everybody_and_whoever_comes_later() {
+fn the_end_is_told_to_those_who_wait_and_to_those_who_come_after_it() {
     let table = Table::new();
     sent(&table, "sent");
     table.begin("submitting", ANY).unwrap();
