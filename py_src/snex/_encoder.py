@@ -14,7 +14,7 @@ from itertools import chain, repeat
 from typing import TYPE_CHECKING
 
 from ._frame import Limit, TooLargeError
-from ._scalars import BULK, LARGE, LEAVES, NIL, Raw, atom, buffer, bulk, header
+from ._scalars import BULK, LARGE, LEAVES, NIL, Raw, atom, buffer, bulk, check_room, header
 from ._terms import Atom, DistinctAtom, Term
 
 if TYPE_CHECKING:
@@ -184,8 +184,7 @@ def encode_pure(obj: object, spare: int = 0) -> list[bytes | memoryview]:
 def _counted(out: list[Piece], counted: int, size: int, most: int) -> int:
     """Return the size of all pieces; `size` is that of the first `counted` ones."""
     size += sum(map(len, out[counted:]))
-    if size > most:
-        raise TooLargeError(size - most)
+    check_room(size, most)
     return size
 
 
@@ -286,9 +285,7 @@ def _encode(obj: object, start: bytes, most: int) -> list[bytes | memoryview]:  
             _explain(error, [*(entry[1] for entry in path[1:]), parent], value, original)
         raise
     parts = _parts(out)
-    size = sum(map(len, parts))
-    if size > most:
-        raise TooLargeError(size - most)
+    check_room(sum(map(len, parts)), most)
     return parts
 
 

@@ -73,11 +73,9 @@ class Repeater:
     def start(self) -> bool:
         """Begin, unless it has begun. Returns whether there is a thread for that."""
         if not self._runs:
+            # Before the thread, which sets it back.
             self._runs = True
-            try:
-                # Not `threading.Thread`: the code that was interrupted may hold one of its locks.
-                _thread.start_new_thread(self._run, ())
-            except (RuntimeError, MemoryError):
+            if not _start_thread(self._run):
                 self._runs = False
         return self._runs
 
@@ -108,9 +106,14 @@ def again(number: int) -> bool:
         time.sleep(_PAUSE)
         poke(number)
 
+    return _start_thread(wait)
+
+
+def _start_thread(function: Callable[[], None]) -> bool:
+    """Run a function in a thread of its own. Returns whether one could be started."""
     try:
         # Not `threading.Thread`: the code that was interrupted may hold one of its locks.
-        _thread.start_new_thread(wait, ())
+        _thread.start_new_thread(function, ())
     except (RuntimeError, MemoryError):
         return False
     return True

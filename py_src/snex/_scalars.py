@@ -176,7 +176,8 @@ LEAVES: dict[type, Callable[..., Piece]] = {
 _SIZED = frozenset({str, bytes, bytearray, Atom, DistinctAtom})
 
 
-def _check_room(least: int, room: int) -> None:
+def check_room(least: int, room: int) -> None:
+    """Raise `TooLargeError` if that many bytes, at least, have no room."""
     if least > room:
         raise TooLargeError(least - room)
 
@@ -196,14 +197,14 @@ def bulk(items: tuple[object, ...], room: int) -> Iterator[Piece] | None:
         return None
     (kind,) = kinds
     if kind in _SIZED:
-        _check_room(len(items) + sum(map(len, items)), room)  # type: ignore[arg-type]
+        check_room(len(items) + sum(map(len, items)), room)  # type: ignore[arg-type]
     if kind is int:
         low, high = min(items), max(items)  # type: ignore[type-var]
         if low >= 0 and high < _SMALLS:  # type: ignore[operator]
             return map(_SMALL.__getitem__, items)  # type: ignore[arg-type]
         if low >= _SMALLS and high <= 0x7FFFFFFF:  # type: ignore[operator]  # noqa: PLR2004 - four bytes
             return map(_pack_int, items)
-        _check_room(len(items) + sum(map(int.bit_length, items)) // 8, room)  # type: ignore[arg-type]
+        check_room(len(items) + sum(map(int.bit_length, items)) // 8, room)  # type: ignore[arg-type]
     elif kind is float and all(map(isfinite, items)):  # type: ignore[arg-type]
         return map(_pack_float, items)
     leaf = LEAVES.get(kind)
