@@ -19,18 +19,7 @@ defmodule Snex.Project.HomeTest do
   defp write!(context, files),
     do: for({path, content} <- files, do: OtherProject.write!(context.base, path, content))
 
-  defp toml(dependencies, more), do: toml("own-project", dependencies, more)
-
-  defp toml(name, dependencies, more) do
-    """
-    [project]
-    name = "#{name}"
-    version = "0.0.0"
-    requires-python = ">=3.10"
-    dependencies = #{inspect(dependencies)}
-    #{more}
-    """
-  end
+  defp toml(name \\ "own-project", dependencies, more), do: PythonPackage.toml(name, dependencies, more)
 
   defp project(context, source, opts \\ []) do
     opts = Keyword.put_new(opts, :root, context.root)

@@ -1,7 +1,7 @@
 defmodule Snex.Project.LockfileTest do
   use ExUnit.Case, async: true
 
-  alias Snex.{InstallVM, Project}
+  alias Snex.{InstallVM, Project, PythonPackage}
 
   @moduletag :tmp_dir
 
@@ -9,15 +9,7 @@ defmodule Snex.Project.LockfileTest do
     %{lock: Path.join(tmp_dir, "locks/m.lock"), root: Path.join(tmp_dir, "snex")}
   end
 
-  defp toml(dependencies) do
-    """
-    [project]
-    name = "locked"
-    version = "0.0.0"
-    requires-python = ">=3.10"
-    dependencies = #{inspect(dependencies)}
-    """
-  end
+  defp toml(dependencies), do: PythonPackage.toml("locked", dependencies)
 
   defp install(context, dependencies, env \\ %{}) do
     InstallVM.install(__MODULE__, {:toml, toml(dependencies)}, opts(context), env)

@@ -2,7 +2,7 @@ defmodule Snex.Project.UvTest do
   # uv's own configuration, as it stands in the environment of whoever compiles.
   use ExUnit.Case, async: true
 
-  alias Snex.{InstallVM, Project}
+  alias Snex.{InstallVM, Project, PythonPackage}
 
   @moduletag :tmp_dir
 
@@ -10,15 +10,7 @@ defmodule Snex.Project.UvTest do
     %{root: Path.join(tmp_dir, "snex"), cache: Path.join(tmp_dir, "cache")}
   end
 
-  defp toml(dependencies) do
-    """
-    [project]
-    name = "configured"
-    version = "0.0.0"
-    requires-python = ">=3.10"
-    dependencies = #{inspect(dependencies)}
-    """
-  end
+  defp toml(dependencies), do: PythonPackage.toml("configured", dependencies)
 
   defp install(context, dependencies, env) do
     InstallVM.install(__MODULE__, {:toml, toml(dependencies)}, [root: context.root], env)
