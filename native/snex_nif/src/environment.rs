@@ -5,7 +5,7 @@ use crate::held::Held;
 use crate::live::{Live, Of};
 use crate::registry;
 use crate::runtime;
-use crate::sink::News;
+use crate::shared::Shared;
 use rustler::env::OwnedEnv;
 use rustler::{Atom, LocalPid, Resource, ResourceArc};
 use snex_core::frame::Kind;
@@ -73,10 +73,10 @@ impl Resource for Environment {}
 
 impl Environment {
     /// The handle of an environment that Python is about to make.
-    pub fn new(id: u64, news: &News) -> Self {
-        news.alive.insert(id);
+    pub fn new(id: u64, shared: &Shared) -> Self {
+        shared.alive.insert(id);
         let live = Live::new(Of::Environment);
-        Environment { id, drops: news.drops.clone(), _live: live }
+        Environment { id, drops: shared.drops.clone(), _live: live }
     }
 }
 
@@ -146,7 +146,7 @@ fn environment_destroy(interpreter: LocalPid, id: u64) -> Atom {
 }
 
 /// Sends the numbers of dropped environments to Python, as many at a time as have come together.
-pub async fn forget_dropped(worker: Weak<Worker<Held, News>>, mut dropped: UnboundedReceiver<u64>) {
+pub async fn forget_dropped(worker: Weak<Worker<Held, Shared>>, mut dropped: UnboundedReceiver<u64>) {
     const BATCH: usize = 4096;
     let mut batch = Vec::with_capacity(BATCH);
     while dropped.recv_many(&mut batch, BATCH).await > 0 {
@@ -157,7 +157,7 @@ pub async fn forget_dropped(worker: Weak<Worker<Held, News>>, mut dropped: Unbou
     }
 }
 
-fn forget(worker: &Worker<Held, News>, environments: &[u64]) {
+fn forget(worker: &Worker<Held, Shared>, environments: &[u64]) {
     if !environments.is_empty()
         && let Ok(frame) = handshake::control_frame(Kind::DropEnvs, &environments)
     {

@@ -11,7 +11,7 @@ use crate::options::{CallOptions, Options};
 use crate::pending::{Caller, Pending};
 use crate::registry;
 use crate::runtime;
-use crate::sink::News;
+use crate::shared::Shared;
 use rustler::{Atom, Binary, Encoder, Env, LocalPid, Monitor, NifMap, Resource, ResourceArc, Term};
 use snex_core::allow::{Allow, Rule};
 use snex_core::control::{Limits, ORPHAN_GRACE, Spec};
@@ -31,7 +31,7 @@ use tokio::sync::mpsc;
 
 /// The worker of an interpreter process. Kept by the registry until that process is gone.
 pub struct Interpreter {
-    pub worker: Arc<Worker<Held, News>>,
+    pub worker: Arc<Worker<Held, Shared>>,
     /// Whether it is: nothing more is asked of this worker.
     pub gone: AtomicBool,
     _live: Live,
@@ -42,19 +42,19 @@ impl Resource for Interpreter {
 
     /// The owner died, or its output process, or a caller. An owner that stopped its worker before is only forgotten.
     fn down<'a>(&'a self, _env: Env<'a>, pid: LocalPid, _monitor: Monitor) {
-        let news = &self.worker.sink;
-        if pid == news.owner {
+        let shared = &self.worker.sink;
+        if pid == shared.owner {
             // Linked to the owner.
-            news.close_output();
+            shared.close_output();
             self.owner_gone();
             return;
         }
-        if pid == news.output {
-            news.close_output();
+        if pid == shared.output {
+            shared.close_output();
             return;
         }
-        news.watched.remove(pid);
-        for request in news.pending.abandon(pid) {
+        shared.watched.remove(pid);
+        for request in shared.pending.abandon(pid) {
             cancel::cancel(&self.worker, request);
         }
     }
@@ -83,16 +83,16 @@ impl Watched {
 /// a dirty scheduler only at the end of its call.
 pub fn watch(env: Env<'_>, interpreter: &ResourceArc<Interpreter>) -> bool {
     let pid = env.pid();
-    let news = &interpreter.worker.sink;
-    let dead = pid != news.owner && news.watched.insert(pid) && env.monitor(interpreter, &pid).is_none();
+    let shared = &interpreter.worker.sink;
+    let dead = pid != shared.owner && shared.watched.insert(pid) && env.monitor(interpreter, &pid).is_none();
     if dead {
-        news.watched.remove(pid);
+        shared.watched.remove(pid);
     }
     !dead
 }
 
 /// Callers are told on the runtime's threads: schedulers must not send this way.
-fn fail_and_stop(worker: Arc<Worker<Held, News>>, down: Down, grace: Duration) {
+fn fail_and_stop(worker: Arc<Worker<Held, Shared>>, down: Down, grace: Duration) {
     if let Some(runtime) = runtime::handle() {
         runtime.spawn(async move {
             worker.sink.pending.fail_all(down, Caller::fail);
@@ -207,7 +207,7 @@ fn interpreter_start<'a>(env: Env<'a>, options: StartOptions<'a>) -> Term<'a> {
     let Some(runtime) = runtime::handle() else { return failed("the native library is not loaded") };
     let owner = options.owner;
     let (drops, dropped) = mpsc::unbounded_channel();
-    let news = News {
+    let shared = Shared {
         owner,
         starter: env.pid(),
         calls: options.calls,
@@ -234,7 +234,7 @@ fn interpreter_start<'a>(env: Env<'a>, options: StartOptions<'a>) -> Term<'a> {
         logged: Semaphore::new(0),
         _live: Live::new(Of::Worker),
     };
-    let worker = match Worker::start(runtime, options.settings(), news) {
+    let worker = match Worker::start(runtime, options.settings(), shared) {
         Ok(worker) => worker,
         Err(error) => return failed(&error.to_string()),
     };

@@ -7,6 +7,7 @@
 mod atoms;
 mod call;
 mod cancel;
+mod deliver;
 mod down;
 mod environment;
 mod held;
@@ -22,7 +23,7 @@ mod registry;
 mod reply;
 mod request;
 mod runtime;
-mod sink;
+mod shared;
 mod walk;
 
 rustler::init!("Elixir.Snex.Native", load = runtime::load);

@@ -73,12 +73,12 @@ fn resources_count() -> Resources {
         ..Resources::default()
     };
     for interpreter in registry::all() {
-        let news = &interpreter.worker.sink;
+        let shared = &interpreter.worker.sink;
         resources.registered += 1;
-        resources.pending += news.pending.len();
-        resources.cancelling += news.cancelling.len();
-        resources.watched += news.watched.len();
-        resources.alive += news.alive.len();
+        resources.pending += shared.pending.len();
+        resources.cancelling += shared.cancelling.len();
+        resources.watched += shared.watched.len();
+        resources.alive += shared.alive.len();
     }
     resources
 }

@@ -1,95 +1,21 @@
-//! News from a worker, sent on as messages.
+//! Shared from a worker, delivered as messages.
 
 use crate::atoms;
-use crate::cancel::Cancelling;
 use crate::down::{Down, binary};
-use crate::environment::Alive;
-use crate::interpreter::Watched;
-use crate::kept::Kept;
-use crate::live::Live;
-use crate::options::Options;
-use crate::pending::{Caller, Pending};
+use crate::pending::Caller;
 use crate::reply::Reply;
+use crate::shared::Shared;
 use rustler::env::OwnedEnv;
 use rustler::{Atom, Encoder, Env, LocalPid, OwnedBinary, Term};
-use snex_core::allow::Allow;
 use snex_core::frame::{Header, Kind};
 use snex_core::handshake::Ready;
 use snex_core::worker::{End, Sink, Stream};
-use std::collections::VecDeque;
-use std::sync::atomic::AtomicBool;
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
-use tokio::sync::Semaphore;
-use tokio::sync::mpsc::UnboundedSender;
+use std::sync::PoisonError;
 
-/// Bytes of standard error that are kept for the report of a crash.
-const LAST_ERRORS: usize = 4 * 1024;
-
-/// What the NIFs and the worker's tasks share about one interpreter.
-pub struct News {
-    /// The interpreter process.
-    pub owner: LocalPid,
-    /// The process that starts it, and runs the init script.
-    pub starter: LocalPid,
-    /// The process that runs what Python calls.
-    pub calls: LocalPid,
-    /// The process that prints what Python prints.
-    pub output: LocalPid,
-    /// Where it goes, as a term in external format.
-    pub output_to: Kept,
-    /// How values look in Python where a call does not say.
-    pub encoding: Options,
-    /// Whether replies may create atoms.
-    pub create_atoms: bool,
-    /// Which functions Python may call.
-    pub allow: Allow,
-    /// Requests under way.
-    pub pending: Pending,
-    /// How many there may be.
-    pub max_in_flight: usize,
-    /// Whether Python reads the same clock as the VM.
-    pub shares_clock: bool,
-    /// Requests that nobody waits for any more, until Python has noticed.
-    pub cancelling: Cancelling,
-    /// How long Python does not interrupt a request once more, so that it can clean up.
-    pub cleanup_timeout: Duration,
-    /// Processes whose end this worker is told of.
-    pub watched: Watched,
-    /// Environments that Python keeps, besides the root.
-    pub alive: Alive,
-    /// Whether anyone but the starter may submit requests.
-    pub open: AtomicBool,
-    /// Environments to be forgotten.
-    pub drops: UnboundedSender<u64>,
-    /// The last that was printed to standard error from Python's own code, for the report of a crash.
-    pub last_errors: Mutex<VecDeque<u8>>,
-    /// Room for chunks of output that the output process has not acknowledged: one for each stream.
-    pub unread: [Semaphore; 2],
-    /// Log events that the output process has dealt with.
-    pub logged: Semaphore,
-    /// Counts it.
-    pub _live: Live,
-}
-
-impl News {
+impl Shared {
     /// Sends a message. Only from threads that are not the VM's own.
     pub fn tell(&self, to: &LocalPid, message: impl Encoder) -> bool {
         OwnedEnv::new().send_and_clear(to, |env| message.encode(env)).is_ok()
-    }
-
-    /// Nobody prints any more what Python prints outside of calls, or logs: it need not wait for that.
-    pub fn close_output(&self) {
-        self.unread.iter().for_each(Semaphore::close);
-        self.logged.close();
-    }
-
-    fn remember(&self, errors: &[u8]) {
-        let mut last = self.last_errors.lock().unwrap_or_else(PoisonError::into_inner);
-        let fresh = errors.get(errors.len().saturating_sub(LAST_ERRORS)..).unwrap_or_default();
-        let surplus = (last.len() + fresh.len()).saturating_sub(LAST_ERRORS);
-        last.drain(..surplus);
-        last.extend(fresh);
     }
 
     fn answer(&self, request: u64, tag: Atom, body: OwnedBinary) -> Result<(), String> {
@@ -98,7 +24,7 @@ impl News {
     }
 }
 
-impl Sink for News {
+impl Sink for Shared {
     type Body = Reply;
 
     fn started(&self, pid: i32) {
