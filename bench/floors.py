@@ -81,20 +81,23 @@ def pipe(runs: int) -> list[int]:
 
 def loop(runs: int) -> list[int]:
     """Unpickle a request, run its compiled code, pack the reply: all that a call needs but the way."""
-    from snex import _body, _code, _encoder, _envs, _frame
+    from snex._etf import encoder
+    from snex._eval.code import compile_code
+    from snex._eval.envs import Envs
+    from snex._wire import body, frame
 
     request = pickle.dumps((1, "return 1", None, 1, {}), 5)
-    envs = _envs.Envs()
+    envs = Envs()
     envs.make(1, [], {})
     count = 20_000
 
     def work() -> None:
         for number in range(count):
-            env_id, source, file, line, variables = _body.load(request, ())
+            env_id, source, file, line, variables = body.load(request, ())
             env = envs.get(env_id).names
             env.update(variables)
-            parts = _encoder.encode(_code.compile_code(source, file, line).bind(env)())
-            _frame.encode_header(_frame.RESULT, number, len(parts[0])) + parts[0]
+            parts = encoder.encode(compile_code(source, file, line).bind(env)())
+            frame.encode_header(frame.RESULT, number, len(parts[0])) + parts[0]
 
     return [time // count for time in timed(runs, work)]
 

@@ -29,7 +29,7 @@ defmodule Mix.Tasks.Compile.Cargo do
   @installed %{"snex_etf" => "snex_etf.so", "snex_nif" => "snex_nif.so", "snex_warden" => "snex_warden"}
 
   # The extension goes into the Python package too, under the name by which every CPython of its sort finds it.
-  @extension "_etf.abi3.so"
+  @extension "_etf/_native.abi3.so"
 
   # Settings that change what cargo makes of the same sources.
   @cargo_settings ~w(CARGO_BUILD_TARGET CARGO_ENCODED_RUSTFLAGS RUSTFLAGS RUSTUP_TOOLCHAIN)

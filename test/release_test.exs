@@ -156,7 +156,7 @@ defmodule Snex.ReleaseTest do
 
     # Python compiles nothing of ours, in whatever folder.
     assert [_ | _] =
-             compiled = Path.wildcard(Path.join(release, "lib/snex-*/priv/python/snex/__pycache__/*.pyc"))
+             compiled = Path.wildcard(Path.join(release, "lib/snex-*/priv/python/snex/**/__pycache__/*.pyc"))
 
     for path <- compiled, do: assert(<<_magic::32, 1::little-32, _::binary>> = File.read!(path))
 

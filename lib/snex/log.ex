@@ -6,7 +6,7 @@ defmodule Snex.Log do
 
   require Logger
 
-  # The names in `_logging.py`; as atoms here, they exist also for interpreters that may not create any.
+  # The names in `_elixir/logging.py`; as atoms here, they exist also for interpreters that may not create any.
   @metadata ~w[file line time application domain python_logger_name python_log_level python_module python_function
                python_process_id python_process_name python_thread_id python_thread_name python_task_name
                python_exception]a

@@ -14,17 +14,17 @@ if sys.argv[:1] == ["-m"]:
 
 from typing import TYPE_CHECKING
 
-from ._calls import ElixirError, call, call_sync, cast, send, send_sync
-from ._elixir import BeamModuleProxy, Elixir
-from ._encoder import set_custom_encoder
-from ._request import Cancelled
-from ._terms import Atom, DistinctAtom, Term
+from ._elixir.calls import ElixirError, call, call_sync, cast, send, send_sync
+from ._elixir.modules import BeamModuleProxy, Elixir
+from ._etf.encoder import set_custom_encoder
+from ._etf.terms import Atom, DistinctAtom, Term
+from ._eval.request import Cancelled
 from ._version import VERSION
 
 if TYPE_CHECKING:
-    from ._logging import LoggingHandler
-    from ._options import EncodingOpt, EncodingOpts
-    from ._serve import io_loop_for_connection, serve, serve_forever
+    from ._elixir.logging import LoggingHandler
+    from ._elixir.options import EncodingOpt, EncodingOpts
+    from ._elixir.serve import io_loop_for_connection, serve, serve_forever
 
 __version__ = VERSION
 
@@ -54,12 +54,12 @@ __all__ = [
 
 # Interpreters start without these; few programs need them.
 _LATER = {
-    "EncodingOpt": "_options",
-    "EncodingOpts": "_options",
-    "LoggingHandler": "_logging",
-    "io_loop_for_connection": "_serve",
-    "serve": "_serve",
-    "serve_forever": "_serve",
+    "EncodingOpt": "_elixir.options",
+    "EncodingOpts": "_elixir.options",
+    "LoggingHandler": "_elixir.logging",
+    "io_loop_for_connection": "_elixir.serve",
+    "serve": "_elixir.serve",
+    "serve_forever": "_elixir.serve",
 }
 
 

@@ -13,13 +13,13 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from ._request import OUTSIDE, current
-from ._traceback import format_error
+from ._eval.request import OUTSIDE, current
+from ._eval.traceback import format_error
 
 if TYPE_CHECKING:
     from typing import NoReturn
 
-    from ._request import Request
+    from ._eval.request import Request
 
 
 class _Process:

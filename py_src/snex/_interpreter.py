@@ -9,28 +9,30 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
-from . import _client, _frame, _main_module, _sources
-from ._answers import Answer
-from ._body import load, loads
-from ._client import Client
-from ._contexts import enter
-from ._encoder import encode
-from ._envs import Envs
+from ._elixir import client
+from ._elixir.answers import Answer
+from ._elixir.client import Client
+from ._etf.encoder import encode
+from ._eval import main_module, sources
+from ._eval.contexts import enter
+from ._eval.envs import Envs
+from ._eval.prints import Printer, Streams
+from ._eval.request import Request
+from ._eval.runner import Runner
+from ._eval.traceback import report
 from ._fork import end_of, in_child, leave
 from ._memory import EXIT_MEMORY, Memory, is_exhausted
-from ._prints import Printer, Streams
-from ._reader import FrameReader
-from ._request import Request
-from ._runner import Runner
-from ._traceback import report
-from ._writer import FrameWriter
+from ._wire import frame
+from ._wire.body import load, loads
+from ._wire.reader import FrameReader
+from ._wire.writer import FrameWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
-    from ._body import Body
-    from ._signals import Interrupts
-    from ._sinks import Sink
+    from ._eval.signals import Interrupts
+    from ._wire.body import Body
+    from ._wire.sinks import Sink
 
 
 EXIT_GARBAGE = 70
@@ -41,7 +43,7 @@ _STACK_GLOBAL = 0x93
 _FRAME = 0x95
 _LONG1 = 0x8A
 _INT_SIZES = {ord("K"): 2, ord("M"): 3, ord("J"): 5}
-_ANSWERS = frozenset({_frame.CALL_RESULT, _frame.CALL_ERROR})
+_ANSWERS = frozenset({frame.CALL_RESULT, frame.CALL_ERROR})
 # How long tasks may take to end, once the VM is gone. The warden waits longer than that.
 _GRACE = 2.0
 # How long the VM has for what has been printed, and is not in the pipe yet.
@@ -89,11 +91,11 @@ class Interpreter:
         self._envs = Envs()
         self._runner = Runner(loop, self._envs, interrupts, self._answer, self._exhausted)
         self._works: dict[int, Callable[[int, Body, Sequence[Sink]], None]] = {
-            _frame.EVAL: self._eval,
-            _frame.EVAL_IN_THREAD: self._eval_in_thread,
-            _frame.MAKE_ENV: self._make_env,
-            _frame.DROP_ENVS: self._drop_envs,
-            _frame.CANCEL: self._cancel,
+            frame.EVAL: self._eval,
+            frame.EVAL_IN_THREAD: self._eval_in_thread,
+            frame.MAKE_ENV: self._make_env,
+            frame.DROP_ENVS: self._drop_envs,
+            frame.CANCEL: self._cancel,
         }
         self._client = Client(self._writer, self._log)
         self.status = 0
@@ -103,9 +105,9 @@ class Interpreter:
 
     def run(self) -> int:
         """Serve until the VM is gone. Returns the exit status."""
-        _client.use(self._client)
-        _main_module.install(self._envs.root.names)
-        _sources.install()
+        client.use(self._client)
+        main_module.install(self._envs.root.names)
+        sources.install()
         streams = self._print_as_frames()
         if Memory.ends:
             self._end_on_memory_errors()
@@ -263,7 +265,7 @@ class Interpreter:
         if self._printer is not None:
             self._printer.log(parts)
         else:
-            self._writer.write(_frame.LOG, 0, parts)
+            self._writer.write(frame.LOG, 0, parts)
 
     def _frame(self, kind: int, number: int, body: Body, sinks: Sequence[Sink]) -> None:
         if kind in _ANSWERS:
@@ -273,7 +275,7 @@ class Interpreter:
             # allows that, and no callback is run while it runs. The loop keeps the order.
             self._loop.call_soon(self._work, kind, number, body, sinks)
         else:
-            self._input_ended(_frame.FrameError("a second HELLO"))
+            self._input_ended(frame.FrameError("a second HELLO"))
 
     def _work(self, kind: int, number: int, body: Body, sinks: Sequence[Sink]) -> None:
         if not (self.ended or in_child()):
@@ -321,7 +323,7 @@ class Interpreter:
             env_ids: Any = load(body, sinks)
             self._envs.drop(env_ids)
         except Exception as error:  # noqa: BLE001 - there is nobody to be told but the VM itself
-            self._input_ended(_frame.FrameError(f"DROP_ENVS that does not decode: {error!r}"))
+            self._input_ended(frame.FrameError(f"DROP_ENVS that does not decode: {error!r}"))
 
     def _make_env(self, number: int, body: Body, sinks: Sequence[Sink]) -> None:
         self._envs.root.context.copy().run(self._make_env_for, Request(number), body, sinks)
@@ -330,8 +332,8 @@ class Interpreter:
         enter(request)
         try:
             fields: Any = load(body, sinks)
-            env_id, sources, variables = fields
-            self._envs.make(env_id, sources, variables or {})
+            env_id, parents, variables = fields
+            self._envs.make(env_id, parents, variables or {})
         except BaseException as error:  # noqa: BLE001 - constructors of the user's classes
             self._runner.fail(request, error)
         else:

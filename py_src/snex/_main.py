@@ -16,15 +16,15 @@ import tokenize  # noqa: F401
 import traceback  # noqa: F401
 from typing import Any
 
-from . import _frame
-from ._body import loads
-from ._encoder import NAME, Settings, encode, set_reply_limit
+from ._etf.encoder import NAME, Settings, encode, set_reply_limit
+from ._eval.loop import new_loop
+from ._eval.request import Request
+from ._eval.signals import Interrupts, install
 from ._interpreter import Interpreter
-from ._loop import new_loop
 from ._memory import prepare
-from ._request import Request
-from ._signals import Interrupts, install
 from ._version import PROTOCOL, VERSION
+from ._wire import frame
+from ._wire.body import loads
 
 _EXIT_USAGE = 64
 _EXIT_GARBAGE = 70
@@ -60,11 +60,11 @@ def main(argv: list[str]) -> int:
         hello = _read_hello(in_fd)
     except _EndOfInputError:
         return 0
-    except _frame.FrameError as error:
+    except frame.FrameError as error:
         print(f"snex: garbage on the input: {error}", file=sys.stderr)  # noqa: T201 - last words
         return _EXIT_GARBAGE
     if hello.get("protocol") != PROTOCOL:
-        _write(out_fd, _frame.REFUSED, _refusal(hello))
+        _write(out_fd, frame.REFUSED, _refusal(hello))
         return _EXIT_REFUSED
     if "map_set" in hello:
         Settings.set_head, Settings.set_member = map(bytes, hello["map_set"])
@@ -91,7 +91,7 @@ def _serve(
     if interrupt_fd is not None:
         os.set_blocking(interrupt_fd, False)
     install(interpreter, in_fd, interrupts)
-    _write(out_fd, _frame.READY, _greeting())
+    _write(out_fd, frame.READY, _greeting())
     for fd in (in_fd, out_fd, print_fd):
         if fd is not None:
             os.set_blocking(fd, False)
@@ -120,20 +120,20 @@ def _read_exactly(fd: int, size: int) -> bytes:
 
 def _read_hello(fd: int) -> dict[str, Any]:
     # Byte for byte what belongs to it: the frames behind are the reader's.
-    kind, flags, _request, length = _frame.parse_header(_read_exactly(fd, _frame.HEADER_SIZE))
-    if kind != _frame.HELLO or flags or length > _MAX_HELLO:
+    kind, flags, _request, length = frame.parse_header(_read_exactly(fd, frame.HEADER_SIZE))
+    if kind != frame.HELLO or flags or length > _MAX_HELLO:
         msg = f"expected HELLO, got kind {kind:#04x}, flags {flags:#04x}, {length} bytes"
-        raise _frame.FrameError(msg)
+        raise frame.FrameError(msg)
     try:
         hello = loads(_read_exactly(fd, length))  # from the VM
     except _EndOfInputError:
         raise
     except Exception as error:
         msg = f"a HELLO that does not decode: {error!r}"
-        raise _frame.FrameError(msg) from error
+        raise frame.FrameError(msg) from error
     if not isinstance(hello, dict):
         msg = f"a HELLO that is no dict: {hello!r}"
-        raise _frame.FrameError(msg)
+        raise frame.FrameError(msg)
     return hello
 
 
@@ -161,7 +161,7 @@ def _refusal(hello: dict[str, Any]) -> dict[str, object]:
 
 def _write(fd: int, kind: int, body: object) -> None:
     """Write one frame, blocking; only before the event loop runs."""
-    data = b"".join(encode(body, _frame.SPARE))
-    data = _frame.encode_header(kind, 0, len(data)) + data
+    data = b"".join(encode(body, frame.SPARE))
+    data = frame.encode_header(kind, 0, len(data)) + data
     while data:
         data = data[os.write(fd, data) :]

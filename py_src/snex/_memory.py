@@ -11,7 +11,7 @@ import builtins
 from contextlib import suppress
 from typing import Any
 
-from ._encoder import encode
+from ._etf.encoder import encode
 
 # For Elixir, this status means that memory ran out.
 EXIT_MEMORY = 79

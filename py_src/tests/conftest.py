@@ -9,7 +9,7 @@ from support.vm import VM
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from snex._encoder import Encoder
+    from snex._etf.encoder import Encoder
 
 # A shell has what it runs in the background ignore SIGINT, and so would all interpreters of these tests.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -26,7 +26,7 @@ def vm() -> Iterator[VM]:
 @pytest.fixture(autouse=True)
 def _custom_encoder() -> Iterator[None]:
     """Leave no custom encoder behind."""
-    from snex._encoder import Settings
+    from snex._etf.encoder import Settings
 
     before: Encoder | None = Settings.custom_encoder
     yield

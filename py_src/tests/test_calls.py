@@ -11,7 +11,7 @@ from support.etf import A, decode
 from support.vm import CALL, CALL_ERROR, CALL_RESULT, CANCEL, CAST, SEND, VM, PythonError
 
 import snex
-from snex._options import wire_opts
+from snex._elixir.options import wire_opts
 
 
 def answer(vm: VM, call: int, value: Any) -> None:

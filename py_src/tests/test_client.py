@@ -8,8 +8,8 @@ import pytest
 from support.etf import decode
 from support.vm import CALL, CALL_RESULT, CAST
 
-from snex._answers import Answer
-from snex._client import Client
+from snex._elixir.answers import Answer
+from snex._elixir.client import Client
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from snex import _code
-from snex._code import compile_code
-from snex._envs import fresh_names
+from snex._eval import code
+from snex._eval.code import compile_code
+from snex._eval.envs import fresh_names
+from snex._eval.sources import shown
 from snex._pypy import detach
-from snex._sources import shown
 
 
 def run(source: str, env: dict[str, Any] | None = None) -> Any:
@@ -167,20 +167,20 @@ def test_warnings_of_the_compiler_come_once() -> None:
 
 
 def test_the_cache_is_bounded_by_entries_and_by_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_code, "_cache", {})
-    monkeypatch.setattr(_code, "_characters", 0)
-    monkeypatch.setattr(_code, "_MAX_ENTRIES", 3)
-    monkeypatch.setattr(_code, "_MAX_CHARACTERS", 100)
+    monkeypatch.setattr(code, "_cache", {})
+    monkeypatch.setattr(code, "_characters", 0)
+    monkeypatch.setattr(code, "_MAX_ENTRIES", 3)
+    monkeypatch.setattr(code, "_MAX_CHARACTERS", 100)
     first = compile_code("a1", None, 1)
     compile_code("a2", None, 1)
     compile_code("a3", None, 1)
     assert compile_code("a1", None, 1) is first
     compile_code("a4", None, 1)
-    assert [key[0] for key in _code._cache] == ["a3", "a1", "a4"]
+    assert [key[0] for key in code._cache] == ["a3", "a1", "a4"]
     compile_code("b" * 99, None, 1)
-    assert [key[0] for key in _code._cache] == ["b" * 99]
+    assert [key[0] for key in code._cache] == ["b" * 99]
     compile_code("c" * 200, None, 1)
-    assert _code._characters == 200
+    assert code._characters == 200
 
 
 def test_the_same_text_elsewhere_is_other_code() -> None:
@@ -188,9 +188,9 @@ def test_the_same_text_elsewhere_is_other_code() -> None:
         compile_code("x", *place).code
         for place in (("a.ex", 1), ("b.ex", 1), ("a.ex", 2), (None, 1))
     ]
-    assert [code.co_firstlineno for code in codes] == [1, 1, 1, 1]
-    assert len({code.co_filename for code in codes}) == 4
-    assert [shown(code.co_filename) for code in codes] == ["a.ex", "b.ex", "a.ex", "<Snex.Code>"]
+    assert [each.co_firstlineno for each in codes] == [1, 1, 1, 1]
+    assert len({each.co_filename for each in codes}) == 4
+    assert [shown(each.co_filename) for each in codes] == ["a.ex", "b.ex", "a.ex", "<Snex.Code>"]
 
 
 @pytest.mark.parametrize("line", [1_000_001, 2**31, 2**63 - 1])

@@ -10,7 +10,7 @@ from contextvars import ContextVar, copy_context
 import pytest
 from support.vm import DROP_ENVS, EVAL, VM, PythonError
 
-from snex._contexts import merge
+from snex._eval.contexts import merge
 
 VARIABLE = "import contextvars\nv = contextvars.ContextVar('v', default=0)\n"
 THIRD = "import decimal\nreturn str(decimal.Decimal(1) / 3)"

@@ -5,8 +5,8 @@ import weakref
 
 import pytest
 
-from snex._code import compile_code
-from snex._envs import EnvError, Envs
+from snex._eval.code import compile_code
+from snex._eval.envs import EnvError, Envs
 
 
 class Mark:

@@ -13,8 +13,8 @@ from support.etf import A, MapSet, decode
 from support.memory import needs_tracing, tracing
 
 import snex
-from snex._encoder import encode
-from snex._scalars import LARGE
+from snex._etf.encoder import encode
+from snex._etf.scalars import LARGE
 
 
 def trip(value: object) -> Any:
@@ -251,7 +251,7 @@ class Huge(bytes):
 
 
 def test_more_than_the_format_holds_is_a_clear_error() -> None:
-    from snex._scalars import _bytes
+    from snex._etf.scalars import _bytes
 
     with pytest.raises(ValueError, match="4294967296"):
         _bytes(Huge())

@@ -65,7 +65,7 @@ def test_the_traceback_of_a_child_is_on_standard_error(vm: VM, awaits: str) -> N
     assert "Traceback (most recent call last):\n" in errors
     assert "LookupError: lost\n" in errors
     assert "why\n" in errors
-    assert "_runner.py" not in errors
+    assert "_eval/runner.py" not in errors
     assert vm.process.stdout is not None
     assert vm.process.stdout.read() == b"printed\n"
 

@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.vm import BUFFERS, EVAL, PATIENCE, VM, frame, place, with_buffers
 
-from snex._body import join, split
-from snex._frame import HEADER_SIZE, INCOMING, FrameError, parse_header
-from snex._sinks import AHEAD
+from snex._wire.body import join, split
+from snex._wire.frame import HEADER_SIZE, INCOMING, FrameError, parse_header
+from snex._wire.sinks import AHEAD
 
 # Interpreters that get garbage; each is started for it.
 EXAMPLES = int(os.environ.get("SNEX_GARBAGE", "25"))

@@ -200,10 +200,10 @@ def test_a_handler_that_raises_while_an_error_is_encoded_costs_no_answer(
 ) -> None:
     # As if a signal had come in the encoder.
     code = (
-        "from snex import _runner\n"
-        "real = _runner.encode\n"
-        "def encode(*_):\n    _runner.encode = real\n    raise TimeoutError\n"
-        "_runner.encode = encode\n"
+        "from snex._eval import runner\n"
+        "real = runner.encode\n"
+        "def encode(*_):\n    runner.encode = real\n    raise TimeoutError\n"
+        "runner.encode = encode\n"
         f"{awaits}1 / 0"
     )
     with pytest.raises(PythonError) as caught:
@@ -218,7 +218,7 @@ PRINTS = ["print('x')", "sys.stdout.flush()"]
 LOGS = "logging.getLogger().error('x')"
 WITH_TIMER = (
     "import logging, signal, sys\n"
-    "from snex import _handlers\n"
+    "from snex._eval import handlers\n"
     "logging.getLogger().addHandler(snex.LoggingHandler())\n"
     "called = []\n"
     "def handler(*_): called.append(1)\n"
@@ -229,7 +229,7 @@ WITH_TIMER = (
     # As if the signal had come while something of ours was under way.
     "def put_off(handler):\n"
     "    signal.signal(signal.SIGALRM, handler)\n"
-    "    _handlers._due[signal.SIGALRM] = handler\n"
+    "    handlers._due[signal.SIGALRM] = handler\n"
 )
 
 

@@ -24,7 +24,7 @@ from support.vm import (
 )
 
 import snex
-from snex._signals import Interrupts
+from snex._eval.signals import Interrupts
 
 pytestmark = pytest.mark.interrupts
 
@@ -254,7 +254,7 @@ def test_code_that_does_nothing_but_print_is_interrupted(vm: VM) -> None:
 def test_an_interrupt_that_comes_in_a_print_is_raised_after_it(vm: VM, code: str) -> None:
     interrupted = (
         "import asyncio, sys\n"
-        "from snex._request import current\n"
+        "from snex._eval.request import current\n"
         "current.get().interrupted = True\n"
         # Not in another thread.
         "await asyncio.to_thread(print, 'y')\n"

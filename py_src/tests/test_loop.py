@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from support.vm import CANCEL, CANCELLED, PRINT, VM, PythonError
 
-from snex._loop import new_loop
+from snex._eval.loop import new_loop
 
 
 def test_callbacks_of_callbacks_run_before_the_next_poll(monkeypatch: pytest.MonkeyPatch) -> None:

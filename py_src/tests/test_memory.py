@@ -112,7 +112,7 @@ def test_without_a_limit_it_is_an_error_like_any_other(vm: VM) -> None:
 
 def test_what_cannot_even_be_read_ends_it_without_a_flood(vm: VM) -> None:
     vm.run(
-        "import snex._reader as r\n"
+        "import snex._wire.reader as r\n"
         "class Failing:\n"
         "    def __getattr__(self, name): raise MemoryError\n"
         "r.os = Failing()"

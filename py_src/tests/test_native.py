@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from snex import Atom, DistinctAtom, Term, set_custom_encoder
-from snex._encoder import NAME, encode, encode_pure
+from snex._etf.encoder import NAME, encode, encode_pure
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 from support.vm import EVAL, VM, PythonError
 
-from snex._overload import Durations, now, refusal
+from snex._eval.overload import Durations, now, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,9 +14,9 @@ from support.memory import TRACING
 from support.vm import ERROR, PRINT, RESULT, VM, PythonError, decode
 from test_writer import Bench, parse
 
-from snex._prints import STDERR, STDOUT, PrintBuffer, Printer, PrintStream
-from snex._request import Request, current
-from snex._vectored import writev as real_writev
+from snex._eval.prints import STDERR, STDOUT, PrintBuffer, Printer, PrintStream
+from snex._eval.request import Request, current
+from snex._wire.vectored import writev as real_writev
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -361,7 +361,7 @@ def test_a_print_in_the_middle_of_a_write_does_not_wait_for_itself(
             print(inner.pop(), file=bench.out)
         return real_writev(fd, parts)
 
-    monkeypatch.setattr("snex._writer.writev", writev)
+    monkeypatch.setattr("snex._wire.writer.writev", writev)
     bench.writer.write(RESULT, 1, [b"a" * 300_000])
     chunks = 300_001 // (64 * 1024) + 1
     frames = bench.everything(20 + 300_000 + 300_001 + chunks * 21 + 21)

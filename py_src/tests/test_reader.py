@@ -11,11 +11,10 @@ import pytest
 from support.memory import needs_tracing, tracing
 from support.vm import BUFFERS, CANCEL, EVAL, frame, place, with_buffers
 
-from snex import _sinks
-from snex._body import load
-from snex._frame import FrameError
-from snex._reader import FrameReader
-from snex._sinks import AHEAD
+from snex._wire.body import load
+from snex._wire.frame import FrameError
+from snex._wire.reader import FrameReader
+from snex._wire.sinks import AHEAD, _new_home
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -166,7 +165,7 @@ def test_a_body_that_is_complete_does_not_wait_for_more(bench: Bench) -> None:
 def test_frames_read_at_the_end_of_a_turn_do_not_wait_for_more(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("snex._reader._READS_PER_TURN", 1)
+    monkeypatch.setattr("snex._wire.reader._READS_PER_TURN", 1)
     bench.keep = lambda *_: bench.loop.stop()
     bench.write(frame(EVAL, 1, bytes(65536 - 20)))
     timer = bench.loop.call_later(60, bench.loop.stop)
@@ -302,14 +301,12 @@ def test_the_garbage_collector_rests_while_a_large_value_is_made(
 def test_what_memory_has_no_room_for_is_an_error_of_that_frame_alone(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, kind: int | None
 ) -> None:
-    usual = _sinks._new_home
-
     def no_room(size: int, *, mutable: bool) -> Any:
         if size > 1_000_000:
             raise MemoryError
-        return usual(size, mutable=mutable)
+        return _new_home(size, mutable=mutable)
 
-    monkeypatch.setattr(_sinks, "_new_home", no_room)
+    monkeypatch.setattr("snex._wire.sinks._new_home", no_room)
 
     def keep(body: Any, sinks: Any) -> object:
         try:

@@ -12,11 +12,12 @@ from support.etf import A, decode
 from support.memory import needs_tracing, tracing
 from support.vm import CALL_RESULT, SEND, VM, PythonError, text
 
-from snex import Atom, DistinctAtom, Term, _frame, set_custom_encoder
-from snex._encoder import encode, encode_pure, set_reply_limit
-from snex._frame import SPARE, FrameError, Limit, TooLargeError
-from snex._logging import LoggingHandler
-from snex._stream import read_frame
+from snex import Atom, DistinctAtom, Term, set_custom_encoder
+from snex._elixir.logging import LoggingHandler
+from snex._etf.encoder import encode, encode_pure, set_reply_limit
+from snex._wire import frame
+from snex._wire.frame import SPARE, FrameError, Limit, TooLargeError
+from snex._wire.stream import read_frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -199,9 +200,9 @@ def test_what_is_logged_is_shortened() -> None:
         def log(self, parts: Any) -> None:
             events.append([text(part) for part in decode(b"".join(parts))])
 
-    from snex import _client
+    from snex._elixir import client
 
-    _client.use(Client())  # type: ignore[arg-type]
+    client.use(Client())  # type: ignore[arg-type]
     try:
         set_reply_limit(100)
         logger = logging.getLogger("snex.too_large")
@@ -210,7 +211,7 @@ def test_what_is_logged_is_shortened() -> None:
         logger.warning("x" * 3_000_000, extra={"more": ["y"] * 1_000_000})
         logger.warning("not %s", "much")
     finally:
-        _client.use(None)
+        client.use(None)
     (_, message, metadata), (_, small, _) = events
     assert message.startswith("x" * 1000 + "... (too large for Elixir")
     more = metadata[A("more")]
@@ -222,25 +223,25 @@ def test_what_is_logged_is_shortened() -> None:
 def test_what_a_served_process_sends_is_refused_before_it_is_read() -> None:
     async def main() -> None:
         reader = asyncio.StreamReader()
-        reader.feed_data(_frame.encode_header(LOG, 0, 1001))
+        reader.feed_data(frame.encode_header(LOG, 0, 1001))
         with pytest.raises(
             FrameError, match="0x8a with 1001 bytes, more than the 1000 that may come"
         ):
-            await read_frame(reader, _frame.SERVING, 1000)
-        reader.feed_data(_frame.encode_header(CALL, 7, 1000) + bytes(1000))
-        assert await read_frame(reader, _frame.SERVING, 1000) == (CALL, 0, 7, bytes(1000))
+            await read_frame(reader, frame.SERVING, 1000)
+        reader.feed_data(frame.encode_header(CALL, 7, 1000) + bytes(1000))
+        assert await read_frame(reader, frame.SERVING, 1000) == (CALL, 0, 7, bytes(1000))
 
     asyncio.run(main())
 
 
 SERVED = """
 import asyncio, os, socket, sys, threading
-from snex import _frame
+from snex._wire import frame
 ours, theirs = socket.socketpair()
-theirs.sendall(_frame.encode_header(_frame.CALL, 1, {length}))
+theirs.sendall(frame.encode_header(frame.CALL, 1, {length}))
 try:
     await snex.io_loop_for_connection(*await asyncio.open_connection(sock=ours))
-except _frame.FrameError as error:
+except frame.FrameError as error:
     hello = __import__("pickle").loads(theirs.recv(1 << 16)[20:])
     return str(error), hello["reply_limit"]
 """
@@ -253,14 +254,14 @@ def test_the_interpreter_tells_a_served_process_and_holds_it_to_it(limited: VM) 
 
 
 def test_a_served_process_keeps_to_it() -> None:
-    from snex import _serve
+    from snex._elixir import serve
 
     hello = {"protocol": 2, "version": "1", "map_set": (b"t\0\0\0\2", b"j"), "reply_limit": 77}
-    from snex._encoder import Settings
+    from snex._etf.encoder import Settings
 
     before = Settings.set_head, Settings.set_member
     try:
-        _serve._greeted(pickle.dumps(hello))
+        serve._greeted(pickle.dumps(hello))
         assert Limit.reply == 77
     finally:
         Settings.set_head, Settings.set_member = before

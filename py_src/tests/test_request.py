@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from snex._request import Cancelled, Request, current, is_running, running_task
+from snex._eval.request import Cancelled, Request, current, is_running, running_task
 
 
 @pytest.fixture

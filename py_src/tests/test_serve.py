@@ -13,11 +13,11 @@ import pytest
 from support.etf import A, MapSet, decode
 from support.vm import BUFFERS, CALL, CALL_ERROR, CALL_RESULT, CAST, VM, place, with_buffers
 
-from snex import _frame
-from snex._body import join, load, split
-from snex._frame import FrameError
-from snex._serve import _greeted
-from snex._stream import HIGH, FrameStream, read_frame
+from snex._elixir.serve import _greeted
+from snex._wire import frame
+from snex._wire.body import join, load, split
+from snex._wire.frame import FrameError
+from snex._wire.stream import HIGH, FrameStream, read_frame
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -151,8 +151,8 @@ def test_a_table_of_buffers_that_is_wrong_is_refused(body: bytes, why: str) -> N
     ("data", "why"),
     [
         (b"GET / HTTP/1.1\r\nHost: nowhere", "expected a frame, got b'GET /"),
-        (_frame.encode_header(_frame.EVAL, 1, 0), "unknown frame kind 0x02"),
-        (_frame.encode_header(_frame.CALL, 1, 100) + b"abc", "ended after 3 of 100 bytes"),
+        (frame.encode_header(frame.EVAL, 1, 0), "unknown frame kind 0x02"),
+        (frame.encode_header(frame.CALL, 1, 100) + b"abc", "ended after 3 of 100 bytes"),
         (b"SX", "ended after 2 of 20 bytes"),
     ],
 )
@@ -162,7 +162,7 @@ def test_garbage_on_a_stream_is_named(data: bytes, why: str) -> None:
         reader.feed_data(data)
         reader.feed_eof()
         with pytest.raises(FrameError, match=why):
-            await read_frame(reader, _frame.SERVING)
+            await read_frame(reader, frame.SERVING)
 
     asyncio.run(main())
 
@@ -181,12 +181,12 @@ async def _pair() -> tuple[FrameStream, socket.socket, asyncio.StreamWriter]:
 def test_who_writes_waits_while_nobody_reads() -> None:
     async def main() -> None:
         stream, theirs, writer = await _pair()
-        stream.write(_frame.CAST, 0, [bytes(2 * HIGH)])
+        stream.write(frame.CAST, 0, [bytes(2 * HIGH)])
         assert stream.full
         room = asyncio.Event()
         assert stream.when_drained(room.set)
         loop = asyncio.get_running_loop()
-        left = 2 * HIGH + _frame.HEADER_SIZE
+        left = 2 * HIGH + frame.HEADER_SIZE
         while left:
             left -= len(await loop.sock_recv(theirs, 1 << 20))
         await room.wait()
@@ -202,7 +202,7 @@ def test_what_other_threads_send_counts_before_it_gets_there() -> None:
     async def main() -> None:
         stream, theirs, _writer = await _pair()
         # The loop does not run meanwhile.
-        thread = threading.Thread(target=stream.write, args=(_frame.CAST, 0, [bytes(2 * HIGH)]))
+        thread = threading.Thread(target=stream.write, args=(frame.CAST, 0, [bytes(2 * HIGH)]))
         thread.start()
         thread.join()
         assert stream.full

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from snex import _sinks
-from snex._sinks import SINKS, BytesSink, Sink, StrSink, ViewSink
+from snex._wire import sinks
+from snex._wire.sinks import SINKS, BytesSink, Sink, StrSink, ViewSink
 
 needs_room = pytest.mark.skipif(
-    _sinks._room is None, reason="the extension is not beside the sources"
+    sinks._room is None, reason="the extension is not beside the sources"
 )
 both_homes = pytest.mark.usefixtures("_homes")
 TYPES = {BytesSink: bytes, StrSink: str, Sink: bytearray, ViewSink: memoryview}
@@ -20,15 +20,15 @@ TYPES = {BytesSink: bytes, StrSink: str, Sink: bytearray, ViewSink: memoryview}
 @pytest.fixture(params=["room", "growing"])
 def _homes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param == "growing":
-        monkeypatch.setattr(_sinks, "_room", None)
-    elif _sinks._room is None:
+        monkeypatch.setattr(sinks, "_room", None)
+    elif sinks._room is None:
         pytest.skip("the extension is not beside the sources")
 
 
 @both_homes
 @pytest.mark.parametrize("kind", SINKS)
 def test_a_sink_is_filled_in_pieces(kind: type[Sink], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_sinks, "AHEAD", 1000)
+    monkeypatch.setattr(sinks, "AHEAD", 1000)
     content = bytes(i % 100 for i in range(5500))
     sink = kind(len(content))
     for start in range(0, len(content), 700):
@@ -59,8 +59,8 @@ def test_what_is_no_text_is_refused_with_its_place() -> None:
 @both_homes
 @pytest.mark.parametrize("kind", SINKS)
 def test_a_sink_takes_no_memory_before_its_first_byte(kind: type[Sink]) -> None:
-    sinks = [kind(2**40) for _ in range(100_000)]
-    assert sinks[0].filled == 0
+    many = [kind(2**40) for _ in range(100_000)]
+    assert many[0].filled == 0
 
 
 @both_homes
@@ -77,8 +77,8 @@ def test_the_content_of_a_sink_lives_on_without_it(kind: type[Sink]) -> None:
 
 @needs_room
 def test_a_room_is_handed_out_once() -> None:
-    assert _sinks._room is not None
-    room = _sinks._room(10, False)  # noqa: FBT003 - as the extension wants it
+    assert sinks._room is not None
+    room = sinks._room(10, False)  # noqa: FBT003 - as the extension wants it
     with room.view(3) as view:
         assert len(view) == 7
         assert not view.readonly
@@ -90,11 +90,11 @@ def test_a_room_is_handed_out_once() -> None:
 
 @needs_room
 def test_more_than_there_is_is_an_error() -> None:
-    assert _sinks._room is not None
+    assert sinks._room is not None
     with pytest.raises((MemoryError, OverflowError)):
-        _sinks._room(2**62, False)  # noqa: FBT003 - as the extension wants it
+        sinks._room(2**62, False)  # noqa: FBT003 - as the extension wants it
     with pytest.raises(OverflowError):
-        _sinks._room(2**64, True)  # noqa: FBT003 - as the extension wants it
+        sinks._room(2**64, True)  # noqa: FBT003 - as the extension wants it
 
 
 THP = Path("/sys/kernel/mm/transparent_hugepage/enabled")

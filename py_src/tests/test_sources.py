@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from support.vm import VM, PythonError
 
-from snex import _sources
-from snex._code import compile_code
-from snex._envs import fresh_names
-from snex._sources import ClassMark, Source, keep, name, recall, shown, split
+from snex._eval import sources
+from snex._eval.code import compile_code
+from snex._eval.envs import fresh_names
+from snex._eval.sources import ClassMark, Source, keep, name, recall, shown, split
 
 ASK = "import inspect\n"
 
@@ -132,14 +132,14 @@ def test_joblib_caches_functions_of_code(vm: VM, tmp_path: Any) -> None:
 
 
 def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_sources, "_MAX_ENTRIES", 3)
-    monkeypatch.setattr(_sources, "_MAX_SIZE", 2000)
-    monkeypatch.setattr(_sources, "_kept", {})
-    monkeypatch.setattr(_sources, "_size", 0)
-    sources = [Source(name(f"x{i}", None, 1), f"x{i}", 1) for i in range(5)]
-    for source in sources:
+    monkeypatch.setattr(sources, "_MAX_ENTRIES", 3)
+    monkeypatch.setattr(sources, "_MAX_SIZE", 2000)
+    monkeypatch.setattr(sources, "_kept", {})
+    monkeypatch.setattr(sources, "_size", 0)
+    kept = [Source(name(f"x{i}", None, 1), f"x{i}", 1) for i in range(5)]
+    for source in kept:
         keep(source)
-    assert [source.name in linecache.cache for source in sources] == [
+    assert [source.name in linecache.cache for source in kept] == [
         False,
         False,
         True,
@@ -148,17 +148,17 @@ def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
     large = Source(name("y" * 2500, None, 1), "y" * 2500, 1)
     keep(large)
-    assert list(_sources._kept) == [large.name]
-    keep(sources[0])
-    assert list(_sources._kept) == [sources[0].name]
+    assert list(sources._kept) == [large.name]
+    keep(kept[0])
+    assert list(sources._kept) == [kept[0].name]
     # Lines in front take room as well.
     late = Source(name("z", "f.ex", 1000), "z", 1000)
     keep(late)
-    assert list(_sources._kept) == [late.name]
+    assert list(sources._kept) == [late.name]
     linecache.clearcache()
     keep(late)
     assert linecache.getline(late.name, 1000) == "z\n"
-    assert _sources._size == 8001
+    assert sources._size == 8001
 
 
 def test_what_was_forgotten_is_recalled() -> None:

@@ -18,7 +18,8 @@ NAMES = sorted(
         if name.partition(".")[0] in sys.stdlib_module_names
     }
     | {"runpy", "asyncio", "struct", "queue", "traceback", "linecache", "tokenize"}
-    | {path.stem for path in (PACKAGE / "snex").glob("_[a-z]*.py")}
+    | {path.stem for path in (PACKAGE / "snex").rglob("*.py") if path.stem[:2] != "__"}
+    | {path.parent.name for path in (PACKAGE / "snex").glob("*/__init__.py")}
 )
 
 
@@ -60,7 +61,7 @@ def test_nothing_of_ours_is_imported_from_the_working_directory(traps: Path) -> 
 
 
 def test_nor_with_m_but_for_what_python_needs_to_find_the_package(tmp_path: Path) -> None:
-    for name in ("struct", "asyncio", "selectors", "_frame"):
+    for name in ("struct", "asyncio", "selectors", "_wire"):
         (tmp_path / f"{name}.py").write_text("raise RuntimeError\n")
     (tmp_path / "users_own.py").write_text("answer = 42\n")
     with VM(cwd=tmp_path, stdio=True) as vm:

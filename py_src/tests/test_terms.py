@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from snex import Atom, DistinctAtom, Term
-from snex._terms import decode_text
+from snex._etf.terms import decode_text
 
 PID = b"\x83X" + bytes(30)
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from snex._code import compile_code
-from snex._envs import fresh_names
-from snex._traceback import error_fields, format_error
+from snex._eval.code import compile_code
+from snex._eval.envs import fresh_names
+from snex._eval.traceback import error_fields, format_error
 
 
 def failure(source: str, file: str | None = None, line: int = 1, env: Any = None) -> BaseException:
@@ -55,7 +55,7 @@ def test_syntax_errors_show_the_place() -> None:
     text = "".join(format_error(failure("x = 1\ny = = 2", "lib/a.ex", 7)))
     assert 'File "lib/a.ex", line 8' in text
     assert "y = = 2" in text
-    assert "snex/_code.py" not in text
+    assert "snex/_eval/code.py" not in text
 
 
 def test_the_fields_describe_the_exception_and_its_cause() -> None:

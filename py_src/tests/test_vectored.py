@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from snex import _vectored
+from snex._wire import vectored
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-READERS = [_vectored.readv, _vectored.readv_by_copy]
-WRITERS = [_vectored.writev, _vectored.writev_by_copy]
+READERS = [vectored.readv, vectored.readv_by_copy]
+WRITERS = [vectored.writev, vectored.writev_by_copy]
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import snex
-from snex._encoder import encode
-from snex._sinks import SINKS
+from snex._etf.encoder import encode
+from snex._wire.sinks import SINKS
 
 if TYPE_CHECKING:
     from collections.abc import Callable

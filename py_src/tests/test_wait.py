@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from snex import _wait
-from snex._wait import WatchfulSelector, new_selector
+from snex._eval import wait
+from snex._eval.wait import WatchfulSelector, new_selector
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,8 +26,8 @@ class Clock:
         self.now = 0.0
         self.step = SPIN / 10
         self.rounds = 0
-        monkeypatch.setattr(_wait, "perf_counter", self.read)
-        monkeypatch.setattr(_wait, "_yield", self.count)
+        monkeypatch.setattr(wait, "perf_counter", self.read)
+        monkeypatch.setattr(wait, "_yield", self.count)
 
     def read(self) -> float:
         self.now += self.step
@@ -86,12 +86,12 @@ def test_one_that_sees_an_event_keeps_the_price_low(
     for _ in range(4):
         selector.select(NOTHING)
     # In the middle of the look-out.
-    monkeypatch.setattr(_wait, "_yield", lambda: os.write(writer, b"x"))
+    monkeypatch.setattr(wait, "_yield", lambda: os.write(writer, b"x"))
     for _ in range(3):
         [(key, events)] = selector.select(None)
         assert (key.fd, events) == (reader, selectors.EVENT_READ)
         os.read(reader, 100)
-    monkeypatch.setattr(_wait, "_yield", clock.count)
+    monkeypatch.setattr(wait, "_yield", clock.count)
     assert [clock.looks_out(selector) for _ in range(3)] == [True, False, True]
     os.close(reader)
     os.close(writer)
@@ -114,7 +114,7 @@ def test_no_time_means_no_look_out(clock: Clock) -> None:
 def test_the_environment_says_how_long(
     monkeypatch: pytest.MonkeyPatch, value: str, spin: float
 ) -> None:
-    monkeypatch.setattr(_wait, "_processors", lambda: 2)
+    monkeypatch.setattr(wait, "_processors", lambda: 2)
     monkeypatch.setenv("SNEX_SPIN", value)
     with new_selector() as selector:
         assert vars(selector)["_spin"] == pytest.approx(spin)
@@ -130,6 +130,6 @@ def test_nonsense_in_the_environment_is_refused(
 
 
 def test_a_single_processor_is_left_to_the_sender(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_wait, "_processors", lambda: 1)
+    monkeypatch.setattr(wait, "_processors", lambda: 1)
     with new_selector() as selector:
         assert vars(selector)["_spin"] == 0

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from snex import Atom, Term, set_custom_encoder
-from snex import _calls as calls
-from snex._body import load
-from snex._encoder import Settings, encode, encode_pure
-from snex._terms import decode_text
+from snex._elixir import calls
+from snex._etf.encoder import Settings, encode, encode_pure
+from snex._etf.terms import decode_text
+from snex._wire.body import load
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 from support.vm import CAST, RESULT
 
-from snex._pressure import Pressure
-from snex._vectored import writev as real_writev
-from snex._writer import FrameWriter
+from snex._wire.pressure import Pressure
+from snex._wire.vectored import writev as real_writev
+from snex._wire.writer import FrameWriter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -135,7 +135,7 @@ def test_a_frame_sent_in_the_middle_of_a_write_comes_whole(
             bench.writer.write(*inner.pop(0))
         return real_writev(fd, parts)
 
-    monkeypatch.setattr("snex._writer.writev", writev)
+    monkeypatch.setattr("snex._wire.writer.writev", writev)
     bench.writer.write(RESULT, 1, [b"a" * 1_000_000, b"b"])
     assert bench.everything(1_000_000 + 10 + 60) == [
         (RESULT, 1, b"a" * 1_000_000 + b"b"),

@@ -18,7 +18,7 @@ defmodule Snex.BadInputTest do
       return b"SX" + struct.pack("<BBQQ", kind, 0, number, length) + body
 
   def own_number():
-      from snex._request import current
+      from snex._eval.request import current
       return current.get().number
 
   async def answer(kind, body):

@@ -46,7 +46,7 @@ defmodule Snex.EnvTest do
 
     {:ok, nil} =
       Snex.pyeval(counter, """
-      from snex._envs import Envs
+      from snex._eval.envs import Envs
 
       batches = []
       original = Envs.drop

@@ -126,7 +126,7 @@ defmodule Snex.ServeTest do
     )
     theirs.close()
     await snex.io_loop_for_connection(*await asyncio.open_connection(sock=ours))
-    from snex._client import current
+    from snex._elixir.client import current
     return await process.wait(), len(current()._waiting)
     """
 

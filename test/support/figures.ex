@@ -22,7 +22,7 @@ defmodule Snex.Figures do
   # Collects garbage in Python, and counts the dictionaries of environments that it keeps by itself.
   @collect """
   import gc
-  from snex._envs import Envs
+  from snex._eval.envs import Envs
   gc.collect()
   return sum(len(object._envs) for object in gc.get_objects() if type(object) is Envs)
   """

@@ -125,8 +125,8 @@ defmodule Snex.Vectors do
   def watch do
     """
     from snex import _interpreter
-    from snex._encoder import encode
-    from snex._sinks import SINKS
+    from snex._etf.encoder import encode
+    from snex._wire.sinks import SINKS
 
     last = []
     real = _interpreter.load

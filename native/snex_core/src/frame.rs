@@ -79,7 +79,7 @@ impl Kind {
 pub const MAX_LENGTH: u64 = 1 << 47;
 
 /// What a body from Python may have beyond the limit that `HELLO` tells it, so that errors with their tracebacks, and what is
-/// logged, arrive even where that limit is small. As `SPARE` in `_frame.py`.
+/// logged, arrive even where that limit is small. As `SPARE` in `_wire/frame.py`.
 pub const SPARE: u64 = 1 << 20;
 
 /// A frame's header.

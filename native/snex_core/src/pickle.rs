@@ -43,23 +43,23 @@ pub enum BinaryAs {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(usize)]
 pub enum Global {
-    /// `snex._terms.Atom`
+    /// `snex._etf.terms.Atom`
     Atom,
-    /// `snex._terms.DistinctAtom`
+    /// `snex._etf.terms.DistinctAtom`
     DistinctAtom,
-    /// `snex._terms.Term`
+    /// `snex._etf.terms.Term`
     Term,
-    /// `snex._terms.decode_text`
+    /// `snex._etf.terms.decode_text`
     DecodeText,
     /// `builtins.memoryview`
     Memoryview,
 }
 
 const GLOBALS: [(&str, &str); 5] = [
-    ("snex._terms", "Atom"),
-    ("snex._terms", "DistinctAtom"),
-    ("snex._terms", "Term"),
-    ("snex._terms", "decode_text"),
+    ("snex._etf.terms", "Atom"),
+    ("snex._etf.terms", "DistinctAtom"),
+    ("snex._etf.terms", "Term"),
+    ("snex._etf.terms", "decode_text"),
     ("builtins", "memoryview"),
 ];
 

@@ -13,7 +13,7 @@ use pyo3::prelude::*;
 use rustc_hash::FxHashSet;
 use std::ptr;
 
-/// As `_MAX_DEPTH` in `_encoder.py`.
+/// As `_MAX_DEPTH` in `_etf/encoder.py`.
 const MAX_DEPTH: usize = 1_000_000;
 /// A cycle makes the stack grow without end: it is looked for at this depth, and whenever that has doubled.
 const FIRST_LOOK: usize = 8;
@@ -327,7 +327,7 @@ impl<'py, 'h> Encoder<'py, 'h> {
         self.look_at_keys(keys)
     }
 
-    /// A set to compare keys in, if they may become the same term. As `_needs_key_check` in `_encoder.py`.
+    /// A set to compare keys in, if they may become the same term. As `_needs_key_check` in `_etf/encoder.py`.
     fn look_at_keys(&self, classes: impl Iterator<Item = *mut ffi::PyTypeObject>) -> Option<Apart> {
         let mut first = ptr::null_mut();
         for class in classes {

@@ -53,7 +53,7 @@ pub enum Kind {
 /// Whether keys of one exact type can become the same term without being equal in Python.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Keys {
-    /// They never do, nor with the others of this sort. As `_CLEAR_MIX` in `_encoder.py`.
+    /// They never do, nor with the others of this sort. As `_CLEAR_MIX` in `_etf/encoder.py`.
     ClearTogether,
     /// They never do among themselves. As `_CLEAR_ALONE`.
     ClearAlone,

@@ -1,4 +1,4 @@
-//! `snex._etf`: what of the package is done better by an extension of CPython: the encoder of `snex._encoder`, and memory
+//! `snex._etf._native`: what of the package is done better by an extension of CPython: the encoder of `snex._etf.encoder`, and memory
 //! for large bodies that arrive ([`room`]).
 //!
 //! The encoder encodes what is of Snex's own types, and subclasses of these, to the same bytes as the pure one. Whatever is
@@ -30,7 +30,7 @@ fn set_up(py: Python<'_>, helpers: Helpers) {
     let _ = HELPERS.set(py, helpers);
 }
 
-/// As `Limit.reply` in `_frame.py`.
+/// As `Limit.reply` in `_wire/frame.py`.
 static REPLY_LIMIT: AtomicUsize = AtomicUsize::new(2 << 30);
 
 /// Sets how many bytes a value may have. What no address space holds is no limit.
@@ -39,12 +39,12 @@ fn set_reply_limit(limit: u64) {
     REPLY_LIMIT.store(usize::try_from(limit).unwrap_or(usize::MAX), Relaxed);
 }
 
-/// As `snex._encoder.encode_pure`.
+/// As `snex._etf.encoder.encode_pure`.
 #[pyfunction]
 #[pyo3(signature = (obj, spare = 0))]
 fn encode<'py>(py: Python<'py>, obj: &Bound<'py, PyAny>, spare: usize) -> PyResult<Bound<'py, PyAny>> {
     let Some(helpers) = HELPERS.get(py) else {
-        return Err(PyRuntimeError::new_err("snex._etf has not been set up"));
+        return Err(PyRuntimeError::new_err("snex._etf._native has not been set up"));
     };
     let limit = REPLY_LIMIT.load(Relaxed).saturating_add(spare);
     let encoded = Encoder::new(py, helpers, 0, limit).encode(obj).and_then(|output| output.into_parts(py));
@@ -57,7 +57,7 @@ fn encode<'py>(py: Python<'py>, obj: &Bound<'py, PyAny>, spare: usize) -> PyResu
 }
 
 #[pymodule(gil_used = true)]
-fn _etf(module: &Bound<'_, PyModule>) -> PyResult<()> {
+fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(set_up, module)?)?;
     module.add_function(wrap_pyfunction!(encode, module)?)?;
     module.add_function(wrap_pyfunction!(set_reply_limit, module)?)?;

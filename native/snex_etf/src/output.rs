@@ -5,7 +5,7 @@ use pyo3::exceptions::PyMemoryError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyMemoryView};
 
-/// From this size on a binary is a part of its own. As `LARGE` in `_scalars.py`.
+/// From this size on a binary is a part of its own. As `LARGE` in `_etf/scalars.py`.
 pub const LARGE: usize = 64 * 1024;
 
 /// Room that even small values have at once.

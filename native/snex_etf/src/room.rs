@@ -15,7 +15,7 @@ const WRITE: c_int = 0x200;
 ///
 /// It belongs to nobody else until `finish` hands it out. The views of it are borrowed: whoever takes one releases it
 /// before the next call of `view` or `finish`.
-#[pyclass(module = "snex._etf")]
+#[pyclass(module = "snex._etf._native")]
 pub struct Room {
     /// Ours, with no other reference to it; null after `finish`.
     object: *mut ffi::PyObject,

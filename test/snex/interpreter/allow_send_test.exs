@@ -78,12 +78,13 @@ defmodule Snex.Interpreter.AllowSendTest do
     unknown = "never_heard_of_#{System.unique_integer([:positive])}"
 
     code = """
-    from snex import _client, _frame
+    from snex._elixir import client
+    from snex._wire import frame
     import asyncio, zlib
 
     async def post(body):
         done = asyncio.get_running_loop().create_future()
-        _client.current().pass_on(_frame.SEND, [body], done.set_result)
+        client.current().pass_on(frame.SEND, [body], done.set_result)
         await done
 
     await snex.send(snex.Atom(unknown), 1)

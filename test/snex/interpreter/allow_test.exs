@@ -45,8 +45,9 @@ defmodule Snex.Interpreter.AllowTest do
     # A CALL with arguments `[1 | [2]]` in two parts, as the encoder never writes them.
     @forged """
     import asyncio
-    from snex import _client, _frame
-    from snex._answers import value_of
+    from snex._elixir import client
+    from snex._wire import frame
+    from snex._elixir.answers import value_of
 
     def atom(name):
         return b"w" + bytes([len(name)]) + name.encode()
@@ -54,7 +55,7 @@ defmodule Snex.Interpreter.AllowTest do
     names = atom("nil") + atom("Elixir.Snex.Interpreter.AllowTest") + atom("count")
     body = b"\\x83h\\x05" + names + b"l\\0\\0\\0\\1a\\1" + tail + b"t\\0\\0\\0\\0"
     answer = asyncio.get_running_loop().create_future()
-    _client.current().pass_on(_frame.CALL, [body], answer.set_result)
+    client.current().pass_on(frame.CALL, [body], answer.set_result)
     try:
         return value_of(await answer)
     except snex.ElixirError as error:
@@ -205,10 +206,11 @@ defmodule Snex.Interpreter.AllowTest do
         name = prefix()
 
         code = """
-        from snex import _frame, _client
-        from snex._request import current
+        from snex._elixir import client
+        from snex._wire import frame
+        from snex._eval.request import current
         body = b"\\x83w" + bytes([len(name)]) + name.encode()
-        _client.current()._writer.write(_frame.ERROR, current.get().number, [body])
+        client.current()._writer.write(frame.ERROR, current.get().number, [body])
         import asyncio
         await asyncio.sleep(1000)
         """

@@ -51,13 +51,14 @@ defmodule Snex.Project.BytecodeTest do
     Files.copy!(Path.join(Snex.Os.app_dir(:snex, "priv/python"), "snex"), package)
     Bytecode.prune(package, "no such tag")
     Bytecode.compile!(folder, python())
-    sources = for name <- Files.names(package), String.ends_with?(name, ".py"), do: Path.basename(name, ".py")
+    sources = for path <- Files.walk(package), String.ends_with?(path, ".py"), do: path
     assert length(sources) > 30
-    for name <- sources, do: assert(flags(cached(package, name)) == 1, name)
+
+    for path <- sources,
+        do: assert(flags(cached(Path.dirname(path), Path.basename(path, ".py"))) == 1, path)
 
     # So the sources are not even read.
-    for name <- sources,
-        do: File.write!(Path.join(package, name <> ".py"), "raise RuntimeError('compiled anew')")
+    for path <- sources, do: File.write!(path, "raise RuntimeError('compiled anew')")
 
     assert run(folder, "import snex._main; print(snex._main.VERSION, end='')") == {version(), 0}
   end

@@ -1,0 +1,43 @@
+"""Answers of the VM to calls: from a frame to a value or an error."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .._wire import frame
+from .._wire.body import load
+from .calls import ElixirError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .._wire.body import Body
+    from .._wire.sinks import Sink
+
+
+class Answer:
+    """A frame that answers a call, as it came."""
+
+    __slots__ = ("body", "kind", "sinks")
+
+    def __init__(self, kind: int, body: Body, sinks: Sequence[Sink]) -> None:
+        """Keep the parts as they are."""
+        self.kind = kind
+        self.body = body
+        self.sinks = sinks
+
+
+def value_of(answer: Answer | BaseException) -> object:
+    """Return the value that an answer brings, or raise the error.
+
+    Constructors of the user's classes run here: called by whoever waits for the answer, in its context.
+    """
+    if isinstance(answer, BaseException):
+        raise answer
+    value = load(answer.body, answer.sinks)
+    if answer.kind != frame.CALL_ERROR:
+        return value
+    fields: Any = value
+    raise ElixirError(
+        str(fields["kind"]), fields["reason"], fields["message"], fields["stacktrace"]
+    )

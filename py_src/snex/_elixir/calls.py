@@ -1,0 +1,209 @@
+"""What user code calls to reach Elixir."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .._etf.terms import Atom, Term, text_of
+from .._wire import frame
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from .client import Client
+    from .options import EncodingOpts
+
+    Name = str | Atom | Term
+
+
+class ElixirError(Exception):
+    """An Elixir function that was called has raised, exited or thrown, or could not be called.
+
+    Attributes:
+        kind: `"error"`, `"exit"` or `"throw"`.
+        reason: what was raised, as a `Term` that can be sent back.
+        message: the exception as Elixir formats it, with its stack trace; also what `str` gives.
+        stacktrace: the entries of the stack trace.
+    """
+
+    __module__ = "snex"
+
+    def __init__(self, kind: str, reason: object, message: str, stacktrace: Iterable[str]) -> None:
+        """Keep the parts; all of them are in `args`, so that the error can be pickled."""
+        self.kind = kind
+        self.reason = reason
+        self.message = message
+        self.stacktrace = list(stacktrace)
+        super().__init__(kind, reason, message, self.stacktrace)
+
+    def __str__(self) -> str:
+        """Return the exception as Elixir formats it, with its stack trace."""
+        return self.message
+
+
+def name_of(name: Name) -> Atom:
+    """Return the name of a module, function or node as an atom.
+
+    A `Term` is one that holds an atom or a string.
+
+    >>> name_of("Elixir.Enum")
+    snex.Atom('Elixir.Enum')
+    """
+    if isinstance(name, Atom):
+        return name
+    text = text_of(name) if isinstance(name, Term) else name
+    if isinstance(text, str):
+        return Atom(text)
+    msg = f"expected a name as a str, snex.Atom, or snex.Term of an atom or a string, got {name!r}"
+    raise TypeError(msg)
+
+
+class _Fields(tuple[object, ...]):
+    """What a request carries; its fields have names, for messages about what is in them."""
+
+    __slots__ = ()
+
+
+class _Message(_Fields):
+    __slots__ = ()
+    _fields = ("to", "data")
+
+
+class _Call(_Fields):
+    __slots__ = ()
+    _fields = ("node", "module", "function", "args", "result_encoding_opts")
+
+
+def _request(
+    module: Name,
+    function: Name,
+    args: Iterable[object],
+    node: Name | None,
+    result_encoding_opts: EncodingOpts | Mapping[str, object] | None,
+) -> tuple[object, ...]:
+    if isinstance(args, (str, bytes, dict)):
+        msg = f"expected a list of arguments, got {args!r}"
+        raise TypeError(msg)
+    opts: object = None
+    if result_encoding_opts is not None:
+        from .options import wire_opts
+
+        opts = wire_opts(result_encoding_opts)
+    return _Call(
+        (
+            None if node is None else name_of(node),
+            name_of(module),
+            name_of(function),
+            list(args),
+            opts,
+        )
+    )
+
+
+async def send(to: object, data: object) -> None:
+    """Send a message, and return when the VM has sent it.
+
+    A message to a name that no process is registered as is dropped, and Elixir logs that at `:debug`.
+    Thread-safe, and usable on any event loop; so are `cast` and `call`.
+
+    Args:
+        to: any destination of `Kernel.send/2`: a pid as a `Term`, a registered name as an `Atom`,
+            or a tuple of a name and a node.
+        data: the message.
+
+    Raises:
+        ElixirError: if `to` is not a destination.
+        TypeError: if `to` or `data` can't be encoded.
+        RuntimeError: outside of an interpreter.
+
+    Example:
+        `await snex.send(pid, {"progress": 0.5})`
+    """
+    await _client().request(frame.SEND, _Message((to, data)))
+
+
+async def cast(
+    module: Name, function: Name, args: Iterable[object], node: Name | None = None
+) -> None:
+    """Call an Elixir function in a new process, without waiting for it.
+
+    Args:
+        module: `"Elixir.Enum"`, or `"erlang"`.
+        function: its name.
+        args: its arguments.
+        node: where to call it; the VM's own node if left out.
+
+    Raises:
+        TypeError: if something can't be encoded.
+        RuntimeError: outside of an interpreter.
+
+    Example:
+        `await snex.cast("Elixir.IO", "puts", ["hello"])`
+    """
+    await _client().post(frame.CAST, _request(module, function, args, node, None))
+
+
+async def call(
+    module: Name,
+    function: Name,
+    args: Iterable[object],
+    node: Name | None = None,
+    *,
+    result_encoding_opts: EncodingOpts | None = None,
+) -> Any:  # noqa: ANN401 - whatever the function returns
+    """Call an Elixir function in a new process and return its result.
+
+    Cancelling the task that waits forgets the call; the function itself runs on.
+
+    Args:
+        module: `"Elixir.Enum"`, or `"erlang"`.
+        function: its name.
+        args: its arguments.
+        node: where to call it; the VM's own node if left out.
+        result_encoding_opts: how the result is encoded, see `EncodingOpts`.
+
+    Raises:
+        ElixirError: if the function raises, exits, throws, does not exist or may not be called.
+        TypeError: if something can't be encoded.
+        RuntimeError: outside of an interpreter, or when the VM is gone.
+
+    Example:
+        `await snex.call("Elixir.Enum", "sum", [[1, 2, 3]])`
+    """
+    request = _request(module, function, args, node, result_encoding_opts)
+    return await _client().request(frame.CALL, request)
+
+
+def send_sync(to: object, data: object) -> None:
+    """Like `send`, for threads that run no event loop. Blocks the thread.
+
+    Raises:
+        RuntimeError: also on the thread of the interpreter's own event loop, which would wait for
+            itself.
+    """
+    _client().request_sync("send_sync", frame.SEND, _Message((to, data)))
+
+
+def call_sync(
+    module: Name,
+    function: Name,
+    args: Iterable[object],
+    node: Name | None = None,
+    *,
+    result_encoding_opts: EncodingOpts | None = None,
+) -> Any:  # noqa: ANN401 - whatever the function returns
+    """Like `call`, for threads that run no event loop. Blocks the thread.
+
+    Raises:
+        RuntimeError: also on the thread of the interpreter's own event loop, which would wait for
+            itself.
+    """
+    request = _request(module, function, args, node, result_encoding_opts)
+    return _client().request_sync("call_sync", frame.CALL, request)
+
+
+def _client() -> Client:
+    # It needs asyncio, which is most of the time that `import snex` would take.
+    from .client import current
+
+    return current()

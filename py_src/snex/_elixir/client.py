@@ -1,0 +1,275 @@
+"""Requests from Python to the VM: who waits for which answer.
+
+Requests come from any thread. The table of those who wait is a `dict` that is changed by single
+operations only: whoever waits puts itself in and takes itself out, the event loop's thread takes
+out what has been answered. An answer to nobody is dropped. Those who wait decode their own answers.
+"""
+
+from __future__ import annotations
+
+import _thread
+import asyncio
+import itertools
+import os
+import threading
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from .._etf.encoder import encode
+from .._eval.request import current as current_request
+from .answers import Answer, value_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Protocol
+
+    from .._eval.request import Request
+
+    Parts = Sequence[bytes | memoryview]
+    Settle = Callable[[Answer | BaseException], None]
+
+    class Writer(Protocol):
+        """Where a client's frames go: a pipe's `FrameWriter`, or a stream's `FrameStream`."""
+
+        full: bool
+        broken: bool
+
+        def write(self, kind: int, request: int, parts: Parts = ()) -> None:
+            """Send a frame, from any thread. Never blocks."""
+
+        def when_drained(self, wake: Callable[[], None]) -> bool:
+            """Have `wake` called once there is room; False if there is now."""
+
+        def forget(self, wake: Callable[[], None]) -> None:
+            """Take back `when_drained`."""
+
+
+_GONE = "the connection to the VM is closed"
+_OUTSIDE = "not inside a Snex interpreter: there is no VM to talk to"
+_FORKED = "the connection to the VM belongs to the process that this one was forked from"
+_BLOCKING = (
+    "{} would block the event loop that has to receive the answer; "
+    "use the awaitable function, or call this one in another thread"
+)
+
+
+class Client:
+    """One connection's requests. Made on the event loop's thread.
+
+    `log` sends a log event, from any thread, after it has waited for room where it may.
+    """
+
+    def __init__(self, writer: Writer, log: Callable[[Parts], None]) -> None:
+        """Send through `writer`."""
+        self._writer = writer
+        self.log = log
+        self._thread = threading.get_ident()
+        self._ids = itertools.count(1)
+        self._waiting: dict[int, Settle] = {}
+        self._closed = False
+
+    async def request(self, kind: int, body: object) -> object:
+        """Send a frame and return its answer, or raise it. Works on any event loop."""
+        await self.drain()
+        parts = encode(body)
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Answer | BaseException] = loop.create_future()
+
+        def settle(answer: Answer | BaseException) -> None:
+            if not future.done():
+                future.set_result(answer)
+
+        def settle_elsewhere(answer: Answer | BaseException) -> None:
+            # A loop that is closed by now has nobody who waits.
+            call_soon(loop, lambda: settle(answer))
+
+        here = threading.get_ident() == self._thread
+        number = self._send(kind, parts, settle if here else settle_elsewhere)
+        try:
+            answer = await future
+        finally:
+            self.forget(number)
+        return value_of(answer)
+
+    def request_sync(self, name: str, kind: int, body: object) -> object:
+        """Like `request`, for threads without an event loop."""
+        if threading.get_ident() == self._thread:
+            raise RuntimeError(_BLOCKING.format(name))
+        wait_for_room(self._writer)
+        parts = encode(body)
+        slot = _Slot()
+        request = current_request.get()
+        here = request.is_here
+        if here:
+            request.wake = slot.wake
+        number = self._send(kind, parts, slot.settle)
+        try:
+            answer = slot.wait(request)
+        finally:
+            self.forget(number)
+            if here:
+                request.wake = None
+        return value_of(answer)
+
+    async def post(self, kind: int, body: object) -> None:
+        """Send a frame that has no answer."""
+        await self.drain()
+        self.pass_on(kind, encode(body))
+
+    def pass_on(self, kind: int, parts: Parts, settle: Settle | None = None) -> int:
+        """Send a frame whose body is made; `settle` gets its answer, as it comes.
+
+        Returns the number by which it can be forgotten, 0 without `settle`.
+        """
+        if settle is not None:
+            return self._send(kind, parts, settle)
+        self._check()
+        self._write(kind, 0, parts)
+        return 0
+
+    def _check(self) -> None:
+        if self._closed or self._writer.broken:
+            raise RuntimeError(_GONE)
+
+    def _send(self, kind: int, parts: Parts, settle: Settle) -> int:
+        number = next(self._ids)
+        self._waiting[number] = settle
+        try:
+            # After `close` nobody would settle what has just been put in.
+            self._check()
+            self._write(kind, number, parts)
+        except BaseException:
+            # Also a signal handler's.
+            self._waiting.pop(number, None)
+            raise
+        return number
+
+    def _write(self, kind: int, number: int, parts: Parts) -> None:
+        with current_request.get():
+            self._writer.write(kind, number, parts)
+
+    async def drain(self) -> None:
+        """Wait while too much waits to be written."""
+        await drain(self._writer)
+
+    def answer(self, number: int, answer: Answer | BaseException) -> None:
+        """Give an answer to the one that waits for it. On the event loop's thread.
+
+        A late one, which nobody waits for any more, is not even decoded.
+        """
+        settle = self._waiting.pop(number, None)
+        if settle is not None:
+            settle(answer)
+
+    def forget(self, number: int) -> None:
+        """Wait for an answer no longer."""
+        self._waiting.pop(number, None)
+
+    def close(self) -> None:
+        """Let go of all who wait, with an error, and refuse new requests."""
+        self._closed = True
+        for number in list(self._waiting):
+            self.answer(number, RuntimeError(_GONE))
+
+
+class _Slot:
+    """Where a thread waits for one answer."""
+
+    def __init__(self) -> None:
+        self._answer: Answer | BaseException | None = None
+        # Taken until there is something to look at.
+        self._lock = _thread.allocate_lock()
+        self._lock.acquire()
+
+    def settle(self, answer: Answer | BaseException) -> None:
+        self._answer = answer
+        self.wake()
+
+    def wake(self) -> None:
+        """Have the thread look. An exception that another thread has set for it is raised then."""
+        with suppress(RuntimeError):
+            self._lock.release()
+
+    def wait(self, request: Request) -> Answer | BaseException:
+        while (answer := self._answer) is None:
+            self._lock.acquire()
+            request.checkpoint()
+        return answer
+
+
+async def drain(writer: Writer) -> None:
+    """Wait while too much waits to be written; on any event loop."""
+    while writer.full:
+        loop = asyncio.get_running_loop()
+        room: asyncio.Future[None] = loop.create_future()
+
+        def settle(room: asyncio.Future[None] = room) -> None:
+            if not room.done():
+                room.set_result(None)
+
+        def wake(
+            loop: asyncio.AbstractEventLoop = loop, settle: Callable[[], None] = settle
+        ) -> None:
+            call_soon(loop, settle)
+
+        if writer.when_drained(wake):
+            try:
+                await room
+            finally:
+                writer.forget(wake)
+
+
+def wait_for_room(writer: Writer) -> None:
+    """Block the thread while too much waits to be written."""
+    room = threading.Event()
+    while writer.when_drained(room.set):
+        room.wait()
+        room.clear()
+
+
+def call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
+    """Have a loop run `callback`, from any thread; not at all if it is closed."""
+    try:
+        loop.call_soon_threadsafe(callback)
+    except RuntimeError:
+        if not loop.is_closed():
+            raise
+
+
+class _Current:
+    """The client of this process, set by the interpreter."""
+
+    client: Client | None = None
+    missing = _OUTSIDE
+
+
+def use(client: Client | None, missing: str = _OUTSIDE) -> None:
+    """Make `client` that of this process."""
+    _Current.client = client
+    _Current.missing = missing
+
+
+def is_connected() -> bool:
+    """Return whether this process has a connection."""
+    return _Current.client is not None
+
+
+def current() -> Client:
+    """Return the client of this process.
+
+    Raises:
+        RuntimeError: outside of an interpreter, and in a process forked from one.
+    """
+    client = _Current.client
+    if client is None:
+        raise RuntimeError(_Current.missing)
+    return client
+
+
+def _forget_after_fork() -> None:
+    if _Current.client is not None:
+        use(None, _FORKED)
+
+
+# The child shares the descriptors; a single frame from it would garble those of the parent.
+os.register_at_fork(after_in_child=_forget_after_fork)

@@ -1,0 +1,84 @@
+"""How a call wants its result: the Python side of `encoding_opts`."""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING, Literal, TypedDict
+
+from .._etf.terms import Atom
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class EncodingOpt:
+    """The values of `EncodingOpts`, for those who like names better than strings."""
+
+    __module__ = "snex"
+
+    class BinaryAs(str, enum.Enum):
+        """What an Elixir binary becomes."""
+
+        __module__ = "snex"
+
+        STR = "str"
+        BYTES = "bytes"
+        BYTEARRAY = "bytearray"
+        MEMORYVIEW = "memoryview"
+
+    class SetAs(str, enum.Enum):
+        """What a `MapSet` becomes."""
+
+        __module__ = "snex"
+
+        SET = "set"
+        FROZENSET = "frozenset"
+
+    class AtomAs(str, enum.Enum):
+        """What an atom becomes."""
+
+        __module__ = "snex"
+
+        ATOM = "atom"
+        DISTINCT_ATOM = "distinct_atom"
+
+
+class EncodingOpts(TypedDict, total=False):
+    """How the result of a call is encoded; what is left out is the interpreter's default.
+
+    >>> opts: EncodingOpts = {"binary_as": "bytes", "set_as": EncodingOpt.SetAs.FROZENSET}
+    """
+
+    binary_as: EncodingOpt.BinaryAs | Literal["str", "bytes", "bytearray", "memoryview"]
+    set_as: EncodingOpt.SetAs | Literal["set", "frozenset"]
+    atom_as: EncodingOpt.AtomAs | Literal["atom", "distinct_atom"]
+
+
+_ENUMS: dict[str, type[enum.Enum]] = {
+    "binary_as": EncodingOpt.BinaryAs,
+    "set_as": EncodingOpt.SetAs,
+    "atom_as": EncodingOpt.AtomAs,
+}
+
+
+def wire_opts(opts: Mapping[str, object] | None) -> dict[Atom, Atom] | None:
+    """Return options as the VM wants them.
+
+    Raises:
+        ValueError: for an unknown option or value, naming the possible ones.
+    """
+    if opts is None:
+        return None
+    result = {}
+    for name, value in opts.items():
+        values = _ENUMS.get(str(name))
+        if values is None:
+            msg = f"unknown encoding option {name!r}, expected one of {', '.join(_ENUMS)}"
+            raise ValueError(msg)
+        try:
+            result[Atom(str(name))] = Atom(values(value).value)
+        except ValueError:
+            possible = ", ".join(repr(member.value) for member in values)
+            msg = f"unknown value {value!r} for {name}, expected one of {possible}"
+            raise ValueError(msg) from None
+    return result

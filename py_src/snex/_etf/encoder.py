@@ -1,0 +1,354 @@
+"""Python objects to Erlang's external term format.
+
+There are two encoders with the same results: this one in pure Python, and the extension `_native`, which is used where
+it can be loaded. The extension leaves all that is unusual to this one. `SNEX_ENCODER=pure` does without it.
+
+The encoder keeps its own stack: depth is limited by memory, not by recursion. Pieces are collected
+in a list and joined once; large binaries stay pieces of their own and are never copied.
+"""
+
+from __future__ import annotations
+
+import os
+from itertools import chain, repeat
+from typing import TYPE_CHECKING
+
+from .._wire.frame import Limit, TooLargeError
+from .scalars import BULK, LARGE, LEAVES, NIL, Raw, atom, buffer, bulk, check_room, header
+from .terms import Atom, DistinctAtom, Term
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from .scalars import Piece
+
+    Encoder = Callable[[object], object]
+    # What to encode, and by how much it may exceed the limit.
+    _Encode = Callable[..., list[bytes | memoryview]]
+
+
+# Only a custom encoder that wraps its own results for ever gets here; memory would end first.
+_MAX_DEPTH = 1_000_000
+# A cycle makes the path grow without end, so it is enough to look for one now and then: at this
+# depth, and whenever the depth has doubled since.
+_FIRST_LOOK = 8
+# After so many pieces the bytes so far are counted.
+_MANY = 8192
+
+# Keys of these types never encode to the same term unless they are equal in Python too: any mix of
+# the first ones, or one alone of the second.
+_CLEAR_MIX = frozenset({str, int, Atom})
+_CLEAR_ALONE = frozenset({bytes, DistinctAtom, Term, bool, type(None)})
+
+
+class Settings:
+    """What an interpreter sets for all encodings of its process."""
+
+    custom_encoder: Encoder | None = None
+    # How the VM lays out a MapSet; HELLO replaces it with what the VM really does.
+    set_head = b"t\x00\x00\x00\x02" + atom("__struct__") + atom("Elixir.MapSet") + atom("map")
+    set_member = NIL
+
+
+def set_custom_encoder(encoder: Encoder) -> None:
+    """Set the function that turns objects that Snex does not know into ones that it does.
+
+    There is one for the whole process. It may be called on any thread, wherever something is
+    encoded.
+
+    Args:
+        encoder: takes the object and returns another, which is encoded in its place; it raises
+            `TypeError` for what it does not know either.
+
+    >>> import datetime
+    >>> def encoder(obj):
+    ...     if isinstance(obj, datetime.date):
+    ...         return obj.isoformat()
+    ...     raise TypeError(f"Cannot serialize object of {type(obj)}")
+    >>> set_custom_encoder(encoder)
+    """
+    Settings.custom_encoder = encoder
+
+
+class _Custom:
+    """What the custom encoder returned, as a container of one."""
+
+    __slots__ = ("result",)
+
+    def __init__(self, result: object) -> None:
+        self.result = result
+
+
+def _converted(value: object) -> object:
+    """Return a subclass's instance as its base, a view as a list, others as the encoder says."""
+    from collections.abc import ItemsView, KeysView, ValuesView
+
+    for base, convert in _BASES:
+        if isinstance(value, base):
+            return convert(value)
+    if isinstance(value, (KeysView, ValuesView, ItemsView)):
+        return list(value)
+    if Settings.custom_encoder is None:
+        from .where import unknown
+
+        raise TypeError(unknown(value))
+    return _Custom(Settings.custom_encoder(value))
+
+
+# `Atom` before `str`, and so on: the first that fits wins. The base's own methods are used, whatever
+# the subclass has made of them.
+_BASES: tuple[tuple[type, Callable[..., object]], ...] = (
+    (Atom, lambda value: Atom(str.__str__(value))),
+    (Term, lambda value: Term(bytes(memoryview(value)))),
+    (str, str.__str__),
+    (int, int.__int__),
+    (float, float.__float__),
+    (bytes, lambda value: bytes(memoryview(value))),
+    (bytearray, memoryview),
+    (tuple, lambda value: tuple(tuple.__iter__(value))),
+    (list, lambda value: list(list.__iter__(value))),
+    (dict, lambda value: dict(dict.items(value))),
+    (set, lambda value: set(set.__iter__(value))),
+    (frozenset, lambda value: frozenset(frozenset.__iter__(value))),
+)
+
+
+def _needs_key_check(kinds: set[type]) -> bool:
+    return not (kinds <= _CLEAR_MIX or (len(kinds) == 1 and kinds <= _CLEAR_ALONE))
+
+
+def _checked_keys(keys: tuple[object, ...], what: str, room: int) -> list[Raw]:
+    """Encode keys that may become the same term: `"a"` and `b"a"` are one binary.
+
+    The VM would refuse such a map without saying why.
+    """
+    seen: set[bytes] = set()
+    raw = []
+    for key in keys:
+        try:
+            piece = b"".join(_encode(key, b"", room))
+            room -= len(piece)
+        except Exception as error:
+            from .where import key as explain_key
+
+            explain_key(error, key, "key" if what == "dict" else "member")
+            raise
+        if piece in seen:
+            msg = f"two keys of a {what} become the same term: {key!r} and another"
+            raise ValueError(msg)
+        seen.add(piece)
+        raw.append(Raw(piece))
+    return raw
+
+
+def _explain(error: Exception, chain: list[object], *culprits: object) -> None:
+    # What is too large is so as a whole.
+    if not isinstance(error, TooLargeError):
+        from .where import explain
+
+        explain(error, chain, *culprits)
+
+
+def _find_cycle(path: list[tuple[Iterator[object], object, bytes]], obj: object) -> None:
+    seen: set[int] = set()
+    for container in (*(entry[1] for entry in path), obj):
+        if id(container) in seen:
+            msg = f"Cannot serialize a {type(container).__name__} that contains itself"
+            raise ValueError(msg)
+        seen.add(id(container))
+    if len(path) > _MAX_DEPTH:
+        msg = f"Cannot serialize a value nested deeper than {_MAX_DEPTH} levels"
+        raise ValueError(msg)
+
+
+def encode_pure(obj: object, spare: int = 0) -> list[bytes | memoryview]:
+    r"""Return `obj` as a complete term: the parts, one after the other.
+
+    A part is a view of the object's own memory where a binary is large: write it out before the
+    object changes. The parts together have at most `Limit.reply + spare` bytes; what turns out to be longer
+    is not built up to its end.
+
+    Raises:
+        TooLargeError: for what is longer.
+        TypeError: for an object that neither Snex nor the custom encoder knows.
+        ValueError: for a value that contains itself, that is too large for the format, or has two
+            keys that become the same term; `UnicodeEncodeError` for a lone surrogate. They say
+            where in the value.
+
+    >>> encode_pure([1, "a", None])
+    [b'\x83l\x00\x00\x00\x03a\x01m\x00\x00\x00\x01aw\x03nilj']
+    """
+    return _encode(obj, b"\x83", Limit.reply + spare)
+
+
+def _counted(out: list[Piece], counted: int, size: int, most: int) -> int:
+    """Return the size of all pieces; `size` is that of the first `counted` ones."""
+    size += sum(map(len, out[counted:]))
+    check_room(size, most)
+    return size
+
+
+def _encode(obj: object, start: bytes, most: int) -> list[bytes | memoryview]:  # noqa: PLR0915
+    leaves = LEAVES
+    leaf = leaves.get(type(obj))
+    out: list[Piece] = [start]
+    push = out.append
+    # Containers that are being encoded, outermost first: what is left of each, the object itself
+    # (kept alive, so that its id stays its own), and what follows its last element.
+    path: list[tuple[Iterator[object], object, bytes]] = []
+    look = _FIRST_LOOK
+    # Pieces that have been counted, and their bytes.
+    counted = size = 0
+    items: Iterator[object] = iter((obj,))
+    end = b""
+    parent: object = None
+    value: object = obj
+    original: object = obj
+    try:
+        while True:
+            for value in items:
+                leaf = leaves.get(type(value))
+                if leaf is not None:
+                    push(leaf(value))
+                    continue
+                kind = type(value)
+                original = value
+                if kind not in _CONTAINERS:
+                    value = _converted(value)  # noqa: PLW2901 - the same value in another shape
+                    kind = type(value)
+                    leaf = leaves.get(kind)
+                    if leaf is not None:
+                        push(leaf(value))
+                        continue
+                if len(out) - counted > _MANY:
+                    size = _counted(out, counted, size, most)
+                    counted = len(out)
+                after = b""
+                inner: Iterator[object]
+                if kind is list or kind is tuple:
+                    # A snapshot: another thread may change the list, and its length is written first.
+                    elements: tuple[object, ...] = tuple(value)  # type: ignore[arg-type]
+                    count = len(elements)
+                    if kind is list:
+                        if not count:
+                            push(NIL)
+                            continue
+                        push(header(108, count, "a list of {} items"))
+                        after = NIL
+                    elif count < 256:  # noqa: PLR2004 - one byte
+                        push(b"h" + bytes((count,)))
+                    else:
+                        push(header(105, count, "a tuple of {} items"))
+                    if count >= BULK:
+                        pieces = bulk(elements, most - size)
+                        if pieces is not None:
+                            out.extend(pieces)
+                            push(after)
+                            continue
+                    inner = iter(elements)
+                elif kind is dict:
+                    pairs = tuple(value.items())  # type: ignore[attr-defined]
+                    push(header(116, len(pairs), "a map of {} pairs"))
+                    keys = tuple(key for key, _ in pairs)
+                    if _needs_key_check(set(map(type, keys))):
+                        raw = _checked_keys(keys, "dict", most - size)
+                        inner = chain.from_iterable(
+                            zip(raw, (item for _, item in pairs), strict=True)
+                        )
+                    else:
+                        inner = chain.from_iterable(pairs)
+                elif kind is set or kind is frozenset:
+                    members: tuple[object, ...] = tuple(value)  # type: ignore[arg-type]
+                    push(Settings.set_head + header(116, len(members), "a set of {} members"))
+                    if _needs_key_check(set(map(type, members))):
+                        members = tuple(_checked_keys(members, "set", most - size))
+                    inner = chain.from_iterable(zip(members, repeat(Raw(Settings.set_member))))
+                else:
+                    inner = iter((value.result,))  # type: ignore[attr-defined]
+                path.append((items, parent, end))
+                items, parent, end = inner, original, after
+                if len(path) >= look:
+                    look *= 2
+                    _find_cycle(path, parent)
+                break
+            else:
+                if not path:
+                    break
+                if end:
+                    push(end)
+                items, parent, end = path.pop()
+                if look > _FIRST_LOOK and len(path) * 4 < look:
+                    look //= 2
+    except Exception as error:
+        # A key that is encoded apart is explained by its container.
+        if start:
+            _explain(error, [*(entry[1] for entry in path[1:]), parent], value, original)
+        raise
+    parts = _parts(out)
+    check_room(sum(map(len, parts)), most)
+    return parts
+
+
+_CONTAINERS = frozenset({list, tuple, dict, set, frozenset})
+
+
+def _parts(out: list[Piece]) -> list[bytes | memoryview]:
+    """Join what is small. Large binaries are no bytes, which is what makes the plain join fail."""
+    try:
+        return [b"".join(out)]  # type: ignore[arg-type]
+    except TypeError:
+        pass
+    parts: list[bytes | memoryview] = []
+    small: list[bytes] = []
+    for piece in out:
+        if isinstance(piece, bytes):
+            small.append(piece)
+        else:
+            for part in piece.parts:
+                if isinstance(part, bytes) and len(part) < LARGE:
+                    small.append(part)
+                else:
+                    parts += (b"".join(small), part)
+                    small = []
+    if small:
+        parts.append(b"".join(small))
+    return parts
+
+
+def _native_encoder() -> _Encode | None:
+    if os.environ.get("SNEX_ENCODER") == "pure":
+        return None
+    try:
+        from . import _native
+    except ImportError:
+        # Another implementation, another machine than the one that it was built for, or only the sources.
+        return None
+    _native.set_up(
+        {
+            "atom": Atom,
+            "distinct_atom": DistinctAtom,
+            "term": Term,
+            "custom": _Custom,
+            "settings": Settings,
+            "convert": _converted,
+            "leaf": buffer,
+            "pure": encode_pure,
+            "explain": _explain,
+            "too_large": TooLargeError,
+        }
+    )
+    return _native.encode
+
+
+def set_reply_limit(limit: int) -> None:
+    """Set how many bytes a value may have on its way to the VM."""
+    Limit.reply = limit
+    if _native_encode is not None:
+        from . import _native
+
+        _native.set_reply_limit(limit)
+
+
+_native_encode = _native_encoder()
+NAME = "pure" if _native_encode is None else "native"
+encode: _Encode = _native_encode or encode_pure

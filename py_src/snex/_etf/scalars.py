@@ -1,0 +1,211 @@
+"""What the ETF encoder turns into bytes without looking further: numbers, text, binaries, atoms.
+
+A piece is `bytes`, or for a large binary the parts of it, which must not be copied.
+"""
+
+from __future__ import annotations
+
+import struct
+from functools import partial
+from math import isfinite, isnan
+from typing import TYPE_CHECKING
+
+from .._wire.frame import TooLargeError
+from .terms import Atom, DistinctAtom, Term
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+LARGE = 64 * 1024
+_MAX_COUNT = 0xFFFFFFFF
+
+NIL = b"j"
+_pack_count = struct.Struct(">BI").pack
+_pack_int = partial(struct.Struct(">Bi").pack, 98)
+_pack_float = partial(struct.Struct(">Bd").pack, 70)
+# One byte is enough for so many.
+_SMALLS = 256
+_SMALL = [b"a" + bytes((i,)) for i in range(_SMALLS)]
+
+
+class Large:
+    """A large binary: its parts, one after the other. Its length is that of all of them."""
+
+    __slots__ = ("_size", "parts")
+
+    def __init__(self, *parts: bytes | memoryview) -> None:
+        self.parts = parts
+        self._size = sum(p.nbytes if isinstance(p, memoryview) else len(p) for p in parts)
+
+    def __len__(self) -> int:
+        return self._size
+
+
+if TYPE_CHECKING:
+    Piece = bytes | Large
+
+
+def header(tag: int, count: int, what: str) -> bytes:
+    """Return a tag and a count of four bytes. Raises `ValueError` for a larger count of `what`."""
+    if count > _MAX_COUNT:
+        msg = f"{what.format(count)} is more than external term format can hold"
+        raise ValueError(msg)
+    return _pack_count(tag, count)
+
+
+def atom(name: str) -> bytes:
+    r"""Return an atom, without the leading 131.
+
+    >>> atom("ok")
+    b'w\x02ok'
+    """
+    data = name.encode()
+    size = len(data)
+    if size < 256:  # noqa: PLR2004 - one byte
+        return b"w" + bytes((size,)) + data
+    return b"v" + size.to_bytes(2, "big") + data
+
+
+def _bool(value: object) -> bytes:
+    return b"w\x04true" if value else b"w\x05false"
+
+
+def _none(_value: object) -> bytes:
+    return b"w\x03nil"
+
+
+def _int(value: int) -> bytes:
+    if 0 <= value < 256:  # noqa: PLR2004 - one byte
+        return _SMALL[value]
+    if -0x80000000 <= value <= 0x7FFFFFFF:  # noqa: PLR2004 - four bytes
+        return _pack_int(value)
+    size = (value.bit_length() + 7) // 8
+    sign = value < 0
+    digits = abs(value).to_bytes(size, "little")
+    if size < 256:  # noqa: PLR2004 - one byte
+        return bytes((110, size, sign)) + digits
+    return header(111, size, "an integer of {} bytes") + bytes((sign,)) + digits
+
+
+def _float(value: float) -> bytes:
+    if isfinite(value):
+        return _pack_float(value)
+    if isnan(value):
+        return b"w\x03nan"
+    return b"w\x03inf" if value > 0 else b"w\x04-inf"
+
+
+def _bytes(value: bytes) -> Piece:
+    size = len(value)
+    if size < LARGE:
+        return _pack_count(109, size) + value
+    return Large(header(109, size, "a binary of {} bytes"), memoryview(value))
+
+
+def _bytearray(value: bytearray) -> Piece:
+    return _bytes(bytes(value)) if len(value) < LARGE else _memoryview(memoryview(value))
+
+
+def _memoryview(value: memoryview) -> Piece:
+    size = value.nbytes
+    if size < LARGE:
+        return _pack_count(109, size) + value.tobytes()
+    head = header(109, size, "a binary of {} bytes")
+    if value.format == "B" and value.ndim == 1 and value.c_contiguous:
+        # PyPy reads what has been cast byte by byte.
+        return Large(head, value)
+    if value.c_contiguous:
+        try:
+            return Large(head, value.cast("B"))
+        except (TypeError, ValueError, NotImplementedError):
+            # A format that `cast` does not know.
+            pass
+    return Large(head, value.tobytes())
+
+
+def buffer(value: bytearray | memoryview) -> bytes | list[bytes | memoryview]:
+    """Encode what is, or has, a buffer: bytes, or a list of parts."""
+    piece = _bytearray(value) if type(value) is bytearray else _memoryview(memoryview(value))
+    return list(piece.parts) if isinstance(piece, Large) else piece
+
+
+def _str(value: str) -> Piece:
+    data = value.encode()
+    size = len(data)
+    if size < LARGE:
+        return _pack_count(109, size) + data
+    return Large(header(109, size, "a binary of {} bytes"), data)
+
+
+def _term(value: Term) -> Piece:
+    if len(value) < LARGE:
+        return value[1:]
+    return Large(memoryview(value)[1:])
+
+
+class Raw:
+    """A piece that is encoded already, in the place of an object."""
+
+    __slots__ = ("piece",)
+
+    def __init__(self, piece: Piece) -> None:
+        self.piece = piece
+
+
+def _raw(value: Raw) -> Piece:
+    return value.piece
+
+
+# What takes no stack, by exact type.
+LEAVES: dict[type, Callable[..., Piece]] = {
+    type(None): _none,
+    bool: _bool,
+    int: _int,
+    float: _float,
+    str: _str,
+    bytes: _bytes,
+    bytearray: _bytearray,
+    memoryview: _memoryview,
+    Atom: atom,
+    DistinctAtom: atom,
+    Term: _term,
+    Raw: _raw,
+}
+
+# Their length is at most that of their piece.
+_SIZED = frozenset({str, bytes, bytearray, Atom, DistinctAtom})
+
+
+def check_room(least: int, room: int) -> None:
+    """Raise `TooLargeError` if that many bytes, at least, have no room."""
+    if least > room:
+        raise TooLargeError(least - room)
+
+
+# A list with this many elements is looked at as a whole first.
+BULK = 8
+
+
+def bulk(items: tuple[object, ...], room: int) -> Iterator[Piece] | None:
+    """Return the pieces of items that are all of one simple type, at the speed of a `map`.
+
+    Raises:
+        TooLargeError: when it is clear that they take more than `room` bytes.
+    """
+    kinds = set(map(type, items))
+    if len(kinds) != 1:
+        return None
+    (kind,) = kinds
+    if kind in _SIZED:
+        check_room(len(items) + sum(map(len, items)), room)  # type: ignore[arg-type]
+    if kind is int:
+        low, high = min(items), max(items)  # type: ignore[type-var]
+        if low >= 0 and high < _SMALLS:  # type: ignore[operator]
+            return map(_SMALL.__getitem__, items)  # type: ignore[arg-type]
+        if low >= _SMALLS and high <= 0x7FFFFFFF:  # type: ignore[operator]  # noqa: PLR2004 - four bytes
+            return map(_pack_int, items)
+        check_room(len(items) + sum(map(int.bit_length, items)) // 8, room)  # type: ignore[arg-type]
+    elif kind is float and all(map(isfinite, items)):  # type: ignore[arg-type]
+        return map(_pack_float, items)
+    leaf = LEAVES.get(kind)
+    return map(leaf, items) if leaf else None

@@ -1,0 +1,204 @@
+"""Where in a value something is wrong, and what helps: for messages. Used only once something is.
+
+A place is written as the code that leads there from the value itself, `['rows'][1]['price']`.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from .._eval.sources import shown
+from .._wire.body import Unpickler
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+# Steps that are shown of a longer way, from either end.
+_SHOWN = 10
+_LONGEST_KEY = 60
+
+
+def unknown(value: object) -> str:
+    """Return what to say of an object that cannot be encoded.
+
+    >>> unknown(object())
+    "Cannot serialize object of <class 'object'>; convert it, or see snex.set_custom_encoder"
+    >>> unknown(item for item in [])
+    "Cannot serialize object of <class 'generator'>; make a list of it"
+    """
+    kind = type(value)
+    text = f"Cannot serialize object of {kind}"
+    if hasattr(kind, "__await__"):
+        code = getattr(value, "cr_code", None)
+        defined = (
+            code and f" ({code.co_name}, {shown(code.co_filename)}, line {code.co_firstlineno})"
+        )
+        return f"{text}: was `await` forgotten?{defined or ''}"
+    if hasattr(kind, "__anext__"):
+        return f"{text}; make a list of it: [item async for item in it]"
+    if hasattr(kind, "__next__"):
+        return f"{text}; make a list of it"
+    return f"{text}; convert it, or see snex.set_custom_encoder"
+
+
+def explain(error: Exception, chain: Sequence[object], *culprits: object) -> None:
+    """Add to an error where the value is that it is about.
+
+    >>> error = TypeError("no")
+    >>> item = object()
+    >>> explain(error, [{"rows": (rows := [0, item])}, rows], item)
+    >>> error
+    TypeError("['rows'][1]: no")
+
+    Args:
+        error: changed in place.
+        chain: the containers around the value, outermost first.
+        culprits: forms of the value: the first that is in the last container counts.
+    """
+    place = _place(error, chain, culprits)
+    if place:
+        prefix(error, place)
+
+
+def prefix(error: Exception, place: str) -> None:
+    """Add a place to an error, in place."""
+    if isinstance(error, (UnicodeEncodeError, UnicodeDecodeError)):
+        error.reason = f"{error.reason}, in {place}"
+    elif type(error) in (TypeError, ValueError) and len(error.args) == 1:
+        error.args = (f"{place}: {error.args[0]}",)
+
+
+def key(error: Exception, obj: object, what: str) -> None:
+    """Add to an error that it is about a key of a dict, or a member of a set: `what`."""
+    prefix(error, f"the {what} {_shown(obj)}")
+
+
+def _place(error: Exception, chain: Sequence[object], culprits: Sequence[object]) -> str:
+    steps: list[str] = []
+    seen: set[int] = set()
+    try:
+        for container, child in pairwise(chain):
+            if id(container) in seen:
+                # From where it contains itself.
+                break
+            seen.add(id(container))
+            steps.append(_step(container, child) or "")
+        else:
+            found = (_step(chain[-1], culprit) for culprit in culprits)
+            steps.append(next(filter(None, found), ""))
+            steps.append(_in_bulk(error, culprits[0]))
+    except Exception:  # noqa: BLE001 - another thread changes it, or its own methods raise
+        return ""
+    steps = [step for step in steps if step]
+    if len(steps) > 2 * _SHOWN:
+        steps = [*steps[:_SHOWN], "...", *steps[-_SHOWN:]]
+    return "".join(steps).removeprefix(".")
+
+
+def _in_bulk(error: Exception, items: object) -> str:
+    """Items of one type are encoded together."""
+    if isinstance(error, UnicodeEncodeError) and isinstance(items, (list, tuple)):
+        return next((step for step, item in _steps(items) if item == error.object), "")
+    return ""
+
+
+def _step(container: object, child: object) -> str | None:
+    for step, item in _steps(container):
+        if item is child:
+            return step
+    return None
+
+
+def _steps(container: object) -> Iterator[tuple[str, object]]:
+    if isinstance(container, dict):
+        pairs = tuple(dict.items(container))
+        for name, value in pairs:
+            yield f"[{_shown(name)}]", value
+        for name, _ in pairs:
+            yield f" (the key {_shown(name)})", name
+    elif isinstance(container, tuple) and hasattr(container, "_fields"):
+        fields: Any = container._fields
+        for name, value in zip(fields, tuple.__iter__(container), strict=False):
+            yield f".{name}", value
+    else:
+        for index, value in enumerate(_items(container)):
+            yield f"[{index}]", value
+
+
+def _items(container: object) -> Iterable[object]:
+    if isinstance(container, tuple):
+        return tuple.__iter__(container)
+    if isinstance(container, list):
+        return list.__iter__(container)
+    # What a custom encoder made is not in what it was made from.
+    return ()
+
+
+def _shown(obj: object) -> str:
+    text = str.__repr__(obj) if isinstance(obj, str) else repr(obj)
+    return text if len(text) <= _LONGEST_KEY else text[: _LONGEST_KEY - 3] + "..."
+
+
+class _Stand(list[object]):
+    """In the place of any object: what it was made from."""
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(args)
+
+
+class _NotText(bytes):
+    """In the place of text that is none."""
+
+    def __new__(cls, data: bytes) -> _NotText | str:  # type: ignore[misc]
+        try:
+            return bytes(data).decode()
+        except UnicodeDecodeError:
+            return bytes.__new__(cls, data)
+
+
+class _Finder(Unpickler):
+    """Loads a pickle without running any of the constructors that it names."""
+
+    def find_class(self, _module: str, name: str) -> Any:  # noqa: ANN401
+        return _NotText if name == "decode_text" else _Stand
+
+
+def not_text(error: UnicodeDecodeError, body: bytes | bytearray, buffers: int) -> None:
+    """Say which value of a body is not text. Changes the error in place.
+
+    Args:
+        error: what loading the body raised.
+        body: a pickle; the one dict in a tuple is taken for the variables of a request.
+        buffers: how many out-of-band buffers it has.
+    """
+    import io
+
+    try:
+        value = _Finder(io.BytesIO(body), buffers=[b""] * buffers).load()
+        place = _find(value)
+    except Exception:  # noqa: BLE001 - it is only about a better message
+        return
+    if place is not None:
+        error.reason += f", in {place}; pass bytes as Snex.Serde.binary(value, :bytes)"
+
+
+def _find(root: object) -> str | None:
+    """Return the place of the first value that is not text."""
+    dicts = [part for part in root if type(part) is dict] if type(root) is tuple else []
+    variables = dicts[0] if len(dicts) == 1 else None
+    todo: list[tuple[object, str]]
+    if variables is None:
+        todo = [(root, "")]
+    else:
+        todo = [(value, f"the variable {name}") for name, value in variables.items()]
+    todo.reverse()
+    while todo:
+        value, place = todo.pop()
+        if type(value) is _NotText:
+            return place or "the value"
+        if isinstance(value, (dict, tuple, list)):
+            todo += [(item, place + step) for step, item in reversed(tuple(_steps(value)))]
+        elif isinstance(value, (set, frozenset)):
+            todo += [(item, f"{place} (a member)") for item in value]
+    return None

@@ -1,0 +1,149 @@
+"""Environments: the global variables that code runs with, and its context variables.
+
+The global variables are a plain `dict`. The VM chooses the id of an environment and says when it is no
+longer needed; code that still runs, and functions that it has defined, keep the `dict` itself alive.
+"""
+
+from __future__ import annotations
+
+import builtins
+from contextvars import copy_context
+from typing import TYPE_CHECKING, Any
+
+from .._pypy import PYPY
+from .contexts import merge
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from contextvars import Context
+
+ROOT = 0
+
+ALL = 0
+ONLY = 1
+EXCEPT = 2
+
+
+class Env:
+    """One environment.
+
+    Nothing that `names` or `context` refers to may refer to the `Env`: it would take a garbage
+    collection to free them.
+    """
+
+    __slots__ = ("context", "names")
+
+    def __init__(self, names: dict[str, Any], context: Context) -> None:
+        """Put the two together. The context is never entered, only copies of it."""
+        self.names = names
+        self.context = context
+
+    def keep(self, before: Context, after: Context) -> None:
+        """Keep what a call has set that began with the context `before` and ended with `after`.
+
+        Only on the event loop's thread.
+        """
+        if self.context is before:
+            self.context = after
+        else:
+            # Other calls have ended meanwhile. What both have set is now what this one says.
+            self.context = merge(self.context, after, before)
+
+
+class EnvError(Exception):
+    """A request for something that is not there; `code` is that of the ERROR frame."""
+
+    def __init__(self, code: str, reason: str) -> None:
+        """Keep the code apart from the text."""
+        super().__init__(reason)
+        self.code = code
+
+
+def fresh_names() -> dict[str, Any]:
+    """Return the variables that every environment starts from."""
+    import snex
+
+    return {
+        "__name__": "__main__",
+        "__doc__": None,
+        "__package__": None,
+        "__loader__": None,
+        "__spec__": None,
+        "__builtins__": builtins,
+        "snex": snex,
+        "Elixir": snex.Elixir,
+    }
+
+
+class Envs:
+    """The table of environments, on the event loop's thread only."""
+
+    def __init__(self) -> None:
+        """Begin with the root alone."""
+        self.root = Env(fresh_names(), copy_context())
+        self._envs: dict[int, Env] = {ROOT: self.root}
+
+    def __len__(self) -> int:
+        """Count the environments, with the root."""
+        return len(self._envs)
+
+    def get(self, env_id: int | None) -> Env:
+        """Return an environment; for `None` a copy of the root that is in no table.
+
+        Raises:
+            EnvError: `env_not_found`.
+        """
+        if env_id is None:
+            return Env(self.root.names.copy(), self.root.context)
+        try:
+            return self._envs[env_id]
+        except KeyError:
+            raise EnvError("env_not_found", f"no environment with id {env_id}") from None
+
+    def make(
+        self,
+        env_id: int,
+        sources: Sequence[tuple[int, int, Sequence[str]]],
+        variables: dict[str, object],
+    ) -> None:
+        """Make an environment: the root's variables, then each source's, then `variables`.
+
+        Context variables come from the same sources in the same order, but for those of mode `ONLY`.
+
+        Args:
+            env_id: what it will be known by.
+            sources: `(env_id, mode, names)` each; later ones win.
+            variables: these win over all.
+
+        Raises:
+            EnvError: `env_not_found`, or `env_key_not_found` for a name of mode `ONLY`.
+        """
+        env = self.root.names.copy()
+        context = self.root.context
+        for source_id, mode, names in sources:
+            found = self.get(source_id)
+            source = found.names
+            if mode != ONLY and found.context is not context:
+                context = merge(context, found.context)
+            if mode == ONLY:
+                for name in names:
+                    if name not in source:
+                        reason = f"no variable {name!r} in environment {source_id}"
+                        raise EnvError("env_key_not_found", reason)
+                    env[name] = source[name]
+            elif mode == EXCEPT:
+                left_out = set(names)
+                env.update((k, v) for k, v in source.items() if k not in left_out)
+            else:
+                env.update(source)
+        env.update(variables)
+        self._envs[env_id] = Env(env, context)
+
+    def drop(self, env_ids: Sequence[int]) -> None:
+        """Forget environments. Unknown ids are ignored; the root stays."""
+        for env_id in env_ids:
+            if env_id != ROOT:
+                self._envs.pop(env_id, None)
+        if PYPY:
+            # Its dicts may keep what was deleted in places that are not in use any more.
+            self._envs = self._envs.copy()

@@ -1,0 +1,371 @@
+"""Runs the code of EVAL frames and answers them.
+
+Code that does not await runs at once, in a callback of the event loop; other code becomes a task. With
+`run: :thread` either runs in a worker thread. Whatever the code raises, `SystemExit` included, is the
+answer to that one request.
+
+A request that the VM has cancelled is not answered: CANCELLED answers the CANCEL frame, once for
+each, when the work has come to its end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections import deque
+from contextlib import suppress
+from contextvars import copy_context
+from typing import TYPE_CHECKING, Any
+
+from .._elixir.client import call_soon
+from .._etf.encoder import encode
+from .._fork import end_of, in_child
+from .._memory import ANSWER, Memory, is_exhausted
+from .._wire import frame
+from .code import Program, compile_code
+from .contexts import enter
+from .envs import EnvError
+from .overload import Durations, now, refusal
+from .request import Cancelled, Request
+from .threads import Job, Threads
+from .traceback import error_fields, shortened
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from contextvars import Context
+
+    from .envs import Env, Envs
+    from .signals import Interrupts
+
+    # The environment, source, file, line and variables, and perhaps until when, and for how long in all, the
+    # caller waits.
+    Fields = tuple[Any, ...]
+    Write = Callable[[int, Request, Sequence[bytes | memoryview]], None]
+
+
+# Set in the number of a CANCEL frame that asks whether the one whose request it belongs to is heard.
+_PROBE = 1 << 63
+
+
+class Runner:
+    """Evaluations in progress, on the event loop's thread; worker threads only end their requests.
+
+    `ending` is set once the interpreter goes down: from then on an exception in user code is a part
+    of the end, and nobody's answer.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        envs: Envs,
+        interrupts: Interrupts,
+        write: Write,
+        exhausted: Callable[[], None],
+    ) -> None:
+        """Answer through `write(kind, request, parts)`, from any thread.
+
+        `exhausted()` ends an interpreter without memory.
+        """
+        self._exhausted = exhausted
+        self._loop = loop
+        self._envs = envs
+        self._interrupts = interrupts
+        self._wanted = interrupts.wanted
+        self._write = write
+        # Requests whose tasks or threads are under way. The loop itself holds tasks only weakly.
+        self._running: dict[int, Request] = {}
+        self._jobs: dict[int, Job] = {}
+        self._threads = Threads(loop, self._answer_probes)
+        self._thread_ended: asyncio.Future[None] | None = None
+        self._durations = Durations()
+        self.ending = False
+
+    def eval(self, request: Request, fields: Fields, *, in_thread: bool) -> None:
+        """Run the code of a request, or start to, in a copy of its environment's context."""
+        if request.number in self._wanted:
+            # Interrupted before it began; its CANCEL is on the way.
+            request.ended = True
+            return
+        try:
+            env = self._envs.get(fields[0])
+        except BaseException as error:  # noqa: BLE001 - also fields that are none
+            self.fail(request, error)
+            return
+        request.names = env.names
+        before = env.context
+        context = before.copy()
+        program = context.run(self._eval, request, env, fields, in_thread)
+        if program is not None:
+            # Not within the request's context, which the new thread would keep.
+            self._start_thread(request, program, env, context)
+        elif request.number not in self._running:
+            env.keep(before, context)
+
+    def _eval(
+        self,
+        request: Request,
+        env: Env,
+        fields: Fields,
+        in_thread: bool,  # noqa: FBT001 - called through a context
+    ) -> Program | None:
+        """Run the code of a request, or start to. Returns it if it is to run in a thread."""
+        enter(request)
+        try:
+            _, source, file, line, variables, *time = fields
+            program = compile_code(source or "", file, line or 1)
+            if time and not (in_thread or program.is_async):
+                self._check_time(program, *time[0])
+            if variables:
+                env.names.update(variables)
+            if in_thread:
+                return program
+            if program.is_async:
+                self._start(request, program, env)
+                return None
+            parts = self._run_through(program, env)
+        except BaseException as error:  # noqa: BLE001 - also SystemExit and KeyboardInterrupt
+            self.fail(request, error)
+        else:
+            self.succeed(request, parts)
+        return None
+
+    def _start_thread(self, request: Request, program: Program, env: Env, context: Context) -> None:
+        before = env.context
+        after = context
+
+        def run() -> object:
+            return program.bind(env.names)()
+
+        async def run_async() -> object:
+            nonlocal after
+            try:
+                return await program.bind(env.names)()
+            finally:
+                # The task's own copy.
+                after = copy_context()
+
+        def work() -> tuple[int, Sequence[bytes | memoryview]]:
+            try:
+                return frame.RESULT, encode(asyncio.run(run_async()) if program.is_async else run())
+            except BaseException as error:  # noqa: BLE001 - also SystemExit and KeyboardInterrupt
+                return frame.ERROR, self._failure(request, error)
+
+        def end(answer: tuple[int, Sequence[bytes | memoryview]] | None) -> None:
+            if in_child():
+                end_of(request, None)
+                return
+            # Before the answer, which the next request may follow at once.
+            call_soon(self._loop, lambda: env.keep(before, after))
+            if answer is None:
+                answer = frame.ERROR, self._failure(request, Cancelled())
+            self._end(request, *answer)
+            del self._jobs[request.number]
+            # One that has come just now. See `cancel`.
+            self._say_cancelled(request)
+            if self.ending:
+                call_soon(self._loop, self._thread_has_ended)
+
+        job = Job(request, context, work, end)
+        self._jobs[request.number] = job
+        try:
+            self._threads.start(job)
+        except RuntimeError as error:
+            del self._jobs[request.number]
+            self.fail(request, error)
+
+    def _check_time(self, program: Program, until: int, timeout: int) -> None:
+        """Refuse a call that has waited too long to be done in time."""
+        # Code that has never run takes as long as any.
+        likely = program.durations.likely or self._durations.likely
+        reason = refusal(until, timeout, likely, now())
+        if reason is not None:
+            raise EnvError("overloaded", reason)
+
+    def _run_through(self, program: Program, env: Env) -> Sequence[bytes | memoryview]:
+        """Run code that does not await, and note how long it takes."""
+        begun = now()
+        try:
+            parts = encode(program.bind(env.names)())
+        except Cancelled:
+            program.durations.add_interrupted(now() - begun)
+            raise
+        except BaseException:
+            self._note(program, begun)
+            raise
+        self._note(program, begun)
+        return parts
+
+    def _note(self, program: Program, begun: float) -> None:
+        took = now() - begun
+        program.durations.add(took)
+        self._durations.add(took)
+
+    def _start(self, request: Request, program: Program, env: Env) -> None:
+        number = request.number
+        self._running[number] = request
+        coroutine = self._run(request, program, env, env.context)
+        try:
+            task = self._loop.create_task(coroutine)
+        except BaseException:
+            # From a task factory of the user's.
+            coroutine.close()
+            self._running.pop(number, None)
+            raise
+        # Such a factory may also have run it to its end already.
+        if number in self._running:
+            request.task = task
+            task.add_done_callback(lambda _: self._done(request))
+
+    async def _run(self, request: Request, program: Program, env: Env, before: Context) -> None:
+        try:
+            parts = encode(await program.bind(env.names)())
+        except BaseException as error:  # noqa: BLE001 - also SystemExit and CancelledError
+            self.fail(request, error)
+        else:
+            self.succeed(request, parts)
+        # The task's own copy.
+        env.keep(before, copy_context())
+
+    def _done(self, request: Request) -> None:
+        """Answer for a task that has been cancelled before its first step."""
+        # It knows the request through its callback, and the request knows it.
+        request.task = None
+        if not request.ended:
+            self.fail(request, asyncio.CancelledError())
+
+    def cancel(self, number: int) -> None:
+        """Cancel a request if it is still under way. It is not answered any more."""
+        job = self._jobs.get(number & ~_PROBE)
+        if number & _PROBE:
+            if job is None or job.responds:
+                self._cancelled(number)
+            else:
+                job.probes.append(number)
+            return
+        below = _on_the_stack(number)
+        request = job.request if job is not None else self._running.get(number) or below
+        if request is None:
+            self._cancelled(number)
+            return
+        if not request.cancels:
+            request.cancels = deque()
+        request.cancels.append(number)
+        if job is not None:
+            self._threads.cancel(job)
+            if number not in self._jobs:
+                # Its thread has just come to its end, perhaps without having seen this.
+                self._say_cancelled(request)
+            return
+        # What it does when it awaits next, and cleans up, is not to be interrupted for what is past.
+        request.interrupted = False
+        if below is None:
+            request.begin_cleanup()
+        if request.task is not None:
+            request.task.cancel()
+        if below is not None:
+            # It runs the event loop in turn, which has got us here, and waits for that to end.
+            self._interrupts.interrupt(below)
+
+    @property
+    def in_threads(self) -> bool:
+        """Whether requests run in worker threads."""
+        return bool(self._jobs)
+
+    def cancel_threads(self) -> None:
+        """Cancel what runs in worker threads, at the end of the interpreter."""
+        for job in list(self._jobs.values()):
+            self._threads.cancel(job)
+
+    def _thread_has_ended(self) -> None:
+        if self._thread_ended is not None and not self._thread_ended.done():
+            self._thread_ended.set_result(None)
+
+    async def threads_ended(self) -> None:
+        """Return when nothing runs in worker threads any more."""
+        while self._jobs:
+            self._thread_ended = self._loop.create_future()
+            await self._thread_ended
+
+    def _answer_probes(self, job: Job) -> None:
+        while job.probes:
+            self._cancelled(job.probes.pop())
+
+    def _say_cancelled(self, request: Request) -> None:
+        # A worker thread and this one may both be here; each CANCEL is answered once.
+        with suppress(IndexError):
+            while request.cancels:
+                self._cancelled(request.cancels.pop())
+
+    def _cancelled(self, number: int) -> None:
+        self._interrupts.settled(number)
+        # Nothing that is printed needs to come before it, and a VM that waits for it to know
+        # whether this interpreter is stuck should not wait for readers of output.
+        self._write(frame.CANCELLED, Request(number), ())
+
+    def succeed(self, request: Request, parts: Sequence[bytes | memoryview]) -> None:
+        """Answer a request with its result."""
+        self._end(request, frame.RESULT, parts)
+
+    def fail(self, request: Request, error: BaseException) -> None:
+        """Answer a request with an error."""
+        self._end(request, frame.ERROR, self._failure(request, error))
+
+    def _failure(self, request: Request, error: BaseException) -> Sequence[bytes | memoryview]:
+        if in_child():
+            end_of(request, error)
+        if self.ending or request.cancels or request.number in self._wanted or in_child():
+            # Nobody will see it.
+            return ()
+        request.no_memory = is_exhausted(error)
+        try:
+            # User code runs here.
+            fields = _fields(error)
+            try:
+                return encode(fields, frame.SPARE)
+            except frame.TooLargeError:
+                return encode(shortened(fields), frame.SPARE)
+        except MemoryError:
+            request.no_memory = True
+            return (ANSWER,)
+        except BaseException as later:
+            if request.ended:
+                raise
+            # A signal's handler has raised. It won't from here on.
+            request.ended = True
+            return self._failure(request, later)
+
+    def _end(self, request: Request, kind: int, parts: Sequence[bytes | memoryview]) -> None:
+        if in_child():
+            end_of(request, None)
+            return
+        # From here on nothing interrupts it.
+        request.ended = True
+        self._running.pop(request.number, None)
+        if request.cancels:
+            self._say_cancelled(request)
+        elif parts and request.number not in self._wanted:
+            self._write(kind, request, parts)
+        if request.no_memory and Memory.ends:
+            self._exhausted()
+
+
+def _on_the_stack(number: int) -> Request | None:
+    """Return a request whose code has called what runs now."""
+    place: Any = sys._getframe(1)  # noqa: SLF001 - the only way to the stack
+    while place is not None:
+        if place.f_code in _RUNNING:
+            request: Request = place.f_locals["request"]
+            if request.number == number:
+                return request
+        place = place.f_back
+    return None
+
+
+# Where user code is called for a request.
+_RUNNING = {Runner._eval.__code__, Runner._run.__code__}  # noqa: SLF001 - as above
+
+
+def _fields(error: BaseException) -> dict[str, object]:
+    if isinstance(error, EnvError):
+        return {"code": error.code, "reason": str(error), "traceback": [], "exception": None}
+    return error_fields(error)

@@ -1,0 +1,287 @@
+"""Worker threads, for requests with `run: :thread`.
+
+Each such request has a thread to itself while it runs, so none waits for another. A thread that has
+nothing to do is used again, and ends after a few seconds without work.
+
+How a request is cancelled: if its thread runs an event loop, the tasks there are cancelled, as
+`asyncio.run` does at its end. Otherwise `Cancelled` is set as the thread's asynchronous exception, which
+Python raises there as soon as Python code runs. `Request.shield` keeps that exception out of our
+own code: it is set only while the shield is zero, and the thread raises the shield before it touches
+anything of ours. No other thread runs between the look at the shield and the call that sets the
+exception, because both are done with the GIL held and without a place at which Python gives it up. The same
+holds for raising the shield: entering a function is such a place, and an exception that is set is
+raised there.
+
+Once its job is over, the thread takes back an exception that has not been raised.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import itertools
+import sys
+import threading
+from contextlib import suppress
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from .._elixir.client import call_soon
+from .request import Cancelled, current
+
+try:
+    # All that `queue` has of these is their names.
+    from _queue import Empty, SimpleQueue
+except ImportError:
+    # Another implementation.
+    from queue import Empty, SimpleQueue
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from contextvars import Context
+
+    from .request import Request
+
+    # The kind of a frame, and its body.
+    Answer = tuple[int, Sequence[bytes | memoryview]]
+
+# Seconds without work after which a thread ends.
+_IDLE = 5.0
+# Seconds between two looks at a request that has been cancelled.
+_FIRST_LOOK = 0.05
+_LONGEST_PAUSE = 0.5
+
+
+class _Raised(Cancelled):
+    """`Cancelled` as it is raised in a thread. Python makes the object when it raises it."""
+
+    __module__ = "snex"
+
+    def __init__(self) -> None:
+        super().__init__()
+        current.get().noticed = True
+
+
+_Raised.__name__ = _Raised.__qualname__ = Cancelled.__name__
+
+
+class Job:
+    """One request in a worker thread."""
+
+    def __init__(
+        self,
+        request: Request,
+        context: Context,
+        work: Callable[[], Answer],
+        end: Callable[[Answer | None], None],
+    ) -> None:
+        """Run `work()` in `context`, then `end(answer)`; `end(None)` if it was cancelled meanwhile."""
+        self.request = request
+        self.end = end
+        self._context = context
+        self._work = work
+        # CANCEL frames that are answered once the thread has noticed.
+        self.probes: list[int] = []
+        # When the thread was last asked to end; whether its cleanup has taken too long, so that nothing but its end
+        # counts any more; the event loop there whose tasks have been cancelled.
+        self.asked = 0.0
+        self.overdue = False
+        self.cancelled_loop: asyncio.AbstractEventLoop | None = None
+        self._exception_set = False
+
+    def run(self) -> Answer | None:
+        """Do the work. In the worker thread."""
+        answer = None
+        self.request.thread = threading.get_ident()
+        # `Cancelled` may come too late for the code's own handlers.
+        with suppress(BaseException):
+            answer = self._context.run(self._user_code)
+        if self._exception_set:
+            self._take_back()
+        return answer
+
+    def _take_back(self) -> None:
+        import ctypes
+
+        if set_exception := _exception_setter():
+            set_exception(self.request.thread, ctypes.py_object())
+
+    def _user_code(self) -> Answer:
+        request = self.request
+        request.shield = 0
+        try:
+            request.checkpoint()
+            return self._work()
+        finally:
+            request.shield = 1
+
+    def ask(self) -> None:
+        """Ask the thread to end what it does. On the event loop's thread."""
+        request = self.request
+        again = self.asked != 0.0
+        self.asked = monotonic()
+        request.noticed = False
+        loop = _running_loop(request.thread)
+        if loop is None:
+            self.overdue = again
+            self.interrupt()
+        else:
+            call_soon(loop, lambda: self._cancel_tasks(loop))
+
+    @property
+    def responds(self) -> bool:
+        """Whether the thread has noticed that it was cancelled, and may still take its time to clean up."""
+        return self.request.noticed and not self.overdue
+
+    def _cancel_tasks(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self.cancelled_loop is loop:
+            # They may take their time to clean up, as long as they don't block.
+            self.request.noticed = True
+            return
+        self.cancelled_loop = loop
+        # Nothing is to be raised in the cleanup that follows.
+        self.request.interrupted = False
+        for task in asyncio.all_tasks(loop):
+            self.request.noticed = True
+            task.cancel()
+
+    def interrupt(self) -> None:
+        """Raise `Cancelled` in the thread. On the event loop's thread."""
+        request = self.request
+        thread = request.thread
+        set_exception = _exception_setter() or _set_nothing
+        request.interrupted = False
+        self._exception_set = True
+        # See above: nothing may come between these two.
+        if not request.shield:
+            set_exception(thread, _Raised)
+        else:
+            request.interrupted = True
+            return
+        request.interrupted = set_exception is _set_nothing
+        wake = request.wake
+        if wake is not None:
+            wake()
+        loop = _running_loop(thread)
+        if loop is not None:
+            # Where nothing can be raised in the thread, this loop, which has begun meanwhile, has tasks to cancel.
+            call_soon(loop, (lambda: self._cancel_tasks(loop)) if request.interrupted else _nothing)
+
+
+class Threads:
+    """The worker threads of an interpreter. On the event loop's thread only."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, release: Callable[[Job], None]) -> None:
+        """Begin without any; `release(job)` answers the probes of a job."""
+        self._loop = loop
+        self._release = release
+        self._idle: list[_Worker] = []
+        self._numbers = itertools.count(1)
+
+    def start(self, job: Job) -> None:
+        """Run a job in a thread.
+
+        Raises:
+            RuntimeError: when no thread can be started.
+        """
+        try:
+            worker = self._idle.pop()
+        except IndexError:
+            worker = _Worker(next(self._numbers), self._idle)
+            worker.start()
+        worker.jobs.put(job)
+
+    def cancel(self, job: Job) -> None:
+        """Cancel a job, and go on until it ends."""
+        if not job.asked:
+            job.ask()
+            self._loop.call_later(_FIRST_LOOK, self._look, job, _FIRST_LOOK)
+
+    def _look(self, job: Job, pause: float) -> None:
+        request = job.request
+        if request.ended or job.responds:
+            self._release(job)
+        if request.ended:
+            return
+        if not request.noticed:
+            job.interrupt()
+        elif monotonic() - job.asked >= request.cleanup_timeout:
+            job.ask()
+        pause = min(2 * pause, _LONGEST_PAUSE)
+        self._loop.call_later(pause, self._look, job, pause)
+
+
+class _Worker(threading.Thread):
+    """A thread. It ends with the process, whatever it does."""
+
+    def __init__(self, number: int, idle: list[_Worker]) -> None:
+        super().__init__(name=f"snex-{number}", daemon=True)
+        self.jobs: SimpleQueue[Job] = SimpleQueue()
+        self._idle = idle
+
+    def run(self) -> None:
+        while True:
+            try:
+                job = self.jobs.get(timeout=_IDLE)
+            except Empty:
+                try:
+                    self._idle.remove(self)
+                except ValueError:
+                    # Chosen in this very moment.
+                    job = self.jobs.get()
+                else:
+                    return
+            answer = job.run()
+            end = job.end
+            # Before the answer, which the next request may follow at once.
+            del job
+            self._idle.append(self)
+            end(answer)
+            del end, answer
+
+
+def _running_loop(thread: int) -> asyncio.AbstractEventLoop | None:
+    """Return the event loop that a thread runs."""
+    frame = sys._current_frames().get(thread)  # noqa: SLF001 - the only way to another thread's stack
+    while frame is not None:
+        if frame.f_code.co_name in {"run_forever", "run"}:
+            names = frame.f_locals
+            this = names.get("self", names.get("loop"))
+            # An `asyncio.Runner` has one; a loop that is not made of Python has no frame of its own.
+            loop = this if isinstance(this, asyncio.AbstractEventLoop) else _loop_of(this)
+            if loop is not None and loop.is_running():
+                return loop
+        frame = frame.f_back
+    return None
+
+
+def _loop_of(runner: object) -> asyncio.AbstractEventLoop | None:
+    if type(runner).__module__ != "asyncio.runners":
+        return None
+    loop = getattr(runner, "_loop", None)
+    return loop if isinstance(loop, asyncio.AbstractEventLoop) else None
+
+
+def _nothing() -> None:
+    pass
+
+
+def _set_nothing(_thread: int, _kind: object) -> int:
+    """Leave it to the next time that the thread is in code of ours."""
+    return 0
+
+
+@functools.cache
+def _exception_setter() -> Callable[[int, object], int] | None:
+    """Return the C function that sets, or takes back, the asynchronous exception of a thread.
+
+    None where there is none, as in PyPy.
+    """
+    import ctypes
+
+    try:
+        setter = ctypes.PyDLL(None).PyThreadState_SetAsyncExc
+    except (AttributeError, OSError):
+        return None
+    setter.argtypes = (ctypes.c_ulong, ctypes.py_object)
+    return setter

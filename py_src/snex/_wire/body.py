@@ -1,0 +1,116 @@
+"""Bodies of frames that carry values: a pickle, and its out-of-band buffers.
+
+Towards Python a body may begin with a table of buffers, whose contents follow the pickle; see
+`docs/protocol.md`.
+"""
+
+from __future__ import annotations
+
+import gc
+import struct
+from typing import TYPE_CHECKING
+
+from .frame import FrameError
+from .sinks import SINKS, Sink
+
+try:
+    # What `pickle` gives out, without `pickle` itself, which takes as long to load as seven modules of ours.
+    from _pickle import Unpickler, dumps, loads
+except ImportError:
+    # Another implementation.
+    from pickle import Unpickler, dumps, loads
+
+__all__ = ["Unpickler", "dumps", "join", "load", "loads", "split"]
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    Body = bytes | bytearray
+
+COUNT = struct.Struct("<I")
+ENTRY = struct.Struct("<BQ")
+
+
+# Bytes of a pickle from which on the garbage collector would run again and again while the value is
+# made, and look at ever more objects of which none is garbage.
+_LARGE = 64 * 1024
+
+
+def load(body: Body, sinks: Sequence[Sink]) -> object:
+    """Return the value of a body.
+
+    >>> load(dumps([1, 2]), ())
+    [1, 2]
+    """
+    if len(body) < _LARGE or not gc.isenabled():
+        return unpickle(body, sinks)
+    gc.disable()
+    try:
+        return unpickle(body, sinks)
+    finally:
+        gc.enable()
+
+
+def unpickle(body: Body, sinks: Sequence[Sink]) -> object:
+    """Do the work of `load`. The one part of it in which a signal may raise an exception."""
+    try:
+        if not sinks:
+            return loads(body)  # noqa: S301 - from the VM, which could run any code anyway
+        return loads(body, buffers=[sink.finish() for sink in sinks])  # noqa: S301 - as above
+    except UnicodeDecodeError as error:
+        from .._etf.where import not_text
+
+        not_text(error, body, len(sinks))
+        raise
+
+
+def check_table(entries: Sequence[tuple[int, int]], room: int) -> int:
+    """Return the length of the pickle between a table of buffers and their contents.
+
+    Args:
+        entries: the number of its type and the length of each buffer.
+        room: the bytes behind the table.
+
+    Raises:
+        FrameError: for a table that makes no sense.
+    """
+    size = room - sum(length for _, length in entries)
+    if size < 0 or any(number >= len(SINKS) for number, _ in entries):
+        msg = f"a table of {len(entries)} buffers that makes no sense in front of {room} bytes"
+        raise FrameError(msg)
+    return size
+
+
+def split(body: bytes) -> tuple[Body, list[Sink]]:
+    """Take a body with a table of buffers apart, into the pickle and the filled buffers.
+
+    Raises:
+        FrameError: for a table that does not fit.
+    """
+    if len(body) < COUNT.size:
+        msg = f"a body of {len(body)} bytes has no room for its table of buffers"
+        raise FrameError(msg)
+    (count,) = COUNT.unpack_from(body)
+    start = COUNT.size + count * ENTRY.size
+    if start > len(body):
+        msg = f"a table of {count} buffers does not fit into a body of {len(body)} bytes"
+        raise FrameError(msg)
+    entries = list(ENTRY.iter_unpack(body[COUNT.size : start]))
+    end = start + check_table(entries, len(body) - start)
+    pickled = body[start:end]
+    sinks = []
+    with memoryview(body) as view:
+        for number, length in entries:
+            sink = SINKS[number](length)
+            sink.put(view[end : end + length])
+            end += length
+            sinks.append(sink)
+    return pickled, sinks
+
+
+def join(body: Body, sinks: Sequence[Sink]) -> list[bytes | memoryview]:
+    """Return the parts of a body with a table of buffers: what `split` takes apart."""
+    table = bytearray(COUNT.pack(len(sinks)))
+    for sink in sinks:
+        table += ENTRY.pack(SINKS.index(type(sink)), sink.size)
+    return [bytes(table), memoryview(body), *(sink.content() for sink in sinks)]

@@ -1,0 +1,297 @@
+"""Reads frames from a non-blocking descriptor, on the event loop's thread only.
+
+Short frames are cut from chunks of up to 64 KiB. A body that is longer than what has arrived goes
+to sinks, which are filled in place, so that a long body is copied from the pipe once.
+
+One callback of the event loop does a bounded amount of work; what is left is continued by
+`call_soon`, so that timers and other descriptors get their turn.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from typing import TYPE_CHECKING
+
+from .._fork import in_child
+from .body import COUNT, ENTRY, check_table
+from .frame import (
+    BUFFERS,
+    HEADER_SIZE,
+    INCOMING,
+    MAGIC,
+    FrameError,
+    parse_header,
+    unpack_header,
+)
+from .sinks import SINKS, Sink
+from .vectored import readv
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Sequence
+
+    Body = bytes | bytearray
+    OnFrame = Callable[[int, int, Body, Sequence[Sink]], None]
+
+CHUNK = 64 * 1024
+# From this size on, the rest of a sink is worth a system call of its own.
+_DIRECT = 16 * 1024
+_FRAMES_PER_TURN = 32
+_READS_PER_TURN = 16
+
+
+class FrameReader:
+    """Hands each frame to `on_frame(kind, id, body, sinks)`, in order of arrival.
+
+    `body` is the pickle; `sinks` are its out-of-band buffers, to be finished by the receiver: a
+    buffer that turns out to be broken is then an error of that frame alone.
+
+    `on_end(None)` is called once at end of file, `on_end(error)` once for garbage. Nothing follows.
+    """
+
+    def __init__(
+        self,
+        fd: int,
+        loop: asyncio.AbstractEventLoop,
+        on_frame: OnFrame,
+        on_end: Callable[[BaseException | None], None],
+    ) -> None:
+        """Prepare to read from `fd`, which stays the caller's to close."""
+        self._fd = fd
+        self._loop = loop
+        self._on_frame = on_frame
+        self._on_end = on_end
+        # Frames that have been cut from the chunk, and what is left of it from the offset on.
+        self._whole: deque[tuple[int, int, bytes]] = deque()
+        self._chunk = b""
+        self._offset = 0
+        # The long body that is being filled: header, what is to be filled, in order, and where we are.
+        self._long: tuple[int, int] | None = None
+        self._sinks: list[Sink] = []
+        self._current = 0
+        self._after_table: int | None = None
+        self._resuming = False
+        self._paused = False
+        self._ended = False
+
+    def start(self) -> None:
+        """Begin to read."""
+        self._loop.add_reader(self._fd, self._readable)
+
+    def stop(self) -> None:
+        """Read no more. `on_end` is not called any more."""
+        if not self._ended:
+            self._ended = True
+            self._loop.remove_reader(self._fd)
+
+    def pause(self) -> None:
+        """Take no more frames until `resume`. Safe to call twice."""
+        if not (self._paused or self._ended):
+            self._paused = True
+            self._loop.remove_reader(self._fd)
+
+    def resume(self) -> None:
+        """Go on after `pause`. Safe to call twice."""
+        if self._paused and not self._ended:
+            self._paused = False
+            self._loop.add_reader(self._fd, self._readable)
+            self._continue_soon()
+
+    def _continue_soon(self) -> None:
+        if not self._resuming:
+            self._resuming = True
+            self._loop.call_soon(self._continue)
+
+    def _continue(self) -> None:
+        self._resuming = False
+        self._turn()
+
+    def _readable(self) -> None:
+        # With frames left over from the last turn, reading more would only pile up data.
+        if not self._resuming:
+            self._turn()
+
+    def _turn(self) -> None:
+        if in_child():
+            # Code of the user's has forked. The frames are the parent's.
+            self._on_end(None)
+            return
+        try:
+            for _ in range(_READS_PER_TURN):
+                if (self._whole or self._chunk or self._long) and not self._take_frames():
+                    return
+                if not self._read():
+                    return
+            # What the last read has brought must not wait for the next one.
+            self._continue_soon()
+        except (FrameError, MemoryError) as error:
+            self._end(error)
+        except BaseException:
+            # Whatever it is, it must not keep the frames that follow from being taken.
+            self._continue_soon()
+            raise
+
+    def _end(self, error: BaseException | None) -> None:
+        if not self._ended:
+            self.stop()
+            self._on_end(error)
+
+    def _read(self) -> bool:
+        """Read once. Returns whether there is likely more."""
+        try:
+            if self._long is not None:
+                sink = self._sinks[self._current]
+                if sink.size - sink.filled >= _DIRECT:
+                    return self._read_into(sink)
+            data = os.read(self._fd, CHUNK)
+        except (BlockingIOError, InterruptedError):
+            return False
+        except OSError:
+            # The other end can't be heard any more, for whatever reason: as good as closed.
+            data = b""
+        if not data:
+            self._end(None)
+            return False
+        rest = self._chunk[self._offset :]
+        self._chunk = rest + data if rest else data
+        self._offset = 0
+        if len(data) == CHUNK:
+            return True
+        self._take_frames()
+        return False
+
+    def _read_into(self, sink: Sink) -> bool:
+        with sink.view() as view:
+            wanted = len(view)
+            count = readv(self._fd, [view])
+        if count == 0:
+            self._end(None)
+            return False
+        sink.advance(count)
+        if count == wanted:
+            return True
+        # What is in the pipe has been taken. A body that is complete by now must not wait for more.
+        self._take_frames()
+        return False
+
+    def _take_frames(self) -> bool:
+        """Hand on the frames in the chunk. Returns whether to go on reading in this turn."""
+        frames = self._whole
+        left = _FRAMES_PER_TURN
+        while True:
+            if self._ended or self._paused:
+                return False
+            if frames:
+                kind, request, body = frames.popleft()
+                self._on_frame(kind, request, body, ())
+            elif self._long is None:
+                if self._cut():
+                    continue
+                return True
+            elif not self._fill():
+                return True
+            left -= 1
+            if not left:
+                self._continue_soon()
+                return False
+
+    def _cut(self) -> bool:
+        """Cut the frames that lie in the chunk as a whole, or begin a long one.
+
+        Returns whether there is something to go on with.
+        """
+        chunk = self._chunk
+        start = self._offset
+        size = len(chunk)
+        while (body := start + HEADER_SIZE) <= size:
+            magic, kind, flags, request, length = unpack_header(chunk, start)
+            end = body + length
+            if flags or end > size or magic != MAGIC or kind not in INCOMING:
+                break
+            self._whole.append((kind, request, chunk[body:end]))
+            start = end
+        self._chunk, self._offset = (chunk, start) if start < size else (b"", 0)
+        if self._whole:
+            return True
+        if body > size:
+            # Garbage shorter than a header must be seen as well: nothing may follow it.
+            if start < size and not MAGIC.startswith(chunk[start : start + 2]):
+                msg = f"expected a frame, got {chunk[start:]!r}"
+                raise FrameError(msg)
+            return False
+        kind, flags, request, length = parse_header(chunk, start)
+        self._offset = body
+        self._begin_long(kind, flags, request, length)
+        return True
+
+    def _begin_long(self, kind: int, flags: int, request: int, length: int) -> None:
+        self._long = (kind, request)
+        self._current = 0
+        if flags & BUFFERS:
+            if length < COUNT.size:
+                msg = f"a body of {length} bytes has no room for its table of buffers"
+                raise FrameError(msg)
+            self._after_table = length
+            self._sinks = [Sink(COUNT.size)]
+        else:
+            self._after_table = None
+            self._sinks = [Sink(length)]
+
+    def _fill(self) -> bool:
+        """Move what the chunk holds into the sinks. Returns whether a frame was completed."""
+        with memoryview(self._chunk) as chunk:
+            while True:
+                while self._current < len(self._sinks):
+                    sink = self._sinks[self._current]
+                    missing = sink.size - sink.filled
+                    if missing:
+                        piece = chunk[self._offset : self._offset + missing]
+                        if not piece:
+                            self._chunk = b""
+                            self._offset = 0
+                            return False
+                        self._offset += len(piece)
+                        sink.put(piece)
+                        if len(piece) < missing:
+                            continue
+                    self._current += 1
+                if self._after_table is None:
+                    break
+                self._table_filled()
+        sinks = self._sinks
+        kind, request = self._long or (0, 0)
+        self._long = None
+        self._sinks = []
+        if sinks[0].lost:
+            # The receiver learns that when it finishes what belongs to the frame.
+            self._on_frame(kind, request, b"", sinks)
+            return True
+        body = sinks[0].finish()
+        assert isinstance(body, bytearray)  # noqa: S101 - the first sink is always the pickle's
+        self._on_frame(kind, request, body, sinks[1:])
+        return True
+
+    def _table_filled(self) -> None:
+        """Go on from the table of buffers, which comes in two parts: its length, then its rows."""
+        length = self._after_table or 0
+        first = self._sinks[0].finish()
+        assert isinstance(first, bytearray)  # noqa: S101 - a plain sink's
+        (count,) = COUNT.unpack_from(first)
+        rows = count * ENTRY.size
+        if len(self._sinks) == 1:
+            if COUNT.size + rows > length:
+                msg = f"a table of {count} buffers does not fit into a body of {length} bytes"
+                raise FrameError(msg)
+            self._sinks.append(Sink(rows))
+            return
+        if self._sinks[1].lost:
+            msg = f"a table of {count} buffers, for which there is no memory"
+            raise FrameError(msg)
+        table = self._sinks[1].finish()
+        assert isinstance(table, bytearray)  # noqa: S101 - a plain sink's
+        entries = list(ENTRY.iter_unpack(table))
+        pickle_size = check_table(entries, length - COUNT.size - rows)
+        self._after_table = None
+        self._sinks = [Sink(pickle_size), *(SINKS[number](size) for number, size in entries)]
+        self._current = 0

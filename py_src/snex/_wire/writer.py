@@ -1,0 +1,267 @@
+"""Writes frames to a non-blocking descriptor, from any thread.
+
+Who owns what: the queue, its size and the descriptor are touched only with `_lock` held. Nobody
+waits for the lock: the one who holds it may run somebody's `__del__`, in the middle of a write,
+which sends something or waits for a lock of its own. A frame that finds the lock taken, by another
+thread or further up on its own stack, goes to the inbox, and the holder takes it along. (The lock
+is re-entrant only so that `pump` can tell the two apart.)
+The event loop's writer callback is armed and disarmed on the loop's own thread.
+
+Parts of a frame are written from where they are. What the pipe does not take at once waits in the
+queue: `bytes` as they are; anything that could change meanwhile is copied first.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING
+
+from .frame import encode_header
+from .pressure import Pressure
+from .vectored import writev
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Sequence
+
+# Well below IOV_MAX of every system, and enough to keep system calls rare.
+_PARTS_PER_WRITE = 64
+_WRITES_PER_TURN = 64
+# Up to this size one buffer is cheaper than two parts.
+_JOIN = 16 * 1024
+
+
+class FrameWriter(Pressure):
+    """Frames out, in the order in which `write` was called.
+
+    `on_pressure(full)` is called when the queue passes the high mark, and when it falls to the low
+    one again; `on_broken()` once, when nobody reads any more. Both may be called from any thread.
+    """
+
+    def __init__(  # noqa: PLR0913 - made in one place, by the interpreter
+        self,
+        fd: int,
+        loop: asyncio.AbstractEventLoop,
+        low: int,
+        high: int,
+        on_pressure: Callable[[bool], None],
+        on_broken: Callable[[], None],
+    ) -> None:
+        """Prepare to write to `fd`, which stays the caller's to close. On the loop's own thread."""
+        super().__init__(full=False)
+        self.fd = fd
+        self._loop = loop
+        self._thread = threading.get_ident()
+        self._low = low
+        self._high = high
+        self._on_pressure = on_pressure
+        self._on_broken = on_broken
+        self._lock = threading.RLock()
+        self._busy = False
+        self._inbox: deque[list[bytes | memoryview]] = deque()
+        self._queue: deque[memoryview] = deque()
+        self._size = 0
+        self._armed = False
+
+    @property
+    def backlog(self) -> bool:
+        """Whether anything waits to be written."""
+        return bool(self._queue or self._inbox)
+
+    def write(self, kind: int, request: int, parts: Sequence[bytes | memoryview] = ()) -> None:
+        """Send a frame whose body is `parts`, one after the other: bytes or flat views of bytes.
+
+        Never blocks.
+        """
+        if len(parts) == 1:
+            part = parts[0]
+            length = part.nbytes if isinstance(part, memoryview) else len(part)
+            header = encode_header(kind, request, length)
+            if length <= _JOIN:
+                header += part
+                parts = ()
+        else:
+            length = sum(p.nbytes if isinstance(p, memoryview) else len(p) for p in parts)
+            header = encode_header(kind, request, length)
+        self._send(header, parts)
+
+    def write_frames(self, parts: Sequence[bytes | memoryview]) -> None:
+        """Send whole frames, headers and bodies, at once."""
+        self._send(b"".join(parts), ())
+
+    def _send(self, first: bytes, parts: Sequence[bytes | memoryview]) -> None:
+        if self._take():
+            try:
+                if self._queue or self._inbox:
+                    self._take_inbox()
+                    self._enqueue([first, *parts])
+                elif not self.broken:
+                    self._write_now(first, parts)
+            finally:
+                self._leave()
+        else:
+            # One operation, so that nothing gets between the parts.
+            self._inbox.append([first, *map(_frozen, parts)])
+        if self._inbox:
+            self.pump()
+
+    def pump(self) -> bool:
+        """Write what the pipe takes now, unless another thread is just doing so.
+
+        Returns False, and does nothing, in the middle of a write of this thread's own.
+        """
+        while True:
+            if not self._lock.acquire(blocking=False):
+                return True
+            if self._busy:
+                self._lock.release()
+                return False
+            self._busy = True
+            try:
+                self._flush()
+            finally:
+                self._leave()
+            # Whoever came in the last moment has found the lock taken.
+            if not self._inbox:
+                return True
+
+    def finish(self, grace: float) -> None:
+        """Write what waits, for at most `grace` seconds. Blocks; only at the end."""
+        deadline = time.monotonic() + grace
+        while self.backlog and self.pump():
+            left = deadline - time.monotonic()
+            if left <= 0:
+                break
+            poll = select.poll()
+            poll.register(self.fd, select.POLLOUT)
+            poll.poll(left * 1000)
+
+    def _take(self) -> bool:
+        if not self._lock.acquire(blocking=False):
+            return False
+        if self._busy:
+            self._lock.release()
+            return False
+        self._busy = True
+        return True
+
+    def _leave(self) -> None:
+        self._busy = False
+        self._lock.release()
+
+    def _write_now(self, header: bytes, parts: Sequence[bytes | memoryview]) -> None:
+        all_parts = [header, *parts]
+        try:
+            if len(all_parts) == 1:
+                count = os.write(self.fd, header)
+            else:
+                count = writev(self.fd, all_parts[:_PARTS_PER_WRITE])
+        except (BlockingIOError, InterruptedError):
+            count = 0
+        except OSError:
+            self._break()
+            return
+        rest: list[bytes | memoryview] = []
+        for part in all_parts:
+            size = part.nbytes if isinstance(part, memoryview) else len(part)
+            if count >= size:
+                count -= size
+                continue
+            rest.append(memoryview(part)[count:] if count else part)
+            count = 0
+        if rest:
+            self._enqueue(rest)
+
+    def _take_inbox(self) -> None:
+        while self._inbox:
+            self._enqueue(self._inbox.popleft())
+
+    def _enqueue(self, parts: list[bytes | memoryview]) -> None:
+        if self.broken:
+            return
+        for part in parts:
+            view = memoryview(_frozen(part))
+            if view.nbytes:
+                self._queue.append(view)
+                self._size += view.nbytes
+        self._arm()
+        if self._size > self._high and not self.full:
+            self.full = True
+            self._on_pressure(True)  # noqa: FBT003 - a callback's only argument
+
+    def _arm(self) -> None:
+        if not self._armed:
+            self._armed = True
+            if threading.get_ident() == self._thread:
+                self._loop.add_writer(self.fd, self._writable)
+            else:
+                try:
+                    self._loop.call_soon_threadsafe(self._arm_on_loop)
+                except RuntimeError:
+                    # The loop is closed: the interpreter is at its end.
+                    self._break()
+
+    def _arm_on_loop(self) -> None:
+        # With nothing left to write by now, it disarms itself.
+        self._loop.add_writer(self.fd, self._writable)
+
+    def _writable(self) -> None:
+        if self._take():
+            try:
+                self._flush()
+                if not self._queue:
+                    self._armed = False
+                    self._loop.remove_writer(self.fd)
+            finally:
+                self._leave()
+            if self._inbox:
+                self.pump()
+
+    def _flush(self) -> None:
+        """Write what the pipe takes, within bounds; then the loop goes on. Needs the lock."""
+        queue = self._queue
+        for _ in range(_WRITES_PER_TURN):
+            # Every time, so that it counts for the mark however long this takes.
+            self._take_inbox()
+            if not queue:
+                return
+            parts = [queue[i] for i in range(min(len(queue), _PARTS_PER_WRITE))]
+            try:
+                count = writev(self.fd, parts)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError:
+                self._break()
+                return
+            self._size -= count
+            while count:
+                part = queue.popleft()
+                if count < part.nbytes:
+                    queue.appendleft(part[count:])
+                    break
+                count -= part.nbytes
+            if self.full and self._size <= self._low:
+                self._relax()
+
+    def _relax(self) -> None:
+        self.full = False
+        self._on_pressure(False)  # noqa: FBT003 - a callback's only argument
+        self._wake_all()
+
+    def _break(self) -> None:
+        """Nobody reads any more: forget what waits, let go of those who wait. Needs the lock."""
+        if not self.broken:
+            self.broken = True
+            self._queue.clear()
+            self._size = 0
+            self._relax()
+            self._on_broken()
+
+
+def _frozen(part: bytes | memoryview) -> bytes | memoryview:
+    """Return what will not change until it is written: a copy, unless it is `bytes` below."""
+    return part if type(memoryview(part).obj) is bytes else bytes(part)
