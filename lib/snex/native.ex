@@ -16,9 +16,10 @@ defmodule Snex.Native do
     log_read: 1,
     print_read: 2,
     struct_plain: 1,
-    environment_keep: 2,
-    environment_proxy: 2,
-    environment_destroy: 2,
+    handle_keep: 3,
+    handle_destroy: 2,
+    handle_release: 4,
+    handle_proxy: 4,
     request_eval: 4,
     request_eval_dirty: 4,
     request_make_env: 4,
@@ -78,14 +79,21 @@ defmodule Snex.Native do
   @spec log_read(pid()) :: :ok
   def log_read(_interpreter), do: not_loaded()
 
-  @spec environment_keep(pid(), pos_integer()) :: :ok
-  def environment_keep(_interpreter, _id), do: not_loaded()
+  @typep kind() :: :environment | :object
 
-  @spec environment_proxy(pid(), non_neg_integer()) :: reference()
-  def environment_proxy(_keeper, _token), do: not_loaded()
+  @spec handle_keep(pid(), kind(), id :: pos_integer()) :: :ok
+  def handle_keep(_interpreter, _kind, _id), do: not_loaded()
 
-  @spec environment_destroy(pid(), non_neg_integer()) :: :ok
-  def environment_destroy(_interpreter, _id), do: not_loaded()
+  @spec handle_destroy(pid(), environment :: pos_integer()) :: :ok
+  def handle_destroy(_interpreter, _id), do: not_loaded()
+
+  # The interpreter may be of another node.
+  @spec handle_release(reference(), pid(), kind(), id :: pos_integer()) :: :ok
+  def handle_release(_handle, _interpreter, _kind, _id), do: not_loaded()
+
+  @spec handle_proxy(tracker :: pid(), holder :: pid(), ticket :: reference(), number :: non_neg_integer()) ::
+          reference()
+  def handle_proxy(_tracker, _holder, _ticket, _number), do: not_loaded()
 
   # Of two functions with and without `_dirty`, the one without takes only what `Snex.Serde.Weight` has found light.
   @spec request_eval(pid(), reference(), map(), tuple()) :: Snex.Request.outcome()

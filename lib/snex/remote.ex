@@ -50,7 +50,7 @@ defmodule Snex.Remote do
       elsewhere ->
         reaper = Reaper.start()
         # Before the environment: whatever becomes of this process meanwhile, the reaper hears of it.
-        proxy = Native.environment_proxy(reaper, 0)
+        proxy = Native.handle_proxy(reaper, reaper, make_ref(), 0)
 
         with {:ok, env, keeper} <-
                run(elsewhere, __MODULE__, :make_kept, [reaper, sources, vars, encoding], options) do
@@ -72,7 +72,7 @@ defmodule Snex.Remote do
 
   @doc false
   @spec destroy(pid(), pos_integer(), Request.options()) :: :ok
-  def destroy(interpreter, id, _options), do: Native.environment_destroy(interpreter, id)
+  def destroy(interpreter, id, _options), do: Native.handle_destroy(interpreter, id)
 
   @doc """
   Keeps an environment until it is destroyed.
@@ -86,7 +86,7 @@ defmodule Snex.Remote do
 
   @doc false
   @spec keep(pid(), pos_integer(), Request.options()) :: :ok
-  def keep(interpreter, id, _options), do: Native.environment_keep(interpreter, id)
+  def keep(interpreter, id, _options), do: Native.handle_keep(interpreter, :environment, id)
 
   @doc false
   # On the interpreter's node: the environment, and a keeper that has its handle.

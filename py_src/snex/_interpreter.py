@@ -23,7 +23,7 @@ from ._eval.traceback import report
 from ._fork import end_of, in_child, leave
 from ._memory import EXIT_MEMORY, Memory, is_exhausted
 from ._wire import frame
-from ._wire.body import load, loads
+from ._wire.body import drops, load, loads
 from ._wire.reader import FrameReader
 from ._wire.writer import FrameWriter
 
@@ -43,6 +43,9 @@ _STACK_GLOBAL = 0x93
 _FRAME = 0x95
 _LONG1 = 0x8A
 _INT_SIZES = {ord("K"): 2, ord("M"): 3, ord("J"): 5}
+# Kinds of handles.
+ENVIRONMENT = 0
+OBJECT = 1
 _ANSWERS = frozenset({frame.CALL_RESULT, frame.CALL_ERROR})
 # How long tasks may take to end, once the VM is gone. The warden waits longer than that.
 _GRACE = 2.0
@@ -94,9 +97,11 @@ class Interpreter:
             frame.EVAL: self._eval,
             frame.EVAL_IN_THREAD: self._eval_in_thread,
             frame.MAKE_ENV: self._make_env,
-            frame.DROP_ENVS: self._drop_envs,
+            frame.DROP: self._drop,
             frame.CANCEL: self._cancel,
         }
+        # By the kind of handles.
+        self._tables = {ENVIRONMENT: self._envs}
         self._client = Client(self._writer, self._log)
         self.status = 0
         # The event loop is to stop; it has stopped.
@@ -318,12 +323,14 @@ class Interpreter:
             self._runner.fail(request, error)
             return None
 
-    def _drop_envs(self, _number: int, body: Body, sinks: Sequence[Sink]) -> None:
+    def _drop(self, _number: int, body: Body, _sinks: Sequence[Sink]) -> None:
         try:
-            env_ids: Any = load(body, sinks)
-            self._envs.drop(env_ids)
+            for kind, counts in drops(body).items():
+                # Nothing hands out objects so far.
+                if kind != OBJECT:
+                    self._tables[kind].drop(counts)
         except Exception as error:  # noqa: BLE001 - there is nobody to be told but the VM itself
-            self._input_ended(frame.FrameError(f"DROP_ENVS that does not decode: {error!r}"))
+            self._input_ended(frame.FrameError(f"DROP that does not decode: {error!r}"))
 
     def _make_env(self, number: int, body: Body, sinks: Sequence[Sink]) -> None:
         self._envs.root.context.copy().run(self._make_env_for, Request(number), body, sinks)

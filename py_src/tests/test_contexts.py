@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import gc
-import pickle
 import weakref
 from contextvars import ContextVar, copy_context
 
 import pytest
-from support.vm import DROP_ENVS, EVAL, VM, PythonError
+from support.vm import EVAL, VM, PythonError
 
 from snex._eval.contexts import merge
 
@@ -122,7 +121,7 @@ def test_a_variable_of_the_users_keeps_no_environment_alive(vm: VM) -> None:
     vm.make_env(1, [], {})
     vm.run("v.set(Mark())\nmark = Mark()\nweakref.finalize(mark, gone.append, 1)\nreturn 1", 1)
     vm.make_env(2, [(1, 1, [])], {})
-    vm.send(DROP_ENVS, 0, pickle.dumps([1]))
+    vm.drop_envs(1)
     if vm.run("import sys\nreturn sys.implementation.name") == b"pypy":
         vm.run("for _ in range(5): gc.collect()")
     assert vm.run("return gone") == [1]

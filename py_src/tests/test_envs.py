@@ -27,9 +27,9 @@ def test_dropped_environments_are_freed() -> None:
         envs.make(i, [], {"mark": mark})
         program.bind(envs.get(i).names)()
         if i > 10:
-            envs.drop([i - 10])
+            envs.drop([(i - 10, 1)])
     assert len(envs) == 11
-    envs.drop(list(range(200)))
+    envs.drop([(i, 1) for i in range(200)])
     assert len(envs) == 1
     gc.collect()
     gc.collect()
@@ -38,7 +38,7 @@ def test_dropped_environments_are_freed() -> None:
 
 def test_the_root_stays() -> None:
     envs = Envs()
-    envs.drop([0])
+    envs.drop([(0, 1)])
     assert envs.get(0).names["__name__"] == "__main__"
     with pytest.raises(EnvError, match="5"):
         envs.get(5)

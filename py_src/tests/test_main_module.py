@@ -6,7 +6,7 @@ import pickle
 import sys
 
 import pytest
-from support.vm import DROP_ENVS, VM, PythonError
+from support.vm import VM, PythonError
 
 from snex._interpreter import _env_id
 
@@ -184,7 +184,7 @@ def test_a_thread_keeps_no_dropped_environment_in_the_table(vm: VM) -> None:
     vm.make_env(1, [], {})
     vm.run("import threading\ngo = threading.Event()\nt = threading.Thread(target=go.wait)", 1)
     vm.run("t.start()\nimport sys\nsys.go = go, t", 1)
-    vm.send(DROP_ENVS, 0, pickle.dumps([1]))
+    vm.drop_envs(1)
     assert vm.run("import sys\nsys.go[0].set()\nsys.go[1].join()\nreturn 1") == 1
 
 

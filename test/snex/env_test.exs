@@ -51,9 +51,9 @@ defmodule Snex.EnvTest do
       batches = []
       original = Envs.drop
 
-      def drop(self, ids):
-          batches.append(len(ids))
-          original(self, ids)
+      def drop(self, counts):
+          batches.append(len(counts))
+          original(self, counts)
 
       Envs.drop = drop
       """)

@@ -76,8 +76,8 @@ defmodule Snex.NativeTest do
       env = Snex.make_env!(inp)
 
       for term <- foreign, is_pid(term) do
-        assert_raise ArgumentError, fn -> Native.environment_destroy(term, env.id) end
-        assert_raise ArgumentError, fn -> Native.environment_keep(term, env.id) end
+        assert_raise ArgumentError, fn -> Native.handle_destroy(term, env.id) end
+        assert_raise ArgumentError, fn -> Native.handle_keep(term, :environment, env.id) end
         assert_raise ArgumentError, fn -> Native.request_forget(term, 1, true) end
       end
     end
@@ -191,9 +191,10 @@ defmodule Snex.NativeTest do
         log_read: [inp],
         print_read: [inp, none],
         struct_plain: [:no_struct],
-        environment_keep: [inp, none],
-        environment_proxy: [self(), 0],
-        environment_destroy: [inp, none],
+        handle_keep: [inp, :object, none],
+        handle_destroy: [inp, none],
+        handle_release: [reference, inp, :object, none],
+        handle_proxy: [self(), self(), reference, 0],
         request_eval: [inp, reference, eval, encoding],
         request_eval_dirty: [inp, reference, eval, encoding],
         request_make_env: [inp, reference, make, encoding],
@@ -314,6 +315,41 @@ defmodule Snex.NativeTest do
       assert is_reference(:erlang.binary_to_term(etf))
     end
 
+    test "that is released gives its environment back at once, and once", %{inp: inp, bystander: bystander} do
+      env = Snex.make_env!(inp)
+      other = Snex.make_env!(inp)
+      text = :erlang.term_to_binary(env.handle)
+
+      # One of something else, or of another interpreter.
+      for {id, of} <- [{other.id, inp}, {env.id, bystander}] do
+        assert_raise ArgumentError, fn -> Native.handle_release(env.handle, of, :environment, id) end
+      end
+
+      assert_raise ArgumentError, fn -> Native.handle_release(env.handle, inp, :object, env.id) end
+      assert Snex.pyeval(env, "return 1") == {:ok, 1}
+
+      for handle <- [env.handle, env.handle, :erlang.binary_to_term(text), make_ref()] do
+        assert Native.handle_release(handle, inp, :environment, env.id) == :ok
+        assert {:error, %Error{code: :env_not_found}} = Snex.pyeval(env, "return 1")
+      end
+
+      assert Interpreter.info(inp).environments == 1
+      assert Snex.pyeval(other, "return 1") == {:ok, 1}
+    end
+
+    test "of which only its number is left can be released, if it was kept", %{inp: inp} do
+      kept = fn ->
+        %{Snex.Env.disable_gc(Snex.make_env!(inp)) | handle: nil}
+      end
+
+      env = Task.await(Task.async(kept), 60_000)
+      dropped = Task.await(Task.async(fn -> %{Snex.make_env!(inp) | handle: nil} end), 60_000)
+      eventually(fn -> match?({:error, %Error{}}, Snex.pyeval(dropped, "return 1")) end)
+      assert Snex.pyeval(env, "return 1") == {:ok, 1}
+      assert Native.handle_release(make_ref(), inp, :environment, env.id) == :ok
+      assert {:error, %Error{code: :env_not_found}} = Snex.pyeval(env, "return 1")
+    end
+
     test "is of use to nobody, and harms nobody, after the interpreter was stopped", %{bystander: bystander} do
       {:ok, inp} = Interpreter.start_link()
       env = Snex.make_env!(inp)
@@ -387,8 +423,9 @@ defmodule Snex.NativeTest do
 
   # Everything that takes the handle, or its interpreter, after that is gone.
   defp useless(inp, env) do
-    assert Native.environment_keep(inp, env.id) == :ok
-    assert Native.environment_destroy(inp, env.id) == :ok
+    assert Native.handle_keep(inp, :environment, env.id) == :ok
+    assert Native.handle_destroy(inp, env.id) == :ok
+    assert Native.handle_release(env.handle, inp, :environment, env.id) == :ok
     assert Native.request_forget(inp, 1, true) == :ok
     assert Native.interpreter_info(inp) == :noproc
     assert Native.interpreter_output(inp) == ""

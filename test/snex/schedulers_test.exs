@@ -87,7 +87,7 @@ defmodule Snex.SchedulersTest do
     stop: [:interpreter_stop],
     waiting: [:request_forget, :interpreter_info, :resources_count],
     output: [:output_read, :print_read, :log_read],
-    environments: [:environment_keep, :environment_proxy, :environment_destroy],
+    handles: [:handle_keep, :handle_destroy, :handle_release, :handle_proxy],
     projects:
       [:project_read, :project_rebase, :project_unbase, :project_has_member] ++ [:lock_locals, :lock_rebase],
     # Without arguments, or with one that is an atom.
@@ -296,15 +296,16 @@ defmodule Snex.SchedulersTest do
     end)
   end
 
-  test "environments: as many as there may be", %{inp: inp} do
-    undisturbed("kept, dropped and destroyed", fn ->
+  test "handles: as many as there may be", %{inp: inp} do
+    undisturbed("kept, dropped, released and destroyed", fn ->
       last = 0xFFFF_FFFF_FFFF_FFFF
       env = Snex.make_env!(inp)
       ^env = Snex.Env.disable_gc(env)
       :ok = Snex.destroy_env(env)
-      :ok = Native.environment_keep(inp, last)
-      :ok = Native.environment_destroy(inp, last)
-      for _ <- 1..20_000, do: Native.environment_proxy(self(), last)
+      :ok = Native.handle_keep(inp, :object, last)
+      :ok = Native.handle_destroy(inp, last)
+      :ok = Native.handle_release(make_ref(), inp, :object, last)
+      for _ <- 1..20_000, do: Native.handle_proxy(self(), self(), make_ref(), last)
       # Drops all of them.
       :erlang.garbage_collect()
     end)

@@ -27,7 +27,7 @@ defmodule Snex.Remote.Reaper do
     {:noreply, state}
   end
 
-  def handle_info({:snex_env_dropped, _token}, state), do: {:stop, :normal, state}
+  def handle_info({:snex_handle_dropped, _holder, _key}, state), do: {:stop, :normal, state}
   def handle_info({:DOWN, _monitor, :process, _keeper, _reason}, state), do: {:stop, :normal, state}
   def handle_info(_message, state), do: {:noreply, state}
 end

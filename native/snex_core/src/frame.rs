@@ -23,8 +23,8 @@ pub enum Kind {
     Eval = 0x02,
     /// Make an environment.
     MakeEnv = 0x03,
-    /// Forget environments.
-    DropEnvs = 0x04,
+    /// Handles of environments and objects are given back.
+    Drop = 0x04,
     /// Cancel the work of one request.
     Cancel = 0x05,
     /// The value that a function called by Python returned.

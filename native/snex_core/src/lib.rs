@@ -8,6 +8,7 @@ pub mod allow;
 pub mod clock;
 pub mod control;
 pub mod frame;
+pub mod handles;
 pub mod outbox;
 pub mod pending;
 pub mod pickle;

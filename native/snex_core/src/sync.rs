@@ -1,6 +1,6 @@
-//! Locks that [loom](https://docs.rs/loom) can look into, see `tests/interleavings.rs`.
+//! Locks and flags that [loom](https://docs.rs/loom) can look into, see `tests/interleavings.rs`.
 
 #[cfg(loom)]
-pub(crate) use loom::sync::{Mutex, MutexGuard};
+pub(crate) use loom::sync::{Mutex, MutexGuard, atomic::AtomicBool, atomic::Ordering};
 #[cfg(not(loom))]
-pub(crate) use std::sync::{Mutex, MutexGuard};
+pub(crate) use std::sync::{Mutex, MutexGuard, atomic::AtomicBool, atomic::Ordering};

@@ -11,6 +11,7 @@ use loom::sync::atomic::{AtomicBool, Ordering};
 use loom::sync::{Arc, Mutex};
 use loom::thread;
 use snex_core::frame::{Frame, Kind};
+use snex_core::handles::{Alive, Key, Kind as HandleKind};
 use snex_core::outbox::{Outbox, Submitted};
 use snex_core::pending::{Caller, Pending};
 use std::io::Read;
@@ -214,5 +215,28 @@ fn whoever_finds_room_just_as_the_interpreter_goes_down_knows_whether_it_has_bee
         end.join().unwrap();
         assert_eq!(told.times(), usize::from(waits));
         assert_eq!(table.len(), 0);
+    });
+}
+
+#[test]
+fn a_handle_that_is_released_twice_and_dropped_while_it_is_kept_gives_its_count_back_once() {
+    loom::model(|| {
+        let key = Key { kind: HandleKind::Object, id: 1 };
+        let alive = Arc::new(Alive::default());
+        let handle = Arc::new(alive.receive(key));
+        let other = alive.receive(key);
+        let released = thread::spawn({
+            let (alive, handle) = (alive.clone(), handle.clone());
+            move || alive.release(key, Some(&handle))
+        });
+        let dropped = thread::spawn({
+            let alive = alive.clone();
+            move || if other.is_released() { 0 } else { alive.dropped(key) }
+        });
+        alive.keep(key);
+        let mut given_back = alive.release(key, Some(&handle));
+        given_back += released.join().unwrap() + dropped.join().unwrap();
+        assert!(handle.is_released());
+        assert_eq!((given_back, alive.len_of(HandleKind::Object)), (2, 0));
     });
 }

@@ -26,7 +26,7 @@ rustler::atoms! {
     snex_log,
     snex_stuck,
     snex_unstuck,
-    snex_env_dropped,
+    snex_handle_dropped,
     refused,
     call,
     cast,
@@ -64,6 +64,10 @@ rustler::atoms! {
     module,
     class,
     args,
+
+    // what handles are of
+    environment,
+    object,
 
     // encoding options
     str,

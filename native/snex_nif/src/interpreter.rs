@@ -3,7 +3,7 @@
 use crate::atoms;
 use crate::cancel::{self, Cancelling};
 use crate::down::Down;
-use crate::environment::{self, Alive};
+use crate::handle;
 use crate::held::Held;
 use crate::kept::Kept;
 use crate::live::{Live, Of};
@@ -16,6 +16,7 @@ use rustler::{Atom, Binary, Encoder, Env, LocalPid, Monitor, NifMap, Resource, R
 use snex_core::allow::{Allow, Rule};
 use snex_core::control::{Limits, ORPHAN_GRACE, Spec};
 use snex_core::frame::PROTOCOL;
+use snex_core::handles::{Alive, Kind};
 use snex_core::handshake::{Blob, Hello};
 use snex_core::process_tree;
 use snex_core::worker::{Settings, Transport, Worker};
@@ -238,7 +239,7 @@ fn interpreter_start<'a>(env: Env<'a>, options: StartOptions<'a>) -> Term<'a> {
         Ok(worker) => worker,
         Err(error) => return failed(&error.to_string()),
     };
-    runtime.spawn(environment::forget_dropped(Arc::downgrade(&worker), dropped));
+    runtime.spawn(handle::give_back_dropped(Arc::downgrade(&worker), dropped));
     let interpreter = ResourceArc::new(Interpreter {
         worker,
         gone: AtomicBool::new(false),
@@ -320,7 +321,15 @@ fn interpreter_info(env: Env<'_>, interpreter: LocalPid) -> Term<'_> {
     let memory = worker.pid().map_or(0, process_tree::resident_memory);
     let served = worker.sink.pending.requests();
     let queued = worker.queued();
-    (atoms::ok(), served, worker.sink.pending.len(), worker.sink.alive.len(), queued, memory).encode(env)
+    (
+        atoms::ok(),
+        served,
+        worker.sink.pending.len(),
+        worker.sink.alive.len_of(Kind::Environment),
+        queued,
+        memory,
+    )
+        .encode(env)
 }
 
 /// Where the output of this interpreter goes, as it was given at the start; empty when there is no such interpreter.

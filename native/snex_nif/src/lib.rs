@@ -2,14 +2,15 @@
 //!
 //! Three names for three things: an *interpreter* is the Erlang process that owns a *worker* (a warden and a Python process
 //! tree, `snex_core::worker`); the *registry* finds the worker of an interpreter's pid. An *environment* is a dictionary
-//! inside Python, known here by its number; its handle only tells when nobody refers to it any more.
+//! inside Python, and an *object* any value there, both known here by their numbers; a *handle* keeps one of them in Python until
+//! nobody refers to it any more.
 
 mod atoms;
 mod call;
 mod cancel;
 mod deliver;
 mod down;
-mod environment;
+mod handle;
 mod held;
 mod interpreter;
 mod kept;

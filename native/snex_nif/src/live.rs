@@ -3,6 +3,7 @@
 
 use crate::registry;
 use rustler::NifMap;
+use snex_core::handles::Kind;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The kinds of objects that count themselves.
@@ -11,10 +12,11 @@ pub enum Of {
     Interpreter,
     Worker,
     Environment,
+    Object,
     Proxy,
 }
 
-static COUNTS: [AtomicUsize; 4] = [const { AtomicUsize::new(0) }; 4];
+static COUNTS: [AtomicUsize; 5] = [const { AtomicUsize::new(0) }; 5];
 
 /// A field of an object that counts: there is one more of its kind for as long as this lives.
 pub struct Live(Of);
@@ -34,11 +36,12 @@ impl Drop for Live {
 }
 
 fn count(of: Of) -> &'static AtomicUsize {
-    let [interpreters, workers, environments, proxies] = &COUNTS;
+    let [interpreters, workers, environments, objects, proxies] = &COUNTS;
     match of {
         Of::Interpreter => interpreters,
         Of::Worker => workers,
         Of::Environment => environments,
+        Of::Object => objects,
         Of::Proxy => proxies,
     }
 }
@@ -47,13 +50,15 @@ fn count(of: Of) -> &'static AtomicUsize {
 #[derive(NifMap, Default)]
 #[rustler(encode)]
 struct Resources {
-    /// Resources of interpreters; what their tasks share; handles of environments, and stand-ins for them.
+    /// Resources of interpreters; what their tasks share; handles of environments and objects, and proxies of
+    /// handles on other nodes.
     interpreters: usize,
     workers: usize,
     environments: usize,
+    objects: usize,
     proxies: usize,
     /// In the tables of the interpreters that are registered: requests that wait, requests to be cancelled, processes that
-    /// are watched, environments that Python keeps.
+    /// are watched, environments and objects that Python has for this VM.
     registered: usize,
     pending: usize,
     cancelling: usize,
@@ -69,6 +74,7 @@ fn resources_count() -> Resources {
         interpreters: own(Of::Interpreter),
         workers: own(Of::Worker),
         environments: own(Of::Environment),
+        objects: own(Of::Object),
         proxies: own(Of::Proxy),
         ..Resources::default()
     };
@@ -78,7 +84,7 @@ fn resources_count() -> Resources {
         resources.pending += shared.pending.len();
         resources.cancelling += shared.cancelling.len();
         resources.watched += shared.watched.len();
-        resources.alive += shared.alive.len();
+        resources.alive += shared.alive.len_of(Kind::Environment) + shared.alive.len_of(Kind::Object);
     }
     resources
 }

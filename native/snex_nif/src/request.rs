@@ -2,7 +2,7 @@
 
 use crate::atoms;
 use crate::cancel;
-use crate::environment::{self, Environment};
+use crate::handle::{self, Handle};
 use crate::interpreter::{self, Interpreter};
 use crate::options::CallOptions;
 use crate::outcome::Outcome;
@@ -155,10 +155,10 @@ impl<'a> Caller<'a> {
             Err(outcome) => return outcome.encode(self.env),
         };
         let sink = &interpreter.worker.sink;
-        let id = environment::next_id();
+        let key = handle::next_environment();
         let outcome = self.submit(&interpreter, Kind::MakeEnv, |walk| {
             walk.pickle.tuple_begin(3);
-            walk.pickle.int(id as i64);
+            walk.pickle.int(key.id as i64);
             walk.pickle.list_begin();
             for (index, (from, mode, names)) in make.from.iter().enumerate() {
                 walk.pickle.list_item(index);
@@ -180,8 +180,8 @@ impl<'a> Caller<'a> {
         });
         match outcome {
             Outcome::Request(request) => {
-                let handle = ResourceArc::new(Environment::new(id, sink));
-                (atoms::ok(), request, id, handle).encode(self.env)
+                let handle = ResourceArc::new(Handle::received(key, sink));
+                (atoms::ok(), request, key.id, handle).encode(self.env)
             }
             outcome => outcome.encode(self.env),
         }

@@ -1,6 +1,6 @@
 //! The tokio runtime that all workers share.
 
-use crate::{environment, interpreter, panics};
+use crate::{handle, interpreter, panics};
 use rustler::{Env, Term};
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -15,8 +15,8 @@ static RUNTIME: OnceLock<Runtime> = OnceLock::new();
 pub fn load(env: Env<'_>, _info: Term<'_>) -> bool {
     panics::count();
     if env.register::<interpreter::Interpreter>().is_err()
-        || env.register::<environment::Environment>().is_err()
-        || env.register::<environment::Proxy>().is_err()
+        || env.register::<handle::Handle>().is_err()
+        || env.register::<handle::Proxy>().is_err()
     {
         return false;
     }

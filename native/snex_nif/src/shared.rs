@@ -4,7 +4,6 @@
 //! says who writes to it, and when it ends.
 
 use crate::cancel::Cancelling;
-use crate::environment::Alive;
 use crate::interpreter::Watched;
 use crate::kept::Kept;
 use crate::live::Live;
@@ -12,6 +11,7 @@ use crate::options::Options;
 use crate::pending::Pending;
 use rustler::LocalPid;
 use snex_core::allow::Allow;
+use snex_core::handles::{Alive, Key};
 use std::collections::VecDeque;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, PoisonError};
@@ -55,11 +55,12 @@ pub struct Shared {
     pub cancelling: Cancelling,
     /// Processes whose end this worker is told of. Added with their first request, taken out when they end.
     pub watched: Watched,
-    /// Environments that Python keeps, besides the root. Added when they are made, taken out when they are dropped.
+    /// Environments, besides the root, and objects that Python has for this VM. Added with their handles, taken out when the last
+    /// of these has given its count back.
     pub alive: Alive,
-    /// Environments to be forgotten: every handle that is dropped sends its number to the task that tells Python, which ends with
+    /// Counts to be given back: every handle that is dropped sends its key to the task that tells Python, which ends with
     /// the worker.
-    pub drops: UnboundedSender<u64>,
+    pub drops: UnboundedSender<Key>,
     /// The last that was printed to standard error from Python's own code, for the report of a crash.
     pub last_errors: Mutex<VecDeque<u8>>,
     /// Room for chunks of output that the output process has not acknowledged: one for each stream. Closed when nobody prints

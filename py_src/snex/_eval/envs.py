@@ -14,7 +14,7 @@ from .._pypy import PYPY
 from .contexts import merge
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from contextvars import Context
 
 ROOT = 0
@@ -139,9 +139,12 @@ class Envs:
         env.update(variables)
         self._envs[env_id] = Env(env, context)
 
-    def drop(self, env_ids: Sequence[int]) -> None:
-        """Forget environments. Unknown ids are ignored; the root stays."""
-        for env_id in env_ids:
+    def drop(self, counts: Iterable[tuple[int, int]]) -> None:
+        """Forget environments: `(env_id, count)` each, whatever the count, for the VM has one handle of each.
+
+        Unknown ids are ignored; the root stays.
+        """
+        for env_id, _count in counts:
             if env_id != ROOT:
                 self._envs.pop(env_id, None)
         if PYPY:

@@ -20,7 +20,7 @@ except ImportError:
     # Another implementation.
     from pickle import Unpickler, dumps, loads
 
-__all__ = ["Unpickler", "dumps", "join", "load", "loads", "split"]
+__all__ = ["Unpickler", "drops", "dumps", "join", "load", "loads", "split"]
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 COUNT = struct.Struct("<I")
 ENTRY = struct.Struct("<BQ")
+# Of a DROP frame: the kind of a handle, the number of what it is of, how many are given back.
+RECORD = struct.Struct("<BQI")
 
 
 # Bytes of a pickle from which on the garbage collector would run again and again while the value is
@@ -106,6 +108,21 @@ def split(body: bytes) -> tuple[Body, list[Sink]]:
             end += length
             sinks.append(sink)
     return pickled, sinks
+
+
+def drops(body: Body) -> dict[int, list[tuple[int, int]]]:
+    """Return the records of a DROP frame by their kind: `(number, count)` each.
+
+    Raises:
+        struct.error: for a body that is cut short.
+
+    >>> drops(RECORD.pack(0, 7, 1) + RECORD.pack(1, 2**40, 3) + RECORD.pack(0, 8, 1))
+    {0: [(7, 1), (8, 1)], 1: [(1099511627776, 3)]}
+    """
+    counts: dict[int, list[tuple[int, int]]] = {}
+    for kind, number, count in RECORD.iter_unpack(body):
+        counts.setdefault(kind, []).append((number, count))
+    return counts
 
 
 def join(body: Body, sinks: Sequence[Sink]) -> list[bytes | memoryview]:

@@ -15,7 +15,7 @@ HEADER_SIZE = 20
 HELLO = 0x01
 EVAL = 0x02
 MAKE_ENV = 0x03
-DROP_ENVS = 0x04
+DROP = 0x04
 CANCEL = 0x05
 CALL_RESULT = 0x06
 CALL_ERROR = 0x07
@@ -39,9 +39,7 @@ BUFFERS = 0x01
 # As in `frame.rs`.
 SPARE = 1 << 20
 
-INCOMING = frozenset(
-    {HELLO, EVAL, MAKE_ENV, DROP_ENVS, CANCEL, CALL_RESULT, CALL_ERROR, EVAL_IN_THREAD}
-)
+INCOMING = frozenset({HELLO, EVAL, MAKE_ENV, DROP, CANCEL, CALL_RESULT, CALL_ERROR, EVAL_IN_THREAD})
 # Between an interpreter and a process that it serves: from the interpreter, and towards it.
 SERVED = frozenset({HELLO, CALL_RESULT, CALL_ERROR})
 SERVING = frozenset({CALL, CAST, SEND, LOG})

@@ -19,7 +19,7 @@ from support.etf import A, decode
 
 PACKAGE = Path(snex.__file__).parents[1]
 START = str(PACKAGE / "snex" / "__main__.py")
-HELLO, EVAL, MAKE_ENV, DROP_ENVS, CANCEL, CALL_RESULT, CALL_ERROR, EVAL_IN_THREAD = range(1, 9)
+HELLO, EVAL, MAKE_ENV, DROP, CANCEL, CALL_RESULT, CALL_ERROR, EVAL_IN_THREAD = range(1, 9)
 READY, REFUSED, RESULT, ERROR, CALL, CAST, SEND, PRINT, CANCELLED = range(0x81, 0x8A)
 BUFFERS = 1
 
@@ -218,6 +218,9 @@ class VM:
 
     def make_env(self, env: int, sources: list[Any], variables: dict[str, Any]) -> Any:
         return self.reply(self.request(MAKE_ENV, (env, sources, variables)))
+
+    def drop_envs(self, *envs: int) -> None:
+        self.send(DROP, 0, b"".join(struct.pack("<BQI", 0, env, 1) for env in envs))
 
     def reply(self, request: int) -> Any:
         """Wait for the answer to a request, whatever else comes before."""
