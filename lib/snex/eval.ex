@@ -21,7 +21,8 @@ defmodule Snex.Eval do
       file: file,
       line: line,
       vars: vars,
-      thread: run == :thread
+      run: run,
+      returns: :value
     }
   end
 

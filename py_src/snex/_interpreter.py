@@ -93,9 +93,8 @@ class Interpreter:
         self._reader = FrameReader(in_fd, loop, self._frame, self._input_ended)
         self._envs = Envs()
         self._runner = Runner(loop, self._envs, interrupts, self._answer, self._exhausted)
-        self._works: dict[int, Callable[[int, Body, Sequence[Sink]], None]] = {
+        self._works: dict[int, Callable[[Request, int, Body, Sequence[Sink]], None]] = {
             frame.EVAL: self._eval,
-            frame.EVAL_IN_THREAD: self._eval_in_thread,
             frame.MAKE_ENV: self._make_env,
             frame.DROP: self._drop,
             frame.CANCEL: self._cancel,
@@ -272,31 +271,27 @@ class Interpreter:
         else:
             self._writer.write(frame.LOG, 0, parts)
 
-    def _frame(self, kind: int, number: int, body: Body, sinks: Sequence[Sink]) -> None:
+    def _frame(
+        self, kind: int, flags: int, number: int, _cause: int, body: Body, sinks: Sequence[Sink]
+    ) -> None:
         if kind in _ANSWERS:
             self._client.answer(number, Answer(kind, body, sinks))
-        elif kind in self._works:
+        else:
             # Never from the reader's callback: the code may run the event loop in turn, where a patch
             # allows that, and no callback is run while it runs. The loop keeps the order.
-            self._loop.call_soon(self._work, kind, number, body, sinks)
-        else:
-            self._input_ended(frame.FrameError("a second HELLO"))
+            self._loop.call_soon(self._work, kind, Request(number), flags, body, sinks)
 
-    def _work(self, kind: int, number: int, body: Body, sinks: Sequence[Sink]) -> None:
+    def _work(
+        self, kind: int, request: Request, flags: int, body: Body, sinks: Sequence[Sink]
+    ) -> None:
         if not (self.ended or in_child()):
             try:
-                self._works[kind](number, body, sinks)
+                self._works[kind](request, flags, body, sinks)
             except MemoryError:
                 # Of ours: there is not even enough to begin.
                 self._exhausted()
 
-    def _eval_in_thread(self, number: int, body: Body, sinks: Sequence[Sink]) -> None:
-        self._eval(number, body, sinks, in_thread=True)
-
-    def _eval(
-        self, number: int, body: Body, sinks: Sequence[Sink], *, in_thread: bool = False
-    ) -> None:
-        request = Request(number)
+    def _eval(self, request: Request, flags: int, body: Body, sinks: Sequence[Sink]) -> None:
         if sinks or len(body) > _SMALL or _STACK_GLOBAL in body:
             # It may take a while to load, and code of the user's may run.
             fields = self._envs.root.context.copy().run(self._load, request, body, sinks)
@@ -307,10 +302,10 @@ class Interpreter:
                 self._runner.fail(request, error)
                 return
         if not request.ended:
-            self._runner.eval(request, fields, in_thread=in_thread)
+            self._runner.eval(request, fields, in_thread=bool(flags & frame.THREAD))
 
-    def _cancel(self, number: int, _body: Body, _sinks: Sequence[Sink]) -> None:
-        self._runner.cancel(number)
+    def _cancel(self, request: Request, _flags: int, _body: Body, _sinks: Sequence[Sink]) -> None:
+        self._runner.cancel(request.number)
 
     def _load(self, request: Request, body: Body, sinks: Sequence[Sink]) -> Any:  # noqa: ANN401
         enter(request)
@@ -323,7 +318,7 @@ class Interpreter:
             self._runner.fail(request, error)
             return None
 
-    def _drop(self, _number: int, body: Body, _sinks: Sequence[Sink]) -> None:
+    def _drop(self, _request: Request, _flags: int, body: Body, _sinks: Sequence[Sink]) -> None:
         try:
             for kind, counts in drops(body).items():
                 # Nothing hands out objects so far.
@@ -332,8 +327,8 @@ class Interpreter:
         except Exception as error:  # noqa: BLE001 - there is nobody to be told but the VM itself
             self._input_ended(frame.FrameError(f"DROP that does not decode: {error!r}"))
 
-    def _make_env(self, number: int, body: Body, sinks: Sequence[Sink]) -> None:
-        self._envs.root.context.copy().run(self._make_env_for, Request(number), body, sinks)
+    def _make_env(self, request: Request, _flags: int, body: Body, sinks: Sequence[Sink]) -> None:
+        self._envs.root.context.copy().run(self._make_env_for, request, body, sinks)
 
     def _make_env_for(self, request: Request, body: Body, sinks: Sequence[Sink]) -> None:
         enter(request)

@@ -120,9 +120,10 @@ def _read_exactly(fd: int, size: int) -> bytes:
 
 def _read_hello(fd: int) -> dict[str, Any]:
     # Byte for byte what belongs to it: the frames behind are the reader's.
-    kind, flags, _request, length = frame.parse_header(_read_exactly(fd, frame.HEADER_SIZE))
-    if kind != frame.HELLO or flags or length > _MAX_HELLO:
-        msg = f"expected HELLO, got kind {kind:#04x}, flags {flags:#04x}, {length} bytes"
+    first = _read_exactly(fd, frame.FIRST_HEADER_SIZE)
+    length = frame.parse_first_header(first, frame.HELLO)
+    if length > _MAX_HELLO:
+        msg = f"a HELLO of {length} bytes"
         raise frame.FrameError(msg)
     try:
         hello = loads(_read_exactly(fd, length))  # from the VM

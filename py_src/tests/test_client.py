@@ -22,8 +22,10 @@ class FakeWriter:
         self.frames: list[tuple[int, int, Any]] = []
         self.waiters: list[Callable[[], None]] = []
 
-    def write(self, kind: int, request: int, parts: list[bytes]) -> None:
-        self.frames.append((kind, request, decode(b"".join(parts))))
+    def write(
+        self, kind: int, number: int, parts: list[bytes], _flags: int = 0, _cause: int = 0
+    ) -> None:
+        self.frames.append((kind, number, decode(b"".join(parts))))
 
     def when_drained(self, wake: Callable[[], None]) -> bool:
         if self.full:

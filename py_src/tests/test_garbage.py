@@ -11,7 +11,7 @@ import threading
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support.vm import BUFFERS, EVAL, PATIENCE, VM, frame, place, with_buffers
+from support.vm import BUFFERS, EVAL, HEADER, PATIENCE, VM, frame, place, with_buffers
 
 from snex._wire.body import join, split
 from snex._wire.frame import HEADER_SIZE, INCOMING, FrameError, parse_header
@@ -43,11 +43,11 @@ def tables(draw: st.DrawFn) -> bytes:
 def frames(draw: st.DrawFn) -> bytes:
     """Draw a frame that is wrong somewhere, or not."""
     kind = draw(st.one_of(st.sampled_from(sorted(INCOMING)), st.integers(0, 255)))
-    flags = draw(st.sampled_from([0, 0, BUFFERS, BUFFERS, 2, 0x80, 255]))
+    flags = draw(st.sampled_from([0, 0, BUFFERS, BUFFERS, 2, 0x20, 0x80, 255]))
     body = draw(tables() if flags == BUFFERS else bodies)
     length = draw(st.one_of(st.just(len(body)), st.just(len(body)), lengths))
-    header = struct.pack("<2sBBQQ", b"SX", kind, flags, draw(st.integers(0, 2**64 - 1)), length)
-    return header + body
+    number, cause = draw(st.tuples(st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1)))
+    return HEADER.pack(b"SX", kind, flags, number, length, cause) + body
 
 
 @st.composite
@@ -63,13 +63,13 @@ def streams(draw: st.DrawFn) -> bytes:
 @given(st.one_of(st.binary(min_size=HEADER_SIZE, max_size=HEADER_SIZE), frames()))
 def test_a_header_is_read_or_refused(data: bytes) -> None:
     try:
-        kind, flags, _request, _length = parse_header(data)
+        kind, flags, _number, _length, _cause = parse_header(data)
     except FrameError:
         pass
     else:
         assert data[:2] == b"SX"
         assert kind in INCOMING
-        assert flags in {0, BUFFERS}
+        assert flags in range(16)
 
 
 @given(st.one_of(bodies, tables()))
@@ -122,9 +122,6 @@ def check(garbage: bytes, usual: int) -> tuple[int, str]:
     return status, errors
 
 
-HEAD = struct.Struct("<2sBBQQ")
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="bytes in memory are counted in other units")
 class TestAnInterpreter:
     @settings(
@@ -140,10 +137,10 @@ class TestAnInterpreter:
     @pytest.mark.parametrize(
         ("garbage", "named"),
         [
-            (HEAD.pack(b"SX", 0x83, 0, 1, 0), "0x83"),
-            (HEAD.pack(b"SX", 0, 0, 1, 2**63), "0x00"),
-            (HEAD.pack(b"SX", EVAL, 0xFF, 1, 2**63), "0xff"),
-            (HEAD.pack(b"XS", EVAL, 0, 1, 0), "XS"),
+            (HEADER.pack(b"SX", 0x83, 0, 1, 0, 0), "0x83"),
+            (HEADER.pack(b"SX", 0, 0, 1, 2**63, 0), "0x00"),
+            (HEADER.pack(b"SX", EVAL, 0xFF, 1, 2**63, 0), "0xff"),
+            (HEADER.pack(b"XS", EVAL, 0, 1, 0, 0), "XS"),
             (frame(EVAL, 1, b"", BUFFERS), "0 bytes"),
             (frame(EVAL, 1, b"\xff\xff\xff\xff", BUFFERS), "4294967295"),
             (frame(EVAL, 1, struct.pack("<IBQ", 1, 0, 2**63), BUFFERS), "table of 1"),
@@ -162,4 +159,4 @@ class TestAnInterpreter:
         # Two buffers that claim to be as long as can be.
         table = struct.pack("<IBQBQ", 2, 0, length, 2, 2**64 - 1 - length)
         body = table[: length - 1] if flags else b""
-        check(HEAD.pack(b"SX", EVAL, flags, 1, length) + body, usual)
+        check(HEADER.pack(b"SX", EVAL, flags, 1, length, 0) + body, usual)

@@ -18,9 +18,11 @@ from support.vm import (
     CANCELLED,
     DROP,
     EVAL,
+    HEADER,
     HELLO,
     PACKAGE,
     PRINT,
+    READY,
     REFUSED,
     RESULT,
     VM,
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
 def test_ready_tells_who_answers() -> None:
     with VM() as vm:
         ready = vm.ready()
-    assert ready["protocol"] == 2
+    assert ready["protocol"] == 3
     assert ready["version"] == snex.__version__
     assert ready["python"] == sys.version.split()[0]
     assert ready["implementation"] in {"CPython", "PyPy"}
@@ -56,7 +58,7 @@ def test_another_protocol_is_refused_with_both_versions() -> None:
         assert vm.wait() == 76
     assert "9.8.7" in fields["reason"]
     assert fields["version"] == snex.__version__
-    assert fields["protocol"] == 2
+    assert fields["protocol"] == 3
 
 
 def test_names_live_on_in_the_environment(vm: VM) -> None:
@@ -228,7 +230,7 @@ def test_code_that_cancels_every_task_leaves_nobody_without_an_answer(vm: VM) ->
     data = b""
     for number, fields in enumerate(bodies, 500):
         body = pickle.dumps(fields)
-        data += struct.pack("<2sBBQQ", b"SX", EVAL, 0, number, len(body)) + body
+        data += frame(EVAL, number, body)
     os.write(vm.out_fd, data)
     assert vm.reply(501) == 1
     with pytest.raises(PythonError) as caught:
@@ -336,12 +338,12 @@ def test_sigterm_ends_blocking_code_once_the_vm_is_gone(vm: VM) -> None:
     [
         (b"Content-Type: text/plain", "Content-Type"),
         (b"oops", "oops"),
-        (struct.pack("<2sBBQQ", b"SX", 0x7F, 0, 1, 0), "0x7f"),
-        (struct.pack("<2sBBQQ", b"SX", EVAL, 0x10, 1, 0), "0x10"),
-        (struct.pack("<2sBBQQ", b"SX", EVAL, 1, 1, 4) + b"\xff\xff\xff\xff", "4294967295"),
-        (struct.pack("<2sBBQQ", b"SX", EVAL, 1, 1, 13) + struct.pack("<IBQ", 1, 9, 0), "table"),
-        (struct.pack("<2sBBQQ", b"SX", 1, 0, 1, 0), "HELLO"),
-        (struct.pack("<2sBBQQ", b"SX", DROP, 0, 0, 1) + b"x", "DROP"),
+        (HEADER.pack(b"SX", 0x7F, 0, 1, 0, 0), "0x7f"),
+        (HEADER.pack(b"SX", EVAL, 0x10, 1, 0, 0), "0x10"),
+        (HEADER.pack(b"SX", EVAL, 1, 1, 4, 0) + b"\xff\xff\xff\xff", "4294967295"),
+        (HEADER.pack(b"SX", EVAL, 1, 1, 13, 0) + struct.pack("<IBQ", 1, 9, 0), "table"),
+        (HEADER.pack(b"SX", 1, 0, 1, 0, 0), "0x01"),
+        (HEADER.pack(b"SX", DROP, 0, 0, 1, 0) + b"x", "DROP"),
         (frame(DROP, 0, struct.pack("<BQI", 2, 1, 1)), "DROP"),
     ],
 )
@@ -352,17 +354,17 @@ def test_garbage_ends_the_interpreter_and_is_named(vm: VM, garbage: bytes, named
 
 
 def test_frames_behind_garbage_are_not_looked_at(vm: VM) -> None:
-    second_hello = frame(HELLO, 0)
-    os.write(vm.out_fd, second_hello + second_hello + frame(DROP, 0, b"x"))
+    ready = frame(READY, 0)
+    os.write(vm.out_fd, ready + ready + frame(DROP, 0, b"x"))
     assert vm.wait() == 70
-    assert vm.errors() == "snex: garbage on the input: a second HELLO\n"
+    assert vm.errors() == "snex: garbage on the input: unknown frame kind 0x81\n"
 
 
 @pytest.mark.parametrize(
     ("garbage", "named"),
     [
         (b"SSH-2.0-OpenSSH_9.6p1 whatever\n", "SSH-2.0"),
-        (frame(EVAL, 1, b""), "expected HELLO, got kind 0x02"),
+        (frame(EVAL, 1, b""), "unknown frame kind 0x02"),
         (frame(HELLO, 0, b"no pickle"), "a HELLO that does not decode"),
         (frame(HELLO, 0, pickle.dumps(["hello"])), "a HELLO that is no dict: ['hello']"),
     ],
@@ -391,7 +393,7 @@ def test_half_a_hello_is_the_end() -> None:
 
 
 def test_a_frame_cut_short_by_the_end_is_no_garbage(vm: VM) -> None:
-    os.write(vm.out_fd, struct.pack("<2sBBQQ", b"SX", EVAL, 0, 1, 1000) + b"half")
+    os.write(vm.out_fd, HEADER.pack(b"SX", EVAL, 0, 1, 1000, 0) + b"half")
     vm.hang_up()
     assert vm.wait() == 0
     assert vm.errors() == ""

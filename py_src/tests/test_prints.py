@@ -16,6 +16,7 @@ from test_writer import Bench, parse
 
 from snex._eval.prints import STDERR, STDOUT, PrintBuffer, Printer, PrintStream
 from snex._eval.request import Request, current
+from snex._wire.frame import HEADER_SIZE
 from snex._wire.vectored import writev as real_writev
 
 if TYPE_CHECKING:
@@ -435,7 +436,7 @@ def test_threads_print_at_once_and_their_frames_do_not_mix(bench: Prints) -> Non
     expected = {
         n: b"".join(b"%s %d %d\n" % (b"x" * (i * 7), n, i) for i in range(200)) for n in range(1, 9)
     }
-    frames = bench.everything(sum(map(len, expected.values())) + 8 * 200 * 21)
+    frames = bench.everything(sum(map(len, expected.values())) + 8 * 200 * (HEADER_SIZE + 1))
     for thread in threads:
         thread.join()
     sys.setswitchinterval(interval)

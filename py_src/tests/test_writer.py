@@ -2,13 +2,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-import struct
 import sys
 import threading
 from typing import TYPE_CHECKING
 
 import pytest
-from support.vm import CAST, RESULT
+from support.vm import CAST, HEADER, RESULT
 
 from snex._wire.pressure import Pressure
 from snex._wire.vectored import writev as real_writev
@@ -23,11 +22,12 @@ Frame = tuple[int, int, bytes]
 def parse(data: bytes) -> list[Frame]:
     frames = []
     while data:
-        magic, kind, _, request, length = struct.unpack_from("<2sBBQQ", data)
+        magic, kind, _, number, length, _ = HEADER.unpack_from(data)
         assert magic == b"SX"
-        assert len(data) >= 20 + length, "a frame is cut short"
-        frames.append((kind, request, data[20 : 20 + length]))
-        data = data[20 + length :]
+        end = HEADER.size + length
+        assert len(data) >= end, "a frame is cut short"
+        frames.append((kind, number, data[HEADER.size : end]))
+        data = data[end:]
     return frames
 
 

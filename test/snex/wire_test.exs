@@ -11,6 +11,9 @@ defmodule Snex.WireTest do
   @error 0x84
   @cancelled 0x89
 
+  # Flag: a table of handles.
+  @handles 0x10
+
   # What Python may send, see docs/protocol.md.
   @kinds 0x81..0x8A
 
@@ -29,14 +32,16 @@ defmodule Snex.WireTest do
   defp frame(kind, id, body, claims \\ []) do
     length = Keyword.get(claims, :length, byte_size(body))
     flags = Keyword.get(claims, :flags, 0)
-    <<"SX", kind, flags, id::little-64, length::little-64, body::binary>>
+    # That of the first frame has no cause.
+    cause = if kind in [@ready, @refused], do: "", else: <<0::64>>
+    <<"SX", kind, flags, id::little-64, length::little-64, cause::binary, body::binary>>
   end
 
   defp etf(term), do: :erlang.term_to_binary(term)
 
   defp greeting(changes \\ %{}) do
     fields = %{
-      "protocol" => 2,
+      "protocol" => 3,
       "version" => "0",
       "python" => "0",
       "implementation" => "Liar",
@@ -185,8 +190,8 @@ defmodule Snex.WireTest do
       tell_all(
         dir,
         bystander,
-        for flags <- [1, 2, 3, 4, 8, 16, 32, 64, 128, 255], kind <- [@result, 0x88] do
-          name = "0x" <> String.downcase(Base.encode16(<<flags>>))
+        for flags <- [1, 2, 3, 4, 8, 16, 32, 64, 128, 255], kind <- [@result, 0x88], {kind, flags} != {@result, @handles} do
+          name = "0x" <> Base.encode16(<<flags>>, case: :lower)
           {frame(kind, 1, etf(1), flags: flags), :wait, broken("with unknown flags #{name}")}
         end
       )
@@ -219,7 +224,7 @@ defmodule Snex.WireTest do
 
       cuts =
         for length <- 1..(byte_size(whole) - 1) do
-          {got, expected} = if length < 20, do: {length, 20}, else: {length - 20, byte_size(whole) - 20}
+          {got, expected} = if length < 28, do: {length, 28}, else: {length - 28, byte_size(whole) - 28}
           seen = "the stream ended inside a frame, after #{got} of #{expected} bytes"
           {binary_part(whole, 0, length), :close, broken(seen)}
         end
@@ -342,9 +347,9 @@ defmodule Snex.WireTest do
           for length <- [2 ** 20 + 1, 2 ** 32, 2 ** 47] do
             {frame(@ready, 0, "", length: length), "", :wait, not_started("has #{length} bytes")}
           end ++
-          for protocol <- [0, 1, 3, -1, 2 ** 31, 2 ** 60, "1", :one] do
+          for protocol <- [0, 1, 2, 4, -1, 2 ** 31, 2 ** 60, "1", :one] do
             {frame(@ready, 0, greeting(%{"protocol" => protocol})), "", :wait,
-             not_started("speaks protocol 2")}
+             not_started("speaks protocol 3")}
           end ++
           [
             {frame(@refused, 0, greeting(%{"reason" => "no"})), "", :wait, not_started("refused it: no")},

@@ -12,6 +12,7 @@ defmodule Snex.Interpreter.Calls do
   use GenServer
 
   alias Snex.Error
+  alias Snex.Interpreter.Origin
   alias Snex.Interpreter.Sends
   alias Snex.Native
   alias Snex.Request
@@ -39,7 +40,7 @@ defmodule Snex.Interpreter.Calls do
   end
 
   @impl GenServer
-  def handle_info({:snex_call, :send, id, body, nil}, state) do
+  def handle_info({:snex_call, :send, id, _cause, body, nil}, state) do
     case Sends.allow(body, state.allow_send) do
       :ok ->
         answer(state.interpreter, id, fn ->
@@ -56,17 +57,24 @@ defmodule Snex.Interpreter.Calls do
     {:noreply, state}
   end
 
-  def handle_info({:snex_call, :call, id, body, arity}, state) do
+  def handle_info({:snex_call, :call, id, cause, body, arity}, state) do
     %{interpreter: interpreter, decoding: decoding} = state
 
     {_pid, monitor} =
-      spawn_monitor(fn -> answer(interpreter, id, fn -> call(decode!(body, decoding), arity) end) end)
+      spawn_monitor(fn ->
+        Origin.adopt(cause)
+        answer(interpreter, id, fn -> call(decode!(body, decoding), arity) end)
+      end)
 
     {:noreply, put_in(state.running[monitor], id)}
   end
 
-  def handle_info({:snex_call, :cast, _id, body, arity}, %{decoding: decoding} = state) do
-    spawn(fn -> apply!(decode!(body, decoding), arity) end)
+  def handle_info({:snex_call, :cast, _id, cause, body, arity}, %{decoding: decoding} = state) do
+    spawn(fn ->
+      Origin.adopt(cause)
+      apply!(decode!(body, decoding), arity)
+    end)
+
     {:noreply, state}
   end
 

@@ -4,7 +4,7 @@
 #![allow(missing_docs)]
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use snex_core::frame::{self, HEADER_LEN, Kind};
+use snex_core::frame::{self, HEADER_LEN, Header, Kind};
 use snex_core::pickle::{BinaryAs, Pickle};
 use std::hint::black_box;
 
@@ -73,7 +73,7 @@ fn maps(count: usize) -> Pickle<Vec<u8>> {
 fn pickles(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("pickle");
     group.bench_function("request", |bench| {
-        bench.iter(|| black_box(small_request()).into_frame(Kind::Eval, 1));
+        bench.iter(|| black_box(small_request()).into_frame(Header::new(Kind::Eval, 1)));
     });
     group.throughput(Throughput::Elements(100_000));
     group.bench_function("ints", |bench| bench.iter(|| ints(black_box(100_000))));
@@ -87,7 +87,7 @@ fn pickles(criterion: &mut Criterion) {
             |large| {
                 let mut pickle = Pickle::new();
                 pickle.buffer(large, BinaryAs::Bytes);
-                pickle.into_frame(Kind::Eval, 1)
+                pickle.into_frame(Header::new(Kind::Eval, 1))
             },
             BatchSize::LargeInput,
         );
@@ -102,7 +102,7 @@ fn frames(criterion: &mut Criterion) {
     let mut bytes = Vec::new();
     for id in 0..count {
         let mut header = [0; HEADER_LEN];
-        frame::write_header(&mut header, Kind::Result, 0, id, 3);
+        Header { length: 3, ..Header::new(Kind::Result, id) }.write(&mut header);
         bytes.extend_from_slice(&header);
         bytes.extend_from_slice(&[131, 97, 1]);
     }

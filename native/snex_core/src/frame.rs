@@ -3,15 +3,31 @@
 use thiserror::Error;
 
 /// Version of the protocol that this side speaks, as `HELLO` states it.
-pub const PROTOCOL: u32 = 2;
+pub const PROTOCOL: u32 = 3;
 
-/// Bytes in a frame's header.
-pub const HEADER_LEN: usize = 20;
+/// Bytes in a frame's header, but for the first frame of each side.
+pub const HEADER_LEN: usize = 28;
+
+/// Bytes in the header of the first frame of each side: the same in all versions of the protocol, so that each side can read
+/// which one the other speaks. It has no cause.
+const FIRST_HEADER_LEN: usize = 20;
 
 const MAGIC: [u8; 2] = *b"SX";
 
-/// Flag: the body starts with a table of buffers that follow the pickle.
-pub const BUFFERS: u8 = 1;
+/// Flag of a frame towards Python: the body starts with a table of buffers that follow the pickle.
+pub const BUFFERS: u8 = 0x01;
+
+/// Flag of a request: it runs in a worker thread.
+pub const THREAD: u8 = 0x02;
+
+/// Flag of a request: what has no form in Elixir stays in Python, and a handle comes in its place.
+pub const AUTO: u8 = 0x04;
+
+/// Flag of a request: its result stays in Python, and a handle comes in its place.
+pub const OBJECT: u8 = 0x08;
+
+/// Flag of a frame from Python: the body starts with a table of handles; see [`split_handles`].
+pub const HANDLES: u8 = 0x10;
 
 /// What a frame is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,8 +47,8 @@ pub enum Kind {
     CallResult = 0x06,
     /// How a function called by Python failed.
     CallError = 0x07,
-    /// Run code in an environment, in a worker thread.
-    EvalInThread = 0x08,
+    /// Call a function, or get an attribute.
+    Invoke = 0x09,
     /// Python's first frame: it speaks our protocol.
     Ready = 0x81,
     /// Python's first frame: it does not.
@@ -56,6 +72,15 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Bytes in the header of a frame of this kind.
+    #[must_use]
+    pub fn header_len(self) -> usize {
+        match self {
+            Kind::Hello | Kind::Ready | Kind::Refused => FIRST_HEADER_LEN,
+            _ => HEADER_LEN,
+        }
+    }
+
     /// The kind of a byte that came from Python, if it is one that Python may send.
     fn from_python(byte: u8) -> Option<Kind> {
         [
@@ -87,10 +112,38 @@ pub const SPARE: u64 = 1 << 20;
 pub struct Header {
     /// What the frame is.
     pub kind: Kind,
+    /// What to know of it besides.
+    pub flags: u8,
     /// The request or call that it belongs to; 0 where there is none.
     pub id: u64,
+    /// From Python: the request whose code has sent it. Towards Python: the call, of Python's, that the process answers which asks.
+    /// 0 where there is none.
+    pub cause: u64,
     /// Bytes in the body. Python's word: memory is only taken as data arrives.
     pub length: u64,
+}
+
+impl Header {
+    /// The header of a frame without flags and cause; its length is that of the body that it is put in front of.
+    #[must_use]
+    pub fn new(kind: Kind, id: u64) -> Self {
+        Header { kind, flags: 0, id, cause: 0, length: 0 }
+    }
+
+    /// Writes it over the first [`Kind::header_len`] bytes of `out`.
+    ///
+    /// # Panics
+    /// When `out` is shorter than that.
+    pub fn write(&self, out: &mut [u8]) {
+        out[..2].copy_from_slice(&MAGIC);
+        out[2] = self.kind as u8;
+        out[3] = self.flags;
+        out[4..12].copy_from_slice(&self.id.to_le_bytes());
+        out[12..20].copy_from_slice(&self.length.to_le_bytes());
+        if self.kind.header_len() == HEADER_LEN {
+            out[20..28].copy_from_slice(&self.cause.to_le_bytes());
+        }
+    }
 }
 
 /// Bytes that are not a frame which Python may send.
@@ -147,26 +200,14 @@ fn quote(bytes: &[u8]) -> String {
     format!("\"{shown}\"{ellipsis}")
 }
 
-/// Writes the header of a frame towards Python over the first [`HEADER_LEN`] bytes of `out`.
-///
-/// # Panics
-/// When `out` is shorter than a header.
-pub fn write_header(out: &mut [u8], kind: Kind, flags: u8, id: u64, length: u64) {
-    out[..2].copy_from_slice(&MAGIC);
-    out[2] = kind as u8;
-    out[3] = flags;
-    out[4..12].copy_from_slice(&id.to_le_bytes());
-    out[12..20].copy_from_slice(&length.to_le_bytes());
-}
-
 /// Reads the header of a frame from Python at the start of `bytes`; `None` while there are fewer bytes than a header has.
 ///
 /// ```
-/// use snex_core::frame::{self, Kind};
+/// use snex_core::frame::{self, Header, Kind};
 /// let mut bytes = [0; frame::HEADER_LEN];
-/// frame::write_header(&mut bytes, Kind::Result, 0, 7, 42);
-/// let header = frame::read_header(&bytes).unwrap().unwrap();
-/// assert_eq!((header.kind, header.id, header.length), (Kind::Result, 7, 42));
+/// let header = Header { length: 42, ..Header::new(Kind::Result, 7) };
+/// header.write(&mut bytes);
+/// assert_eq!(frame::read_header(&bytes), Ok(Some(header)));
 /// ```
 ///
 /// # Errors
@@ -176,23 +217,41 @@ pub fn read_header(bytes: &[u8]) -> Result<Option<Header>, FrameError> {
     if bytes[..seen] != MAGIC[..seen] {
         return Err(FrameError::Garbage(bytes.to_vec()));
     }
-    let Some(header) = bytes.first_chunk::<HEADER_LEN>() else {
+    let Some(first) = bytes.first_chunk::<FIRST_HEADER_LEN>() else {
         return Ok(None);
     };
-    let [_, _, kind, flags, rest @ ..] = header;
-    let (id, length) = rest.split_at(8);
-    let number = |bytes: &[u8]| bytes.iter().rev().fold(0, |n, byte| n << 8 | u64::from(*byte));
-    if *flags != 0 {
-        return Err(FrameError::UnknownFlags { kind: *kind, flags: *flags });
+    let [_, _, kind, flags, ..] = *first;
+    let number = |at: usize| bytes.get(at..at + 8)?.first_chunk().map(|bytes| u64::from_le_bytes(*bytes));
+    let (id, length) = (number(4).unwrap_or_default(), number(12).unwrap_or_default());
+    let known = Kind::from_python(kind);
+    let has_value = matches!(known, Some(Kind::Result | Kind::Call | Kind::Cast | Kind::Send));
+    if flags & !(if has_value { HANDLES } else { 0 }) != 0 {
+        return Err(FrameError::UnknownFlags { kind, flags });
     }
-    let length = number(length);
     if length > MAX_LENGTH {
-        return Err(FrameError::TooLong { kind: *kind, length });
+        return Err(FrameError::TooLong { kind, length });
     }
-    match Kind::from_python(*kind) {
-        Some(kind) => Ok(Some(Header { kind, id: number(id), length })),
-        None => Err(FrameError::UnknownKind(*kind)),
-    }
+    let kind = known.ok_or(FrameError::UnknownKind(kind))?;
+    let cause = if kind.header_len() == HEADER_LEN { number(20) } else { Some(0) };
+    Ok(cause.map(|cause| Header { kind, flags, id, cause, length }))
+}
+
+/// Takes a body with [`HANDLES`] apart: the numbers of the objects in its table, and where the term begins. `None` for a table
+/// that does not fit.
+///
+/// ```
+/// use snex_core::frame::split_handles;
+/// let body = [&[1, 0, 0, 0], &7u64.to_le_bytes()[..], b"term"].concat();
+/// let (ids, start) = split_handles(&body).unwrap();
+/// assert_eq!((ids.collect::<Vec<_>>(), &body[start..]), (vec![7], &b"term"[..]));
+/// assert!(split_handles(&body[..11]).is_none());
+/// ```
+pub fn split_handles(body: &[u8]) -> Option<(impl ExactSizeIterator<Item = u64> + '_, usize)> {
+    let (count, rest) = body.split_first_chunk()?;
+    let size = usize::try_from(u32::from_le_bytes(*count)).ok()?.checked_mul(8)?;
+    let (table, _) = rest.as_chunks::<8>();
+    let table = table.get(..size / 8)?;
+    Some((table.iter().map(|id| u64::from_le_bytes(*id)), count.len() + size))
 }
 
 /// One piece of a frame on its way to Python: bytes that the frame owns, or a large binary that stays where it is.
@@ -222,16 +281,16 @@ pub struct Frame<B> {
 
 impl<B: AsRef<[u8]>> Frame<B> {
     /// A frame whose body is `body`, without buffers.
-    pub fn new(kind: Kind, id: u64, body: &[u8]) -> Self {
-        let mut bytes = vec![0; HEADER_LEN];
+    pub fn new(header: Header, body: &[u8]) -> Self {
+        let mut bytes = vec![0; header.kind.header_len()];
         bytes.extend_from_slice(body);
-        Self::from_reserved(kind, id, bytes)
+        Self::from_reserved(header, bytes)
     }
 
-    /// A frame without buffers from bytes whose first [`HEADER_LEN`] are reserved for the header: no copy of the body.
-    pub fn from_reserved(kind: Kind, id: u64, mut bytes: Vec<u8>) -> Self {
-        let length = (bytes.len() - HEADER_LEN) as u64;
-        write_header(&mut bytes, kind, 0, id, length);
+    /// A frame without buffers from bytes whose first [`Kind::header_len`] are reserved for the header: no copy of the body.
+    pub fn from_reserved(header: Header, mut bytes: Vec<u8>) -> Self {
+        let length = (bytes.len() - header.kind.header_len()) as u64;
+        Header { length, ..header }.write(&mut bytes);
         Frame { segments: vec![Segment::Owned(bytes)] }
     }
 
@@ -253,7 +312,7 @@ mod tests {
 
     fn header_bytes(kind: u8, flags: u8, id: u64, length: u64) -> Vec<u8> {
         let mut bytes = vec![0; HEADER_LEN];
-        write_header(&mut bytes, Kind::Result, flags, id, length);
+        Header { flags, length, ..Header::new(Kind::Result, id) }.write(&mut bytes);
         bytes[2] = kind;
         bytes
     }
@@ -300,9 +359,19 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_header_survives_the_trip(id: u64, length in 0..=MAX_LENGTH) {
-            let header = read_header(&header_bytes(0x85, 0, id, length)).unwrap().unwrap();
-            prop_assert_eq!(header, Header { kind: Kind::Call, id, length });
+        fn a_header_survives_the_trip(id: u64, cause: u64, length in 0..=MAX_LENGTH) {
+            let header = Header { flags: HANDLES, cause, length, ..Header::new(Kind::Call, id) };
+            let mut bytes = [0; HEADER_LEN];
+            header.write(&mut bytes);
+            prop_assert_eq!(read_header(&bytes), Ok(Some(header)));
+        }
+
+        #[test]
+        fn no_table_of_handles_makes_it_panic(body: Vec<u8>) {
+            if let Some((ids, start)) = split_handles(&body) {
+                prop_assert_eq!(start, 4 + 8 * ids.len());
+                prop_assert!(start <= body.len());
+            }
         }
 
         #[test]

@@ -3,7 +3,7 @@
 
 use crate::allow::{Allow, Rule};
 use crate::control::{self, FromWarden, ToWarden};
-use crate::frame::{self, FrameError, HEADER_LEN, Header};
+use crate::frame::{self, FrameError, Header};
 use crate::handshake;
 use crate::project;
 use crate::worker::frame_reader::{Bytes, FrameReader, Stop};
@@ -69,13 +69,14 @@ pub fn frames(data: &[u8]) {
             let error = FrameError::TooLarge { kind: kind as u8, length, limit: LIMIT };
             return assert_same_fault(&error, read.map(|_| ()));
         }
-        let body = &rest[HEADER_LEN..];
+        let start = header.kind.header_len();
+        let body = &rest[start..];
         let Some(body) = usize::try_from(header.length).ok().and_then(|length| body.get(..length)) else {
             let cut = FrameError::CutShort { got: body.len() as u64, expected: header.length };
             return assert_eq!(read, Err(Stop::CutShort(cut.to_string())));
         };
         assert_eq!(read, Ok((header, body.to_vec())));
-        rest = &rest[HEADER_LEN + body.len()..];
+        rest = &rest[start + body.len()..];
     }
 }
 

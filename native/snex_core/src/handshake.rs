@@ -2,7 +2,7 @@
 
 mod flat;
 
-use crate::frame::{Frame, Kind, PROTOCOL};
+use crate::frame::{Frame, Header, Kind, PROTOCOL};
 use eetf::{Map, Term};
 use serde::Serialize;
 use thiserror::Error;
@@ -50,7 +50,7 @@ pub fn control_frame<B: AsRef<[u8]>>(
     value: &impl Serialize,
 ) -> Result<Frame<B>, serde_pickle::Error> {
     let body = serde_pickle::to_vec(value, serde_pickle::SerOptions::new())?;
-    Ok(Frame::new(kind, 0, &body))
+    Ok(Frame::new(Header::new(kind, 0), &body))
 }
 
 /// What Python says of itself in `READY`.
@@ -172,14 +172,14 @@ mod tests {
 
     #[test]
     fn a_ready_frame_is_read() {
-        let ready = read_ready(&body(2), "0.1.0").unwrap();
+        let ready = read_ready(&body(3), "0.1.0").unwrap();
         assert_eq!((ready.python.as_str(), ready.encoder.as_str()), ("python", "encoder"));
     }
 
     #[test]
     fn a_mismatch_names_both_sides() {
-        let error = read_ready(&body(3), "0.1.0").unwrap_err().to_string();
-        assert_eq!(error, "Snex 0.1.0 speaks protocol 2, Python's package snex version speaks 3");
+        let error = read_ready(&body(4), "0.1.0").unwrap_err().to_string();
+        assert_eq!(error, "Snex 0.1.0 speaks protocol 3, Python's package snex version speaks 4");
     }
 
     #[test]
@@ -202,9 +202,9 @@ mod tests {
             map_set: (Blob(vec![1]), Blob(vec![2])),
         };
         let frame: Frame<Vec<u8>> = control_frame(Kind::Hello, &hello).unwrap();
-        let pickle = &frame.segments[0].as_ref()[crate::frame::HEADER_LEN..];
+        let pickle = &frame.segments[0].as_ref()[Kind::Hello.header_len()..];
         let value = serde_pickle::value_from_slice(pickle, serde_pickle::DeOptions::new()).unwrap();
         let text = value.to_string();
-        assert!(text.contains(r#""map_set": (b[1], b[2]), "protocol": 2"#), "{text}");
+        assert!(text.contains(r#""map_set": (b[1], b[2]), "protocol": 3"#), "{text}");
     }
 }

@@ -17,7 +17,7 @@
 //! assert_eq!(value, (1, "two".to_string()));
 //! ```
 
-use crate::frame::{self, Frame, HEADER_LEN, Kind, Segment};
+use crate::frame::{self, Frame, HEADER_LEN, Header, Segment};
 
 /// Binaries from this size on travel as buffers of their own, never copied into the pickle.
 pub const BUFFER_THRESHOLD: usize = 64 * 1024;
@@ -123,10 +123,10 @@ impl<B: AsRef<[u8]>> Pickle<B> {
     }
 
     /// The whole pickle as the body of a frame.
-    pub fn into_frame(mut self, kind: Kind, id: u64) -> Frame<B> {
+    pub fn into_frame(mut self, header: Header) -> Frame<B> {
         self.out.push(b'.');
         if self.buffers.is_empty() {
-            return Frame::from_reserved(kind, id, self.out);
+            return Frame::from_reserved(header, self.out);
         }
         let mut head = vec![0; HEADER_LEN];
         head.extend_from_slice(&(self.buffers.len() as u32).to_le_bytes());
@@ -137,7 +137,8 @@ impl<B: AsRef<[u8]>> Pickle<B> {
             length += buffer.as_ref().len();
         }
         length += head.len() - HEADER_LEN;
-        frame::write_header(&mut head, kind, frame::BUFFERS, id, length as u64);
+        let flags = header.flags | frame::BUFFERS;
+        Header { flags, length: length as u64, ..header }.write(&mut head);
         let pickle = self.out.split_off(HEADER_LEN);
         let mut segments = vec![Segment::Owned(head), Segment::Owned(pickle)];
         segments.extend(self.buffers.into_iter().map(|(_, buffer)| Segment::Shared(buffer)));

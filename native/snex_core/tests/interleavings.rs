@@ -10,7 +10,7 @@
 use loom::sync::atomic::{AtomicBool, Ordering};
 use loom::sync::{Arc, Mutex};
 use loom::thread;
-use snex_core::frame::{Frame, Kind};
+use snex_core::frame::{Frame, Header, Kind};
 use snex_core::handles::{Alive, Key, Kind as HandleKind};
 use snex_core::outbox::{Outbox, Submitted};
 use snex_core::pending::{Caller, Pending};
@@ -169,7 +169,7 @@ fn whoever_waits_for_room_is_told_when_there_is_or_finds_it() {
         let (mut reader, writer) = nix::unistd::pipe().map(|(r, w)| (std::fs::File::from(r), w)).unwrap();
         nix::fcntl::fcntl(&writer, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK)).unwrap();
         let mut outbox = Outbox::<Vec<u8>>::new(std::sync::Arc::new(writer), 10, 20);
-        let frame = Frame::new(Kind::Eval, 1, &[0; 200_000]);
+        let frame = Frame::new(Header::new(Kind::Eval, 1), &[0; 200_000]);
         assert_eq!(outbox.submit(frame), Submitted::Queued);
         let outbox = Arc::new(Mutex::new(outbox));
         let table = Arc::new(Table::new());

@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use serde_json::Value;
-use snex_core::frame::{Kind, Segment};
+use snex_core::frame::{Header, Kind, Segment};
 use snex_core::pickle::{BUFFER_THRESHOLD, BinaryAs, Global, MemoIndex, Pickle};
 use std::collections::HashMap;
 
@@ -169,7 +169,7 @@ fn every_value_is_written_as_its_pickle() {
             None => assert!(walk.pickle.into_bytes() == expected, "{name}"),
             // Behind the header and the table comes the pickle, then the buffers.
             Some(buffers) => {
-                let segments = walk.pickle.into_frame(Kind::Eval, 1).segments;
+                let segments = walk.pickle.into_frame(Header::new(Kind::Eval, 1)).segments;
                 let contents: Vec<&[u8]> = segments
                     .iter()
                     .map(|segment| match segment {

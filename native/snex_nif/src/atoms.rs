@@ -67,6 +67,10 @@ rustler::atoms! {
 
     // what handles are of
     environment,
+    // where code runs, and how its result is returned
+    loop_ = "loop",
+    thread,
+    auto,
     object,
 
     // encoding options

@@ -5,7 +5,7 @@ use crate::outcome::Outcome;
 use crate::request::Caller;
 use crate::walk::{Stop, Walk};
 use rustler::{Binary, Encoder, Env, LocalPid, NifMap, Reference, Term};
-use snex_core::frame::Kind;
+use snex_core::frame::{Header, Kind};
 use snex_core::pickle::{BinaryAs, Global};
 
 /// How a function failed.
@@ -91,7 +91,7 @@ fn submit<'a>(
         write(&mut walk)?;
         walk.complete()?;
         // Nobody waits for the answer of an interpreter that is gone.
-        interpreter.worker.submit(walk.pickle.into_frame(kind, call));
+        interpreter.worker.submit(walk.pickle.into_frame(Header::new(kind, call)));
         Err(Outcome::Submitted)
     };
     let Err(outcome): Result<std::convert::Infallible, Outcome<'a>> = submit();

@@ -4,7 +4,7 @@ use crate::atoms;
 use crate::held::Held;
 use crate::runtime;
 use crate::shared::Shared;
-use snex_core::frame::{Frame, Kind};
+use snex_core::frame::{Frame, Header, Kind};
 use snex_core::worker::Worker;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -68,7 +68,7 @@ pub fn cancel(worker: &Arc<Worker<Held, Shared>>, id: u64) {
 
 fn send(worker: &Worker<Held, Shared>, id: u64) {
     worker.sink.cancelling.insert(id);
-    worker.submit(Frame::new(Kind::Cancel, id, &[]));
+    worker.submit(Frame::new(Header::new(Kind::Cancel, id), &[]));
 }
 
 /// Waits for the end of a request's work. Code that awaits may take its time to clean up; what has to be told apart from that

@@ -7,7 +7,7 @@ use crate::reply::Reply;
 use crate::shared::Shared;
 use rustler::env::OwnedEnv;
 use rustler::{Atom, Encoder, Env, LocalPid, OwnedBinary, Term};
-use snex_core::frame::{Header, Kind};
+use snex_core::frame::{HANDLES, Header, Kind};
 use snex_core::handshake::Ready;
 use snex_core::worker::{End, Sink, Stream};
 use std::sync::PoisonError;
@@ -43,6 +43,9 @@ impl Sink for Shared {
     }
 
     fn frame(&self, header: Header, body: Reply) -> Result<(), String> {
+        if header.flags & HANDLES != 0 {
+            return Err("a frame with handles".into());
+        }
         let body = body.into_binary();
         let (call, arity) = match header.kind {
             Kind::Result if self.create_atoms => return self.answer(header.id, atoms::result(), body),
@@ -63,8 +66,11 @@ impl Sink for Shared {
             }
             other => return Err(format!("a frame of kind {other:?} after the handshake")),
         };
+        // Who has asked for the request whose code calls. Nobody, if it has been answered.
+        let caller = self.pending.with(header.cause, |caller| caller.pid);
         let _ = OwnedEnv::new().send_and_clear(&self.calls, |env| {
-            (atoms::snex_call(), call, header.id, body.release(env).to_term(env), arity)
+            let cause = (header.cause, caller);
+            (atoms::snex_call(), call, header.id, cause, body.release(env).to_term(env), arity)
         });
         Ok(())
     }

@@ -11,7 +11,7 @@ use crate::runtime;
 use crate::shared::Shared;
 use rustler::env::{OwnedEnv, SavedTerm};
 use rustler::{Atom, Decoder, Error, LocalPid, NifResult, Resource, ResourceArc, Term};
-use snex_core::frame::{self, Frame};
+use snex_core::frame::{self, Frame, Header};
 use snex_core::handles::{Count, Drops, Key, Kind};
 use snex_core::worker::Worker;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -223,6 +223,6 @@ fn give_back(worker: &Worker<Held, Shared>, key: Key, count: u64) {
 fn submit(worker: &Worker<Held, Shared>, drops: &mut Drops) {
     if let Some(body) = drops.take() {
         // A worker that is gone has forgotten everything.
-        worker.submit(Frame::new(frame::Kind::Drop, 0, &body));
+        worker.submit(Frame::new(Header::new(frame::Kind::Drop, 0), &body));
     }
 }

@@ -74,6 +74,7 @@ pub fn binary_as(atom: Atom) -> Option<BinaryAs> {
     )
 }
 
-fn choose<T: Copy, const N: usize>(atom: Atom, choices: [(Atom, T); N]) -> Option<T> {
+/// The value that an atom stands for.
+pub fn choose<T: Copy, const N: usize>(atom: Atom, choices: [(Atom, T); N]) -> Option<T> {
     choices.iter().find(|(name, _)| *name == atom).map(|(_, value)| *value)
 }

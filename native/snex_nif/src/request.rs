@@ -4,14 +4,14 @@ use crate::atoms;
 use crate::cancel;
 use crate::handle::{self, Handle};
 use crate::interpreter::{self, Interpreter};
-use crate::options::CallOptions;
+use crate::options::{CallOptions, choose};
 use crate::outcome::Outcome;
 use crate::pending;
 use crate::registry;
 use crate::walk::{Stop, Walk};
 use rustler::{Atom, Binary, Encoder, Env, LocalPid, NifMap, Reference, ResourceArc, Term};
 use snex_core::clock;
-use snex_core::frame::Kind;
+use snex_core::frame::{self, Header, Kind};
 use snex_core::outbox::Submitted;
 use snex_core::pickle::BinaryAs;
 use std::sync::atomic::Ordering;
@@ -29,8 +29,8 @@ struct Eval<'a> {
     file: Option<Binary<'a>>,
     line: i64,
     vars: Term<'a>,
-    /// Whether it runs in a worker thread.
-    thread: bool,
+    run: Atom,
+    returns: Atom,
     /// When the caller gives up: in so many milliseconds, of so many that it had at first.
     time: Option<(u64, u64)>,
 }
@@ -112,19 +112,30 @@ fn request_forget(interpreter: LocalPid, id: u64, cancel: bool) -> Atom {
     atoms::ok()
 }
 
+/// The flags that say where code runs, and how its result is returned.
+fn flags(run: Atom, returns: Atom) -> Option<u8> {
+    let run = choose(run, [(atoms::loop_(), 0), (atoms::thread(), frame::THREAD)])?;
+    let returns = choose(
+        returns,
+        [(atoms::value(), 0), (atoms::auto(), frame::AUTO), (atoms::object(), frame::OBJECT)],
+    )?;
+    Some(run | returns)
+}
+
 impl<'a> Caller<'a> {
     fn eval(&self, eval: &Eval<'a>) -> Outcome<'a> {
         let interpreter = match self.started() {
             Ok(interpreter) => interpreter,
             Err(outcome) => return outcome,
         };
-        let kind = if eval.thread { Kind::EvalInThread } else { Kind::Eval };
+        let Some(flags) = flags(eval.run, eval.returns) else { return Outcome::BadTerm(eval.vars) };
+        let head = Header { flags, ..Header::new(Kind::Eval, 0) };
         let shares_clock = interpreter.worker.sink.shares_clock;
         let time = eval.time.filter(|_| shares_clock).and_then(|(left, timeout)| {
             let left = left.saturating_mul(NANOSECONDS);
             Some((clock::monotonic()?.saturating_add(left), timeout.saturating_mul(NANOSECONDS)))
         });
-        self.submit(&interpreter, kind, |walk| {
+        self.submit(&interpreter, head, |walk| {
             let length = 5 + usize::from(time.is_some());
             walk.pickle.tuple_begin(length);
             match eval.environment {
@@ -156,7 +167,7 @@ impl<'a> Caller<'a> {
         };
         let sink = &interpreter.worker.sink;
         let key = handle::next_environment();
-        let outcome = self.submit(&interpreter, Kind::MakeEnv, |walk| {
+        let outcome = self.submit(&interpreter, Header::new(Kind::MakeEnv, 0), |walk| {
             walk.pickle.tuple_begin(3);
             walk.pickle.int(key.id as i64);
             walk.pickle.list_begin();
@@ -223,11 +234,11 @@ impl<'a> Caller<'a> {
         pending::Caller::new(self.env, self.reference)
     }
 
-    /// Walks the terms and submits the frame.
+    /// Walks the terms and submits the frame, under the number of a new request.
     fn submit(
         &self,
         interpreter: &ResourceArc<Interpreter>,
-        kind: Kind,
+        head: Header,
         write: impl FnOnce(&mut Walk<'a>) -> Result<(), Stop<'a>>,
     ) -> Outcome<'a> {
         let mut walk = self.walk(interpreter);
@@ -245,7 +256,7 @@ impl<'a> Caller<'a> {
             return Outcome::NoProcess;
         }
         // A closed pipe means that the end is under way, which will tell the caller how.
-        let _: Submitted = interpreter.worker.submit(walk.pickle.into_frame(kind, id));
+        let _: Submitted = interpreter.worker.submit(walk.pickle.into_frame(Header { id, ..head }));
         if sink.pending.submitted(id) {
             cancel::cancel(&interpreter.worker, id);
         }

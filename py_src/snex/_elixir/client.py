@@ -34,7 +34,9 @@ if TYPE_CHECKING:
         full: bool
         broken: bool
 
-        def write(self, kind: int, request: int, parts: Parts = ()) -> None:
+        def write(
+            self, kind: int, number: int, parts: Parts = (), flags: int = 0, cause: int = 0
+        ) -> None:
             """Send a frame, from any thread. Never blocks."""
 
         def when_drained(self, wake: Callable[[], None]) -> bool:
@@ -145,8 +147,9 @@ class Client:
         return number
 
     def _write(self, kind: int, number: int, parts: Parts) -> None:
-        with current_request.get():
-            self._writer.write(kind, number, parts)
+        request = current_request.get()
+        with request:
+            self._writer.write(kind, number, parts, 0, request.number)
 
     async def drain(self) -> None:
         """Wait while too much waits to be written."""

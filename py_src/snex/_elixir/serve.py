@@ -16,7 +16,7 @@ from .._etf.encoder import Settings, set_reply_limit
 from .._version import PROTOCOL, VERSION
 from .._wire import frame
 from .._wire.body import dumps, join, loads, split
-from .._wire.stream import FrameStream, read_frame
+from .._wire.stream import FrameStream, read_first, read_frame
 from . import client
 from .answers import Answer
 from .client import Client, drain, wait_for_room
@@ -159,15 +159,16 @@ class _Connection:
 
     async def _run(self) -> None:
         try:
+            hello = await read_first(self._reader, frame.HELLO)
+            if hello is None:
+                return
+            _greeted(hello)
+            self._frames.open()
+            self._ready.set()
             while (received := await read_frame(self._reader, frame.SERVED)) is not None:
                 kind, flags, number, body = received
-                if kind == frame.HELLO:
-                    _greeted(body)
-                    self._frames.open()
-                    self._ready.set()
-                else:
-                    pickled, sinks = split(body) if flags else (body, [])
-                    self._client.answer(number, Answer(kind, pickled, sinks))
+                pickled, sinks = split(body) if flags else (body, [])
+                self._client.answer(number, Answer(kind, pickled, sinks))
         finally:
             client.use(None, _CLOSED)
             self._client.close()

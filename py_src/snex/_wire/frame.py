@@ -1,7 +1,8 @@
 """Frames: the header that precedes every body on the wire.
 
-A header is 20 bytes, little-endian: magic, kind, flags, id, length of the body. This module knows
-nothing about descriptors or about what a body means.
+A header is 28 bytes, little-endian: magic, kind, flags, id, length of the body, and what has caused the
+frame. That of the first frame of each side ends before the cause: it is the same in all versions of the
+protocol. This module knows nothing about descriptors or about what a body means.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 import struct
 
 MAGIC = b"SX"
-HEADER_SIZE = 20
+HEADER_SIZE = 28
+FIRST_HEADER_SIZE = 20
 
 # Towards Python.
 HELLO = 0x01
@@ -19,7 +21,7 @@ DROP = 0x04
 CANCEL = 0x05
 CALL_RESULT = 0x06
 CALL_ERROR = 0x07
-EVAL_IN_THREAD = 0x08
+INVOKE = 0x09
 
 # From Python.
 READY = 0x81
@@ -33,20 +35,30 @@ PRINT = 0x88
 CANCELLED = 0x89
 LOG = 0x8A
 
+# Flags of frames towards Python: a table of buffers; run in a worker thread; how the result is returned.
 BUFFERS = 0x01
+THREAD = 0x02
+AUTO = 0x04
+OBJECT = 0x08
+# Of frames from Python: a table of handles.
+HANDLES = 0x10
+_KNOWN_FLAGS = BUFFERS | THREAD | AUTO | OBJECT
 
 # What Snex itself says (an error with its traceback, a log event) may be longer than the limit by so much.
 # As in `frame.rs`.
 SPARE = 1 << 20
 
-INCOMING = frozenset({HELLO, EVAL, MAKE_ENV, DROP, CANCEL, CALL_RESULT, CALL_ERROR, EVAL_IN_THREAD})
-# Between an interpreter and a process that it serves: from the interpreter, and towards it.
-SERVED = frozenset({HELLO, CALL_RESULT, CALL_ERROR})
+# Behind HELLO.
+INCOMING = frozenset({EVAL, INVOKE, MAKE_ENV, DROP, CANCEL, CALL_RESULT, CALL_ERROR})
+_FIRST = frozenset({HELLO, READY, REFUSED})
+# Between an interpreter and a process that it serves, behind HELLO: from the interpreter, and towards it.
+SERVED = frozenset({CALL_RESULT, CALL_ERROR})
 SERVING = frozenset({CALL, CAST, SEND, LOG})
 
-_HEADER = struct.Struct("<2sBBQQ")
+_HEADER = struct.Struct("<2sBBQQQ")
+_FIRST_HEADER = struct.Struct("<2sBBQQ")
 _pack = _HEADER.pack
-# `(magic, kind, flags, id, length)` of the header at an offset, whatever it says.
+# `(magic, kind, flags, id, length, cause)` of the header at an offset, whatever it says.
 unpack_header = _HEADER.unpack_from
 
 
@@ -75,38 +87,58 @@ class TooLargeError(ValueError):
         return ValueError, self.args
 
 
-def encode_header(kind: int, request: int, length: int, flags: int = 0) -> bytes:
-    """Return the 20 bytes that precede a body of `length` bytes.
+def encode_header(kind: int, number: int, length: int, flags: int = 0, cause: int = 0) -> bytes:
+    """Return what precedes a body of `length` bytes.
 
-    >>> encode_header(RESULT, 7, 2).hex(" ")
-    '53 58 83 00 07 00 00 00 00 00 00 00 02 00 00 00 00 00 00 00'
+    >>> encode_header(CALL, 7, 2, cause=9).hex(" ", 4)
+    '53588500 07000000 00000000 02000000 00000000 09000000 00000000'
     """
-    return _pack(MAGIC, kind, flags, request, length)
+    if kind in _FIRST:
+        return _FIRST_HEADER.pack(MAGIC, kind, flags, number, length)
+    return _pack(MAGIC, kind, flags, number, length, cause)
 
 
 def parse_header(
     data: bytes | bytearray, offset: int = 0, kinds: frozenset[int] = INCOMING
-) -> tuple[int, int, int, int]:
-    r"""Return `(kind, flags, id, length)` of the header at `offset`; `kinds` may come.
+) -> tuple[int, int, int, int, int]:
+    r"""Return `(kind, flags, id, length, cause)` of the header at `offset`; `kinds` may come.
 
     Raises:
         FrameError: for a wrong magic, an unknown kind or an unknown flag; it names what was seen.
 
-    >>> parse_header(bytes.fromhex("5358 05 00 0900000000000000 0000000000000000"))
-    (5, 0, 9, 0)
-    >>> parse_header(b"GET / HTTP/1.1\r\nHost")
+    >>> parse_header(bytes.fromhex("5358 05 00 0900000000000000 0000000000000000 0000000000000000"))
+    (5, 0, 9, 0, 0)
+    >>> parse_header(b"GET / HTTP/1.1\r\nHost: localhost")
     Traceback (most recent call last):
-    snex._wire.frame.FrameError: expected a frame, got b'GET / HTTP/1.1\r\nHost'
+    snex._wire.frame.FrameError: expected a frame, got b'GET / HTTP/1.1\r\nHost: localh'
     """
-    magic, kind, flags, request, length = unpack_header(data, offset)
+    _check(data, offset, HEADER_SIZE, kinds, _KNOWN_FLAGS)
+    _magic, kind, flags, number, length, cause = unpack_header(data, offset)
+    return kind, flags, number, length, cause
+
+
+def parse_first_header(data: bytes, kind: int) -> int:
+    """Return the length of the first frame's body, which has to be of that kind.
+
+    Raises:
+        FrameError: as `parse_header`.
+    """
+    _check(data, 0, FIRST_HEADER_SIZE, frozenset({kind}), 0)
+    length: int = _FIRST_HEADER.unpack(data)[-1]
+    return length
+
+
+def _check(
+    data: bytes | bytearray, offset: int, size: int, kinds: frozenset[int], known: int
+) -> None:
+    seen = bytes(data[offset : offset + size])
+    magic, kind, flags = seen[:2], seen[2], seen[3]
     if magic != MAGIC:
-        seen = bytes(data[offset : offset + HEADER_SIZE])
         msg = f"expected a frame, got {seen!r}"
         raise FrameError(msg)
     if kind not in kinds:
         msg = f"unknown frame kind {kind:#04x}"
         raise FrameError(msg)
-    if flags & ~BUFFERS:
+    if flags & ~known:
         msg = f"unknown flags {flags:#04x} on a frame of kind {kind:#04x}"
         raise FrameError(msg)
-    return kind, flags, request, length

@@ -16,10 +16,13 @@ from typing import TYPE_CHECKING
 from .._fork import in_child
 from .body import COUNT, ENTRY, check_table
 from .frame import (
+    AUTO,
     BUFFERS,
     HEADER_SIZE,
     INCOMING,
     MAGIC,
+    OBJECT,
+    THREAD,
     FrameError,
     parse_header,
     unpack_header,
@@ -32,17 +35,20 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     Body = bytes | bytearray
-    OnFrame = Callable[[int, int, Body, Sequence[Sink]], None]
+    # Kind, flags, id, cause, body, buffers.
+    OnFrame = Callable[[int, int, int, int, Body, Sequence[Sink]], None]
 
 CHUNK = 64 * 1024
 # From this size on, the rest of a sink is worth a system call of its own.
 _DIRECT = 16 * 1024
 _FRAMES_PER_TURN = 32
 _READS_PER_TURN = 16
+# Flags of a frame that is not simply cut out of the chunk.
+_UNUSUAL = ~(THREAD | AUTO | OBJECT)
 
 
 class FrameReader:
-    """Hands each frame to `on_frame(kind, id, body, sinks)`, in order of arrival.
+    """Hands each frame to `on_frame(kind, flags, id, cause, body, sinks)`, in order of arrival.
 
     `body` is the pickle; `sinks` are its out-of-band buffers, to be finished by the receiver: a
     buffer that turns out to be broken is then an error of that frame alone.
@@ -63,11 +69,11 @@ class FrameReader:
         self._on_frame = on_frame
         self._on_end = on_end
         # Frames that have been cut from the chunk, and what is left of it from the offset on.
-        self._whole: deque[tuple[int, int, bytes]] = deque()
+        self._whole: deque[tuple[int, int, int, int, bytes]] = deque()
         self._chunk = b""
         self._offset = 0
         # The long body that is being filled: header, what is to be filled, in order, and where we are.
-        self._long: tuple[int, int] | None = None
+        self._long: tuple[int, int, int, int] | None = None
         self._sinks: list[Sink] = []
         self._current = 0
         self._after_table: int | None = None
@@ -183,8 +189,7 @@ class FrameReader:
             if self._ended or self._paused:
                 return False
             if frames:
-                kind, request, body = frames.popleft()
-                self._on_frame(kind, request, body, ())
+                self._on_frame(*frames.popleft(), ())
             elif self._long is None:
                 if self._cut():
                     continue
@@ -205,11 +210,11 @@ class FrameReader:
         start = self._offset
         size = len(chunk)
         while (body := start + HEADER_SIZE) <= size:
-            magic, kind, flags, request, length = unpack_header(chunk, start)
+            magic, kind, flags, number, length, cause = unpack_header(chunk, start)
             end = body + length
-            if flags or end > size or magic != MAGIC or kind not in INCOMING:
+            if flags & _UNUSUAL or end > size or magic != MAGIC or kind not in INCOMING:
                 break
-            self._whole.append((kind, request, chunk[body:end]))
+            self._whole.append((kind, flags, number, cause, chunk[body:end]))
             start = end
         self._chunk, self._offset = (chunk, start) if start < size else (b"", 0)
         if self._whole:
@@ -220,13 +225,13 @@ class FrameReader:
                 msg = f"expected a frame, got {chunk[start:]!r}"
                 raise FrameError(msg)
             return False
-        kind, flags, request, length = parse_header(chunk, start)
+        kind, flags, number, length, cause = parse_header(chunk, start)
         self._offset = body
-        self._begin_long(kind, flags, request, length)
+        self._begin_long(kind, flags, number, length, cause)
         return True
 
-    def _begin_long(self, kind: int, flags: int, request: int, length: int) -> None:
-        self._long = (kind, request)
+    def _begin_long(self, kind: int, flags: int, number: int, length: int, cause: int) -> None:
+        self._long = (kind, flags, number, cause)
         self._current = 0
         if flags & BUFFERS:
             if length < COUNT.size:
@@ -260,16 +265,17 @@ class FrameReader:
                     break
                 self._table_filled()
         sinks = self._sinks
-        kind, request = self._long or (0, 0)
+        assert self._long is not None  # noqa: S101 - it is being filled
+        header = self._long
         self._long = None
         self._sinks = []
         if sinks[0].lost:
             # The receiver learns that when it finishes what belongs to the frame.
-            self._on_frame(kind, request, b"", sinks)
+            self._on_frame(*header, b"", sinks)
             return True
         body = sinks[0].finish()
         assert isinstance(body, bytearray)  # noqa: S101 - the first sink is always the pickle's
-        self._on_frame(kind, request, body, sinks[1:])
+        self._on_frame(*header, body, sinks[1:])
         return True
 
     def _table_filled(self) -> None:

@@ -20,6 +20,20 @@ HIGH = 4 << 20
 _PATIENCE = 1.0
 
 
+async def read_first(reader: asyncio.StreamReader, kind: int) -> bytes | None:
+    """Return the body of the first frame, which has to be of that kind; None at the end of the stream.
+
+    Raises:
+        FrameError: for anything else.
+    """
+    try:
+        header = await reader.readexactly(frame.FIRST_HEADER_SIZE)
+        return await reader.readexactly(frame.parse_first_header(header, kind))
+    except (asyncio.IncompleteReadError, ConnectionError) as error:
+        _check_end(error, frame.FIRST_HEADER_SIZE)
+        return None
+
+
 async def read_frame(
     reader: asyncio.StreamReader, kinds: frozenset[int], most: int | None = None
 ) -> tuple[int, int, int, bytes] | None:
@@ -30,19 +44,27 @@ async def read_frame(
             the middle.
     """
     try:
-        header = await reader.readexactly(frame.HEADER_SIZE)
-        kind, flags, number, length = frame.parse_header(header, 0, kinds)
+        header = await reader.readexactly(len(frame.MAGIC))
+        # Garbage that is shorter than a header is to be seen as well.
+        more = frame.HEADER_SIZE - len(header)
+        header += await (reader.readexactly(more) if header == frame.MAGIC else reader.read(more))
+        kind, flags, number, length, _cause = frame.parse_header(header, 0, kinds)
         if most is not None and length > most:
             msg = f"a frame of kind {kind:#04x} with {length} bytes, more than the {most} that may come"
             raise frame.FrameError(msg)
         return kind, flags, number, await reader.readexactly(length)
-    except asyncio.IncompleteReadError as error:
-        if not error.partial and error.expected == frame.HEADER_SIZE:
-            return None
+    except (asyncio.IncompleteReadError, ConnectionError) as error:
+        _check_end(error, len(frame.MAGIC))
+        return None
+
+
+def _check_end(error: Exception, header: int) -> None:
+    """Raise for a stream that has ended inside a frame."""
+    if isinstance(error, asyncio.IncompleteReadError) and (
+        error.partial or error.expected != header
+    ):
         msg = f"the stream ended after {len(error.partial)} of {error.expected} bytes"
         raise frame.FrameError(msg) from None
-    except ConnectionError:
-        return None
 
 
 class FrameStream(Pressure):
@@ -75,10 +97,12 @@ class FrameStream(Pressure):
         """Whether this is the thread of the stream's event loop."""
         return threading.get_ident() == self._thread
 
-    def write(self, kind: int, request: int, parts: Parts = (), flags: int = 0) -> None:
+    def write(
+        self, kind: int, number: int, parts: Parts = (), flags: int = 0, cause: int = 0
+    ) -> None:
         """Send a frame whose body is `parts`. Never blocks."""
         body = b"".join(parts)
-        data = frame.encode_header(kind, request, len(body), flags) + body
+        data = frame.encode_header(kind, number, len(body), flags, cause) + body
         if self.is_here:
             self._put(data)
             return

@@ -72,7 +72,14 @@ class FrameWriter(Pressure):
         """Whether anything waits to be written."""
         return bool(self._queue or self._inbox)
 
-    def write(self, kind: int, request: int, parts: Sequence[bytes | memoryview] = ()) -> None:
+    def write(
+        self,
+        kind: int,
+        number: int,
+        parts: Sequence[bytes | memoryview] = (),
+        flags: int = 0,
+        cause: int = 0,
+    ) -> None:
         """Send a frame whose body is `parts`, one after the other: bytes or flat views of bytes.
 
         Never blocks.
@@ -80,13 +87,13 @@ class FrameWriter(Pressure):
         if len(parts) == 1:
             part = parts[0]
             length = part.nbytes if isinstance(part, memoryview) else len(part)
-            header = encode_header(kind, request, length)
+            header = encode_header(kind, number, length, flags, cause)
             if length <= _JOIN:
                 header += part
                 parts = ()
         else:
             length = sum(p.nbytes if isinstance(p, memoryview) else len(p) for p in parts)
-            header = encode_header(kind, request, length)
+            header = encode_header(kind, number, length, flags, cause)
         self._send(header, parts)
 
     def write_frames(self, parts: Sequence[bytes | memoryview]) -> None:

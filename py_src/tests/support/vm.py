@@ -19,9 +19,13 @@ from support.etf import A, decode
 
 PACKAGE = Path(snex.__file__).parents[1]
 START = str(PACKAGE / "snex" / "__main__.py")
-HELLO, EVAL, MAKE_ENV, DROP, CANCEL, CALL_RESULT, CALL_ERROR, EVAL_IN_THREAD = range(1, 9)
+HELLO, EVAL, MAKE_ENV, DROP, CANCEL, CALL_RESULT, CALL_ERROR, _, INVOKE = range(1, 10)
 READY, REFUSED, RESULT, ERROR, CALL, CAST, SEND, PRINT, CANCELLED = range(0x81, 0x8A)
-BUFFERS = 1
+BUFFERS, THREAD, AUTO, OBJECT, HANDLES = 1, 2, 4, 8, 16
+
+HEADER = struct.Struct("<2sBBQQQ")
+# Of the first frame of each side.
+FIRST_HEADER = struct.Struct("<2sBBQQ")
 
 # A test that waits this long for an event has failed.
 PATIENCE = 60.0
@@ -55,8 +59,10 @@ def text(value: Any) -> Any:
     return value
 
 
-def frame(kind: int, request: int, body: bytes = b"", flags: int = 0) -> bytes:
-    return struct.pack("<2sBBQQ", b"SX", kind, flags, request, len(body)) + body
+def frame(kind: int, number: int, body: bytes = b"", flags: int = 0, cause: int = 0) -> bytes:
+    if kind == HELLO:
+        return FIRST_HEADER.pack(b"SX", kind, flags, number, len(body)) + body
+    return HEADER.pack(b"SX", kind, flags, number, len(body), cause) + body
 
 
 def with_buffers(obj: Any, buffers: list[tuple[int, bytes]]) -> bytes:
@@ -79,18 +85,26 @@ class Source:
     def __init__(self, fd: int) -> None:
         self.fd = fd
         self.data = bytearray()
+        # The request that each frame names, by kind and number.
+        self.causes: dict[tuple[int, int], int] = {}
 
     def frame(self) -> tuple[int, int, bytes] | None:
         """Return the next frame if it has arrived as a whole."""
-        if len(self.data) < 20:
+        data = self.data
+        first = bytes(data[2:3]) in {bytes((READY,)), bytes((REFUSED,))}
+        size = FIRST_HEADER.size if first else HEADER.size
+        if len(data) < size:
             return None
-        magic, kind, flags, request, length = struct.unpack_from("<2sBBQQ", self.data)
-        assert (magic, flags) == (b"SX", 0), self.data[:20]
-        if len(self.data) < 20 + length:
+        magic, kind, flags, number, length = FIRST_HEADER.unpack_from(data)
+        assert (magic, flags) == (b"SX", 0), data[:size]
+        end = size + length
+        if len(data) < end:
             return None
-        body = bytes(memoryview(self.data)[20 : 20 + length])
-        del self.data[: 20 + length]
-        return int(kind), int(request), body
+        body = bytes(memoryview(data)[size:end])
+        if not first:
+            self.causes[kind, number] = HEADER.unpack_from(data)[-1]
+        del data[:end]
+        return int(kind), int(number), body
 
     def more(self) -> bool:
         """Read once. Returns False at the end."""
@@ -168,7 +182,7 @@ class VM:
 
     def greet(self, hello: dict[str, Any]) -> None:
         fields = {
-            "protocol": 2,
+            "protocol": 3,
             "version": "1.0.0",
             "eager": True,
             "buffer_limits": (4 << 20, 8 << 20),
@@ -193,10 +207,10 @@ class VM:
         while data:
             data = data[os.write(self.out_fd, data) :]
 
-    def request(self, kind: int, fields: Any) -> int:
+    def request(self, kind: int, fields: Any, flags: int = 0) -> int:
         number = self.next_id
         self.next_id += 1
-        self.send(kind, number, pickle.dumps(fields, 5))
+        self.send(kind, number, pickle.dumps(fields, 5), flags)
         return number
 
     def eval(  # noqa: PLR0913 - the fields of the frame
@@ -209,8 +223,8 @@ class VM:
         *,
         thread: bool = False,
     ) -> int:
-        kind = EVAL_IN_THREAD if thread else EVAL
-        return self.request(kind, (env, source, file, line, variables or {}))
+        fields = (env, source, file, line, variables or {})
+        return self.request(EVAL, fields, THREAD if thread else 0)
 
     def run(self, source: str, *args: Any, **more: Any) -> Any:
         """Evaluate and return the result, or raise `PythonError`."""

@@ -16,9 +16,9 @@ def main() -> None:
     greeting, answer, end = sys.argv[1:4]
     numbers = [int(argument) for argument in sys.argv[4:] if argument.isdigit()]
     in_fd, out_fd = numbers[:2]
-    _read_frame(in_fd)
+    _read_frame(in_fd, 20)
     _write(out_fd, greeting)
-    if _read_frame(in_fd):
+    if _read_frame(in_fd, 28):
         _write(out_fd, answer)
     if end == "close":
         os.close(out_fd)
@@ -29,9 +29,9 @@ def main() -> None:
     os._exit(0)
 
 
-def _read_frame(fd: int) -> bool:
-    header = _read(fd, 20)
-    if len(header) < 20:
+def _read_frame(fd: int, header_size: int) -> bool:
+    header = _read(fd, header_size)
+    if len(header) < header_size:
         return False
     (length,) = struct.unpack_from("<Q", header, 12)
     return len(_read(fd, length)) == length

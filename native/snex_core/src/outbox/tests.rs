@@ -1,5 +1,5 @@
 use super::*;
-use crate::frame::Kind;
+use crate::frame::{Header, Kind};
 use proptest::prelude::*;
 use std::io::Read;
 
@@ -10,7 +10,7 @@ fn pipe() -> (std::fs::File, Arc<OwnedFd>) {
 }
 
 fn frame(bodies: &[Vec<u8>]) -> Frame<Vec<u8>> {
-    let mut frame = Frame::new(Kind::Eval, 1, b"head");
+    let mut frame = Frame::new(Header::new(Kind::Eval, 1), b"head");
     frame.segments.extend(bodies.iter().cloned().map(Segment::Shared));
     frame
 }

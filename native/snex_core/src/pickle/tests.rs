@@ -2,6 +2,7 @@
 //! read (buffers, our own classes) is read by Python's `pickle` in the Elixir and Python tests.
 
 use super::*;
+use crate::frame::Kind;
 use proptest::prelude::*;
 use serde_pickle::{DeOptions, HashableValue, Value};
 use std::collections::{BTreeMap, BTreeSet};
@@ -182,7 +183,7 @@ fn a_frame_with_buffers_carries_its_table_and_leaves_them_uncopied() {
     let mut pickle = Pickle::<&[u8]>::new();
     let large = vec![7u8; BUFFER_THRESHOLD];
     pickle.buffer(&large, BinaryAs::Bytearray);
-    let frame = pickle.into_frame(Kind::Eval, 9);
+    let frame = pickle.into_frame(Header::new(Kind::Eval, 9));
     let head = frame.segments[0].as_ref();
     assert_eq!(&head[..4], b"SX\x02\x01");
     assert_eq!(&head[HEADER_LEN..], [1, 0, 0, 0, 2, 0, 0, 1, 0, 0, 0, 0, 0]);

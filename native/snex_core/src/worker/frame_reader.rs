@@ -85,7 +85,7 @@ impl<R: Bytes> FrameReader<R> {
         loop {
             let pending = self.buffer.get(self.start..self.end).unwrap_or_default();
             if let Some(header) = frame::read_header(pending)? {
-                self.start += HEADER_LEN;
+                self.start += header.kind.header_len();
                 return Ok(header);
             }
             let pending = pending.len();
@@ -170,7 +170,7 @@ mod tests {
     /// What comes of a frame that claims to have so many bytes.
     fn read(length: u64, limit: u64) -> Result<Header, Stop> {
         let mut header = vec![0; HEADER_LEN];
-        frame::write_header(&mut header, Kind::Result, 0, 1, length);
+        Header { length, ..Header::new(Kind::Result, 1) }.write(&mut header);
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let read = runtime.block_on(FrameReader::new(Endless(header), limit).frame::<Small>());
         read.map(|(header, _)| header)

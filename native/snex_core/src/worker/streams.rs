@@ -263,7 +263,7 @@ mod tests {
             let worker = worker(&pipe);
             let writable = register(pipe, Interest::WRITABLE).unwrap();
             let writer = tokio::spawn(write(Arc::clone(&worker), writable));
-            let frame = Frame::new(Kind::Eval, 1, &vec![0; 8 * 1024 * 1024]);
+            let frame = Frame::new(Header::new(Kind::Eval, 1), &vec![0; 8 * 1024 * 1024]);
             assert_eq!(worker.submit(frame), Submitted::Queued);
             settle().await;
             worker.close();

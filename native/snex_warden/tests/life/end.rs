@@ -2,7 +2,7 @@
 
 use crate::support::{Bug, Running, alive, frame_command, frame_to, ready_command, wait_until_reaped};
 use snex_core::control::{Exit, Limits};
-use snex_core::frame::{Frame, Kind};
+use snex_core::frame::{Frame, Header, Kind};
 use snex_core::worker::{Cause, Transport};
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ fn a_bug_that_panics_ends_the_worker_and_leaves_nobody_waiting() {
     for bug in [Bug::Start, Bug::Frame, Bug::Print, Bug::Output, Bug::Writable] {
         let running =
             Running::told("/bin/sh", &["-c", &chatter], Transport::Pipes, Limits::default(), Some(bug));
-        running.worker.submit(Frame::new(Kind::Eval, 1, &vec![0; 1_000_000]));
+        running.worker.submit(Frame::new(Header::new(Kind::Eval, 1), &vec![0; 1_000_000]));
         running.worker.wait_if_full();
         let end = running.end();
         assert_eq!(end.cause, Cause::Broken("a task of Snex's own has panicked".into()));

@@ -2,7 +2,7 @@
 
 use crate::support::{LIMIT, Running, alive};
 use snex_core::control::Exit;
-use snex_core::frame::{Frame, Kind};
+use snex_core::frame::{Frame, Header, Kind};
 use snex_core::outbox::Submitted;
 use snex_core::worker::Cause;
 use std::time::Duration;
@@ -22,7 +22,7 @@ fn a_stop_takes_the_whole_tree_also_what_left_the_session_and_ignores_sigterm() 
     let end = running.end();
     assert_eq!((end.cause, end.exit), (Cause::Stopped, Some(Exit::Signal(9))));
     assert!(children.iter().chain([&pid]).all(|pid| !alive(*pid)), "{children:?}");
-    assert_eq!(running.worker.submit(Frame::new(Kind::Eval, 1, b"")), Submitted::Closed);
+    assert_eq!(running.worker.submit(Frame::new(Header::new(Kind::Eval, 1), b"")), Submitted::Closed);
 }
 
 #[test]

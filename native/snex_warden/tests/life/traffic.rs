@@ -2,7 +2,7 @@
 
 use crate::support::{LIMIT, News, Running, alive, frame_command, frame_to, ready_command};
 use snex_core::control::{Exit, Limits};
-use snex_core::frame::{Frame, Kind};
+use snex_core::frame::{Frame, Header, Kind};
 use snex_core::outbox::Submitted;
 use snex_core::worker::{Cause, Stream, Transport};
 use std::time::Duration;
@@ -117,7 +117,10 @@ fn a_queue_that_is_full_tells_those_who_wait_when_there_is_room() {
     let running = Running::script("trap 'cat <&3 >/dev/null' USR1; echo ready; while :; do sleep 0.1; done");
     let pid = running.pid();
     running.printed("ready");
-    assert_eq!(running.worker.submit(Frame::new(Kind::Eval, 1, &[0; 1_000_000])), Submitted::Queued);
+    assert_eq!(
+        running.worker.submit(Frame::new(Header::new(Kind::Eval, 1), &[0; 1_000_000])),
+        Submitted::Queued
+    );
     assert!(running.worker.wait_if_full());
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGUSR1).unwrap();
     loop {
