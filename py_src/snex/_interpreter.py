@@ -217,11 +217,14 @@ class Interpreter:
         if threading.current_thread() is not threading.main_thread():
             self._soon(self._exhausted)
             return
-        self._reader.stop()
-        self._writer.finish(_LAST_GRACE)
-        if self._printer is not None:
-            self._printer.close(_LAST_GRACE)
-        os._exit(EXIT_MEMORY)
+        try:
+            self._reader.stop()
+            self._writer.finish(_LAST_GRACE)
+            if self._printer is not None:
+                self._printer.close(_LAST_GRACE)
+        finally:
+            # Whatever there was no memory for.
+            os._exit(EXIT_MEMORY)
 
     def _end_on_memory_errors(self) -> None:
         """End also when a task, a callback or a thread that nobody waits for fails for want of memory."""

@@ -15,7 +15,7 @@ defmodule Snex.BadInputTest do
 
   def frame(kind, number, body, length=None):
       length = len(body) if length is None else length
-      return b"SX" + struct.pack("<BBQQ", kind, 0, number, length) + body
+      return b"SX" + struct.pack("<BBQQQ", kind, 0, number, length, 0) + body
 
   def own_number():
       from snex._eval.request import current

@@ -172,7 +172,8 @@ defmodule Snex.NativeTest do
         file: nil,
         line: 1,
         vars: %{},
-        thread: false,
+        run: :loop,
+        returns: :value,
         time: nil
       }
 

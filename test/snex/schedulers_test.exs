@@ -261,7 +261,17 @@ defmodule Snex.SchedulersTest do
   end
 
   defp submit(inp) do
-    eval = %{environment: nil, source: "pass", file: nil, line: 0, vars: %{}, thread: false, time: nil}
+    eval = %{
+      environment: nil,
+      source: "pass",
+      file: nil,
+      line: 0,
+      vars: %{},
+      run: :loop,
+      returns: :value,
+      time: nil
+    }
+
     Native.request_eval(inp, make_ref(), eval, {nil, nil, nil, []})
   end
 

@@ -190,7 +190,9 @@ defmodule Snex.WireTest do
       tell_all(
         dir,
         bystander,
-        for flags <- [1, 2, 3, 4, 8, 16, 32, 64, 128, 255], kind <- [@result, 0x88], {kind, flags} != {@result, @handles} do
+        for flags <- [1, 2, 3, 4, 8, 16, 32, 64, 128, 255],
+            kind <- [@result, 0x88],
+            {kind, flags} != {@result, @handles} do
           name = "0x" <> Base.encode16(<<flags>>, case: :lower)
           {frame(kind, 1, etf(1), flags: flags), :wait, broken("with unknown flags #{name}")}
         end

@@ -140,8 +140,11 @@ class FrameReader:
 
     def _end(self, error: BaseException | None) -> None:
         if not self._ended:
-            self.stop()
-            self._on_end(error)
+            try:
+                self.stop()
+            finally:
+                # Also where there is no memory to stop with: nothing else would ever end this.
+                self._on_end(error)
 
     def _read(self) -> bool:
         """Read once. Returns whether there is likely more."""

@@ -91,7 +91,7 @@ defmodule Snex.Interpreter.ReplyLimitTest do
 
         code = """
         import asyncio, os, struct
-        os.write(descriptor, b"SX" + struct.pack("<BBQQ", kind, 0, 1, length))
+        os.write(descriptor, b"SX" + struct.pack("<BBQQQ", kind, 0, 1, length, 0))
         await asyncio.Event().wait()
         """
 
