@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use serde_json::Value;
-use snex_core::frame::{Header, Kind, Segment};
+use snex_core::frame::{HEADER_LEN, Header, Kind, Segment};
 use snex_core::pickle::{BUFFER_THRESHOLD, BinaryAs, Global, MemoIndex, Pickle};
 use std::collections::HashMap;
 
@@ -180,7 +180,7 @@ fn every_value_is_written_as_its_pickle() {
                 let wanted: Vec<Vec<u8>> = buffers.iter().map(|buffer| bytes(&buffer[1])).collect();
                 assert!(contents[1] == expected, "{name}");
                 assert!(contents[2..] == wanted, "{name}");
-                let kinds: Vec<u8> = contents[0][24..].chunks(9).map(|row| row[0]).collect();
+                let kinds: Vec<u8> = contents[0][HEADER_LEN + 4..].chunks(9).map(|row| row[0]).collect();
                 let wanted: Vec<u64> = buffers.iter().map(|buffer| buffer[0].as_u64().unwrap()).collect();
                 assert!(kinds.into_iter().map(u64::from).eq(wanted), "{name}");
             }
