@@ -12,7 +12,9 @@ defmodule Snex.Serde do
   | list, tuple, map | `list`, `tuple`, `dict` | the same |
   | `MapSet` | `set`, `frozenset` | `MapSet` |
   | struct | `dict` with `__struct__`, or what its `Snex.Serde.Encoder` says | struct |
-  | pid, reference, port, function, bitstring, improper list; `term/1` | `snex.Term`, opaque | the same term |
+  | function | `snex.Function`, a `snex.Term` that can be called: `await f(1, 2)` | the same function |
+  | function in `callback/1` | `snex.Callback`, an ordinary Python callable: `f(1, 2)` | the function |
+  | pid, reference, port, bitstring, improper list; `term/1` | `snex.Term`, opaque | the same term |
   | `object/3` | an object of that class | |
 
   In Python, `1`, `1.0` and `True` are the same key of a `dict`, and so are `"name"` and `snex.Atom("name")`: of keys
@@ -47,6 +49,12 @@ defmodule Snex.Serde do
     defstruct [:module, :class, :args]
   end
 
+  defmodule Callback do
+    @moduledoc false
+    @enforce_keys [:function]
+    defstruct [:function]
+  end
+
   @typedoc "The Python type that a binary becomes."
   @type binary_as() :: :str | :bytes | :bytearray | :memoryview
 
@@ -67,7 +75,7 @@ defmodule Snex.Serde do
   """
   @type encoding_opts() :: [unquote(Options.spec(@encoding))]
 
-  @opaque wrapped() :: %Binary{} | %Float{} | %Term{} | %Object{}
+  @opaque wrapped() :: %Binary{} | %Float{} | %Term{} | %Object{} | %Callback{}
 
   @binary_as @encoding[:binary_as][:type] |> elem(1)
 
@@ -129,6 +137,24 @@ defmodule Snex.Serde do
           "expected a module and a class as strings and a list of arguments, got: " <>
             inspect({module, class, args})
   end
+
+  @doc """
+  A function that Python calls like one of its own: `f(1, 2)`, without `await`. So it can be given to any Python library, as a
+  key for sorting, or as the objective of an optimiser.
+
+  It takes positional arguments, works on every thread, and runs in a process of its own on the interpreter's node. Python waits for it:
+  while it runs, the interpreter's event loop serves nobody else but what the function itself asks for. What it raises is
+  raised in Python as a `snex.ElixirError`.
+
+      iex> {:ok, interpreter} = Snex.Interpreter.start_link()
+      iex> by_length = Snex.Serde.callback(&String.length/1)
+      iex> Snex.pyeval(interpreter, "return sorted(words, key=f)", %{"words" => ["ccc", "a", "bb"], "f" => by_length}, run: :thread)
+      {:ok, ["a", "bb", "ccc"]}
+  """
+  @spec callback(function()) :: wrapped()
+  def callback(function) when is_function(function), do: %Callback{function: function}
+
+  def callback(other), do: raise(ArgumentError, "expected a function, got: #{inspect(other)}")
 
   @doc false
   # Options in the form that the native code takes; `nil` for those left out. The last are encoded structs, if any.

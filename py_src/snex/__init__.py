@@ -25,18 +25,21 @@ if TYPE_CHECKING:
     from ._elixir.logging import LoggingHandler
     from ._elixir.options import EncodingOpt, EncodingOpts
     from ._elixir.serve import io_loop_for_connection, serve, serve_forever
+    from ._etf.functions import Callback, Function
 
 __version__ = VERSION
 
 __all__ = [
     "Atom",
     "BeamModuleProxy",
+    "Callback",
     "Cancelled",
     "DistinctAtom",
     "Elixir",
     "ElixirError",
     "EncodingOpt",
     "EncodingOpts",
+    "Function",
     "LoggingHandler",
     "Term",
     "__version__",
@@ -54,8 +57,10 @@ __all__ = [
 
 # Interpreters start without these; few programs need them.
 _LATER = {
+    "Callback": "_etf.functions",
     "EncodingOpt": "_elixir.options",
     "EncodingOpts": "_elixir.options",
+    "Function": "_etf.functions",
     "LoggingHandler": "_elixir.logging",
     "io_loop_for_connection": "_elixir.serve",
     "serve": "_elixir.serve",

@@ -50,6 +50,8 @@ MAKERS: dict[str, Callable[[Any], object]] = {
     "frozenset": lambda items: frozenset(built(item) for item in items),
     "opaque": lambda text: snex.Term(raw(text)),
     "term": lambda text: snex.Term(raw(text)),
+    "function": lambda text: snex.Function(raw(text)),
+    "callback": lambda text: snex.Callback(raw(text)),
     "object": lambda parts: made(*parts),
 }
 

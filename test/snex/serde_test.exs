@@ -142,7 +142,7 @@ defmodule Snex.SerdeTest do
       assert round_trip(inp, [~D[2026-11-21], 1..3]) === [~D[2026-11-21], 1..3]
     end
 
-    test "Serde.term/1, pid, reference, port, function, bitstring, improper list: a snex.Term, opaque and hashable",
+    test "Serde.term/1, pid, reference, port, bitstring, improper list: a snex.Term, opaque and hashable",
          %{
            inp: inp
          } do
@@ -156,14 +156,25 @@ defmodule Snex.SerdeTest do
             {self(), self()},
             {reference, reference},
             {port, port},
-            {&String.upcase/1, &String.upcase/1},
-            {fun, fun},
+            {Serde.term(fun), fun},
             {<<5::3>>, <<5::3>>},
             {[1, 2 | 3], [1, 2 | 3]}
           ] do
         code = "return type(x) is snex.Term, x == y, len({x, y}), x"
         assert Snex.pyeval(inp, code, %{"x" => sent, "y" => sent}) === {:ok, {true, true, 1, expected}}
       end
+    end
+
+    test "a function is a snex.Function, which is a snex.Term; Serde.callback/1 a snex.Callback", %{inp: inp} do
+      for fun <- [&String.upcase/1, fn x -> {self(), x} end] do
+        code = "return type(x) is snex.Function, isinstance(x, snex.Term), x == y, len({x, y}), [x]"
+        assert Snex.pyeval(inp, code, %{"x" => fun, "y" => fun}) === {:ok, {true, true, true, 1, [fun]}}
+        code = "return type(x) is snex.Callback, x == y, len({x, y}), [x]"
+        callback = Serde.callback(fun)
+        assert Snex.pyeval(inp, code, %{"x" => callback, "y" => callback}) === {:ok, {true, true, 1, [fun]}}
+      end
+
+      assert_raise ArgumentError, "expected a function, got: :fun", fn -> Serde.callback(:fun) end
     end
 
     test "Serde.object/3 is module.class(*args), its arguments encoded like any value", %{inp: inp} do

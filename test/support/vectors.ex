@@ -72,6 +72,9 @@ defmodule Snex.Vectors do
       [{"term", text}] ->
         Snex.Serde.term(:erlang.binary_to_term(bytes(text)))
 
+      [{"callback", text}] ->
+        Snex.Serde.callback(:erlang.binary_to_term(bytes(text)))
+
       [{"object", [module, class, args]}] ->
         Snex.Serde.object(module, class, Enum.map(args, &sent/1))
 
@@ -112,7 +115,9 @@ defmodule Snex.Vectors do
   defp plain("repeat", [item, count], inner), do: List.duplicate(inner.(item), count)
   defp plain("map", pairs, inner), do: Map.new(pairs, fn [key, value] -> {inner.(key), inner.(value)} end)
   defp plain(kind, items, inner) when kind in ["set", "frozenset"], do: MapSet.new(items, inner)
-  defp plain("opaque", text, _), do: :erlang.binary_to_term(bytes(text))
+
+  defp plain(kind, text, _) when kind in ["opaque", "function", "callback"],
+    do: :erlang.binary_to_term(bytes(text))
 
   # From a file of this project.
   defp atom(name), do: String.to_atom(name)

@@ -91,7 +91,8 @@ vectors =
       {"bitstring", %{"opaque" => etf.(<<5::3>>)}},
       {"bitstring of many bits", %{"opaque" => etf.(<<1::1001>>)}},
       {"pid", %{"opaque" => etf.(local_pid)}},
-      {"function of a module", %{"opaque" => etf.(&String.upcase/1)}},
+      {"function of a module", %{"function" => etf.(&String.upcase/1)}},
+      {"callback", %{"callback" => etf.(&String.upcase/1)}},
       {"term", %{"term" => etf.(%{a: [1, {:b}]})}},
       {"object without arguments", %{"object" => ["builtins", "list", []]}},
       {"object with an argument", %{"object" => ["builtins", "list", [%{"tuple" => [int.(1), int.(2)]}]]}}

@@ -58,15 +58,14 @@ defmodule Snex.Interpreter.Calls do
   end
 
   def handle_info({:snex_call, :call, id, cause, body, arity}, state) do
-    %{interpreter: interpreter, decoding: decoding} = state
+    run(state, id, cause, fn -> call(decode!(body, state.decoding), arity) end)
+  end
 
-    {_pid, monitor} =
-      spawn_monitor(fn ->
-        Origin.adopt(cause)
-        answer(interpreter, id, fn -> call(decode!(body, decoding), arity) end)
-      end)
-
-    {:noreply, put_in(state.running[monitor], id)}
+  def handle_info({:snex_call, :apply, id, cause, body, nil}, state) do
+    run(state, id, cause, fn ->
+      {_signature, function, args, options} = decode!(body, state.decoding)
+      {apply(decode!(function, state.decoding), args), Map.to_list(options || %{})}
+    end)
   end
 
   def handle_info({:snex_call, :cast, _id, cause, body, arity}, %{decoding: decoding} = state) do
@@ -99,6 +98,17 @@ defmodule Snex.Interpreter.Calls do
   end
 
   def handle_info(_message, state), do: {:noreply, state}
+
+  # Answers call `id` with what `fun` returns, in a process of its own.
+  defp run(%{interpreter: interpreter} = state, id, cause, fun) do
+    {_pid, monitor} =
+      spawn_monitor(fn ->
+        Origin.adopt(cause)
+        answer(interpreter, id, fun)
+      end)
+
+    {:noreply, put_in(state.running[monitor], id)}
+  end
 
   # Like a cast, a message may find nobody; what can't be a destination at all is an error.
   defp deliver(to, data) when is_atom(to) do

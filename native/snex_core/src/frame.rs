@@ -69,6 +69,8 @@ pub enum Kind {
     Cancelled = 0x89,
     /// A log event of Python's.
     Log = 0x8a,
+    /// Python calls a function that Elixir has handed to it, and waits for what it returns.
+    Apply = 0x8b,
 }
 
 impl Kind {
@@ -94,6 +96,7 @@ impl Kind {
             Kind::Print,
             Kind::Cancelled,
             Kind::Log,
+            Kind::Apply,
         ]
         .into_iter()
         .find(|kind| *kind as u8 == byte)
@@ -224,7 +227,7 @@ pub fn read_header(bytes: &[u8]) -> Result<Option<Header>, FrameError> {
     let number = |at: usize| bytes.get(at..at + 8)?.first_chunk().map(|bytes| u64::from_le_bytes(*bytes));
     let (id, length) = (number(4).unwrap_or_default(), number(12).unwrap_or_default());
     let known = Kind::from_python(kind);
-    let has_value = matches!(known, Some(Kind::Result | Kind::Call | Kind::Cast | Kind::Send));
+    let has_value = matches!(known, Some(Kind::Result | Kind::Call | Kind::Cast | Kind::Send | Kind::Apply));
     if flags & !(if has_value { HANDLES } else { 0 }) != 0 {
         return Err(FrameError::UnknownFlags { kind, flags });
     }

@@ -22,4 +22,6 @@ pub mod handshake;
 #[cfg(feature = "project")]
 pub mod project;
 #[cfg(feature = "worker")]
+pub mod signing;
+#[cfg(feature = "worker")]
 pub mod worker;

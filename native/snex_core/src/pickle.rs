@@ -53,14 +53,20 @@ pub enum Global {
     DecodeText,
     /// `builtins.memoryview`
     Memoryview,
+    /// `snex._etf.functions.Function`
+    Function,
+    /// `snex._etf.functions.Callback`
+    Callback,
 }
 
-const GLOBALS: [(&str, &str); 5] = [
+const GLOBALS: [(&str, &str); 7] = [
     ("snex._etf.terms", "Atom"),
     ("snex._etf.terms", "DistinctAtom"),
     ("snex._etf.terms", "Term"),
     ("snex._etf.terms", "decode_text"),
     ("builtins", "memoryview"),
+    ("snex._etf.functions", "Function"),
+    ("snex._etf.functions", "Callback"),
 ];
 
 /// A place in Python's memo, from which an object can be taken again.

@@ -144,6 +144,12 @@ impl Walk {
             "opaque" | "term" => {
                 self.pickle.call(Global::Term, |pickle| pickle.binary(&bytes(inner), BinaryAs::Bytes));
             }
+            "function" | "callback" => {
+                self.pickle.global(if kind == "function" { Global::Function } else { Global::Callback });
+                self.pickle.arguments_begin();
+                self.pickle.binary(&bytes(inner), BinaryAs::Bytes);
+                self.pickle.arguments_end();
+            }
             "object" => {
                 self.pickle.global_named(inner[0].as_str().unwrap(), inner[1].as_str().unwrap());
                 self.pickle.arguments_begin();

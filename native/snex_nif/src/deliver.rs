@@ -18,6 +18,11 @@ impl Shared {
         OwnedEnv::new().send_and_clear(to, |env| message.encode(env)).is_ok()
     }
 
+    /// What Python has called with this number may not be called.
+    fn refuse(&self, call: u64, why: &impl ToString) {
+        self.tell(&self.calls, (atoms::snex_call(), atoms::refused(), call, why.to_string()));
+    }
+
     fn answer(&self, request: u64, tag: Atom, body: OwnedBinary) -> Result<(), String> {
         let tell = |caller: Caller| caller.finish(tag, |env| body.release(env).to_term(env));
         self.pending.answer(request, tell).map_err(|unasked| unasked.to_string())
@@ -55,12 +60,18 @@ impl Sink for Shared {
                 Ok(arity) if header.kind == Kind::Call => (atoms::call(), arity),
                 Ok(arity) => (atoms::cast(), arity),
                 Err(refusal) => {
-                    let refused = (atoms::snex_call(), atoms::refused(), header.id, refusal.to_string());
-                    self.tell(&self.calls, refused);
+                    self.refuse(header.id, &refusal);
                     return Ok(());
                 }
             },
             Kind::Send => (atoms::send(), None),
+            Kind::Apply => match self.signer.as_ref().map_or(Ok(()), |signer| signer.check(&body)) {
+                Ok(()) => (atoms::apply(), None),
+                Err(refusal) => {
+                    self.refuse(header.id, &refusal);
+                    return Ok(());
+                }
+            },
             Kind::Cancelled => {
                 return self.cancelling.noticed_by_python(header.id, self.pending.requests());
             }

@@ -19,6 +19,7 @@ use snex_core::frame::PROTOCOL;
 use snex_core::handles::{Alive, Kind};
 use snex_core::handshake::{Blob, Hello};
 use snex_core::process_tree;
+use snex_core::signing::Signer;
 use snex_core::worker::{Settings, Transport, Worker};
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -207,6 +208,14 @@ fn interpreter_start<'a>(env: Env<'a>, options: StartOptions<'a>) -> Term<'a> {
     let failed = |reason: &str| (atoms::error(), reason).encode(env);
     let Some(runtime) = runtime::handle() else { return failed("the native library is not loaded") };
     let owner = options.owner;
+    let allow = options.allow();
+    let signer = match &allow {
+        Allow::All => None,
+        Allow::Only(_) => match Signer::new() {
+            Ok(signer) => Some(Arc::new(signer)),
+            Err(error) => return failed(&format!("no random numbers for a key: {error}")),
+        },
+    };
     let (drops, dropped) = mpsc::unbounded_channel();
     let shared = Shared {
         owner,
@@ -216,7 +225,8 @@ fn interpreter_start<'a>(env: Env<'a>, options: StartOptions<'a>) -> Term<'a> {
         output_to: options.output_to.clone(),
         encoding: options.encoding.over(Options::default()),
         create_atoms: options.create_atoms,
-        allow: options.allow(),
+        allow,
+        signer,
         pending: Pending::default(),
         max_in_flight: options
             .max_in_flight

@@ -227,7 +227,8 @@ impl<'a> Caller<'a> {
 
     /// A walk over the caller's terms.
     pub fn walk(&self, interpreter: &Interpreter) -> Walk<'a> {
-        Walk::new(self.options.over(interpreter.worker.sink.encoding), self.options.encoded)
+        let sink = &interpreter.worker.sink;
+        Walk::new(self.options.over(sink.encoding), self.options.encoded, sink.signer.clone())
     }
 
     fn waiting(&self) -> pending::Caller {

@@ -12,9 +12,10 @@ use crate::pending::Pending;
 use rustler::LocalPid;
 use snex_core::allow::Allow;
 use snex_core::handles::{Alive, Key};
+use snex_core::signing::Signer;
 use std::collections::VecDeque;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::UnboundedSender;
@@ -40,6 +41,8 @@ pub struct Shared {
     pub create_atoms: bool,
     /// Which functions Python may call.
     pub allow: Allow,
+    /// Recognises functions that Elixir has handed to Python. `None` where Python may call all.
+    pub signer: Option<Arc<Signer>>,
     /// How many requests may be under way.
     pub max_in_flight: usize,
     /// Whether Python reads the same clock as the VM.

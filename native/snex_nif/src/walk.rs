@@ -16,6 +16,8 @@ use rustler::sys::ErlNifTerm;
 use rustler::types::map::MapIterator;
 use rustler::{Binary, Term, TermType};
 use snex_core::pickle::{BinaryAs, Checkpoint, Global, MemoIndex, Pickle};
+use snex_core::signing::Signer;
+use std::sync::Arc;
 use structs::Structs;
 
 /// Why a walk ended early.
@@ -33,6 +35,8 @@ pub struct Walk<'a> {
     /// What has been written.
     pub pickle: Pickle<Held>,
     options: Options,
+    /// Signs functions, where `:allow` restricts what Python may call.
+    signer: Option<Arc<Signer>>,
     stack: Vec<Container<'a>>,
     /// How many of the outermost containers on the stack are no improper lists; not all that are such count.
     proper: usize,
@@ -79,10 +83,11 @@ enum Container<'a> {
 
 impl<'a> Walk<'a> {
     /// `encoded`: what earlier walks over the same terms met, see [`CallOptions::encoded`](crate::options::CallOptions).
-    pub fn new(options: Options, encoded: Option<Term<'a>>) -> Self {
+    pub fn new(options: Options, encoded: Option<Term<'a>>, signer: Option<Arc<Signer>>) -> Self {
         Walk {
             pickle: Pickle::new(),
             options,
+            signer,
             stack: Vec::new(),
             proper: 0,
             atoms: FxHashMap::default(),
@@ -145,6 +150,10 @@ impl<'a> Walk<'a> {
                 Ok(module) => self.structure(term, module),
                 Err(_) => self.map(term),
             },
+            TermType::Fun => {
+                self.function(Global::Function, term);
+                Ok(())
+            }
             _ => {
                 self.opaque(term);
                 Ok(())
@@ -261,6 +270,18 @@ impl<'a> Walk<'a> {
     fn opaque(&mut self, term: Term<'a>) {
         let etf = term.to_binary();
         self.pickle.call(Global::Term, |pickle| pickle.binary(&etf, BinaryAs::Bytes));
+    }
+
+    /// A function, or a callback that calls it.
+    fn function(&mut self, kind: Global, term: Term<'a>) {
+        let etf = term.to_binary();
+        self.pickle.global(kind);
+        self.pickle.arguments_begin();
+        self.pickle.binary(&etf, BinaryAs::Bytes);
+        if let Some(signer) = &self.signer {
+            self.pickle.binary(&signer.sign(&etf), BinaryAs::Bytes);
+        }
+        self.pickle.arguments_end();
     }
 
     fn rewind(&mut self, checkpoint: Checkpoint) {

@@ -74,6 +74,11 @@ class _Call(_Fields):
     _fields = ("node", "module", "function", "args", "result_encoding_opts")
 
 
+class _Application(_Fields):
+    __slots__ = ()
+    _fields = ("signature", "function", "args", "result_encoding_opts")
+
+
 def _request(
     module: Name,
     function: Name,
@@ -84,20 +89,29 @@ def _request(
     if isinstance(args, (str, bytes, dict)):
         msg = f"expected a list of arguments, got {args!r}"
         raise TypeError(msg)
-    opts: object = None
-    if result_encoding_opts is not None:
-        from .options import wire_opts
-
-        opts = wire_opts(result_encoding_opts)
     return _Call(
         (
             None if node is None else name_of(node),
             name_of(module),
             name_of(function),
             list(args),
-            opts,
+            _opts(result_encoding_opts),
         )
     )
+
+
+def _opts(result_encoding_opts: EncodingOpts | Mapping[str, object] | None) -> object:
+    if result_encoding_opts is None:
+        return None
+    from .options import wire_opts
+
+    return wire_opts(result_encoding_opts)
+
+
+def _application(
+    function: bytes, signature: bytes, args: Iterable[object], opts: EncodingOpts | None
+) -> tuple[object, ...]:
+    return _Application((signature, bytes(memoryview(function)), list(args), _opts(opts)))
 
 
 async def send(to: object, data: object) -> None:
@@ -200,6 +214,21 @@ def call_sync(
     """
     request = _request(module, function, args, node, result_encoding_opts)
     return _client().request_sync("call_sync", frame.CALL, request)
+
+
+async def apply(
+    function: bytes, signature: bytes, args: Iterable[object], opts: EncodingOpts | None
+) -> object:
+    """Call an Elixir function that is given in external term format."""
+    return await _client().request(frame.APPLY, _application(function, signature, args, opts))
+
+
+def apply_sync(
+    function: bytes, signature: bytes, args: Iterable[object], opts: EncodingOpts | None
+) -> object:
+    """Like `apply`; blocks the thread."""
+    body = _application(function, signature, args, opts)
+    return _client().request_sync("a callback", frame.APPLY, body)
 
 
 def _client() -> Client:

@@ -97,7 +97,7 @@ def _converted(value: object) -> object:
 
 # `Atom` before `str`, and so on: the first that fits wins. The base's own methods are used, whatever
 # the subclass has made of them.
-_BASES: tuple[tuple[type, Callable[..., object]], ...] = (
+_BASES: list[tuple[type, Callable[..., object]]] = [
     (Atom, lambda value: Atom(str.__str__(value))),
     (Term, lambda value: Term(bytes(memoryview(value)))),
     (str, str.__str__),
@@ -110,7 +110,12 @@ _BASES: tuple[tuple[type, Callable[..., object]], ...] = (
     (dict, lambda value: dict(dict.items(value))),
     (set, lambda value: set(set.__iter__(value))),
     (frozenset, lambda value: frozenset(frozenset.__iter__(value))),
-)
+]
+
+
+def add_base(kind: type, convert: Callable[..., object]) -> None:
+    """Have instances of one more class of Snex's own encoded as what `convert` makes of them."""
+    _BASES.append((kind, convert))
 
 
 def _needs_key_check(kinds: set[type]) -> bool:

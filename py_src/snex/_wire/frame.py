@@ -34,6 +34,7 @@ SEND = 0x87
 PRINT = 0x88
 CANCELLED = 0x89
 LOG = 0x8A
+APPLY = 0x8B
 
 # Flags of frames towards Python: a table of buffers; run in a worker thread; how the result is returned.
 BUFFERS = 0x01
@@ -53,7 +54,7 @@ INCOMING = frozenset({EVAL, INVOKE, MAKE_ENV, DROP, CANCEL, CALL_RESULT, CALL_ER
 _FIRST = frozenset({HELLO, READY, REFUSED})
 # Between an interpreter and a process that it serves, behind HELLO: from the interpreter, and towards it.
 SERVED = frozenset({CALL_RESULT, CALL_ERROR})
-SERVING = frozenset({CALL, CAST, SEND, LOG})
+SERVING = frozenset({CALL, CAST, SEND, LOG, APPLY})
 
 _HEADER = struct.Struct("<2sBBQQQ")
 _FIRST_HEADER = struct.Struct("<2sBBQQ")

@@ -93,6 +93,111 @@ defmodule Snex.Interpreter.AllowTest do
       assert_raise ArgumentError, fn -> String.to_existing_atom(name <> "@nowhere") end
     end
 
+    @apply """
+    from snex._etf.functions import Function
+    try:
+        return await f()
+    except snex.ElixirError as error:
+        return str(error)
+    """
+
+    @refused "a function that Elixir has not handed to this interpreter is not among the functions that Python may call"
+
+    test "says nothing about functions that Elixir has passed, wherever they are called" do
+      inp = start_interpreter!(allow: :none)
+      assert Snex.pyeval(inp, "return await f(20)", %{"f" => &(&1 + 1)}) == {:ok, 21}
+      assert Snex.pyeval(inp, "return await f([1, 2])", %{"f" => &Enum.sum/1}) == {:ok, 3}
+      # In what Elixir returns, copied, pickled, and after a way back and forth.
+      {:ok, fun} =
+        Snex.pyeval(inp, "import copy, pickle\nreturn pickle.loads(pickle.dumps(copy.deepcopy(f)))", %{
+          "f" => &Enum.sum/1
+        })
+
+      assert Snex.pyeval(
+               inp,
+               "import copy, pickle\nreturn await pickle.loads(pickle.dumps(copy.deepcopy(f)))([3])",
+               %{"f" => fun}
+             ) == {:ok, 3}
+
+      assert Snex.pyeval(inp, "return await (await f())()", %{"f" => fn -> fn -> :inner end end}) ==
+               {:ok, :inner}
+
+      callback = Serde.callback(&(&1 * 2))
+
+      assert Snex.pyeval(inp, "return [f(n) for n in range(3)]", %{"f" => callback}, run: :thread) ==
+               {:ok, [0, 2, 4]}
+
+      # It can be given to others, who are not asked.
+      assert call(inp, "snex.call('erlang', 'abs', [-1])") =~ ":erlang.abs/1 is not among"
+    end
+
+    test "refuses functions that Python has made up" do
+      halt = Serde.binary(:erlang.term_to_binary(&System.halt/0))
+      other = start_interpreter!(allow: :none)
+      {:ok, signature} = Snex.pyeval(other, "return f._signature", %{"f" => &System.halt/0})
+      assert byte_size(signature) == 32
+
+      for rules <- [:none, [String]],
+          made <- [
+            "Function(halt)",
+            "Function(halt, bytes(32))",
+            "Function(halt, sum._signature)",
+            "Function(halt, sum._signature[:31])",
+            "Function(halt, other)",
+            "Function(sum[:-2] + bytes([97, 0]), sum._signature)"
+          ] do
+        inp = start_interpreter!(allow: rules)
+
+        vars = %{"halt" => halt, "sum" => &Enum.sum/1, "other" => Serde.binary(signature)}
+        {:ok, env} = Snex.make_env(inp, vars)
+        code = String.replace(@apply, "try:", "f = #{made}\ntry:")
+        assert {:ok, message} = Snex.pyeval(env, code)
+        assert message =~ @refused
+      end
+
+      # Nor does a body that is written in another way, or decodes to something else.
+      inp = start_interpreter!(allow: :none)
+
+      code = """
+      import asyncio
+      from snex._elixir import client
+      from snex._wire import frame
+      from snex._elixir.answers import value_of
+
+      answer = asyncio.get_running_loop().create_future()
+      client.current().pass_on(frame.APPLY, [body], answer.set_result)
+      try:
+          return value_of(await answer)
+      except snex.ElixirError as error:
+          return str(error)
+      """
+
+      function = :erlang.term_to_binary(&System.halt/0)
+
+      for body <- [
+            :erlang.term_to_binary({"", function, [], nil}, [:compressed]),
+            :erlang.term_to_binary([signature, function, [], nil]),
+            <<131, 80, 0, 0, 0, 1>>,
+            ""
+          ] do
+        assert {:ok, message} = Snex.pyeval(inp, code, %{"body" => Serde.binary(body)})
+        assert message =~ @refused or message =~ "a call that cannot be understood"
+      end
+    end
+
+    test ":all calls what Python has made up, too, and signs nothing" do
+      inp = start_interpreter!()
+      node = Serde.binary(:erlang.term_to_binary(&Node.self/0))
+      code = String.replace(@apply, "try:", "f = Function(node)\ntry:")
+      assert Snex.pyeval(inp, code, %{"node" => node}) == {:ok, node()}
+      assert Snex.pyeval(inp, "return f._signature", %{"f" => &System.halt/0}) == {:ok, ""}
+      # What is no function at all is an error of the call.
+      assert {:ok, message} =
+               Snex.pyeval(inp, String.replace(@apply, "try:", "f = Function(b'\\x83q')\ntry:"))
+
+      assert message =~ "cannot be decoded"
+    end
+
     test "has casts that it refuses logged" do
       inp = start_interpreter!(allow: :none)
       test = self()

@@ -6,7 +6,8 @@ use crate::options;
 use rustc_hash::{FxHashMap, FxHashSet};
 use rustler::sys::ErlNifTerm;
 use rustler::types::map::MapIterator;
-use rustler::{Atom, Binary, Term};
+use rustler::{Atom, Binary, Term, TermType};
+use snex_core::pickle::Global;
 use std::sync::{LazyLock, PoisonError, RwLock};
 
 /// How many encoders may be applied within one another. One that always returns another struct would never end.
@@ -74,6 +75,8 @@ impl<'a> Walk<'a> {
             Ok(())
         } else if module == atoms::serde_object() {
             self.serde_object(term)
+        } else if module == atoms::serde_callback() {
+            self.serde_callback(term)
         } else if is_plain(module) {
             self.map(term)
         } else {
@@ -150,6 +153,15 @@ impl<'a> Walk<'a> {
         self.pickle.arguments_begin();
         let args = field(term, atoms::args())?;
         self.stack.push(Container::Arguments { rest: args, whole: term });
+        Ok(())
+    }
+
+    fn serde_callback(&mut self, term: Term<'a>) -> Result<(), Stop<'a>> {
+        let function = field(term, atoms::function())?;
+        if function.get_type() != TermType::Fun {
+            return Err(Stop::BadTerm(term));
+        }
+        self.function(Global::Callback, function);
         Ok(())
     }
 }
