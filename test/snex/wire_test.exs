@@ -15,7 +15,7 @@ defmodule Snex.WireTest do
   @handles 0x10
 
   # What Python may send, see docs/protocol.md.
-  @kinds 0x81..0x8A
+  @kinds 0x81..0x8B
 
   # How many liars run at a time.
   @at_once 4
@@ -178,7 +178,7 @@ defmodule Snex.WireTest do
       tell_all(
         dir,
         bystander,
-        for kind <- Enum.uniq(Enum.to_list(0..8) ++ Enum.to_list(0..255//7) ++ [0x80, 0x8B, 0xFF]),
+        for kind <- Enum.uniq(Enum.to_list(0..8) ++ Enum.to_list(0..255//7) ++ [0x80, 0x8C, 0xFF]),
             kind not in @kinds do
           name = "0x" <> String.downcase(Base.encode16(<<kind>>))
           {frame(kind, 1, etf(1)), :wait, broken("frame of unknown kind #{name}")}
