@@ -9,6 +9,7 @@ defmodule Snex do
   alias Snex.Env
   alias Snex.Error
   alias Snex.Eval
+  alias Snex.Handle
   alias Snex.Interpreter
   alias Snex.Options
   alias Snex.Remote
@@ -31,9 +32,6 @@ defmodule Snex do
   @type from() :: Env.t() | {Env.t(), only: [String.t()]} | {Env.t(), except: [String.t()]}
 
   @type make_env_opt() :: unquote(Options.spec(CallOptions.make_env()))
-
-  # In ms; for a node that does not answer.
-  @destroy_timeout 5_000
 
   @doc """
   Runs Python code, and returns the value of its `return` statement: `{:ok, value}` or `{:error, %Snex.Error{}}`.
@@ -193,8 +191,10 @@ defmodule Snex do
     interpreter = interpreter || interpreter_of!(opts.from)
     vars = vars!(vars)
 
+    options = %{deadline: Request.deadline(opts.timeout), on_timeout: :leave, output: nil}
+
     Telemetry.call(:make_env, interpreter, fn ->
-      result = Remote.make_env(interpreter, opts.from, vars, opts.encoding_opts, options(opts.timeout))
+      result = Remote.run(interpreter, Env, :make, [opts.from, vars, opts.encoding_opts], options)
       Env.hold(opts.from)
       Error.in_call(result, interpreter, opts.timeout)
     end)
@@ -279,9 +279,7 @@ defmodule Snex do
       :env_not_found
   """
   @spec destroy_env(Env.t()) :: :ok
-  def destroy_env(%Env{} = env), do: Remote.destroy_env(env, options(@destroy_timeout))
-
-  defp options(timeout), do: %{deadline: Request.deadline(timeout), on_timeout: :leave, output: nil}
+  def destroy_env(%Env{} = env), do: Handle.destroy(env)
 
   defp target(%Env{} = env), do: {env.interpreter, env.id}
   defp target(interpreter), do: {interpreter, nil}

@@ -17,12 +17,9 @@ defmodule Snex.Env do
   """
 
   alias Snex.Error
+  alias Snex.Handle
   alias Snex.Native
-  alias Snex.Remote
   alias Snex.Request
-
-  # For another node to answer, in ms.
-  @timeout 5_000
 
   @typedoc "Opaque but for `:id`, which no other environment of an interpreter on the same node has."
   @type t() :: %__MODULE__{
@@ -52,13 +49,8 @@ defmodule Snex.Env do
       :ok
   """
   @spec disable_gc(t()) :: t()
-  def disable_gc(%__MODULE__{handle: handle} = env) do
-    if node(handle) != node() do
-      raise ArgumentError,
-            "an environment can only be kept by the node that made it: #{inspect(env)} is of #{node(handle)}"
-    end
-
-    Remote.keep_env(env, %{deadline: Request.deadline(@timeout), on_timeout: :leave, output: nil})
+  def disable_gc(%__MODULE__{} = env) do
+    Handle.keep(env)
     env
   end
 
@@ -74,8 +66,9 @@ defmodule Snex.Env do
   def interpreter(%__MODULE__{interpreter: interpreter}), do: interpreter
 
   @doc false
-  # Makes an environment of an interpreter of this node.
-  @spec make(pid(), [source()], map(), tuple(), Request.options()) :: {:ok, t()} | {:error, Error.t()}
+  # Makes an environment of an interpreter of this node. For `Snex.Remote.run/5`: with a list of the handles in the result.
+  @spec make(pid(), [source()], map(), tuple(), Request.options()) ::
+          {{:ok, t()} | {:error, Error.t()}, [t()]}
   def make(interpreter, sources, vars, encoding, options) do
     for {env, _mode, _names} <- sources, env.interpreter != interpreter do
       raise ArgumentError,
@@ -93,8 +86,14 @@ defmodule Snex.Env do
         encoding
       )
 
-    with {:ok, _nil, {:ok, _request, id, handle}} <- Request.call(interpreter, submit, options),
-         do: {:ok, %__MODULE__{id: id, interpreter: interpreter, handle: handle}}
+    case Request.call(interpreter, submit, options) do
+      {:ok, _nil, {:ok, _request, id, handle}} ->
+        env = %__MODULE__{id: id, interpreter: interpreter, handle: handle}
+        {{:ok, env}, [env]}
+
+      {:error, error} ->
+        {{:error, error}, []}
+    end
   end
 
   @doc false

@@ -33,9 +33,9 @@ defmodule Snex.Eval do
   defp time(_options), do: nil
 
   @doc """
-  Runs the request.
+  Runs the request. For `Snex.Remote.run/5`: with a list of the handles in the result.
   """
-  @spec run(pid(), map(), tuple(), Request.options()) :: {:ok, term()} | {:error, Error.t()}
+  @spec run(pid(), map(), tuple(), Request.options()) :: {{:ok, term()} | {:error, Error.t()}, []}
   def run(interpreter, request, encoding, options) do
     light? = Weight.light?([request.source, request.file | request.vars])
 
@@ -46,6 +46,9 @@ defmodule Snex.Eval do
       nif.(interpreter, reference, request, put_elem(encoding, 3, encoded))
     end
 
-    with {:ok, value, _accepted} <- Request.call(interpreter, submit, options), do: {:ok, value}
+    case Request.call(interpreter, submit, options) do
+      {:ok, value, _accepted} -> {{:ok, value}, []}
+      {:error, error} -> {{:error, error}, []}
+    end
   end
 end

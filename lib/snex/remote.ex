@@ -3,22 +3,17 @@ defmodule Snex.Remote do
   # Interpreters wherever they are. What is asked of one runs on its own node, for the native code knows only the
   # processes of its node; `:erpc` carries it there.
   #
-  # Who outlives whom: a process that `:erpc` has spawned there would run on when its caller is gone. A watcher beside it
-  # kills it as soon as the caller goes, or the caller's node, and Python then cancels the work.
+  # Who outlives whom: a process that `:erpc` has spawned there would run on when its caller is gone. The tracker there kills it
+  # as soon as the caller goes, or the caller's node, and Python then cancels the work.
   #
-  # An environment made from here for an interpreter there has two handles. The real one is held there by a *keeper*, a
-  # process; the `Snex.Env` has a proxy, which tells a *reaper*, a process here, when nobody refers to it any more. Both
-  # processes are there for one environment, and each watches the other, so that everything ends the same way: whether
-  # the proxy becomes garbage, this node or that one goes, the interpreter goes (the keeper watches it as well), or the
-  # caller dies or gives up while the environment is being made. Both processes are gone then, and the environment is.
+  # An environment or object that a call from here has returned has its handle there, with the tracker of that node. The struct
+  # here has a proxy, and tells the tracker of this node when nobody refers to it any more. Everything ends the same way:
+  # whether the proxy becomes garbage, this node or its tracker goes, that one goes, the caller dies before it has the result,
+  # or has given up waiting for it.
 
-  alias Snex.Env
   alias Snex.Error
   alias Snex.Interpreter
-  alias Snex.Native
-  alias Snex.Remote.Keeper
-  alias Snex.Remote.Reaper
-  alias Snex.Remote.Watcher
+  alias Snex.Remote.Tracker
   alias Snex.Request
 
   # The interpreter's node sees to the timeout. How long its answer may then take, in ms, before it counts as lost.
@@ -26,77 +21,27 @@ defmodule Snex.Remote do
 
   @doc """
   Calls `module.function` with the interpreter's pid, `args` and the options, on the interpreter's node.
+
+  The function returns `{result, handles}`: what this function returns, and a list of the structs in it that have a handle which
+  the call has made, nearly always `[]`.
   """
   @spec run(Interpreter.server(), module(), atom(), [term()], Request.options()) ::
           term() | {:error, Error.t()}
   def run(server, module, function, args, options) do
     case locate(server) do
-      pid when is_pid(pid) and node(pid) == node() -> apply(module, function, [pid | args] ++ [options])
-      nil -> {:error, %Error{code: :call_failed, reason: :noproc}}
-      elsewhere -> call(elsewhere, module, function, args, options)
-    end
-  end
+      pid when is_pid(pid) and node(pid) == node() ->
+        {result, _handles} = apply(module, function, [pid | args] ++ [options])
+        result
 
-  @doc """
-  Makes an environment that lives as long as this node refers to it.
-  """
-  @spec make_env(Interpreter.server(), [Env.source()], map(), tuple(), Request.options()) ::
-          {:ok, Env.t()} | {:error, Error.t()}
-  def make_env(server, sources, vars, encoding, options) do
-    case locate(server) do
-      here when here == nil or node(here) == node() ->
-        run(here, Env, :make, [sources, vars, encoding], options)
+      nil ->
+        not_there()
 
       elsewhere ->
-        reaper = Reaper.start()
-        # Before the environment: whatever becomes of this process meanwhile, the reaper hears of it.
-        proxy = Native.handle_proxy(reaper, reaper, make_ref(), 0)
-
-        with {:ok, env, keeper} <-
-               run(elsewhere, __MODULE__, :make_kept, [reaper, sources, vars, encoding], options) do
-          send(reaper, {:kept, keeper})
-          {:ok, %{env | handle: proxy}}
-        end
+        call(elsewhere, module, function, args, options)
     end
   end
 
-  @doc """
-  Drops an environment.
-  """
-  @spec destroy_env(Env.t(), Request.options()) :: :ok
-  def destroy_env(%Env{} = env, options) do
-    # One that cannot be reached is gone, or will be when its node finds this one gone.
-    _ = run(env.interpreter, __MODULE__, :destroy, [env.id], options)
-    :ok
-  end
-
-  @doc false
-  @spec destroy(pid(), pos_integer(), Request.options()) :: :ok
-  def destroy(interpreter, id, _options), do: Native.handle_destroy(interpreter, id)
-
-  @doc """
-  Keeps an environment until it is destroyed.
-  """
-  @spec keep_env(Env.t(), Request.options()) :: :ok
-  def keep_env(%Env{} = env, options) do
-    # As above.
-    _ = run(env.interpreter, __MODULE__, :keep, [env.id], options)
-    :ok
-  end
-
-  @doc false
-  @spec keep(pid(), pos_integer(), Request.options()) :: :ok
-  def keep(interpreter, id, _options), do: Native.handle_keep(interpreter, :environment, id)
-
-  @doc false
-  # On the interpreter's node: the environment, and a keeper that has its handle.
-  @spec make_kept(pid(), reaper :: pid(), [Env.source()], map(), tuple(), Request.options()) ::
-          {:ok, Env.t(), keeper :: pid()} | {:error, Error.t()}
-  def make_kept(interpreter, reaper, sources, vars, encoding, options) do
-    with {:ok, env} <- Env.make(interpreter, sources, vars, encoding, options) do
-      {:ok, env, Keeper.start(env, reaper, interpreter)}
-    end
-  end
+  defp not_there, do: {:error, %Error{code: :call_failed, reason: :noproc}}
 
   @doc """
   Where an interpreter is: its pid, `{name, node}` of another node, or `nil` when there is none. Raises `ArgumentError` for what
@@ -130,11 +75,14 @@ defmodule Snex.Remote do
     there = if is_pid(server), do: node(server), else: elem(server, 1)
     time = Request.time_left(options.deadline)
     patience = if time == :infinity, do: :infinity, else: time + @grace
+    ticket = make_ref()
 
     try do
-      :erpc.call(there, __MODULE__, :serve, [self(), time, server, module, function, args, options], patience)
+      serve = [ticket, self(), time, server, module, function, args, options]
+      :erpc.call(there, __MODULE__, :serve, serve, patience)
     catch
       :error, {:erpc, :timeout} ->
+        Tracker.cancel(there, ticket)
         {:error, %Error{code: :response_timeout}}
 
       :error, {:erpc, :noconnection} ->
@@ -142,21 +90,66 @@ defmodule Snex.Remote do
 
       # The process was killed there, or there is no Snex, or another version.
       _kind, reason ->
+        Tracker.cancel(there, ticket)
         {:error, %Error{code: :call_failed, reason: reason}}
     else
       {:returned, result} -> result
+      {:offered, result, holder, handles} -> replace(result, Tracker.claim(holder, ticket, handles))
       {:failed, kind, reason, stacktrace} -> :erlang.raise(kind, reason, stacktrace)
     end
   end
 
+  # Puts proxies in the place of handles, wherever they are.
+  defp replace(reference, proxies) when is_reference(reference), do: Map.get(proxies, reference, reference)
+  defp replace([head | tail], proxies), do: [replace(head, proxies) | replace(tail, proxies)]
+
+  defp replace(map, proxies) when is_map(map),
+    do: map |> :maps.to_list() |> replace(proxies) |> :maps.from_list()
+
+  defp replace(tuple, proxies) when is_tuple(tuple),
+    do: tuple |> Tuple.to_list() |> replace(proxies) |> List.to_tuple()
+
+  defp replace(other, _proxies), do: other
+
   @doc false
   # On the interpreter's node, in a process of `:erpc`. The clocks of two nodes have nothing in common but their pace.
-  @spec serve(pid(), timeout(), Interpreter.server(), module(), atom(), [term()], Request.options()) ::
-          {:returned, term()} | {:failed, :error | :exit | :throw, term(), Exception.stacktrace()}
-  def serve(caller, time, server, module, function, args, options) do
-    Watcher.start(caller, self())
-    {:returned, run(server, module, function, args, %{options | deadline: Request.deadline(time)})}
-  catch
-    kind, reason -> {:failed, kind, reason, __STACKTRACE__}
+  @spec serve(
+          Tracker.ticket(),
+          pid(),
+          timeout(),
+          Interpreter.server(),
+          module(),
+          atom(),
+          [term()],
+          Request.options()
+        ) ::
+          {:returned, term()}
+          | {:offered, term(), tracker :: pid(), [reference(), ...]}
+          | {:failed, :error | :exit | :throw, term(), Exception.stacktrace()}
+  def serve(ticket, caller, time, server, module, function, args, options) do
+    tracker = Tracker.begin(ticket, caller)
+
+    answer =
+      try do
+        options = %{options | deadline: Request.deadline(time)}
+
+        case locate(server) do
+          nil -> {:returned, not_there()}
+          pid -> offer(apply(module, function, [pid | args] ++ [options]), tracker, ticket)
+        end
+      catch
+        kind, reason -> {:failed, kind, reason, __STACKTRACE__}
+      end
+
+    Tracker.finish(tracker, ticket, elem(answer, 0) == :offered)
+    answer
+  end
+
+  defp offer({result, []}, _tracker, _ticket), do: {:returned, result}
+
+  defp offer({result, structs}, tracker, ticket) do
+    handles = for %{handle: handle} <- structs, do: handle
+    Tracker.offer(tracker, ticket, handles)
+    {:offered, result, tracker, handles}
   end
 end

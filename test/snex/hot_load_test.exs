@@ -12,13 +12,13 @@ defmodule Snex.HotLoadTest do
       OtherVM.start(~S"""
       Process.flag(:trap_exit, true)
       {:ok, inp} = Snex.Interpreter.start_link(init_script: "x = 20")
-      # Not linked to their callers: environments with a keeper and a reaper, as for another node.
-      reaper = Snex.Remote.Reaper.start()
+      # An environment that the tracker holds, as for another node.
+      tracker = Snex.Remote.Tracker.pid()
+      ticket = make_ref()
       options = %{deadline: :infinity, on_timeout: :cancel, output: nil}
-      {:ok, env, keeper} = Snex.Remote.make_kept(inp, reaper, [], %{}, Snex.Serde.options!([]), options)
-      send(reaper, {:kept, keeper})
-      waiting = spawn(fn -> receive do: (:never -> :ok) end)
-      watcher = Snex.Remote.Watcher.start(waiting, waiting)
+      make = [inp, Snex.Env, :make, [[], %{}, Snex.Serde.options!([])], options]
+      {:offered, {:ok, env}, ^tracker, handles} = apply(Snex.Remote, :serve, [ticket, self(), :infinity | make])
+      proxies = Snex.Remote.Tracker.claim(tracker, ticket, handles)
 
       # A cast that takes longer than all the loads.
       defmodule Parked do
@@ -35,7 +35,7 @@ defmodule Snex.HotLoadTest do
 
       own = for pid <- Process.info(inp, :links) |> elem(1), pid != test, do: pid
       os_pid = Snex.Interpreter.os_pid(inp)
-      observed = [inp, reaper, keeper, watcher, parked | own]
+      observed = [inp, tracker, parked | own]
       monitors = for pid <- observed, do: Process.monitor(pid)
 
       traffic = fn ->
@@ -85,11 +85,12 @@ defmodule Snex.HotLoadTest do
       rounds.()
       dead = for monitor <- monitors, do: receive(do: ({:DOWN, ^monitor, _, pid, reason} -> {pid, reason}), after: (0 -> nil))
       ended = receive do: ({:EXIT, _, _} = exit -> exit), after: (0 -> nil)
-      tell.({loaded, Enum.reject(dead, &is_nil/1), ended, os_pid == Snex.Interpreter.os_pid(inp)})
+      held = {map_size(proxies), Snex.Remote.Tracker.counts().handles, Snex.pyeval(env, "return x")}
+      tell.({loaded, Enum.reject(dead, &is_nil/1), ended, os_pid == Snex.Interpreter.os_pid(inp), held})
       hear.()
       """)
 
-    assert {loaded, dead, ended, true} = OtherVM.await(vm)
+    assert {loaded, dead, ended, true, {1, 1, {:ok, 20}}} = OtherVM.await(vm)
     assert dead == []
     assert ended == nil
     # The library stays loaded, and its module as it is.

@@ -6,6 +6,7 @@ defmodule Snex.NodesTest do
 
   alias Snex.Env
   alias Snex.Peer
+  alias Snex.Remote.Tracker
 
   # Runs until it is cancelled.
   @endless """
@@ -25,7 +26,7 @@ defmodule Snex.NodesTest do
 
   setup %{b: b} do
     # What the test before has left to the garbage collector is gone first.
-    eventually(fn -> helpers(node()) == [] and helpers(b) == [] end)
+    eventually(fn -> at_rest?([node(), b]) end)
     {:ok, there: Peer.start_interpreter!(b, init_script: marks())}
   end
 
@@ -40,14 +41,11 @@ defmodule Snex.NodesTest do
   # In a process of its own: nothing in this one refers to what it made.
   defp elsewhere(fun), do: Task.await(Task.async(fun), :infinity)
 
-  # Processes of Snex.Remote on a node.
-  defp helpers(node) do
-    for pid <- :erpc.call(node, Process, :list, []),
-        {:dictionary, dictionary} <- [:erpc.call(node, Process, :info, [pid, :dictionary])],
-        match?({Snex.Remote, _}, dictionary[:"$process_label"]) or
-          match?({Snex.Remote, _, _}, dictionary[:"$process_label"]),
-        do: pid
-  end
+  # What the tracker of a node has.
+  defp tracked(node), do: :erpc.call(node, Tracker, :counts, [])
+
+  defp at_rest?(nodes),
+    do: Enum.all?(nodes, fn node -> node |> tracked() |> Map.values() |> Enum.all?(&(&1 == 0)) end)
 
   defp in_flight(interpreter), do: Interpreter.info(interpreter).requests_in_flight
 
@@ -223,7 +221,7 @@ defmodule Snex.NodesTest do
     } do
       elsewhere(fn -> for _ <- 1..10, do: marked!(there) && nil end)
       eventually(fn -> marks(there) == 0 end)
-      eventually(fn -> helpers(node()) == [] and helpers(b) == [] end)
+      eventually(fn -> at_rest?([node(), b]) end)
     end
 
     test "is dropped when its maker is killed", %{there: there} do
@@ -249,11 +247,11 @@ defmodule Snex.NodesTest do
       Snex.pyeval!(env, "mine = mark()")
       :erlang.garbage_collect()
       assert marks(here) == 1
-      assert [_keeper] = helpers(node())
+      assert %{handles: 1, tickets: 1, trackers: 1} = tracked(node())
 
       Peer.stop_node(control)
       eventually(fn -> marks(here) == 0 end)
-      eventually(fn -> helpers(node()) == [] end)
+      eventually(fn -> at_rest?([node()]) end)
       assert {:error, %Error{code: :env_not_found}} = Snex.pyeval(env, "return 1")
     end
 
@@ -268,7 +266,7 @@ defmodule Snex.NodesTest do
       {%Env{}, _keeper} = Peer.run(c, Env, :disable_gc, [env])
 
       Peer.stop_node(control)
-      eventually(fn -> helpers(node()) == [] end)
+      eventually(fn -> at_rest?([node()]) end)
       elsewhere(fn -> for _ <- 1..10, do: marked!(here) && nil end)
       eventually(fn -> marks(here) == 1 end)
       assert Snex.pyeval(env, "return mine in marks") == {:ok, true}
@@ -278,8 +276,8 @@ defmodule Snex.NodesTest do
 
     test "can be kept again after the last reference on the node that made it was collected", %{there: there} do
       text = elsewhere(fn -> there |> marked!() |> Env.disable_gc() |> :erlang.term_to_binary() end)
-      # Its proxy is gone, and the processes that watched it.
-      eventually(fn -> helpers(node()) == [] and helpers(node(there)) == [] end)
+      # Its proxy is gone, and the handle there.
+      eventually(fn -> at_rest?([node(), node(there)]) end)
       env = :erlang.binary_to_term(text)
       assert Env.disable_gc(env) == env
       assert Snex.pyeval(env, "return mine in marks") == {:ok, true}
@@ -287,13 +285,11 @@ defmodule Snex.NodesTest do
       eventually(fn -> marks(there) == 0 end)
     end
 
-    test "is gone with its interpreter, and leaves no process behind", %{there: there, b: b} do
+    test "is gone with its interpreter", %{there: there, b: b} do
       env = marked!(there)
-      assert [_reaper] = helpers(node())
-      assert [_keeper] = helpers(b)
+      assert tracked(b).handles == 1
       Interpreter.stop(there)
       assert {:error, %Error{code: :call_failed, reason: :noproc}} = Snex.pyeval(env, "return 1")
-      eventually(fn -> helpers(node()) == [] and helpers(b) == [] end)
       assert Env.disable_gc(env) == env
       assert Snex.destroy_env(env) == :ok
     end
@@ -309,14 +305,14 @@ defmodule Snex.NodesTest do
       assert :erpc.call(c, Snex, :destroy_env, [env]) == :ok
     end
 
-    test "that cannot be made leaves no process behind", %{there: there, b: b} do
+    test "that cannot be made leaves nothing behind", %{there: there, b: b} do
       elsewhere(fn ->
         assert_raise ArgumentError, fn -> Snex.make_env(there, %{x: 1}) end
         env = Snex.make_env!(there)
         assert {:error, %Error{}} = Snex.make_env(from: {env, only: ["nothing"]})
       end)
 
-      eventually(fn -> helpers(node()) == [] and helpers(b) == [] end)
+      eventually(fn -> at_rest?([node(), b]) end)
     end
   end
 
@@ -381,7 +377,7 @@ defmodule Snex.NodesTest do
       assert {:error, %Error{code: :call_failed, reason: {:nodedown, ^c}}} = Snex.pyeval(env, "return 1")
       assert {:error, %Error{code: :call_failed, reason: {:nodedown, ^c}}} = Snex.make_env(there)
       assert Snex.destroy_env(env) == :ok
-      eventually(fn -> helpers(node()) == [] end)
+      eventually(fn -> at_rest?([node()]) end)
       await_gone([os_pid])
     end
 

@@ -320,13 +320,13 @@ defmodule Snex.Interpreter.Launch do
     options = %{deadline: deadline, on_timeout: :leave, output: nil}
 
     case Snex.Eval.run(owner, request, {nil, nil, nil, []}, options) do
-      {:ok, _value} ->
+      {{:ok, _value}, []} ->
         :ok
 
-      {:error, %Error{code: :response_timeout}} ->
+      {{:error, %Error{code: :response_timeout}}, []} ->
         {:error, %Error{code: :init_script_timeout, details: %{during: :init_script}}}
 
-      {:error, error} ->
+      {{:error, error}, []} ->
         {:error, error}
     end
   end
