@@ -11,6 +11,7 @@ defmodule Snex do
   alias Snex.Eval
   alias Snex.Handle
   alias Snex.Interpreter
+  alias Snex.Invoke
   alias Snex.Options
   alias Snex.Remote
   alias Snex.Request
@@ -27,6 +28,12 @@ defmodule Snex do
   @type returning() :: String.t() | [String.t()]
 
   @type pyeval_opt() :: unquote(Options.spec(CallOptions.pyeval()))
+
+  @typedoc "A dotted path, `\"math.sqrt\"`, or one in a module, `{\"os.path\", \"join\"}`."
+  @type path() :: String.t() | {module :: String.t(), path :: String.t()}
+
+  @type call_opt() :: unquote(Options.spec(CallOptions.call()))
+  @type get_opt() :: unquote(Options.spec(CallOptions.get()))
 
   @typedoc "An environment to copy names from, all or some."
   @type from() :: Env.t() | {Env.t(), only: [String.t()]} | {Env.t(), except: [String.t()]}
@@ -79,7 +86,7 @@ defmodule Snex do
       Map.put(Map.take(opts, [:timeout, :on_timeout, :output]), :deadline, Request.deadline(opts.timeout))
 
     {interpreter, env_id} = target(env_or_interpreter)
-    request = Eval.request(env_id, code, vars, opts.run)
+    request = Eval.request(env_id, code, vars, opts)
 
     Telemetry.call(:pyeval, env_or_interpreter, fn ->
       result = Remote.run(interpreter, Eval, :run, [request, opts.encoding_opts], options)
@@ -141,7 +148,7 @@ defmodule Snex do
   """
   @spec pyeval!(Env.t() | Interpreter.server(), code(), vars(), [pyeval_opt()]) :: term()
   def pyeval!(env_or_interpreter, code, vars, opts),
-    do: bang!(pyeval(env_or_interpreter, code, vars, opts))
+    do: Error.unwrap!(pyeval(env_or_interpreter, code, vars, opts))
 
   @doc """
   `pyeval/3` that returns the value itself, and raises the `Snex.Error`.
@@ -152,7 +159,7 @@ defmodule Snex do
   """
   @spec pyeval!(Env.t() | Interpreter.server(), code() | vars(), vars() | [pyeval_opt()]) :: term()
   def pyeval!(env_or_interpreter, code_or_vars, vars_or_opts),
-    do: bang!(pyeval(env_or_interpreter, code_or_vars, vars_or_opts))
+    do: Error.unwrap!(pyeval(env_or_interpreter, code_or_vars, vars_or_opts))
 
   @doc """
   `pyeval/2` that returns the value itself, and raises the `Snex.Error`.
@@ -163,7 +170,83 @@ defmodule Snex do
   """
   @spec pyeval!(Env.t() | Interpreter.server(), code() | vars() | [pyeval_opt()]) :: term()
   def pyeval!(env_or_interpreter, code_or_vars_or_opts),
-    do: bang!(pyeval(env_or_interpreter, code_or_vars_or_opts))
+    do: Error.unwrap!(pyeval(env_or_interpreter, code_or_vars_or_opts))
+
+  @doc """
+  Calls a Python function by its name: `{:ok, value}` or `{:error, %Snex.Error{}}`.
+
+  `function` is a dotted path. Its first name is looked up in the environment, then among Python's own functions, and then it is
+  the name of a module that is imported; the others are attributes. Given an interpreter, names are those of its root
+  environment. `{module, path}` begins at a module, whatever the environment has. A result that can be awaited is.
+
+  #{Options.documentation(CallOptions.call())}
+
+      iex> {:ok, py} = Snex.Interpreter.start_link()
+      iex> Snex.call(py, "math.sqrt", [16])
+      {:ok, 4.0}
+      iex> Snex.call(py, "sorted", [["b", "C", "a"]], kwargs: [reverse: true])
+      {:ok, ["b", "a", "C"]}
+
+      iex> {:ok, py} = Snex.Interpreter.start_link(init_script: "def greet(name): return f'Hello {name}'")
+      iex> Snex.call(py, "greet", ["Ada"])
+      {:ok, "Hello Ada"}
+
+  What has no form in Elixir stays in Python, and a `Snex.Object` stands for it:
+
+      iex> {:ok, py} = Snex.Interpreter.start_link()
+      iex> {:ok, %Snex.Object{} = half} = Snex.call(py, "fractions.Fraction", [1, 2])
+      iex> Snex.call(py, "str", [half])
+      {:ok, "1/2"}
+
+  A path that leads nowhere is an error that says which part, and what is near:
+
+      iex> {:ok, py} = Snex.Interpreter.start_link()
+      iex> {:error, error} = Snex.call(py, "math.sqr", [16])
+      iex> error.reason
+      "'math.sqr' leads nowhere: module 'math' has no attribute 'sqr'. Did you mean: 'sqrt', 'isqrt'?"
+  """
+  @spec call(Env.t() | Interpreter.server(), path(), [term()], [call_opt()]) ::
+          {:ok, term()} | {:error, Error.t()}
+  def call(where, function, args \\ [], opts \\ []),
+    do: Invoke.call(where, nil, Invoke.path!(function), Invoke.args!(args), CallOptions.call!(opts))
+
+  @doc """
+  `call/4` that returns the value itself, and raises the `Snex.Error`.
+
+      iex> {:ok, py} = Snex.Interpreter.start_link()
+      iex> Snex.call!(py, "math.hypot", [3, 4])
+      5.0
+  """
+  @spec call!(Env.t() | Interpreter.server(), path(), [term()], [call_opt()]) :: term()
+  def call!(where, function, args \\ [], opts \\ []), do: Error.unwrap!(call(where, function, args, opts))
+
+  @doc """
+  Returns what a dotted path leads to: a variable, an attribute, a constant of a module. `{:ok, value}` or `{:error, %Snex.Error{}}`.
+
+  Paths are those of `call/4`.
+
+  #{Options.documentation(CallOptions.get())}
+
+      iex> {:ok, py} = Snex.Interpreter.start_link()
+      iex> {:ok, env} = Snex.make_env(py, %{"x" => [1, 2]})
+      iex> Snex.get(env, "x")
+      {:ok, [1, 2]}
+      iex> {:ok, pi} = Snex.get(env, "math.pi")
+      iex> Float.round(pi, 2)
+      3.14
+  """
+  @spec get(Env.t() | Interpreter.server(), path(), [get_opt()]) :: {:ok, term()} | {:error, Error.t()}
+  def get(where, path, opts \\ []), do: Invoke.get(where, nil, Invoke.path!(path), CallOptions.get!(opts))
+
+  @doc """
+  `get/3` that returns the value itself, and raises the `Snex.Error`.
+
+      iex> {:ok, py} = Snex.Interpreter.start_link()
+      iex> Snex.get!(py, {"sys", "byteorder"}) in ["little", "big"]
+      true
+  """
+  @spec get!(Env.t() | Interpreter.server(), path(), [get_opt()]) :: term()
+  def get!(where, path, opts \\ []), do: Error.unwrap!(get(where, path, opts))
 
   @doc """
   Makes an environment: `{:ok, %Snex.Env{}}` or `{:error, %Snex.Error{}}`.
@@ -241,7 +324,7 @@ defmodule Snex do
       {true, false}
   """
   @spec make_env!(Interpreter.server(), vars(), [make_env_opt()]) :: Env.t()
-  def make_env!(interpreter, vars, opts), do: bang!(make_env(interpreter, vars, opts))
+  def make_env!(interpreter, vars, opts), do: Error.unwrap!(make_env(interpreter, vars, opts))
 
   @doc """
   `make_env/2` that returns the environment itself, and raises the `Snex.Error`.
@@ -253,7 +336,7 @@ defmodule Snex do
   """
   @spec make_env!(Interpreter.server() | vars(), vars() | [make_env_opt()]) :: Env.t()
   def make_env!(interpreter_or_vars, vars_or_opts),
-    do: bang!(make_env(interpreter_or_vars, vars_or_opts))
+    do: Error.unwrap!(make_env(interpreter_or_vars, vars_or_opts))
 
   @doc """
   `make_env/1` that returns the environment itself, and raises the `Snex.Error`.
@@ -265,7 +348,7 @@ defmodule Snex do
       ** (Snex.Error) no interpreter is named :nobody. Start one with `{Snex.Interpreter, name: :nobody}` under a supervisor, or with start_link/1
   """
   @spec make_env!(Interpreter.server() | [make_env_opt()]) :: Env.t()
-  def make_env!(interpreter_or_opts), do: bang!(make_env(interpreter_or_opts))
+  def make_env!(interpreter_or_opts), do: Error.unwrap!(make_env(interpreter_or_opts))
 
   @doc """
   Drops an environment now, from any node. `:ok` also when it is gone already, or its interpreter is.
@@ -283,9 +366,6 @@ defmodule Snex do
 
   defp target(%Env{} = env), do: {env.interpreter, env.id}
   defp target(interpreter), do: {interpreter, nil}
-
-  defp bang!({:ok, value}), do: value
-  defp bang!({:error, error}), do: raise(error)
 
   defp interpreter_of!([{env, _mode, _names} | _rest]), do: env.interpreter
 

@@ -3,9 +3,19 @@ defmodule SnexTest do
 
   doctest Snex
 
-  test "the functions are make_env, destroy_env and pyeval, in all arities, and make_env! and pyeval!" do
+  test "the functions are make_env, destroy_env, pyeval, call and get, in all arities, and those that raise" do
     assert Snex.__info__(:functions) == [
+             call: 2,
+             call: 3,
+             call: 4,
+             call!: 2,
+             call!: 3,
+             call!: 4,
              destroy_env: 1,
+             get: 2,
+             get: 3,
+             get!: 2,
+             get!: 3,
              make_env: 1,
              make_env: 2,
              make_env: 3,

@@ -75,5 +75,9 @@ defmodule Snex.Arguments do
   defp kind(list) when is_list(list), do: "a list"
   defp kind(tuple) when is_tuple(tuple), do: "a tuple"
 
-  defp show(term), do: inspect(term, limit: 10, printable_limit: 100)
+  @doc """
+  A term, as complaints show it.
+  """
+  @spec show(term()) :: String.t()
+  def show(term), do: inspect(term, limit: 10, printable_limit: 100)
 end

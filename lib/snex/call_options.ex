@@ -30,24 +30,59 @@ defmodule Snex.CallOptions do
     """
   ]
 
-  @pyeval [
+  @on_timeout [
+    type: {:in, [:cancel, :leave]},
+    default: :cancel,
+    doc: """
+    `:cancel` cancels the task in Python, and interrupts code that blocks with `snex.Cancelled`. `:leave` lets the work
+    finish and drops its answer. If the calling process dies, the work is always cancelled
+    """
+  ]
+
+  @output [
+    type: &Output.destination/1,
+    default: nil,
+    spec: quote(do: Interpreter.output() | [stdout: Interpreter.output(), stderr: Interpreter.output()]),
+    doc: "where this call's prints go, if not where `Snex.Interpreter.start_link/1` says"
+  ]
+
+  @returns [
+    type: {:in, [:auto, :value, :object]},
+    doc: """
+    how the result is returned. `:value` wants a form in Elixir for everything in it, and is an error otherwise. `:auto` does the same,
+    but each value that has none stays in Python, and a `Snex.Object` stands in its place. `:object` leaves the whole
+    result in Python
+    """
+  ]
+
+  # What every request takes.
+  @request [
     timeout: @timeout,
-    on_timeout: [
-      type: {:in, [:cancel, :leave]},
-      default: :cancel,
-      doc: """
-      `:cancel` cancels the task in Python, and interrupts code that blocks with `snex.Cancelled`. `:leave` lets the work
-      finish and drops its answer. If the calling process dies, the work is always cancelled
-      """
-    ],
+    on_timeout: @on_timeout,
     run: @run,
     encoding_opts: @encoding,
-    output: [
-      type: &Output.destination/1,
-      default: nil,
-      spec: quote(do: Interpreter.output() | [stdout: Interpreter.output(), stderr: Interpreter.output()]),
-      doc: "where this call's prints go, if not where `Snex.Interpreter.start_link/1` says"
-    ],
+    output: @output
+  ]
+
+  @get @request ++ [returns: [default: :auto] ++ @returns]
+
+  @call @get ++
+          [
+            kwargs: [
+              type: &__MODULE__.kwargs/1,
+              default: %{},
+              spec: quote(do: keyword() | %{optional(String.t() | atom()) => term()}),
+              doc: "arguments by their names, as a keyword list or a map"
+            ]
+          ]
+
+  @pyeval [
+    timeout: @timeout,
+    on_timeout: @on_timeout,
+    run: @run,
+    returns: [default: :value] ++ @returns,
+    encoding_opts: @encoding,
+    output: @output,
     returning: [
       type: &__MODULE__.returning/1,
       default: nil,
@@ -86,6 +121,30 @@ defmodule Snex.CallOptions do
   def make_env, do: @make_env
 
   @doc """
+  The table of `Snex.call/4`.
+  """
+  @spec call() :: Options.table()
+  def call, do: @call
+
+  @doc """
+  The table of `Snex.get/3`.
+  """
+  @spec get() :: Options.table()
+  def get, do: @get
+
+  @doc """
+  The options of `Snex.call/4`, checked and with defaults.
+  """
+  @spec call!(term()) :: %{atom() => term()}
+  def call!(opts), do: Options.check!(opts, @call, nil, &hint_kwargs/1)
+
+  @doc """
+  The options of `Snex.get/3`, checked and with defaults.
+  """
+  @spec get!(term()) :: %{atom() => term()}
+  def get!(opts), do: Options.check!(opts, @get)
+
+  @doc """
   The options of `Snex.pyeval/4`, checked and with defaults.
   """
   @spec pyeval!(term()) :: %{atom() => term()}
@@ -96,6 +155,9 @@ defmodule Snex.CallOptions do
   """
   @spec make_env!(term()) :: %{atom() => term()}
   def make_env!(opts), do: Options.check!(opts, @make_env, nil, &hint/1)
+
+  # An argument of the function, among the options.
+  defp hint_kwargs(name), do: " (for an argument of the function, write kwargs: [#{name}: ...])"
 
   # A variable, in a call that leaves out the options.
   defp hint(name), do: " (for a variable, #{Arguments.example(name)})"
@@ -124,6 +186,16 @@ defmodule Snex.CallOptions do
 
   defp source(env, mode, names) do
     if is_list(names) and Enum.all?(names, &is_binary/1), do: {env, mode, names}, else: :error
+  end
+
+  @doc false
+  @spec kwargs(term()) :: {:ok, %{String.t() => term()}} | {:error, String.t()}
+  def kwargs(value) do
+    names? = fn {name, _value} -> is_atom(name) or (is_binary(name) and String.valid?(name)) end
+
+    if Keyword.keyword?(value) or (is_map(value) and not is_struct(value) and Enum.all?(value, names?)),
+      do: {:ok, Map.new(value, fn {name, value} -> {to_string(name), value} end)},
+      else: Options.refuse(value, "a keyword list, or a map with names as strings or atoms")
   end
 
   @doc false

@@ -68,7 +68,7 @@ defmodule Snex.Env do
   @doc false
   # Makes an environment of an interpreter of this node. For `Snex.Remote.run/5`: with a list of the handles in the result.
   @spec make(pid(), [source()], map(), tuple(), Request.options()) ::
-          {{:ok, t()} | {:error, Error.t()}, [t()]}
+          {{:ok, t()} | {:error, Error.t()}, [reference()]}
   def make(interpreter, sources, vars, encoding, options) do
     for {env, _mode, _names} <- sources, env.interpreter != interpreter do
       raise ArgumentError,
@@ -87,9 +87,8 @@ defmodule Snex.Env do
       )
 
     case Request.call(interpreter, submit, options) do
-      {:ok, _nil, {:ok, _request, id, handle}} ->
-        env = %__MODULE__{id: id, interpreter: interpreter, handle: handle}
-        {{:ok, env}, [env]}
+      {:ok, _nil, [], {:ok, _request, id, handle}} ->
+        {{:ok, %__MODULE__{id: id, interpreter: interpreter, handle: handle}}, [handle]}
 
       {:error, error} ->
         {{:error, error}, []}

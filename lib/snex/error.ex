@@ -8,6 +8,7 @@ defmodule Snex.Error do
   |---|---|
   | `:python_runtime_error` | Python raised an exception: its text. `:traceback` and `:exception` are set |
   | `:env_not_found` | the environment is gone: text that names it |
+  | `:object_not_found` | the object was released, or its interpreter is gone: text that names it |
   | `:env_key_not_found` | a name to be copied is not in the environment: text that names it |
   | `:response_timeout` | no answer in time: `nil` |
   | `:init_script_timeout` | the start and the init script took too long: `nil` |
@@ -34,6 +35,7 @@ defmodule Snex.Error do
           | :internal_error
           | :env_not_found
           | :env_key_not_found
+          | :object_not_found
           | :init_script_timeout
           | :response_timeout
           | :overloaded
@@ -126,6 +128,13 @@ defmodule Snex.Error do
   defp traceback(_error), do: []
 
   @doc false
+  # For functions whose name ends in `!`.
+  @spec unwrap!(:ok | {:ok, value} | {:error, t()}) :: :ok | value when value: term()
+  def unwrap!(:ok), do: :ok
+  def unwrap!({:ok, value}), do: value
+  def unwrap!({:error, error}), do: raise(error)
+
+  @doc false
   # With what only the caller knows: whom it has called, and how long it has waited.
   @spec in_call({:ok, term()} | {:error, t()} | term(), Snex.Interpreter.server(), timeout()) :: term()
   def in_call({:error, %__MODULE__{code: :response_timeout} = error}, _interpreter, timeout),
@@ -135,109 +144,6 @@ defmodule Snex.Error do
     do: {:error, %{error | details: %{interpreter: interpreter}}}
 
   def in_call(result, _interpreter, _timeout), do: result
-
-  @codes %{
-    "overloaded" => :overloaded,
-    "python_runtime_error" => :python_runtime_error,
-    "env_not_found" => :env_not_found,
-    "env_key_not_found" => :env_key_not_found
-  }
-
-  @doc false
-  # From the body of an ERROR frame.
-  @spec from_python(binary()) :: t()
-  def from_python(body) do
-    # Whatever `:atoms` says: it is made of text alone.
-    case decode(body, [:safe]) do
-      {:ok, %{"code" => code, "reason" => reason} = map} when is_map_key(@codes, code) ->
-        %__MODULE__{
-          code: Map.fetch!(@codes, code),
-          reason: reason,
-          traceback: map["traceback"],
-          exception: describe(map["exception"])
-        }
-
-      {:ok, other} ->
-        internal("an error from Python cannot be understood: #{inspect(other)}")
-
-      {:error, error} ->
-        error
-    end
-  end
-
-  defp describe(%{"type" => type, "module" => module} = map) do
-    %{type: type, module: module, notes: map["notes"] || [], cause: describe(map["cause"])}
-  end
-
-  defp describe(_none), do: nil
-
-  @doc false
-  # A term from Python, decoded where it is needed: `binary_to_term` yields.
-  @spec decode(binary(), [:safe]) :: {:ok, term()} | {:error, t()}
-  def decode(body, options)
-
-  # Python compresses nothing. Memory would be taken for whatever length such a term claims.
-  def decode(<<131, 80, _::binary>> = body, _options) do
-    {:error, internal("a term from Python is compressed: #{inspect(body, limit: 64)}")}
-  end
-
-  # A binary is a part of what has arrived. `binary_to_term` would copy it.
-  def decode(<<131, 109, size::32, value::binary-size(size)>>, _options) when size > 64,
-    do: {:ok, value}
-
-  def decode(body, options) do
-    {:ok, :erlang.binary_to_term(body, options)}
-  rescue
-    ArgumentError ->
-      why = if :safe in options, do: ", perhaps because it names an atom that does not exist"
-      {:error, internal("a term from Python cannot be decoded#{why}: #{inspect(body, limit: 64)}")}
-  end
-
-  @exit_memory 79
-
-  @doc false
-  # From how the native code says that an interpreter went down; see `down.rs`.
-  @spec from_down(term()) :: t()
-  def from_down({:stopped, reason}),
-    do: %__MODULE__{code: :call_failed, reason: :erlang.binary_to_term(reason)}
-
-  def from_down(:owner_gone), do: %__MODULE__{code: :call_failed, reason: :noproc}
-
-  def from_down({:ended, {:not_started, reason}, _status, _signal, _stderr}),
-    do: %__MODULE__{code: :call_failed, reason: reason}
-
-  def from_down({:ended, {:broken, reason}, _status, _signal, stderr}),
-    do: %{internal(reason) | traceback: last_lines(stderr)}
-
-  def from_down({:ended, :warden_lost, _status, _signal, stderr}) do
-    # Without its warden nobody knows how Python ended; the kernel ends it with SIGKILL.
-    from_down({:ended, :exited, 137, "SIGKILL", stderr})
-  end
-
-  # See `_memory.py`.
-  def from_down({:ended, :exited, @exit_memory, _signal, stderr}) do
-    %__MODULE__{code: :interpreter_exited, reason: :memory_limit, traceback: last_lines(stderr)}
-  end
-
-  def from_down({:ended, _exited_or_stopped, status, signal, stderr}) do
-    %__MODULE__{
-      code: :interpreter_exited,
-      reason: {:exit_status, status},
-      traceback: last_lines(stderr),
-      exception: signal && %{signal: signal}
-    }
-  end
-
-  defp internal(reason), do: %__MODULE__{code: :internal_error, reason: reason}
-
-  @last_lines 20
-
-  defp last_lines(stderr) do
-    stderr
-    |> String.replace_invalid()
-    |> String.split(~r/(?<=\n)/, trim: true)
-    |> Enum.take(-@last_lines)
-  end
 
   defimpl Inspect do
     alias Snex.Error

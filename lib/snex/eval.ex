@@ -7,12 +7,13 @@ defmodule Snex.Eval do
   alias Snex.Native
   alias Snex.Request
   alias Snex.Serde.Weight
+  alias Snex.Trace
 
   @doc """
   What the native code is told to run. `env_id` is `nil` for a copy of the root environment.
   """
-  @spec request(non_neg_integer() | nil, Code.t(), map(), :loop | :thread) :: map()
-  def request(env_id, %Code{} = code, vars, run) do
+  @spec request(non_neg_integer() | nil, Code.t(), map(), map()) :: map()
+  def request(env_id, %Code{} = code, vars, how) do
     {file, line} = Code.location(code)
 
     %{
@@ -21,34 +22,26 @@ defmodule Snex.Eval do
       file: file,
       line: line,
       vars: vars,
-      run: run,
-      returns: :value
+      run: how.run,
+      returns: how.returns,
+      traceparent: Trace.traceparent()
     }
   end
 
-  # How much time is left, of how much. `nil` for a call that runs on when its caller has given up.
-  defp time(%{on_timeout: :cancel, timeout: timeout} = options) when is_integer(timeout),
-    do: {Request.time_left(options.deadline), timeout}
-
-  defp time(_options), do: nil
-
   @doc """
-  Runs the request. For `Snex.Remote.run/5`: with a list of the handles in the result.
+  Runs the request. For `Snex.Remote.run/5`: with the handles in the result.
   """
-  @spec run(pid(), map(), tuple(), Request.options()) :: {{:ok, term()} | {:error, Error.t()}, []}
+  @spec run(pid(), map(), tuple(), Request.options()) :: {{:ok, term()} | {:error, Error.t()}, [reference()]}
   def run(interpreter, request, encoding, options) do
     light? = Weight.light?([request.source, request.file | request.vars])
 
     submit = fn reference, encoded ->
       nif = Request.choose(light?, encoded, &Native.request_eval/4, &Native.request_eval_dirty/4)
       # What is left of it when the frame is made: a caller may have had to wait for the start, or for room.
-      request = Map.put(request, :time, time(options))
+      request = Map.put(request, :time, Request.time(options))
       nif.(interpreter, reference, request, put_elem(encoding, 3, encoded))
     end
 
-    case Request.call(interpreter, submit, options) do
-      {:ok, value, _accepted} -> {{:ok, value}, []}
-      {:error, error} -> {{:error, error}, []}
-    end
+    Request.result(interpreter, submit, options)
   end
 end

@@ -6,6 +6,7 @@ defmodule Snex.Handle do
 
   alias Snex.Env
   alias Snex.Native
+  alias Snex.Object
   alias Snex.Remote
   alias Snex.Request
 
@@ -71,6 +72,8 @@ defmodule Snex.Handle do
   def destroy_there(interpreter, id, _options), do: {Native.handle_destroy(interpreter, id), []}
 
   defp kind(%Env{}), do: :environment
+  defp kind(%Object{}), do: :object
 
   defp only_here(%Env{}), do: "an environment can only be kept by the node that made it"
+  defp only_here(%Object{}), do: "an object can only be kept by the node that has received it"
 end

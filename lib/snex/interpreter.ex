@@ -201,7 +201,7 @@ defmodule Snex.Interpreter do
     * `:status`: `:installing` packages, `:starting` (Python, and then the init script), or `:running`
     * `:python` (such as `"3.13.0"`), `:implementation` (`"CPython"`, `"PyPy"`), `:executable`, `:version` (of the Python
       package `snex`), `:encoder` (`"pure"`, `"native"`), `:os_pid`
-    * `:uptime` in ms, `:requests_served`, `:requests_in_flight`, `:environments` alive
+    * `:uptime` in ms, `:requests_served`, `:requests_in_flight`, `:environments` alive, `:objects` with a `Snex.Object`
     * `:queued`: bytes that wait for Python to read them
     * `:memory`: resident memory of Python and all that it started, in bytes (0 where the system does not tell)
 

@@ -2,7 +2,7 @@ defmodule Snex.Log do
   @moduledoc false
   # What Python logs through `snex.LoggingHandler`, continued by `Logger`.
 
-  alias Snex.Error
+  alias Snex.Serde.Decoder
 
   require Logger
 
@@ -22,7 +22,7 @@ defmodule Snex.Log do
   """
   @spec log(pid(), binary(), [:safe]) :: :ok
   def log(interpreter, body, decoding) do
-    with {:ok, {level, message, metadata}} <- Error.decode(body, decoding),
+    with {:ok, {level, message, metadata}} <- Decoder.decode(body, decoding),
          true <- level in Logger.levels() and is_binary(message) and is_map(metadata) do
       # Of the interpreter, wherever it was logged from; what Python says of itself comes first.
       own = %{pid: interpreter, gl: Process.group_leader(), snex_interpreter: interpreter}

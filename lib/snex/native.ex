@@ -22,6 +22,8 @@ defmodule Snex.Native do
     handle_proxy: 4,
     request_eval: 4,
     request_eval_dirty: 4,
+    request_invoke: 4,
+    request_invoke_dirty: 4,
     request_make_env: 4,
     request_make_env_dirty: 4,
     request_forget: 3,
@@ -60,7 +62,8 @@ defmodule Snex.Native do
 
   @spec interpreter_info(pid()) ::
           {:ok, served :: non_neg_integer(), under_way :: non_neg_integer(),
-           environments :: non_neg_integer(), queued :: non_neg_integer(), memory :: non_neg_integer()}
+           environments :: non_neg_integer(), objects :: non_neg_integer(), queued :: non_neg_integer(),
+           memory :: non_neg_integer()}
           | :noproc
   def interpreter_info(_interpreter), do: not_loaded()
 
@@ -101,6 +104,12 @@ defmodule Snex.Native do
 
   @spec request_eval_dirty(pid(), reference(), map(), tuple()) :: Snex.Request.outcome()
   def request_eval_dirty(_interpreter, _reference, _eval, _options), do: not_loaded()
+
+  @spec request_invoke(pid(), reference(), map(), tuple()) :: Snex.Request.outcome()
+  def request_invoke(_interpreter, _reference, _invoke, _options), do: not_loaded()
+
+  @spec request_invoke_dirty(pid(), reference(), map(), tuple()) :: Snex.Request.outcome()
+  def request_invoke_dirty(_interpreter, _reference, _invoke, _options), do: not_loaded()
 
   @spec request_make_env(pid(), reference(), map(), tuple()) :: Snex.Request.outcome()
   def request_make_env(_interpreter, _reference, _make, _options), do: not_loaded()

@@ -22,8 +22,8 @@ defmodule Snex.Remote do
   @doc """
   Calls `module.function` with the interpreter's pid, `args` and the options, on the interpreter's node.
 
-  The function returns `{result, handles}`: what this function returns, and a list of the structs in it that have a handle which
-  the call has made, nearly always `[]`.
+  The function returns `{result, handles}`: what this function returns, and a list of the handles in it that the call has
+  made, nearly always `[]`.
   """
   @spec run(Interpreter.server(), module(), atom(), [term()], Request.options()) ::
           term() | {:error, Error.t()}
@@ -147,8 +147,7 @@ defmodule Snex.Remote do
 
   defp offer({result, []}, _tracker, _ticket), do: {:returned, result}
 
-  defp offer({result, structs}, tracker, ticket) do
-    handles = for %{handle: handle} <- structs, do: handle
+  defp offer({result, handles}, tracker, ticket) do
     Tracker.offer(tracker, ticket, handles)
     {:offered, result, tracker, handles}
   end

@@ -8,8 +8,11 @@ defmodule Snex.Request do
 
   alias Snex.Arguments
   alias Snex.Error
+  alias Snex.Interpreter.Down
   alias Snex.Native
+  alias Snex.Object
   alias Snex.Output
+  alias Snex.Serde.Decoder
   alias Snex.Serde.Structs
   alias Snex.Serde.Weight
 
@@ -27,6 +30,8 @@ defmodule Snex.Request do
           | :noproc
           | {:down, term()}
           | {:bad_key, term()}
+          | {:foreign, Object.t()}
+          | {:released, Object.t()}
           | {:error, term()}
 
   @typedoc "A point in time, in milliseconds of the monotonic clock."
@@ -63,9 +68,10 @@ defmodule Snex.Request do
   def choose(_light?, _encoded, _normal, dirty), do: dirty
 
   @doc """
-  Submits a request and waits for its answer: `{:ok, value, accepted}` with what the NIF answered, or an error.
+  Submits a request and waits for its answer: `{:ok, value, handles, accepted}` with the handles in the value and what the NIF
+  answered, or an error.
   """
-  @spec call(pid(), submit(), options()) :: {:ok, term(), tuple()} | {:error, Error.t()}
+  @spec call(pid(), submit(), options()) :: {:ok, term(), [reference()], tuple()} | {:error, Error.t()}
   def call(interpreter, submit, options), do: call(interpreter, submit, options, [])
 
   defp call(interpreter, submit, options, encoded) do
@@ -98,7 +104,7 @@ defmodule Snex.Request do
 
       {^reference, tag, detail} ->
         Output.flush(options.output, interpreter, cut)
-        answer(tag, detail, accepted)
+        answer(tag, detail, accepted, interpreter)
     after
       time_left(options.deadline) ->
         Output.flush(options.output, interpreter, cut)
@@ -106,20 +112,33 @@ defmodule Snex.Request do
     end
   end
 
-  defp answer(:result, body, accepted) do
-    with {:ok, value} <- Error.decode(body, []), do: {:ok, value, accepted}
+  defp answer(:result, content, accepted, interpreter) do
+    with {:ok, value, handles} <- Decoder.decode(content, [], interpreter),
+         do: {:ok, value, handles, accepted}
   end
 
-  defp answer(:result_safe, body, accepted) do
-    with {:ok, value} <- Error.decode(body, [:safe]), do: {:ok, value, accepted}
+  defp answer(:result_safe, content, accepted, interpreter) do
+    with {:ok, value, handles} <- Decoder.decode(content, [:safe], interpreter),
+         do: {:ok, value, handles, accepted}
   end
 
-  defp answer(:error, body, _accepted), do: {:error, Error.from_python(body)}
-  defp answer(:down, down, _accepted), do: {:error, Error.from_down(down)}
+  defp answer(:error, body, _accepted, _interpreter), do: {:error, Decoder.error(body)}
+  defp answer(:down, down, _accepted, _interpreter), do: {:error, Down.error(down)}
 
   defp give_up(interpreter, reference, accepted, options) do
     forget(interpreter, reference, elem(accepted, 1), options.on_timeout == :cancel)
     {:error, %Error{code: :response_timeout}}
+  end
+
+  @doc """
+  As `call/3`: the result, with the handles in it.
+  """
+  @spec result(pid(), submit(), options()) :: {{:ok, term()} | {:error, Error.t()}, [reference()]}
+  def result(interpreter, submit, options) do
+    case call(interpreter, submit, options) do
+      {:ok, value, handles, _accepted} -> {{:ok, value}, handles}
+      {:error, error} -> {{:error, error}, []}
+    end
   end
 
   @doc """
@@ -144,6 +163,16 @@ defmodule Snex.Request do
   def deadline(timeout), do: System.monotonic_time(:millisecond) + timeout
 
   @doc """
+  How much time is left, of how much, in ms: for Python, which does not begin what cannot be done by then. `nil` for a call that runs
+  on when its caller has given up.
+  """
+  @spec time(options()) :: {non_neg_integer(), non_neg_integer()} | nil
+  def time(%{on_timeout: :cancel, timeout: timeout} = options) when is_integer(timeout),
+    do: {time_left(options.deadline), timeout}
+
+  def time(_options), do: nil
+
+  @doc """
   Milliseconds until a point in time.
   """
   @spec time_left(deadline()) :: timeout()
@@ -158,7 +187,7 @@ defmodule Snex.Request do
   defp wait(interpreter, reference, {:full, request}, deadline, encoded) do
     receive do
       {^reference, :writable, _} -> {:again, encoded}
-      {^reference, :down, down} -> {:error, Error.from_down(down)}
+      {^reference, :down, down} -> {:error, Down.error(down)}
     after
       time_left(deadline) ->
         forget(interpreter, reference, request, false)
@@ -182,7 +211,7 @@ defmodule Snex.Request do
 
   defp wait(_interpreter, reference, {:down, down}, _deadline, _encoded) do
     flush(reference)
-    {:error, Error.from_down(down)}
+    {:error, Down.error(down)}
   end
 
   # A name may be registered before the process behind it has got as far as its worker.
@@ -196,6 +225,15 @@ defmodule Snex.Request do
   defp wait(_interpreter, _reference, {:bad_key, key}, _deadline, _encoded) do
     raise ArgumentError, Arguments.bad_name(key)
   end
+
+  defp wait(interpreter, _reference, {:foreign, object}, _deadline, _encoded) do
+    raise ArgumentError,
+          "#{inspect(object)} stays in the interpreter #{inspect(object.interpreter)}, and cannot be used in " <>
+            "#{inspect(interpreter)}. Snex.Object.copy/2 copies it there"
+  end
+
+  defp wait(_interpreter, _reference, {:released, object}, _deadline, _encoded),
+    do: {:error, Object.not_found(object)}
 
   defp wait(_interpreter, _reference, {:error, term}, _deadline, _encoded) do
     raise ArgumentError, "cannot be encoded for Python: #{inspect(term)}"

@@ -9,7 +9,8 @@ defmodule Snex.Telemetry do
 
   ## Calls
 
-  Around each `Snex.pyeval/4` and each `Snex.make_env/3`, under all of their arities, whose arguments are in order.
+  Around each `Snex.pyeval/4`, `Snex.make_env/3`, `Snex.call/4` and `Snex.get/3`, under all of their arities, and each function of
+  `Snex.Object` that asks something of Python, when their arguments are in order.
 
   ### `[:snex, :call, :start]`
 
@@ -19,7 +20,7 @@ defmodule Snex.Telemetry do
 
   | metadata | |
   |---|---|
-  | `:function` | `:pyeval` or `:make_env` |
+  | `:function` | `:pyeval`, `:make_env`, `:call` or `:get` |
   | `:interpreter` | what the call was given: a pid, a name, `{name, node}`, ... |
   | `:env` | the `Snex.Env` that the call was given, or `nil` |
   | `:telemetry_span_context` | a reference that the events of one call have in common |
@@ -91,7 +92,7 @@ defmodule Snex.Telemetry do
 
   @doc false
   # Runs a call, and emits its events.
-  @spec call(:pyeval | :make_env, Env.t() | Interpreter.server(), (-> result)) :: result
+  @spec call(:pyeval | :make_env | :call | :get, Env.t() | Interpreter.server(), (-> result)) :: result
         when result: {:ok, term()} | {:error, Error.t()}
   def call(function, target, fun) do
     if present?(), do: span(function, target, fun), else: fun.()

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from ._elixir.calls import ElixirError, call, call_sync, cast, send, send_sync
 from ._elixir.modules import BeamModuleProxy, Elixir
 from ._etf.encoder import set_custom_encoder
+from ._etf.handles import Handle, keep
 from ._etf.terms import Atom, DistinctAtom, Term
 from ._eval.request import Cancelled
 from ._version import VERSION
@@ -40,6 +41,7 @@ __all__ = [
     "EncodingOpt",
     "EncodingOpts",
     "Function",
+    "Handle",
     "LoggingHandler",
     "Term",
     "__version__",
@@ -47,6 +49,7 @@ __all__ = [
     "call_sync",
     "cast",
     "io_loop_for_connection",
+    "keep",
     "send",
     "send_sync",
     "serve",

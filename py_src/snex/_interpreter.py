@@ -13,7 +13,7 @@ from ._elixir import client
 from ._elixir.answers import Answer
 from ._elixir.client import Client
 from ._etf.encoder import encode
-from ._eval import main_module, sources
+from ._eval import main_module, objects, sources
 from ._eval.contexts import enter
 from ._eval.envs import Envs
 from ._eval.prints import Printer, Streams
@@ -30,6 +30,7 @@ from ._wire.writer import FrameWriter
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
+    from ._eval.objects import Objects
     from ._eval.signals import Interrupts
     from ._wire.body import Body
     from ._wire.sinks import Sink
@@ -95,12 +96,14 @@ class Interpreter:
         self._runner = Runner(loop, self._envs, interrupts, self._answer, self._exhausted)
         self._works: dict[int, Callable[[Request, int, Body, Sequence[Sink]], None]] = {
             frame.EVAL: self._eval,
+            frame.INVOKE: self._invoke,
             frame.MAKE_ENV: self._make_env,
             frame.DROP: self._drop,
             frame.CANCEL: self._cancel,
         }
         # By the kind of handles.
-        self._tables = {ENVIRONMENT: self._envs}
+        # What takes handles back, by their kind.
+        self._tables: dict[int, Envs | Objects] = {ENVIRONMENT: self._envs, OBJECT: objects.table}
         self._client = Client(self._writer, self._log)
         self.status = 0
         # The event loop is to stop; it has stopped.
@@ -263,10 +266,11 @@ class Interpreter:
         if in_child():
             end_of(request, None)
             return
+        flags, parts = objects.body_of(parts)
         if request.printed and self._printer is not None:
-            self._printer.answer(kind, request, parts)
+            self._printer.answer(kind, flags, request, parts)
         else:
-            self._writer.write(kind, request.number, parts)
+            self._writer.write(kind, request.number, parts, flags)
 
     def _log(self, parts: Sequence[bytes | memoryview]) -> None:
         if self._printer is not None:
@@ -295,17 +299,25 @@ class Interpreter:
                 self._exhausted()
 
     def _eval(self, request: Request, flags: int, body: Body, sinks: Sequence[Sink]) -> None:
+        fields = self._fields(request, body, sinks)
+        if not request.ended:
+            self._runner.eval(request, flags, fields)
+
+    def _invoke(self, request: Request, flags: int, body: Body, sinks: Sequence[Sink]) -> None:
+        fields = self._fields(request, body, sinks)
+        if not request.ended:
+            self._runner.invoke(request, flags, fields)
+
+    def _fields(self, request: Request, body: Body, sinks: Sequence[Sink]) -> Any:  # noqa: ANN401
+        """Return what the body of a request brings. If it cannot be loaded, the request has ended."""
         if sinks or len(body) > _SMALL or _STACK_GLOBAL in body:
             # It may take a while to load, and code of the user's may run.
-            fields = self._envs.root.context.copy().run(self._load, request, body, sinks)
-        else:
-            try:
-                fields = loads(body)  # from the VM, which could run any code anyway
-            except BaseException as error:  # noqa: BLE001 - whatever is wrong with it
-                self._runner.fail(request, error)
-                return
-        if not request.ended:
-            self._runner.eval(request, fields, in_thread=bool(flags & frame.THREAD))
+            return self._envs.root.context.copy().run(self._load, request, body, sinks)
+        try:
+            return loads(body)  # from the VM, which could run any code anyway
+        except BaseException as error:  # noqa: BLE001 - whatever is wrong with it
+            self._runner.fail(request, error)
+            return None
 
     def _cancel(self, request: Request, _flags: int, _body: Body, _sinks: Sequence[Sink]) -> None:
         self._runner.cancel(request.number)
@@ -324,9 +336,7 @@ class Interpreter:
     def _drop(self, _request: Request, _flags: int, body: Body, _sinks: Sequence[Sink]) -> None:
         try:
             for kind, counts in drops(body).items():
-                # Nothing hands out objects so far.
-                if kind != OBJECT:
-                    self._tables[kind].drop(counts)
+                self._tables[kind].drop(counts)
         except Exception as error:  # noqa: BLE001 - there is nobody to be told but the VM itself
             self._input_ended(frame.FrameError(f"DROP that does not decode: {error!r}"))
 

@@ -17,6 +17,7 @@ import traceback  # noqa: F401
 from typing import Any
 
 from ._etf.encoder import NAME, Settings, encode, set_reply_limit
+from ._etf.handles import Layout
 from ._eval.loop import new_loop
 from ._eval.request import Request
 from ._eval.signals import Interrupts, install
@@ -68,6 +69,8 @@ def main(argv: list[str]) -> int:
         return _EXIT_REFUSED
     if "map_set" in hello:
         Settings.set_head, Settings.set_member = map(bytes, hello["map_set"])
+    if "object" in hello:
+        Layout.before_number, Layout.before_type, Layout.end = map(bytes, hello["object"])
     return _serve(in_fd, out_fd, print_fd, interrupt_fd, hello)
 
 

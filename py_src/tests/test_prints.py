@@ -467,7 +467,7 @@ def test_an_answer_never_overtakes_the_print_of_another_thread(bench: Prints) ->
             request = Request(n)
             current.set(request)
             await asyncio.to_thread(print, "x", end="", file=bench.out)
-            bench.printer.answer(RESULT, request, [b"r"])
+            bench.printer.answer(RESULT, 0, request, [b"r"])
 
     threads = [threading.Thread(target=noise), threading.Thread(target=read)]
     for thread in threads:

@@ -2,6 +2,7 @@ defmodule Snex.ErrorTest do
   use Snex.Case, async: true
 
   alias Snex.Error
+  alias Snex.Serde.Decoder
 
   setup do
     Process.flag(:trap_exit, true)
@@ -272,9 +273,9 @@ defmodule Snex.ErrorTest do
 
   test "an error from Python that is none becomes an internal error" do
     assert %Error{code: :internal_error, reason: reason} =
-             Error.from_python(:erlang.term_to_binary(%{"code" => "x"}))
+             Decoder.error(:erlang.term_to_binary(%{"code" => "x"}))
 
     assert reason =~ ~s(%{"code" => "x"})
-    assert %Error{code: :internal_error} = Error.from_python("garbage")
+    assert %Error{code: :internal_error} = Decoder.error("garbage")
   end
 end

@@ -174,7 +174,20 @@ defmodule Snex.NativeTest do
         vars: %{},
         run: :loop,
         returns: :value,
-        time: nil
+        time: nil,
+        traceparent: nil
+      }
+
+      invoke = %{
+        environment: env.id,
+        root: "math",
+        path: "sqrt",
+        args: [16],
+        kwargs: %{},
+        run: :loop,
+        returns: :auto,
+        time: nil,
+        traceparent: nil
       }
 
       make = %{from: [{env.id, 0, []}], vars: %{}}
@@ -198,6 +211,8 @@ defmodule Snex.NativeTest do
         handle_proxy: [self(), self(), reference, 0],
         request_eval: [inp, reference, eval, encoding],
         request_eval_dirty: [inp, reference, eval, encoding],
+        request_invoke: [inp, reference, invoke, encoding],
+        request_invoke_dirty: [inp, reference, invoke, encoding],
         request_make_env: [inp, reference, make, encoding],
         request_make_env_dirty: [inp, reference, make, encoding],
         request_forget: [inp, none, true],

@@ -269,7 +269,8 @@ defmodule Snex.SchedulersTest do
       vars: %{},
       run: :loop,
       returns: :value,
-      time: nil
+      time: nil,
+      traceparent: nil
     }
 
     Native.request_eval(inp, make_ref(), eval, {nil, nil, nil, []})

@@ -22,6 +22,7 @@ defmodule Snex.NativeStart do
       cleanup_timeout: 5_000,
       end_on_memory_error: true,
       map_set: {"", ""},
+      object: {"", "", ""},
       owner: owner,
       calls: owner,
       output: owner,

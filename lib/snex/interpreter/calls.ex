@@ -11,12 +11,12 @@ defmodule Snex.Interpreter.Calls do
 
   use GenServer
 
-  alias Snex.Error
   alias Snex.Interpreter.Origin
   alias Snex.Interpreter.Sends
   alias Snex.Native
   alias Snex.Request
   alias Snex.Serde
+  alias Snex.Serde.Decoder
 
   require Logger
 
@@ -40,11 +40,11 @@ defmodule Snex.Interpreter.Calls do
   end
 
   @impl GenServer
-  def handle_info({:snex_call, :send, id, _cause, body, nil}, state) do
-    case Sends.allow(body, state.allow_send) do
+  def handle_info({:snex_call, :send, id, _cause, content, nil}, state) do
+    case Sends.allow(content, state.allow_send) do
       :ok ->
         answer(state.interpreter, id, fn ->
-          {to, data} = decode!(body, state.decoding)
+          {to, data} = decode!(content, state)
           deliver(to, data)
           {nil, []}
         end)
@@ -57,21 +57,21 @@ defmodule Snex.Interpreter.Calls do
     {:noreply, state}
   end
 
-  def handle_info({:snex_call, :call, id, cause, body, arity}, state) do
-    run(state, id, cause, fn -> call(decode!(body, state.decoding), arity) end)
+  def handle_info({:snex_call, :call, id, cause, content, arity}, state) do
+    run(state, id, cause, fn -> call(decode!(content, state), arity) end)
   end
 
-  def handle_info({:snex_call, :apply, id, cause, body, nil}, state) do
+  def handle_info({:snex_call, :apply, id, cause, content, nil}, state) do
     run(state, id, cause, fn ->
-      {_signature, function, args, options} = decode!(body, state.decoding)
-      {apply(decode!(function, state.decoding), args), Map.to_list(options || %{})}
+      {_signature, function, args, options} = decode!(content, state)
+      {apply(decode!(function, state), args), Map.to_list(options || %{})}
     end)
   end
 
-  def handle_info({:snex_call, :cast, _id, cause, body, arity}, %{decoding: decoding} = state) do
+  def handle_info({:snex_call, :cast, _id, cause, content, arity}, state) do
     spawn(fn ->
       Origin.adopt(cause)
-      apply!(decode!(body, decoding), arity)
+      apply!(decode!(content, state), arity)
     end)
 
     {:noreply, state}
@@ -120,9 +120,9 @@ defmodule Snex.Interpreter.Calls do
 
   defp deliver(to, data), do: send(to, data)
 
-  defp decode!(body, decoding) do
-    case Error.decode(body, decoding) do
-      {:ok, term} -> term
+  defp decode!(content, %{interpreter: interpreter, decoding: decoding}) do
+    case Decoder.decode(content, decoding, interpreter) do
+      {:ok, term, _handles} -> term
       {:error, error} -> raise error
     end
   end

@@ -4,6 +4,7 @@ defmodule Snex.Interpreter.Launch do
   # stopped meanwhile. That one owns the worker: it gets the news of it, and hands them on to here.
 
   alias Snex.Error
+  alias Snex.Interpreter.Down
   alias Snex.Interpreter.Environment
   alias Snex.Interpreter.Options.Checks
   alias Snex.Native
@@ -120,6 +121,7 @@ defmodule Snex.Interpreter.Launch do
          cleanup_timeout: options.cleanup_timeout,
          end_on_memory_error: elem(options.limits, 0) != nil and options.on_memory_limit == :restart,
          map_set: map_set(),
+         object: object(),
          owner: owner,
          calls: calls,
          output: output,
@@ -287,6 +289,13 @@ defmodule Snex.Interpreter.Launch do
     {IO.iodata_to_binary(head), etf(value)}
   end
 
+  # How a handle is laid out, around its id and the name of its type.
+  defp object do
+    set = [__struct__: Snex.Object, interpreter: nil, handle: nil]
+    pairs = for {name, term} <- set, do: [etf(name), etf(term)]
+    {IO.iodata_to_binary([<<116, length(set) + 2::32>>, pairs, etf(:id)]), etf(:type), ""}
+  end
+
   defp etf(term) do
     <<131, rest::binary>> = :erlang.term_to_binary(term)
     rest
@@ -295,7 +304,7 @@ defmodule Snex.Interpreter.Launch do
   defp await_news(tag, deadline) do
     receive do
       {^tag, detail} -> {:ok, detail}
-      {:snex_ended, down} -> {:error, Error.from_down(down)}
+      {:snex_ended, down} -> {:error, Down.error(down)}
     after
       Request.time_left(deadline) -> {:error, %Error{code: :init_script_timeout}}
     end
@@ -315,7 +324,7 @@ defmodule Snex.Interpreter.Launch do
   end
 
   defp run_init_script(owner, {code, vars}, deadline) do
-    request = Snex.Eval.request(0, code, vars, :loop)
+    request = Snex.Eval.request(0, code, vars, %{run: :loop, returns: :value})
 
     options = %{deadline: deadline, on_timeout: :leave, output: nil}
 

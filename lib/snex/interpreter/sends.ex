@@ -6,6 +6,7 @@ defmodule Snex.Interpreter.Sends do
   # nothing else of a message that is refused is looked at.
 
   alias Snex.Options
+  alias Snex.Serde.Decoder
 
   @type rules() :: :all | [atom() | pid() | {atom(), node()} | {:global, term()} | {:via, module(), term()}]
 
@@ -39,8 +40,9 @@ defmodule Snex.Interpreter.Sends do
   @doc """
   Whether a message may be sent; if not, why.
   """
-  @spec allow(binary(), rules()) :: :ok | {:refused, String.t()}
-  def allow(_body, :all), do: :ok
+  @spec allow(Decoder.content(), rules()) :: :ok | {:refused, String.t()}
+  def allow(_content, :all), do: :ok
+  def allow({body, _handles}, rules), do: allow(body, rules)
 
   def allow(body, rules) do
     case destination(body) do

@@ -6,6 +6,7 @@ defmodule Snex.Interpreter.Server do
 
   alias Snex.Error
   alias Snex.Interpreter.Calls
+  alias Snex.Interpreter.Down
   alias Snex.Interpreter.Launch
   alias Snex.Interpreter.Output
   alias Snex.Interpreter.Starter
@@ -83,7 +84,7 @@ defmodule Snex.Interpreter.Server do
     case tag do
       :snex_started -> {:noreply, %{state | os_pid: detail}}
       :snex_ready -> {:noreply, state}
-      :snex_ended -> {:noreply, %{state | ended: Error.from_down(detail)}}
+      :snex_ended -> {:noreply, %{state | ended: Down.error(detail)}}
     end
   end
 
@@ -112,7 +113,7 @@ defmodule Snex.Interpreter.Server do
     do: fail(%Error{code: :call_failed, reason: reason}, state)
 
   def handle_info({:snex_ended, down}, state) do
-    error = Error.from_down(down)
+    error = Down.error(down)
     {:stop, error, %{state | ended: error}}
   end
 
@@ -175,13 +176,13 @@ defmodule Snex.Interpreter.Server do
   defp python(fields), do: Map.new(@python_fields, &{&1, fields[to_string(&1)]})
 
   defp info(state) do
-    {served, in_flight, environments, queued, memory} =
+    {served, in_flight, environments, objects, queued, memory} =
       case Native.interpreter_info(self()) do
-        {:ok, submitted, in_flight, environments, queued, memory} ->
-          {submitted - in_flight, in_flight, environments, queued, memory}
+        {:ok, submitted, in_flight, environments, objects, queued, memory} ->
+          {submitted - in_flight, in_flight, environments, objects, queued, memory}
 
         :noproc ->
-          {0, 0, 0, 0, 0}
+          {0, 0, 0, 0, 0, 0}
       end
 
     Map.merge(state.python, %{
@@ -191,6 +192,7 @@ defmodule Snex.Interpreter.Server do
       requests_served: served,
       requests_in_flight: in_flight,
       environments: environments,
+      objects: objects,
       queued: queued,
       memory: memory
     })

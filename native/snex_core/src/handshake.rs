@@ -26,6 +26,8 @@ pub struct Hello {
     pub reply_limit: u64,
     /// How a `MapSet` is laid out: ETF before the map of members, and after each member.
     pub map_set: (Blob, Blob),
+    /// How a handle of an object is laid out: ETF before its number, before the name of its type, and behind that.
+    pub object: (Blob, Blob, Blob),
 }
 
 /// The most bytes in the body of a first frame: it has a few hundred.
@@ -200,11 +202,15 @@ mod tests {
             end_on_memory_error: false,
             reply_limit: 4,
             map_set: (Blob(vec![1]), Blob(vec![2])),
+            object: (Blob(vec![3]), Blob(vec![4]), Blob(vec![])),
         };
         let frame: Frame<Vec<u8>> = control_frame(Kind::Hello, &hello).unwrap();
         let pickle = &frame.segments[0].as_ref()[Kind::Hello.header_len()..];
         let value = serde_pickle::value_from_slice(pickle, serde_pickle::DeOptions::new()).unwrap();
         let text = value.to_string();
-        assert!(text.contains(r#""map_set": (b[1], b[2]), "protocol": 3"#), "{text}");
+        assert!(
+            text.contains(r#""map_set": (b[1], b[2]), "object": (b[3], b[4], b[]), "protocol": 3"#),
+            "{text}"
+        );
     }
 }

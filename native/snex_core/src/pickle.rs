@@ -57,9 +57,11 @@ pub enum Global {
     Function,
     /// `snex._etf.functions.Callback`
     Callback,
+    /// `snex._eval.objects.get`
+    Object,
 }
 
-const GLOBALS: [(&str, &str); 7] = [
+const GLOBALS: [(&str, &str); 8] = [
     ("snex._etf.terms", "Atom"),
     ("snex._etf.terms", "DistinctAtom"),
     ("snex._etf.terms", "Term"),
@@ -67,6 +69,7 @@ const GLOBALS: [(&str, &str); 7] = [
     ("builtins", "memoryview"),
     ("snex._etf.functions", "Function"),
     ("snex._etf.functions", "Callback"),
+    ("snex._eval.objects", "get"),
 ];
 
 /// A place in Python's memo, from which an object can be taken again.

@@ -6,10 +6,10 @@
 use crate::access::{dict_next, list_item, snapshot, tuple_item};
 use crate::kinds::{Helpers, Keys, Kind};
 use crate::output::{Output, no_memory};
-use pyo3::exceptions::PyException;
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::types::PyList;
 use rustc_hash::FxHashSet;
 use std::ptr;
 
@@ -81,6 +81,10 @@ type Apart = FxHashSet<Vec<u8>>;
 pub struct Encoder<'py, 'h> {
     pub py: Python<'py>,
     pub helpers: &'h Helpers,
+    /// Whether an object that has no form in Elixir becomes a handle.
+    auto: bool,
+    /// Objects that handles stand for, once there are any.
+    objects: Option<Bound<'py, PyList>>,
     nested: usize,
     pub output: Output<'py>,
     path: Vec<Frame<'py>>,
@@ -89,15 +93,24 @@ pub struct Encoder<'py, 'h> {
 
 impl<'py, 'h> Encoder<'py, 'h> {
     /// Encodes to at most `limit` bytes.
-    pub fn new(py: Python<'py>, helpers: &'h Helpers, nested: usize, limit: usize) -> Self {
-        Encoder { py, helpers, nested, output: Output::new(limit), path: Vec::new(), look: FIRST_LOOK }
+    pub fn new(py: Python<'py>, helpers: &'h Helpers, auto: bool, limit: usize) -> Self {
+        Self::nested(py, helpers, auto, 0, limit)
     }
 
-    /// A complete term.
-    pub fn encode(mut self, object: &Bound<'py, PyAny>) -> Result<Output<'py>> {
+    fn nested(py: Python<'py>, helpers: &'h Helpers, auto: bool, nested: usize, limit: usize) -> Self {
+        let (output, path, objects) = (Output::new(limit), Vec::new(), None);
+        Encoder { py, helpers, auto, objects, nested, output, path, look: FIRST_LOOK }
+    }
+
+    /// A complete term: its parts, in a list that also knows the objects if there are handles in it.
+    pub fn encode(mut self, object: &Bound<'py, PyAny>) -> Result<Bound<'py, PyAny>> {
         self.output.put(&[131])?;
         self.run(object)?;
-        Ok(self.output)
+        let parts = self.output.into_parts(self.py)?.into_any();
+        match self.objects {
+            Some(objects) if !objects.is_empty() => Ok(self.helpers.with_handles(parts, objects)?),
+            _ => Ok(parts),
+        }
     }
 
     /// A key as a term of its own, without the leading 131.
@@ -105,7 +118,8 @@ impl<'py, 'h> Encoder<'py, 'h> {
         if self.nested == MAX_NESTED_KEYS {
             return Err(Stop::Unusual);
         }
-        let mut encoder = Encoder::new(self.py, self.helpers, self.nested + 1, self.output.room());
+        let room = self.output.room();
+        let mut encoder = Encoder::nested(self.py, self.helpers, self.auto, self.nested + 1, room);
         encoder.run(object)?;
         encoder.output.into_plain().ok_or(Stop::Unusual)
     }
@@ -232,7 +246,13 @@ impl<'py, 'h> Encoder<'py, 'h> {
         if kind != Kind::Other {
             return self.begin(value.clone(), value, kind);
         }
-        let known = self.helpers.convert(value).map_err(|error| self.explained(error, value))?;
+        if self.nested > 0 {
+            // Of a key: it may become a handle, or an error that says of which container it is.
+            return Err(Stop::Unusual);
+        }
+        let objects = self.objects.get_or_insert_with(|| PyList::empty(self.py)).clone();
+        let known =
+            self.helpers.convert(value, objects, self.auto).map_err(|error| self.explained(error, value))?;
         match self.helpers.kind(&known) {
             Kind::Other => Err(Stop::Unusual),
             kind => {
@@ -246,10 +266,6 @@ impl<'py, 'h> Encoder<'py, 'h> {
 
     /// With the place of the value that code of the user's does not know.
     fn explained(&self, error: PyErr, value: &Bound<'py, PyAny>) -> Stop {
-        if self.nested > 0 && error.is_instance_of::<PyException>(self.py) {
-            // Of a key: the pure encoder says of which container.
-            return Stop::Unusual;
-        }
         let chain = self.path.iter().map(|frame| frame.original.clone()).collect();
         self.helpers.explain(&error, chain, value);
         Stop::Error(error)

@@ -4,7 +4,7 @@ use pyo3::exceptions::PyException;
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyInt;
+use pyo3::types::{PyInt, PyList};
 
 /// What the extension needs of the package; set once. A dict with these names.
 #[derive(FromPyObject)]
@@ -16,6 +16,10 @@ pub struct Helpers {
     term: Py<PyAny>,
     /// The class of what a custom encoder returned.
     custom: Py<PyAny>,
+    /// The class of what is encoded already, as its `piece`.
+    raw: Py<PyAny>,
+    /// The class of a list of parts that knows the objects of the handles in them.
+    with_handles: Py<PyAny>,
     /// Has `set_head` and `set_member`.
     settings: Py<PyAny>,
     /// Makes something known of a value.
@@ -47,6 +51,7 @@ pub enum Kind {
     Dict,
     Set,
     Custom,
+    Raw,
     Other,
 }
 
@@ -108,6 +113,9 @@ impl Helpers {
         if class.cast() == self.custom.as_ptr() {
             return Kind::Custom;
         }
+        if class.cast() == self.raw.as_ptr() {
+            return Kind::Raw;
+        }
         // SAFETY: `class` is a living type.
         let flags = unsafe { ffi::PyType_GetFlags(class) };
         if flags & ffi::Py_TPFLAGS_UNICODE_SUBCLASS != 0 {
@@ -153,9 +161,24 @@ impl Helpers {
         }
     }
 
-    /// Makes something known of a value that is not: a view becomes a list, others what the custom encoder says.
-    pub fn convert<'py>(&self, value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-        self.convert.bind(value.py()).call1((value,))
+    /// Makes something known of a value that is not: a view becomes a list, others what the custom encoder says. What becomes
+    /// a handle is added to `objects`; with `auto` that is everything that nobody knows.
+    pub fn convert<'py>(
+        &self,
+        value: &Bound<'py, PyAny>,
+        objects: Bound<'py, PyList>,
+        auto: bool,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        self.convert.bind(value.py()).call1((value, objects, auto))
+    }
+
+    /// Parts with handles.
+    pub fn with_handles<'py>(
+        &self,
+        parts: Bound<'py, PyAny>,
+        objects: Bound<'py, PyList>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        self.with_handles.bind(parts.py()).call1((parts, objects))
     }
 
     /// Adds to an error where in the containers of `chain`, outermost first, `value` is.

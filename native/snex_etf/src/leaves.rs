@@ -5,6 +5,7 @@ use crate::encoder::{Encoder, Result, Stop};
 use crate::kinds::Kind;
 use crate::output::LARGE;
 use pyo3::ffi;
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 
@@ -70,6 +71,10 @@ impl<'py> Encoder<'py, '_> {
                 _ => return Err(Stop::Unusual),
             },
             Kind::Buffer => self.buffer(value)?,
+            Kind::Raw => {
+                let piece = value.getattr(intern!(self.py, "piece"))?;
+                self.output.put(bytes_of(&piece)?)?;
+            }
             _ => return Ok(false),
         }
         Ok(true)

@@ -41,16 +41,20 @@ fn set_reply_limit(limit: u64) {
 
 /// As `snex._etf.encoder.encode_pure`.
 #[pyfunction]
-#[pyo3(signature = (obj, spare = 0))]
-fn encode<'py>(py: Python<'py>, obj: &Bound<'py, PyAny>, spare: usize) -> PyResult<Bound<'py, PyAny>> {
+#[pyo3(signature = (obj, spare = 0, auto = false))]
+fn encode<'py>(
+    py: Python<'py>,
+    obj: &Bound<'py, PyAny>,
+    spare: usize,
+    auto: bool,
+) -> PyResult<Bound<'py, PyAny>> {
     let Some(helpers) = HELPERS.get(py) else {
         return Err(PyRuntimeError::new_err("snex._etf._native has not been set up"));
     };
     let limit = REPLY_LIMIT.load(Relaxed).saturating_add(spare);
-    let encoded = Encoder::new(py, helpers, 0, limit).encode(obj).and_then(|output| output.into_parts(py));
-    match encoded {
-        Ok(parts) => Ok(parts.into_any()),
-        Err(Stop::Unusual) => helpers.pure.bind(py).call1((obj, spare)),
+    match Encoder::new(py, helpers, auto, limit).encode(obj) {
+        Ok(parts) => Ok(parts),
+        Err(Stop::Unusual) => helpers.pure.bind(py).call1((obj, spare, auto)),
         Err(Stop::TooLarge { surplus }) => Err(helpers.too_large(py, surplus)),
         Err(Stop::Error(error)) => Err(error),
     }

@@ -11,6 +11,8 @@ rustler::atoms! {
     bad_key,
     structs,
     plain,
+    foreign,
+    released,
 
     // messages to callers and to the processes of an interpreter
     result,
@@ -59,6 +61,10 @@ rustler::atoms! {
     serde_term = "Elixir.Snex.Serde.Term",
     serde_object = "Elixir.Snex.Serde.Object",
     serde_callback = "Elixir.Snex.Serde.Callback",
+    object_handle = "Elixir.Snex.Object",
+    interpreter,
+    handle,
+    id,
     data,
     as_ = "as",
     value,

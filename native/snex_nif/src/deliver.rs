@@ -1,13 +1,14 @@
 //! Shared from a worker, delivered as messages.
 
 use crate::atoms;
+use crate::content::Content;
 use crate::down::{Down, binary};
 use crate::pending::Caller;
 use crate::reply::Reply;
 use crate::shared::Shared;
 use rustler::env::OwnedEnv;
 use rustler::{Atom, Encoder, Env, LocalPid, OwnedBinary, Term};
-use snex_core::frame::{HANDLES, Header, Kind};
+use snex_core::frame::{Header, Kind};
 use snex_core::handshake::Ready;
 use snex_core::worker::{End, Sink, Stream};
 use std::sync::PoisonError;
@@ -23,9 +24,16 @@ impl Shared {
         self.tell(&self.calls, (atoms::snex_call(), atoms::refused(), call, why.to_string()));
     }
 
-    fn answer(&self, request: u64, tag: Atom, body: OwnedBinary) -> Result<(), String> {
-        let tell = |caller: Caller| caller.finish(tag, |env| body.release(env).to_term(env));
-        self.pending.answer(request, tell).map_err(|unasked| unasked.to_string())
+    fn answer(&self, request: u64, tag: Atom, content: Content) -> Result<(), String> {
+        let answered = if content.has_handles() {
+            // There may be any number of them, and the table is locked while the caller is told.
+            let own = OwnedEnv::new();
+            let value = own.run(|env| own.save(content.release(env)));
+            self.pending.answer(request, |caller| caller.finish_with(tag, own, &value))
+        } else {
+            self.pending.answer(request, |caller| caller.finish(tag, |env| content.release(env)))
+        };
+        answered.map_err(|unasked| unasked.to_string())
     }
 }
 
@@ -48,15 +56,12 @@ impl Sink for Shared {
     }
 
     fn frame(&self, header: Header, body: Reply) -> Result<(), String> {
-        if header.flags & HANDLES != 0 {
-            return Err("a frame with handles".into());
-        }
-        let body = body.into_binary();
+        let content = Content::new(self, header.flags, body)?;
         let (call, arity) = match header.kind {
-            Kind::Result if self.create_atoms => return self.answer(header.id, atoms::result(), body),
-            Kind::Result => return self.answer(header.id, atoms::result_safe(), body),
-            Kind::Error => return self.answer(header.id, atoms::error(), body),
-            Kind::Call | Kind::Cast => match self.allow.check(&body) {
+            Kind::Result if self.create_atoms => return self.answer(header.id, atoms::result(), content),
+            Kind::Result => return self.answer(header.id, atoms::result_safe(), content),
+            Kind::Error => return self.answer(header.id, atoms::error(), content),
+            Kind::Call | Kind::Cast => match self.allow.check(content.term()) {
                 Ok(arity) if header.kind == Kind::Call => (atoms::call(), arity),
                 Ok(arity) => (atoms::cast(), arity),
                 Err(refusal) => {
@@ -65,7 +70,7 @@ impl Sink for Shared {
                 }
             },
             Kind::Send => (atoms::send(), None),
-            Kind::Apply => match self.signer.as_ref().map_or(Ok(()), |signer| signer.check(&body)) {
+            Kind::Apply => match self.signer.as_ref().map_or(Ok(()), |signer| signer.check(content.term())) {
                 Ok(()) => (atoms::apply(), None),
                 Err(refusal) => {
                     self.refuse(header.id, &refusal);
@@ -81,7 +86,7 @@ impl Sink for Shared {
         let caller = self.pending.with(header.cause, |caller| caller.pid);
         let _ = OwnedEnv::new().send_and_clear(&self.calls, |env| {
             let cause = (header.cause, caller);
-            (atoms::snex_call(), call, header.id, cause, body.release(env).to_term(env), arity)
+            (atoms::snex_call(), call, header.id, cause, content.release(env), arity)
         });
         Ok(())
     }

@@ -73,7 +73,6 @@ impl Drop for Handle {
 }
 
 /// Whether a term is a handle that was released: nothing is to be reached through it any more.
-#[expect(dead_code, reason = "for the walk over variables, as soon as objects can be among them")]
 pub fn is_released(term: Term<'_>) -> bool {
     term.decode::<ResourceArc<Handle>>().is_ok_and(|handle| handle.count.is_released())
 }

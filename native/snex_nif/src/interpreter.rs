@@ -142,6 +142,7 @@ struct StartOptions<'a> {
     cleanup_timeout: u64,
     end_on_memory_error: bool,
     map_set: (Binary<'a>, Binary<'a>),
+    object: (Binary<'a>, Binary<'a>, Binary<'a>),
     owner: LocalPid,
     calls: LocalPid,
     output: LocalPid,
@@ -183,6 +184,11 @@ impl StartOptions<'_> {
                 end_on_memory_error: self.end_on_memory_error,
                 reply_limit: self.limits.4,
                 map_set: (Blob(bytes(&self.map_set.0)), Blob(bytes(&self.map_set.1))),
+                object: (
+                    Blob(bytes(&self.object.0)),
+                    Blob(bytes(&self.object.1)),
+                    Blob(bytes(&self.object.2)),
+                ),
             },
             marks: (self.low, self.high),
         }
@@ -322,7 +328,7 @@ fn print_read(interpreter: LocalPid, request: u64) -> Atom {
     atoms::ok()
 }
 
-/// Figures for `Snex.Interpreter.info/1`: requests submitted and under way, environments, bytes queued
+/// Figures for `Snex.Interpreter.info/1`: requests submitted and under way, environments, objects, bytes queued
 /// towards Python, resident memory of the tree in bytes.
 #[rustler::nif(schedule = "DirtyIo")]
 fn interpreter_info(env: Env<'_>, interpreter: LocalPid) -> Term<'_> {
@@ -336,6 +342,7 @@ fn interpreter_info(env: Env<'_>, interpreter: LocalPid) -> Term<'_> {
         served,
         worker.sink.pending.len(),
         worker.sink.alive.len_of(Kind::Environment),
+        worker.sink.alive.len_of(Kind::Object),
         queued,
         memory,
     )

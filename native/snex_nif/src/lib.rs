@@ -8,6 +8,7 @@
 mod atoms;
 mod call;
 mod cancel;
+mod content;
 mod deliver;
 mod down;
 mod handle;

@@ -28,6 +28,10 @@ pub enum Outcome<'a> {
     BadKey(Term<'a>),
     /// A term that cannot be written.
     BadTerm(Term<'a>),
+    /// An object of another interpreter.
+    Foreign(Term<'a>),
+    /// An object that was released.
+    Released(Term<'a>),
 }
 
 impl From<Refused<Down>> for Outcome<'_> {
@@ -45,6 +49,8 @@ impl<'a> From<Stop<'a>> for Outcome<'a> {
             Stop::Structs(structs) => Outcome::Structs(structs),
             Stop::BadKey(key) => Outcome::BadKey(key),
             Stop::BadTerm(term) => Outcome::BadTerm(term),
+            Stop::Foreign(object) => Outcome::Foreign(object),
+            Stop::Released(object) => Outcome::Released(object),
         }
     }
 }
@@ -62,6 +68,8 @@ impl Encoder for Outcome<'_> {
             Outcome::Structs(structs) => (atoms::structs(), structs.as_slice()).encode(env),
             Outcome::BadKey(key) => (atoms::bad_key(), key).encode(env),
             Outcome::BadTerm(term) => (atoms::error(), term).encode(env),
+            Outcome::Foreign(object) => (atoms::foreign(), object).encode(env),
+            Outcome::Released(object) => (atoms::released(), object).encode(env),
         }
     }
 }

@@ -36,6 +36,15 @@ impl Caller {
         let _ = self.env.send_and_clear(&self.pid, |env| (reference.load(env), tag, value(env)));
     }
 
+    /// As [`Caller::finish`], with a value that was made beforehand, in an environment of its own: nothing is copied here.
+    pub fn finish_with(self, tag: Atom, mut own: OwnedEnv, value: &SavedTerm) {
+        self.env.run(|env| {
+            let reference = self.reference.load(env);
+            // As above.
+            let _ = own.send_and_clear(&self.pid, |env| (reference.in_env(env), tag, value.load(env)));
+        });
+    }
+
     /// Sends `{reference, print, value}`, and more may follow. Only from threads that are not the VM's own.
     pub fn print(&self, value: impl FnOnce(Env<'_>) -> Term<'_>) -> bool {
         self.env.run(|own| {

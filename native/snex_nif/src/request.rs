@@ -33,6 +33,27 @@ struct Eval<'a> {
     returns: Atom,
     /// When the caller gives up: in so many milliseconds, of so many that it had at first.
     time: Option<(u64, u64)>,
+    /// The caller's span.
+    traceparent: Option<Binary<'a>>,
+}
+
+/// A function to call, or an attribute to get.
+#[derive(NifMap)]
+#[rustler(decode)]
+struct Invoke<'a> {
+    /// As in [`Eval`].
+    environment: Option<u64>,
+    /// Where the path begins: a module's name, an object, or `nil` for a name in the environment.
+    root: Term<'a>,
+    path: Binary<'a>,
+    /// A list; `nil` to call nothing.
+    args: Term<'a>,
+    /// A map whose keys are names.
+    kwargs: Term<'a>,
+    run: Atom,
+    returns: Atom,
+    time: Option<(u64, u64)>,
+    traceparent: Option<Binary<'a>>,
 }
 
 /// An environment to make.
@@ -75,6 +96,29 @@ fn request_eval_dirty<'a>(
     options: CallOptions<'a>,
 ) -> Term<'a> {
     Caller { env, interpreter, reference, options }.eval(&eval).encode(env)
+}
+
+/// Submits a call of a function, as `request_eval`.
+#[rustler::nif]
+fn request_invoke<'a>(
+    env: Env<'a>,
+    interpreter: LocalPid,
+    reference: Reference<'a>,
+    invoke: Invoke<'a>,
+    options: CallOptions<'a>,
+) -> Term<'a> {
+    Caller { env, interpreter, reference, options }.invoke(&invoke).encode(env)
+}
+
+#[rustler::nif(schedule = "DirtyCpu")]
+fn request_invoke_dirty<'a>(
+    env: Env<'a>,
+    interpreter: LocalPid,
+    reference: Reference<'a>,
+    invoke: Invoke<'a>,
+    options: CallOptions<'a>,
+) -> Term<'a> {
+    Caller { env, interpreter, reference, options }.invoke(&invoke).encode(env)
 }
 
 /// Submits an environment to make: `{ok, request, number, handle}` and later a message, or why not.
@@ -122,6 +166,39 @@ fn flags(run: Atom, returns: Atom) -> Option<u8> {
     Some(run | returns)
 }
 
+/// Until when, by the clock that Python shares, and for how long in all; in nanoseconds.
+fn time(interpreter: &Interpreter, time: Option<(u64, u64)>) -> Option<(u64, u64)> {
+    let (left, timeout) = time.filter(|_| interpreter.worker.sink.shares_clock)?;
+    let until = clock::monotonic()?.saturating_add(left.saturating_mul(NANOSECONDS));
+    Some((until, timeout.saturating_mul(NANOSECONDS)))
+}
+
+/// The last fields of a request, which may be left out.
+struct Rest<'a> {
+    time: Option<(u64, u64)>,
+    traceparent: Option<Binary<'a>>,
+}
+
+impl Rest<'_> {
+    fn len(&self) -> usize {
+        if self.traceparent.is_some() { 2 } else { usize::from(self.time.is_some()) }
+    }
+
+    fn write(&self, walk: &mut Walk<'_>) {
+        if let Some((until, timeout)) = self.time {
+            walk.pickle.tuple_begin(2);
+            walk.pickle.int(i64::try_from(until).unwrap_or(i64::MAX));
+            walk.pickle.int(i64::try_from(timeout).unwrap_or(i64::MAX));
+            walk.pickle.tuple_end(2);
+        } else if self.traceparent.is_some() {
+            walk.pickle.none();
+        }
+        if let Some(traceparent) = &self.traceparent {
+            walk.pickle.binary(traceparent.as_slice(), BinaryAs::Str);
+        }
+    }
+}
+
 impl<'a> Caller<'a> {
     fn eval(&self, eval: &Eval<'a>) -> Outcome<'a> {
         let interpreter = match self.started() {
@@ -130,13 +207,10 @@ impl<'a> Caller<'a> {
         };
         let Some(flags) = flags(eval.run, eval.returns) else { return Outcome::BadTerm(eval.vars) };
         let head = Header { flags, ..Header::new(Kind::Eval, 0) };
-        let shares_clock = interpreter.worker.sink.shares_clock;
-        let time = eval.time.filter(|_| shares_clock).and_then(|(left, timeout)| {
-            let left = left.saturating_mul(NANOSECONDS);
-            Some((clock::monotonic()?.saturating_add(left), timeout.saturating_mul(NANOSECONDS)))
-        });
+        let time = time(&interpreter, eval.time);
         self.submit(&interpreter, head, |walk| {
-            let length = 5 + usize::from(time.is_some());
+            let rest = Rest { time, traceparent: eval.traceparent };
+            let length = 5 + rest.len();
             walk.pickle.tuple_begin(length);
             match eval.environment {
                 Some(id) => walk.pickle.int(id as i64),
@@ -149,12 +223,41 @@ impl<'a> Caller<'a> {
             }
             walk.pickle.int(eval.line);
             walk.vars(eval.vars)?;
-            if let Some((until, timeout)) = time {
-                walk.pickle.tuple_begin(2);
-                walk.pickle.int(i64::try_from(until).unwrap_or(i64::MAX));
-                walk.pickle.int(i64::try_from(timeout).unwrap_or(i64::MAX));
-                walk.pickle.tuple_end(2);
+            rest.write(walk);
+            walk.pickle.tuple_end(length);
+            Ok(())
+        })
+    }
+
+    fn invoke(&self, invoke: &Invoke<'a>) -> Outcome<'a> {
+        let interpreter = match self.started() {
+            Ok(interpreter) => interpreter,
+            Err(outcome) => return outcome,
+        };
+        let Some(flags) = flags(invoke.run, invoke.returns) else { return Outcome::BadTerm(invoke.args) };
+        let head = Header { flags, ..Header::new(Kind::Invoke, 0) };
+        let time = time(&interpreter, invoke.time);
+        self.submit(&interpreter, head, |walk| {
+            let rest = Rest { time, traceparent: invoke.traceparent };
+            let length = 5 + rest.len();
+            walk.pickle.tuple_begin(length);
+            match invoke.environment {
+                Some(id) => walk.pickle.int(id as i64),
+                None => walk.pickle.none(),
             }
+            if invoke.root.is_map() {
+                walk.pickle.tuple_begin(1);
+                walk.value(invoke.root)?;
+                walk.pickle.tuple_end(1);
+            } else if let Ok(module) = Binary::from_term(invoke.root) {
+                walk.pickle.binary(module.as_slice(), BinaryAs::Str);
+            } else {
+                walk.pickle.none();
+            }
+            walk.pickle.binary(invoke.path.as_slice(), BinaryAs::Str);
+            walk.value(invoke.args)?;
+            walk.vars(invoke.kwargs)?;
+            rest.write(walk);
             walk.pickle.tuple_end(length);
             Ok(())
         })
@@ -228,7 +331,12 @@ impl<'a> Caller<'a> {
     /// A walk over the caller's terms.
     pub fn walk(&self, interpreter: &Interpreter) -> Walk<'a> {
         let sink = &interpreter.worker.sink;
-        Walk::new(self.options.over(sink.encoding), self.options.encoded, sink.signer.clone())
+        Walk::new(
+            self.options.over(sink.encoding),
+            self.options.encoded,
+            self.interpreter,
+            sink.signer.clone(),
+        )
     }
 
     fn waiting(&self) -> pending::Caller {

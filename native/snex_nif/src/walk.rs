@@ -14,7 +14,7 @@ use crate::options::Options;
 use rustc_hash::FxHashMap;
 use rustler::sys::ErlNifTerm;
 use rustler::types::map::MapIterator;
-use rustler::{Binary, Term, TermType};
+use rustler::{Binary, LocalPid, Term, TermType};
 use snex_core::pickle::{BinaryAs, Checkpoint, Global, MemoIndex, Pickle};
 use snex_core::signing::Signer;
 use std::sync::Arc;
@@ -28,6 +28,10 @@ pub enum Stop<'a> {
     BadKey(Term<'a>),
     /// A term that the VM cannot look into, or one of our own structs with fields that it should not have.
     BadTerm(Term<'a>),
+    /// This object stays in another interpreter than the one that is asked.
+    Foreign(Term<'a>),
+    /// This object was released.
+    Released(Term<'a>),
 }
 
 /// A walk under way.
@@ -37,6 +41,8 @@ pub struct Walk<'a> {
     options: Options,
     /// Signs functions, where `:allow` restricts what Python may call.
     signer: Option<Arc<Signer>>,
+    /// For whom it is, and whose objects may be in it.
+    interpreter: LocalPid,
     stack: Vec<Container<'a>>,
     /// How many of the outermost containers on the stack are no improper lists; not all that are such count.
     proper: usize,
@@ -83,10 +89,16 @@ enum Container<'a> {
 
 impl<'a> Walk<'a> {
     /// `encoded`: what earlier walks over the same terms met, see [`CallOptions::encoded`](crate::options::CallOptions).
-    pub fn new(options: Options, encoded: Option<Term<'a>>, signer: Option<Arc<Signer>>) -> Self {
+    pub fn new(
+        options: Options,
+        encoded: Option<Term<'a>>,
+        interpreter: LocalPid,
+        signer: Option<Arc<Signer>>,
+    ) -> Self {
         Walk {
             pickle: Pickle::new(),
             options,
+            interpreter,
             signer,
             stack: Vec::new(),
             proper: 0,

@@ -16,6 +16,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from .._etf.encoder import encode
+from .._eval.objects import body_of
 from .._eval.request import current as current_request
 from .answers import Answer, value_of
 
@@ -149,7 +150,8 @@ class Client:
     def _write(self, kind: int, number: int, parts: Parts) -> None:
         request = current_request.get()
         with request:
-            self._writer.write(kind, number, parts, 0, request.number)
+            flags, parts = body_of(parts)
+            self._writer.write(kind, number, parts, flags, request.number)
 
     async def drain(self) -> None:
         """Wait while too much waits to be written."""

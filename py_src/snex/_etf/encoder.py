@@ -14,6 +14,7 @@ from itertools import chain, repeat
 from typing import TYPE_CHECKING
 
 from .._wire.frame import Limit, TooLargeError
+from .handles import Handle, WithHandles, place
 from .scalars import BULK, LARGE, LEAVES, NIL, Raw, atom, buffer, bulk, check_room, header
 from .terms import Atom, DistinctAtom, Term
 
@@ -79,20 +80,31 @@ class _Custom:
         self.result = result
 
 
-def _converted(value: object) -> object:
-    """Return a subclass's instance as its base, a view as a list, others as the encoder says."""
+def _converted(value: object, objects: list[object], auto: bool) -> object:  # noqa: FBT001 - internal
+    """Return a subclass's instance as its base, a view as a list, others as the encoder says.
+
+    A handle, and with `auto` what nobody knows, is added to `objects`.
+    """
     from collections.abc import ItemsView, KeysView, ValuesView
 
+    if isinstance(value, Handle):
+        return place(value.object, objects)
     for base, convert in _BASES:
         if isinstance(value, base):
             return convert(value)
     if isinstance(value, (KeysView, ValuesView, ItemsView)):
         return list(value)
-    if Settings.custom_encoder is None:
-        from .where import unknown
+    if Settings.custom_encoder is not None:
+        try:
+            return _Custom(Settings.custom_encoder(value))
+        except TypeError:
+            if not auto:
+                raise
+    if auto:
+        return place(value, objects)
+    from .where import unknown
 
-        raise TypeError(unknown(value))
-    return _Custom(Settings.custom_encoder(value))
+    raise TypeError(unknown(value))
 
 
 # `Atom` before `str`, and so on: the first that fits wins. The base's own methods are used, whatever
@@ -122,7 +134,13 @@ def _needs_key_check(kinds: set[type]) -> bool:
     return not (kinds <= _CLEAR_MIX or (len(kinds) == 1 and kinds <= _CLEAR_ALONE))
 
 
-def _checked_keys(keys: tuple[object, ...], what: str, room: int) -> list[Raw]:
+def _checked_keys(
+    keys: tuple[object, ...],
+    what: str,
+    room: int,
+    objects: list[object],
+    auto: bool,  # noqa: FBT001 - internal
+) -> list[Raw]:
     """Encode keys that may become the same term: `"a"` and `b"a"` are one binary.
 
     The VM would refuse such a map without saying why.
@@ -131,7 +149,7 @@ def _checked_keys(keys: tuple[object, ...], what: str, room: int) -> list[Raw]:
     raw = []
     for key in keys:
         try:
-            piece = b"".join(_encode(key, b"", room))
+            piece = b"".join(_encode(key, b"", room, objects, auto))
             room -= len(piece)
         except Exception as error:
             from .where import key as explain_key
@@ -166,8 +184,14 @@ def _find_cycle(path: list[tuple[Iterator[object], object, bytes]], obj: object)
         raise ValueError(msg)
 
 
-def encode_pure(obj: object, spare: int = 0) -> list[bytes | memoryview]:
+def encode_pure(
+    obj: object,
+    spare: int = 0,
+    auto: bool = False,  # noqa: FBT001, FBT002 - called by the extension, too
+) -> list[bytes | memoryview]:
     r"""Return `obj` as a complete term: the parts, one after the other.
+
+    With `auto`, an object that has no form in Elixir becomes a handle. A term with handles is `WithHandles`.
 
     A part is a view of the object's own memory where a binary is large: write it out before the
     object changes. The parts together have at most `Limit.reply + spare` bytes; what turns out to be longer
@@ -183,7 +207,9 @@ def encode_pure(obj: object, spare: int = 0) -> list[bytes | memoryview]:
     >>> encode_pure([1, "a", None])
     [b'\x83l\x00\x00\x00\x03a\x01m\x00\x00\x00\x01aw\x03nilj']
     """
-    return _encode(obj, b"\x83", Limit.reply + spare)
+    objects: list[object] = []
+    parts = _encode(obj, b"\x83", Limit.reply + spare, objects, auto)
+    return WithHandles(parts, objects) if objects else parts
 
 
 def _counted(out: list[Piece], counted: int, size: int, most: int) -> int:
@@ -193,7 +219,13 @@ def _counted(out: list[Piece], counted: int, size: int, most: int) -> int:
     return size
 
 
-def _encode(obj: object, start: bytes, most: int) -> list[bytes | memoryview]:  # noqa: PLR0915
+def _encode(  # noqa: PLR0915
+    obj: object,
+    start: bytes,
+    most: int,
+    objects: list[object],
+    auto: bool,  # noqa: FBT001 - internal
+) -> list[bytes | memoryview]:
     leaves = LEAVES
     leaf = leaves.get(type(obj))
     out: list[Piece] = [start]
@@ -219,7 +251,7 @@ def _encode(obj: object, start: bytes, most: int) -> list[bytes | memoryview]:  
                 kind = type(value)
                 original = value
                 if kind not in _CONTAINERS:
-                    value = _converted(value)  # noqa: PLW2901 - the same value in another shape
+                    value = _converted(value, objects, auto)  # noqa: PLW2901 - the same value in another shape
                     kind = type(value)
                     leaf = leaves.get(kind)
                     if leaf is not None:
@@ -256,7 +288,7 @@ def _encode(obj: object, start: bytes, most: int) -> list[bytes | memoryview]:  
                     push(header(116, len(pairs), "a map of {} pairs"))
                     keys = tuple(key for key, _ in pairs)
                     if _needs_key_check(set(map(type, keys))):
-                        raw = _checked_keys(keys, "dict", most - size)
+                        raw = _checked_keys(keys, "dict", most - size, objects, auto)
                         inner = chain.from_iterable(
                             zip(raw, (item for _, item in pairs), strict=True)
                         )
@@ -266,7 +298,7 @@ def _encode(obj: object, start: bytes, most: int) -> list[bytes | memoryview]:  
                     members: tuple[object, ...] = tuple(value)  # type: ignore[arg-type]
                     push(Settings.set_head + header(116, len(members), "a set of {} members"))
                     if _needs_key_check(set(map(type, members))):
-                        members = tuple(_checked_keys(members, "set", most - size))
+                        members = tuple(_checked_keys(members, "set", most - size, objects, auto))
                     inner = chain.from_iterable(zip(members, repeat(Raw(Settings.set_member))))
                 else:
                     inner = iter((value.result,))  # type: ignore[attr-defined]
@@ -334,6 +366,8 @@ def _native_encoder() -> _Encode | None:
             "distinct_atom": DistinctAtom,
             "term": Term,
             "custom": _Custom,
+            "raw": Raw,
+            "with_handles": WithHandles,
             "settings": Settings,
             "convert": _converted,
             "leaf": buffer,

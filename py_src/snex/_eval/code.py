@@ -58,6 +58,9 @@ class Program:
         self.durations = Durations()
         self.is_async = bool(code.co_flags & CO_COROUTINE)
 
+    # What it returns is never awaited.
+    is_call = False
+
     def bind(self, env: dict[str, Any]) -> Callable[[], Any]:
         """Return a function that runs the code in `env`, at once; a coroutine function if `is_async`."""
         if self._preface is not None:

@@ -95,6 +95,15 @@ class Envs:
         """
         if env_id is None:
             return Env(self.root.names.copy(), self.root.context)
+        return self._known(env_id)
+
+    def look_at(self, env_id: int | None) -> Env:
+        """Return an environment as `get` does, to look names up in it: for `None` nothing is copied."""
+        if env_id is None:
+            return Env(self.root.names, self.root.context)
+        return self._known(env_id)
+
+    def _known(self, env_id: int) -> Env:
         try:
             return self._envs[env_id]
         except KeyError:

@@ -60,8 +60,8 @@ class Printer:
         """Print through `writer`."""
         self._writer = writer
         self._lock = threading.Lock()
-        # (request, a stream or the kind of a frame, parts)
-        self._line: deque[tuple[Request, int, Sequence[bytes | memoryview]]] = deque()
+        # (request, a stream or the kind of a frame, flags of the frame, parts)
+        self._line: deque[tuple[Request, int, int, Sequence[bytes | memoryview]]] = deque()
         # Requests with a line begun. Needs the lock.
         self._partial: set[Request] = set()
         self.closed = False
@@ -88,7 +88,7 @@ class Printer:
 
     def _add(self, request: Request, what: int, parts: Sequence[bytes | memoryview]) -> None:
         with request:
-            self._line.append((request, what, parts))
+            self._line.append((request, what, 0, parts))
             self._work()
             if self._writer.backlog:
                 self._wait_for_room(request)
@@ -98,23 +98,25 @@ class Printer:
         """Send what the request that runs has printed so far."""
         request = current.get()
         with request:
-            self._line.append((request, _FLUSH, ()))
+            self._line.append((request, _FLUSH, 0, ()))
             self._work()
         request.checkpoint()
         checkpoint()
 
-    def answer(self, kind: int, request: Request, parts: Sequence[bytes | memoryview]) -> None:
+    def answer(
+        self, kind: int, flags: int, request: Request, parts: Sequence[bytes | memoryview]
+    ) -> None:
         """Send the answer of a request behind what it has printed."""
         if self._lock.acquire(blocking=False):
             try:
                 self._work_off()
-                self._do(request, kind, parts)
+                self._do(request, kind, flags, parts)
             finally:
                 self._lock.release()
         else:
             # It is written later: what could change meanwhile is copied.
             frozen = [part if type(part) is bytes else bytes(part) for part in parts]
-            self._line.append((request, kind, frozen))
+            self._line.append((request, kind, flags, frozen))
         self._work()
 
     def _work(self) -> None:
@@ -136,11 +138,13 @@ class Printer:
         while self._line:
             self._do(*self._line.popleft())
 
-    def _do(self, request: Request, what: int, parts: Sequence[bytes | memoryview]) -> None:
+    def _do(
+        self, request: Request, what: int, flags: int, parts: Sequence[bytes | memoryview]
+    ) -> None:
         if what not in {STDOUT, STDERR}:
             self._send(request)
             if what != _FLUSH:
-                self._writer.write(what, request.number, parts)
+                self._writer.write(what, request.number, parts, flags)
             return
         if request.stream != what:
             self._send(request)

@@ -71,6 +71,8 @@ class Request:
     # Until when it cleans up: what awaits, and the tasks and threads in which `Cancelled` was raised.
     cleaning_until = 0.0
     cleanups: dict[object, float] | None = None
+    # The span of its caller; see `trace`.
+    traceparent: str | None = None
     # It has failed for want of memory.
     no_memory = False
     printed = False

@@ -19,12 +19,15 @@ from typing import TYPE_CHECKING, Any
 
 from .._elixir.client import call_soon
 from .._etf.encoder import encode
+from .._etf.handles import keep
 from .._fork import end_of, in_child
 from .._memory import ANSWER, Memory, is_exhausted
 from .._wire import frame
+from . import trace
 from .code import Program, compile_code
 from .contexts import enter
 from .envs import EnvError
+from .invocation import Invocation, is_awaitable
 from .overload import Durations, now, refusal
 from .request import Cancelled, Request
 from .threads import Job, Threads
@@ -37,9 +40,15 @@ if TYPE_CHECKING:
     from .envs import Env, Envs
     from .signals import Interrupts
 
-    # The environment, source, file, line and variables, and perhaps until when, and for how long in all, the
-    # caller waits.
+    # What the body of a request brings, see `docs/protocol.md`.
     Fields = tuple[Any, ...]
+    # Until when, and for how long in all, the caller waits.
+    Time = tuple[int, int]
+    Work = Program | Invocation
+    # How long the caller waits, and its span.
+    Rest = tuple[Time | None, str | None]
+    # What is to be run, and variables to be set.
+    WorkOf = Callable[[Fields], tuple[Work, dict[str, object] | None, Rest]]
     Write = Callable[[int, Request, Sequence[bytes | memoryview]], None]
 
 
@@ -80,73 +89,86 @@ class Runner:
         self._durations = Durations()
         self.ending = False
 
-    def eval(self, request: Request, fields: Fields, *, in_thread: bool) -> None:
+    def eval(self, request: Request, flags: int, fields: Fields) -> None:
         """Run the code of a request, or start to, in a copy of its environment's context."""
+        self._begin(request, flags, fields, self._envs.get, _program)
+
+    def invoke(self, request: Request, flags: int, fields: Fields) -> None:
+        """Call the function that a request names, or start to."""
+        self._begin(request, flags, fields, self._envs.look_at, _invocation)
+
+    def _begin(
+        self,
+        request: Request,
+        flags: int,
+        fields: Fields,
+        env_of: Callable[[int | None], Env],
+        work_of: WorkOf,
+    ) -> None:
         if request.number in self._wanted:
             # Interrupted before it began; its CANCEL is on the way.
             request.ended = True
             return
         try:
-            env = self._envs.get(fields[0])
+            env = env_of(fields[0])
         except BaseException as error:  # noqa: BLE001 - also fields that are none
             self.fail(request, error)
             return
         request.names = env.names
         before = env.context
         context = before.copy()
-        program = context.run(self._eval, request, env, fields, in_thread)
-        if program is not None:
+        work = context.run(self._eval, request, env, fields, flags, work_of)
+        if work is not None:
             # Not within the request's context, which the new thread would keep.
-            self._start_thread(request, program, env, context)
+            self._start_thread(request, work, env, context, flags)
         elif request.number not in self._running:
             env.keep(before, context)
 
     def _eval(
-        self,
-        request: Request,
-        env: Env,
-        fields: Fields,
-        in_thread: bool,  # noqa: FBT001 - called through a context
-    ) -> Program | None:
+        self, request: Request, env: Env, fields: Fields, flags: int, work_of: WorkOf
+    ) -> Work | None:
         """Run the code of a request, or start to. Returns it if it is to run in a thread."""
         enter(request)
         try:
-            _, source, file, line, variables, *time = fields
-            program = compile_code(source or "", file, line or 1)
-            if time and not (in_thread or program.is_async):
-                self._check_time(program, *time[0])
+            work, variables, (time, request.traceparent) = work_of(fields)
+            if time is not None and not (flags & frame.THREAD or work.is_async):
+                self._check_time(work, *time)
             if variables:
                 env.names.update(variables)
-            if in_thread:
-                return program
-            if program.is_async:
-                self._start(request, program, env)
+            if flags & frame.THREAD:
+                return work
+            if work.is_async:
+                self._start(request, work.bind(env.names)(), env, flags)
                 return None
-            parts = self._run_through(program, env)
+            parts = self._run_through(request, work, env, flags)
+            if parts is None:
+                return None
         except BaseException as error:  # noqa: BLE001 - also SystemExit and KeyboardInterrupt
             self.fail(request, error)
         else:
             self.succeed(request, parts)
         return None
 
-    def _start_thread(self, request: Request, program: Program, env: Env, context: Context) -> None:
+    def _start_thread(
+        self, request: Request, work: Work, env: Env, context: Context, flags: int
+    ) -> None:
         before = env.context
         after = context
 
-        def run() -> object:
-            return program.bind(env.names)()
-
-        async def run_async() -> object:
+        async def finish(result: Any) -> object:  # noqa: ANN401 - an awaitable
             nonlocal after
             try:
-                return await program.bind(env.names)()
+                return await trace.wait(request.traceparent, result)
             finally:
                 # The task's own copy.
                 after = copy_context()
 
-        def work() -> tuple[int, Sequence[bytes | memoryview]]:
+        def run() -> tuple[int, Sequence[bytes | memoryview]]:
             try:
-                return frame.RESULT, encode(asyncio.run(run_async()) if program.is_async else run())
+                result = trace.call(request.traceparent, work.bind(env.names))
+                if work.is_async or (work.is_call and is_awaitable(result)):
+                    result = asyncio.run(finish(result))
+                return frame.RESULT, _encoded(result, flags)
             except BaseException as error:  # noqa: BLE001 - also SystemExit and KeyboardInterrupt
                 return frame.ERROR, self._failure(request, error)
 
@@ -165,7 +187,7 @@ class Runner:
             if self.ending:
                 call_soon(self._loop, self._thread_has_ended)
 
-        job = Job(request, context, work, end)
+        job = Job(request, context, run, end)
         self._jobs[request.number] = job
         try:
             self._threads.start(job)
@@ -173,37 +195,43 @@ class Runner:
             del self._jobs[request.number]
             self.fail(request, error)
 
-    def _check_time(self, program: Program, until: int, timeout: int) -> None:
+    def _check_time(self, work: Work, until: int, timeout: int) -> None:
         """Refuse a call that has waited too long to be done in time."""
         # Code that has never run takes as long as any.
-        likely = program.durations.likely or self._durations.likely
+        likely = work.durations.likely or self._durations.likely
         reason = refusal(until, timeout, likely, now())
         if reason is not None:
             raise EnvError("overloaded", reason)
 
-    def _run_through(self, program: Program, env: Env) -> Sequence[bytes | memoryview]:
-        """Run code that does not await, and note how long it takes."""
+    def _run_through(
+        self, request: Request, work: Work, env: Env, flags: int
+    ) -> Sequence[bytes | memoryview] | None:
+        """Run code that does not await, and note how long it takes; None for a call whose result has to be awaited."""
         begun = now()
         try:
-            parts = encode(program.bind(env.names)())
+            result = trace.call(request.traceparent, work.bind(env.names))
+            if work.is_call and is_awaitable(result):
+                self._start(request, result, env, flags)
+                return None
+            parts = _encoded(result, flags)
         except Cancelled:
-            program.durations.add_interrupted(now() - begun)
+            work.durations.add_interrupted(now() - begun)
             raise
         except BaseException:
-            self._note(program, begun)
+            self._note(work, begun)
             raise
-        self._note(program, begun)
+        self._note(work, begun)
         return parts
 
-    def _note(self, program: Program, begun: float) -> None:
+    def _note(self, work: Work, begun: float) -> None:
         took = now() - begun
-        program.durations.add(took)
+        work.durations.add(took)
         self._durations.add(took)
 
-    def _start(self, request: Request, program: Program, env: Env) -> None:
+    def _start(self, request: Request, awaitable: Any, env: Env, flags: int) -> None:  # noqa: ANN401
         number = request.number
         self._running[number] = request
-        coroutine = self._run(request, program, env, env.context)
+        coroutine = self._run(request, awaitable, env, env.context, flags)
         try:
             task = self._loop.create_task(coroutine)
         except BaseException:
@@ -216,9 +244,18 @@ class Runner:
             request.task = task
             task.add_done_callback(lambda _: self._done(request))
 
-    async def _run(self, request: Request, program: Program, env: Env, before: Context) -> None:
+    async def _run(
+        self,
+        request: Request,
+        awaitable: Any,  # noqa: ANN401 - of any type
+        env: Env,
+        before: Context,
+        flags: int,
+    ) -> None:
         try:
-            parts = encode(await program.bind(env.names)())
+            if request.traceparent is not None:
+                awaitable = trace.wait(request.traceparent, awaitable)
+            parts = _encoded(await awaitable, flags)
         except BaseException as error:  # noqa: BLE001 - also SystemExit and CancelledError
             self.fail(request, error)
         else:
@@ -347,6 +384,31 @@ class Runner:
             self._write(kind, request, parts)
         if request.no_memory and Memory.ends:
             self._exhausted()
+
+
+def _program(fields: Fields) -> tuple[Work, dict[str, object] | None, Rest]:
+    _, source, file, line, variables, *rest = fields
+    return compile_code(source or "", file, line or 1), variables, _rest(rest)
+
+
+def _invocation(fields: Fields) -> tuple[Work, dict[str, object] | None, Rest]:
+    _, root, path, arguments, keywords, *rest = fields
+    return Invocation(root, path, arguments, keywords), None, _rest(rest)
+
+
+def _rest(rest: list[Any]) -> Rest:
+    """Return the last fields, which may be left out."""
+    if not rest:
+        return None, None
+    time, *more = rest
+    return time, more[0] if more else None
+
+
+def _encoded(result: object, flags: int) -> Sequence[bytes | memoryview]:
+    """Encode the result of a request, in the way that its flags say."""
+    if flags & frame.OBJECT:
+        return encode(keep(result))
+    return encode(result, 0, True) if flags & frame.AUTO else encode(result)  # noqa: FBT003 - as the extension has it
 
 
 def _on_the_stack(number: int) -> Request | None:

@@ -15,7 +15,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from .._etf import encoder, scalars
-from . import code, prints, toplevel, wait
+from . import code, invocation, prints, toplevel, wait
 from .handlers import INTERRUPT, Handlers, Repeater, again
 from .request import OUTSIDE, Cancelled, current, is_running, running_task
 
@@ -177,6 +177,7 @@ def _places() -> MayRaise:
         function.__code__
         for function in (
             body.unpickle,
+            invocation.call,
             prints.Printer._wait_for_room,  # noqa: SLF001 - as above
         )
     }

@@ -2,6 +2,7 @@
 
 use super::{Container, Stop, Walk};
 use crate::atoms;
+use crate::handle;
 use crate::options;
 use rustc_hash::{FxHashMap, FxHashSet};
 use rustler::sys::ErlNifTerm;
@@ -77,6 +78,8 @@ impl<'a> Walk<'a> {
             self.serde_object(term)
         } else if module == atoms::serde_callback() {
             self.serde_callback(term)
+        } else if module == atoms::object_handle() {
+            self.object(term)
         } else if is_plain(module) {
             self.map(term)
         } else {
@@ -143,6 +146,23 @@ impl<'a> Walk<'a> {
             return Err(Stop::BadTerm(term));
         };
         self.pickle.float(special);
+        Ok(())
+    }
+
+    /// A handle: in its own interpreter it is the object itself.
+    fn object(&mut self, term: Term<'a>) -> Result<(), Stop<'a>> {
+        let interpreter = field(term, atoms::interpreter())?;
+        if !interpreter.is_pid() {
+            return Err(Stop::BadTerm(term));
+        }
+        if interpreter.decode().ok() != Some(self.interpreter) {
+            return Err(Stop::Foreign(term));
+        }
+        if handle::is_released(field(term, atoms::handle())?) {
+            return Err(Stop::Released(term));
+        }
+        let id = field(term, atoms::id())?.decode::<i64>().map_err(|_| Stop::BadTerm(term))?;
+        self.pickle.call(Global::Object, |pickle| pickle.int(id));
         Ok(())
     }
 

@@ -141,6 +141,7 @@ impl Running {
                 end_on_memory_error: false,
                 reply_limit: 1 << 20,
                 map_set: (Blob(Vec::new()), Blob(Vec::new())),
+                object: (Blob(Vec::new()), Blob(Vec::new()), Blob(Vec::new())),
             },
             marks: (1000, 100_000),
         };

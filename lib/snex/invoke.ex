@@ -1,0 +1,110 @@
+defmodule Snex.Invoke do
+  @moduledoc false
+  # Calls of Python functions by name, and attributes: what `Snex.call/4`, `Snex.get/3` and `Snex.Object` have in common.
+
+  alias Snex.Arguments
+  alias Snex.Env
+  alias Snex.Error
+  alias Snex.Interpreter
+  alias Snex.Native
+  alias Snex.Object
+  alias Snex.Remote
+  alias Snex.Request
+  alias Snex.Serde.Weight
+  alias Snex.Telemetry
+  alias Snex.Trace
+
+  @typedoc "Where a path begins: in the environment, in a module, or at an object."
+  @type root() :: nil | String.t() | Object.t()
+
+  @typedoc "A dotted path, `\"math.sqrt\"`, or one in a module, `{\"os.path\", \"join\"}`."
+  @type path() :: String.t() | {String.t(), String.t()}
+
+  @doc """
+  Calls the function that `path` leads to from `root`. `opts` are those that `Snex.CallOptions.call!/1` has checked.
+  """
+  @spec call(Env.t() | Interpreter.server(), root(), path(), [term()], map()) ::
+          {:ok, term()} | {:error, Error.t()}
+  def call(where, root, path, args, opts), do: run(:call, where, root, path, args, opts)
+
+  @doc """
+  Returns the attribute that `path` leads to from `root`.
+  """
+  @spec get(Env.t() | Interpreter.server(), root(), path(), map()) :: {:ok, term()} | {:error, Error.t()}
+  def get(where, root, path, opts), do: run(:get, where, root, path, nil, opts)
+
+  defp run(function, where, root, path, args, opts) do
+    {interpreter, env_id} = target(where)
+    {root, path} = split(root, path)
+    kwargs = Map.get(opts, :kwargs, %{})
+
+    request = %{
+      environment: env_id,
+      root: root,
+      path: path,
+      args: args,
+      kwargs: kwargs,
+      run: opts.run,
+      returns: opts.returns,
+      traceparent: Trace.traceparent()
+    }
+
+    options =
+      Map.put(Map.take(opts, [:timeout, :on_timeout, :output]), :deadline, Request.deadline(opts.timeout))
+
+    Telemetry.call(function, where, fn ->
+      result = Remote.run(interpreter, __MODULE__, :submit, [request, opts.encoding_opts], options)
+      Env.hold({where, request})
+      Error.in_call(result, interpreter, opts.timeout)
+    end)
+  end
+
+  defp target(%Env{} = env), do: {env.interpreter, env.id}
+  defp target(interpreter), do: {interpreter, nil}
+
+  defp split(nil, {module, path}), do: {module, path}
+  defp split(root, path), do: {root, path}
+
+  @doc false
+  # On the interpreter's node. For `Snex.Remote.run/5`: with the handles in the result.
+  @spec submit(pid(), map(), tuple(), Request.options()) ::
+          {{:ok, term()} | {:error, Error.t()}, [reference()]}
+  def submit(interpreter, request, encoding, options) do
+    light? = Weight.light?([request.path, request.root, request.args | request.kwargs])
+
+    submit = fn reference, encoded ->
+      nif = Request.choose(light?, encoded, &Native.request_invoke/4, &Native.request_invoke_dirty/4)
+      request = Map.put(request, :time, Request.time(options))
+      nif.(interpreter, reference, request, put_elem(encoding, 3, encoded))
+    end
+
+    Request.result(interpreter, submit, options)
+  end
+
+  @doc """
+  The path, checked. `nil` stands for the object itself, where there is one.
+  """
+  @spec path!(term()) :: path()
+  def path!({module, path}) when is_binary(module), do: {name!(module), name!(path)}
+  def path!(path), do: name!(path)
+
+  defp name!(name) do
+    if is_binary(name) and String.valid?(name) and name != "" and "" not in String.split(name, ".") do
+      name
+    else
+      raise ArgumentError,
+            "expected a name, names joined by dots, or {module, name}, as strings, such as \"math.sqrt\", " <>
+              "got: #{Arguments.show(name)}"
+    end
+  end
+
+  @doc """
+  The arguments, checked.
+  """
+  @spec args!(term()) :: [term()]
+  def args!(args) do
+    if is_list(args) and List.improper?(args) == false,
+      do: args,
+      else: raise(ArgumentError, "expected a list of arguments, got: #{Arguments.show(args)}")
+  end
+end

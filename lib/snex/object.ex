@@ -1,0 +1,345 @@
+defmodule Snex.Object do
+  @moduledoc """
+  A reference to an object that stays in Python: a data frame, a model, a connection.
+
+      iex> {:ok, py} = Snex.Interpreter.start_link()
+      iex> {:ok, counter} = Snex.call(py, "collections.Counter", ["abracadabra"], returns: :object)
+      iex> Snex.Object.call(counter, "most_common", [1])
+      {:ok, [{"a", 5}]}
+      iex> counter["b"]
+      2
+
+  `Snex.call/4` and `Snex.get/3` return one in the place of each value that has no form in Elixir, and of any value with
+  `returns: :object`. In Python, `snex.keep(x)` makes one of `x`.
+
+  It is a value like any other: used in variables or arguments, however deep, it is the very same object in Python. It belongs to
+  one interpreter; used in another one, it raises an `ArgumentError`. `copy/3` copies an object there.
+
+  Objects are garbage collected as environments are (see `Snex.Env`): Python lets go of one when the last reference on the node that has
+  received it is gone, soon and without any call in between. An object that is handed out twice is one object with two
+  handles. `release/1` lets go at once, and `disable_gc/1` keeps it until then.
+
+  Once the object is released or its interpreter has ended, what uses it returns `{:error, %Snex.Error{code: :object_not_found}}`.
+
+  `inspect/1` asks nothing of Python: it shows the type and the number, `#Snex.Object<collections.Counter 17>`. `to_string/1` is
+  Python's `str()`. `object[key]` is Python's, with `nil` where Python raises a `KeyError` or an `IndexError`.
+
+  Functions whose name ends in `!` return the value itself, and raise the `Snex.Error`. All functions that ask something of Python take the
+  options of `Snex.call/4`.
+  """
+
+  @behaviour Access
+
+  alias Snex.CallOptions
+  alias Snex.Env
+  alias Snex.Error
+  alias Snex.Handle
+  alias Snex.Interpreter
+  alias Snex.Invoke
+  alias Snex.Serde
+
+  @typedoc "Opaque but for `:id` and `:type`, the name of the object's type."
+  @type t() :: %__MODULE__{id: pos_integer(), type: String.t(), interpreter: pid(), handle: reference()}
+
+  @type result(value) :: {:ok, value} | {:error, Error.t()}
+
+  @typedoc "Options of `Snex.call/4`."
+  @type opts() :: [Snex.call_opt()]
+
+  # See `Snex.Handle`.
+  @enforce_keys [:id, :type, :interpreter, :handle]
+  defstruct [:id, :type, :interpreter, :handle]
+
+  # Functions of ours in Python.
+  @access "snex._eval.access"
+
+  @doc """
+  Calls the object, or the method that `path` leads to.
+
+      iex> {:ok, py} = Snex.Interpreter.start_link()
+      iex> {:ok, words} = Snex.call(py, "list", [["b", "a"]], returns: :object)
+      iex> Snex.Object.call(words, "sort", [], kwargs: [reverse: false])
+      {:ok, nil}
+      iex> Snex.Object.value(words)
+      {:ok, ["a", "b"]}
+      iex> {:ok, power} = Snex.get(py, "pow", returns: :object)
+      iex> Snex.Object.call(power, [2, 10])
+      {:ok, 1024}
+  """
+  @spec call(t(), String.t() | nil, [term()], opts()) :: result(term())
+  def call(object, path, args, opts)
+  def call(%__MODULE__{} = object, nil, args, opts), do: invoke(object, "", args, opts)
+  def call(%__MODULE__{} = object, path, args, opts), do: invoke(object, Invoke.path!(path), args, opts)
+
+  @doc "`call/4` with `path` or `opts` left out."
+  @spec call(t(), String.t() | [term()] | nil, [term()] | opts()) :: result(term())
+  def call(object, args, opts) when is_list(args), do: call(object, nil, args, opts)
+  def call(object, path, args), do: call(object, path, args, [])
+
+  @doc "`call/4` with arguments alone."
+  @spec call(t(), [term()]) :: result(term())
+  def call(object, args), do: call(object, nil, args, [])
+
+  @doc "As `call/4`."
+  @spec call!(t(), String.t() | nil, [term()], opts()) :: term()
+  def call!(object, path, args, opts), do: Error.unwrap!(call(object, path, args, opts))
+
+  @doc "As `call/3`."
+  @spec call!(t(), String.t() | [term()] | nil, [term()] | opts()) :: term()
+  def call!(object, path_or_args, args_or_opts), do: Error.unwrap!(call(object, path_or_args, args_or_opts))
+
+  @doc "As `call/2`."
+  @spec call!(t(), [term()]) :: term()
+  def call!(object, args), do: Error.unwrap!(call(object, args))
+
+  @doc """
+  Returns an attribute, or what a dotted path of them leads to.
+
+      iex> {:ok, py} = Snex.Interpreter.start_link()
+      iex> {:ok, half} = Snex.call(py, "fractions.Fraction", [1, 2], returns: :object)
+      iex> Snex.Object.get(half, "denominator")
+      {:ok, 2}
+      iex> Snex.Object.get!(half, "numerator.real")
+      1
+  """
+  @spec get(t(), String.t(), opts()) :: result(term())
+  def get(%__MODULE__{} = object, path, opts \\ []),
+    do: gone(Invoke.get(object.interpreter, object, Invoke.path!(path), CallOptions.get!(opts)), object)
+
+  @doc "As `get/3`."
+  @spec get!(t(), String.t(), opts()) :: term()
+  def get!(object, path, opts \\ []), do: Error.unwrap!(get(object, path, opts))
+
+  @doc """
+  Sets an attribute: `:ok`, or an error.
+
+      iex> {:ok, py} = Snex.Interpreter.start_link()
+      iex> {:ok, env} = Snex.make_env(py)
+      iex> {:ok, point} = Snex.call(env, "types.SimpleNamespace", [], returns: :object)
+      iex> Snex.Object.put(point, "x", 1)
+      :ok
+      iex> Snex.Object.get(point, "x")
+      {:ok, 1}
+  """
+  @spec put(t(), String.t(), term(), opts()) :: :ok | {:error, Error.t()}
+  def put(%__MODULE__{} = object, path, value, opts \\ []),
+    do: done(access(object, "put", [object, Invoke.path!(path), value], opts))
+
+  @doc "As `put/4`."
+  @spec put!(t(), String.t(), term(), opts()) :: :ok
+  def put!(object, path, value, opts \\ []), do: Error.unwrap!(put(object, path, value, opts))
+
+  @doc """
+  Returns the item of a key or an index, as `object[key]` does in Python.
+
+      iex> {:ok, py} = Snex.Interpreter.start_link()
+      iex> {:ok, words} = Snex.call(py, "list", [["a", "b"]], returns: :object)
+      iex> Snex.Object.item(words, -1)
+      {:ok, "b"}
+      iex> {:error, error} = Snex.Object.item(words, 2)
+      iex> error.reason
+      "list index out of range"
+  """
+  @spec item(t(), term(), opts()) :: result(term())
+  def item(%__MODULE__{} = object, key, opts \\ []),
+    do: access(object, {"_operator", "getitem"}, [object, key], opts)
+
+  @doc "As `item/3`."
+  @spec item!(t(), term(), opts()) :: term()
+  def item!(object, key, opts \\ []), do: Error.unwrap!(item(object, key, opts))
+
+  @doc """
+  Sets the item of a key or an index: `:ok`, or an error.
+
+      iex> {:ok, py} = Snex.Interpreter.start_link()
+      iex> {:ok, words} = Snex.call(py, "list", [["a", "b"]], returns: :object)
+      iex> Snex.Object.put_item(words, 0, "c")
+      :ok
+      iex> Snex.Object.value(words)
+      {:ok, ["c", "b"]}
+  """
+  @spec put_item(t(), term(), term(), opts()) :: :ok | {:error, Error.t()}
+  def put_item(%__MODULE__{} = object, key, value, opts \\ []),
+    do: done(access(object, {"_operator", "setitem"}, [object, key, value], opts))
+
+  @doc "As `put_item/4`."
+  @spec put_item!(t(), term(), term(), opts()) :: :ok
+  def put_item!(object, key, value, opts \\ []), do: Error.unwrap!(put_item(object, key, value, opts))
+
+  @doc """
+  Returns the object as a value in Elixir. An error if it, or something in it, has no form there.
+
+      iex> {:ok, py} = Snex.Interpreter.start_link()
+      iex> {:ok, words} = Snex.call(py, "list", [["a", "b"]], returns: :object)
+      iex> Snex.Object.value(words)
+      {:ok, ["a", "b"]}
+  """
+  @spec value(t(), opts()) :: result(term())
+  def value(%__MODULE__{} = object, opts \\ []) do
+    opts = CallOptions.get!(Keyword.put_new(opts, :returns, :value))
+    gone(Invoke.get(object.interpreter, object, "", opts), object)
+  end
+
+  @doc "As `value/2`."
+  @spec value!(t(), opts()) :: term()
+  def value!(object, opts \\ []), do: Error.unwrap!(value(object, opts))
+
+  @doc """
+  Returns Python's `repr()`.
+
+      iex> {:ok, py} = Snex.Interpreter.start_link()
+      iex> {:ok, half} = Snex.call(py, "fractions.Fraction", [1, 2], returns: :object)
+      iex> {Snex.Object.repr(half), Snex.Object.str(half)}
+      {{:ok, "Fraction(1, 2)"}, {:ok, "1/2"}}
+  """
+  @spec repr(t(), opts()) :: result(String.t())
+  def repr(%__MODULE__{} = object, opts \\ []), do: access(object, {"builtins", "repr"}, [object], opts)
+
+  @doc "As `repr/2`."
+  @spec repr!(t(), opts()) :: String.t()
+  def repr!(object, opts \\ []), do: Error.unwrap!(repr(object, opts))
+
+  @doc """
+  Returns Python's `str()`; see `repr/2`.
+  """
+  @spec str(t(), opts()) :: result(String.t())
+  def str(%__MODULE__{} = object, opts \\ []), do: access(object, {"builtins", "str"}, [object], opts)
+
+  @doc "As `str/2`."
+  @spec str!(t(), opts()) :: String.t()
+  def str!(object, opts \\ []), do: Error.unwrap!(str(object, opts))
+
+  @doc """
+  Returns the name of the object's type, with its module unless that is `builtins`. It asks nothing of Python.
+
+      iex> {:ok, py} = Snex.Interpreter.start_link()
+      iex> {:ok, half} = Snex.call(py, "fractions.Fraction", [1, 2], returns: :object)
+      iex> Snex.Object.type(half)
+      "fractions.Fraction"
+  """
+  @spec type(t()) :: String.t()
+  def type(%__MODULE__{type: type}), do: type
+
+  @doc """
+  Returns Python's `len()`.
+
+      iex> {:ok, py} = Snex.Interpreter.start_link()
+      iex> {:ok, words} = Snex.call(py, "list", [["a", "b"]], returns: :object)
+      iex> Snex.Object.length(words)
+      {:ok, 2}
+  """
+  @spec length(t(), opts()) :: result(non_neg_integer())
+  def length(%__MODULE__{} = object, opts \\ []), do: access(object, {"builtins", "len"}, [object], opts)
+
+  @doc "As `length/2`."
+  @spec length!(t(), opts()) :: non_neg_integer()
+  def length!(object, opts \\ []), do: Error.unwrap!(length(object, opts))
+
+  @doc """
+  Copies the object into another interpreter, or the one of an environment, on any node: by Python's pickle, and large buffers, such
+  as those of arrays, as they are.
+
+      iex> {:ok, one} = Snex.Interpreter.start_link()
+      iex> {:ok, other} = Snex.Interpreter.start_link()
+      iex> {:ok, half} = Snex.call(one, "fractions.Fraction", [1, 2], returns: :object)
+      iex> {:ok, copy} = Snex.Object.copy(half, other)
+      iex> Snex.Object.str(copy)
+      {:ok, "1/2"}
+  """
+  @spec copy(t(), Env.t() | Interpreter.server(), opts()) :: result(t())
+  def copy(%__MODULE__{} = object, to, opts \\ []) do
+    with {:ok, {pickle, buffers}} <- access(object, "dumps", [object], Keyword.put(opts, :returns, :value)) do
+      args = [Serde.binary(pickle), for(buffer <- buffers, do: Serde.binary(buffer, :bytearray))]
+      opts = CallOptions.call!(Keyword.put(opts, :returns, :object))
+      Invoke.call(to, @access, "loads", args, opts)
+    end
+  end
+
+  @doc "As `copy/3`."
+  @spec copy!(t(), Env.t() | Interpreter.server(), opts()) :: t()
+  def copy!(object, to, opts \\ []), do: Error.unwrap!(copy(object, to, opts))
+
+  @doc """
+  Lets go of the object now, from any node, whatever else refers to this handle. `:ok` also when it is gone already.
+
+  The object lives on in Python as long as something there refers to it, or another handle of it.
+
+      iex> {:ok, py} = Snex.Interpreter.start_link()
+      iex> {:ok, words} = Snex.call(py, "list", [["a", "b"]], returns: :object)
+      iex> Snex.Object.release(words)
+      :ok
+      iex> {:error, error} = Snex.Object.length(words)
+      iex> error.code
+      :object_not_found
+  """
+  @spec release(t()) :: :ok
+  def release(%__MODULE__{} = object), do: Handle.release(object)
+
+  @doc """
+  Keeps the object until `release/1`, no matter whether anything still refers to it. Returns it.
+
+  Raises `ArgumentError` on another node than the one that has received it: only that node counts the references.
+  """
+  @spec disable_gc(t()) :: t()
+  def disable_gc(%__MODULE__{} = object) do
+    Handle.keep(object)
+    object
+  end
+
+  # `object[key]`.
+  @doc false
+  @impl Access
+  def fetch(%__MODULE__{} = object, key) do
+    case item(object, key) do
+      {:ok, value} -> {:ok, value}
+      {:error, %Error{exception: %{type: type}}} when type in ["KeyError", "IndexError"] -> :error
+      {:error, error} -> raise error
+    end
+  end
+
+  @doc false
+  @impl Access
+  def get_and_update(object, _key, _function), do: raise(ArgumentError, in_place(object))
+
+  @doc false
+  @impl Access
+  def pop(object, _key), do: raise(ArgumentError, in_place(object))
+
+  defp in_place(object),
+    do:
+      "#{inspect(object)} cannot be updated as Elixir's values are: Snex.Object.put_item/3 changes it in place"
+
+  @doc false
+  # The error of a call that uses an object which is not there any more.
+  @spec not_found(t()) :: Error.t()
+  def not_found(object), do: %Error{code: :object_not_found, reason: "#{inspect(object)} was released"}
+
+  defp invoke(object, path, args, opts) do
+    opts = CallOptions.call!(opts)
+    gone(Invoke.call(object.interpreter, object, path, Invoke.args!(args), opts), object)
+  end
+
+  defp access(object, {module, name}, args, opts) do
+    gone(Invoke.call(object.interpreter, module, name, args, CallOptions.call!(opts)), object)
+  end
+
+  defp access(object, name, args, opts), do: access(object, {@access, name}, args, opts)
+
+  defp gone({:error, %Error{code: :call_failed, reason: :noproc}}, object) do
+    reason = "#{inspect(object)} is gone: its interpreter #{inspect(object.interpreter)} has ended"
+    {:error, %Error{code: :object_not_found, reason: reason}}
+  end
+
+  defp gone(result, _object), do: result
+
+  defp done({:ok, _nil}), do: :ok
+  defp done(error), do: error
+
+  defimpl Inspect do
+    def inspect(object, _options), do: "#Snex.Object<#{object.type} #{object.id}>"
+  end
+
+  defimpl String.Chars do
+    def to_string(object), do: Snex.Object.str!(object)
+  end
+end

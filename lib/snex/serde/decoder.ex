@@ -1,0 +1,109 @@
+defmodule Snex.Serde.Decoder do
+  @moduledoc false
+  # Terms from Python, decoded where they are needed: `binary_to_term` yields.
+
+  alias Snex.Error
+  alias Snex.Object
+
+  @typedoc """
+  The body of a frame: a term in external format, perhaps with its handles. In the term, the struct of each has its index in that list
+  for an id. See `content.rs`.
+  """
+  @type content() :: binary() | {binary(), handles()}
+  @type handles() :: [{id :: pos_integer(), handle :: reference()}]
+
+  @doc """
+  Decodes what `interpreter` has sent. With `:safe`, no atom is made. Returns the handles in it as well.
+  """
+  @spec decode(content(), [:safe], pid()) :: {:ok, term(), [reference()]} | {:error, Error.t()}
+  def decode({body, handles}, options, interpreter) do
+    with {:ok, term} <- decode(body, options) do
+      places = List.to_tuple(handles)
+      {:ok, fill(term, places, interpreter), for({_id, handle} <- handles, do: handle)}
+    end
+  end
+
+  def decode(body, options, _interpreter) do
+    with {:ok, term} <- decode(body, options), do: {:ok, term, []}
+  end
+
+  @doc """
+  Decodes a term without handles.
+  """
+  @spec decode(binary(), [:safe]) :: {:ok, term()} | {:error, Error.t()}
+  def decode(body, options)
+
+  # Python compresses nothing. Memory would be taken for whatever length such a term claims.
+  def decode(<<131, 80, _::binary>> = body, _options) do
+    {:error, internal("a term from Python is compressed: #{inspect(body, limit: 64)}")}
+  end
+
+  # A binary is a part of what has arrived. `binary_to_term` would copy it.
+  def decode(<<131, 109, size::32, value::binary-size(size)>>, _options) when size > 64,
+    do: {:ok, value}
+
+  def decode(body, options) do
+    {:ok, :erlang.binary_to_term(body, options)}
+  rescue
+    ArgumentError ->
+      why = if :safe in options, do: ", perhaps because it names an atom that does not exist"
+      {:error, internal("a term from Python cannot be decoded#{why}: #{inspect(body, limit: 64)}")}
+  end
+
+  # Puts handles in their places. A struct that only looks like such a place stays what it is.
+  defp fill(%Object{id: index, handle: nil} = object, places, interpreter)
+       when is_integer(index) and index >= 0 and index < tuple_size(places) do
+    {id, handle} = elem(places, index)
+    %{object | id: id, interpreter: interpreter, handle: handle}
+  end
+
+  defp fill([head | tail], places, interpreter),
+    do: [fill(head, places, interpreter) | fill(tail, places, interpreter)]
+
+  defp fill(map, places, interpreter) when is_map(map),
+    do: map |> :maps.to_list() |> fill(places, interpreter) |> :maps.from_list()
+
+  defp fill(tuple, places, interpreter) when is_tuple(tuple),
+    do: tuple |> Tuple.to_list() |> fill(places, interpreter) |> List.to_tuple()
+
+  defp fill(other, _places, _interpreter), do: other
+
+  @codes %{
+    "overloaded" => :overloaded,
+    "python_runtime_error" => :python_runtime_error,
+    "env_not_found" => :env_not_found,
+    "env_key_not_found" => :env_key_not_found,
+    "object_not_found" => :object_not_found
+  }
+
+  @doc """
+  The error in the body of an ERROR frame.
+  """
+  @spec error(binary()) :: Error.t()
+  def error(body) do
+    # Whatever `:atoms` says: it is made of text alone.
+    case decode(body, [:safe]) do
+      {:ok, %{"code" => code, "reason" => reason} = map} when is_map_key(@codes, code) ->
+        %Error{
+          code: Map.fetch!(@codes, code),
+          reason: reason,
+          traceback: map["traceback"],
+          exception: describe(map["exception"])
+        }
+
+      {:ok, other} ->
+        internal("an error from Python cannot be understood: #{inspect(other)}")
+
+      {:error, error} ->
+        error
+    end
+  end
+
+  defp describe(%{"type" => type, "module" => module} = map) do
+    %{type: type, module: module, notes: map["notes"] || [], cause: describe(map["cause"])}
+  end
+
+  defp describe(_none), do: nil
+
+  defp internal(reason), do: %Error{code: :internal_error, reason: reason}
+end

@@ -1,0 +1,65 @@
+//! Terms that arrive from Python, with the handles in them.
+
+use crate::handle::Handle;
+use crate::reply::Reply;
+use crate::shared::Shared;
+use rustler::{Encoder, Env, OwnedBinary, ResourceArc, Term};
+use snex_core::frame::{self, HANDLES};
+use snex_core::handles::{Key, Kind};
+
+/// The body of a frame: a term in external format.
+///
+/// Its handles are resources from the moment when it has arrived. Whoever loses it, loses them, and Python gets them back.
+pub struct Content {
+    body: OwnedBinary,
+    /// Where the term begins, behind the table of handles.
+    start: usize,
+    /// The number of each object, and its handle.
+    handles: Vec<(u64, ResourceArc<Handle>)>,
+}
+
+impl Content {
+    /// The content of a frame with these flags.
+    ///
+    /// # Errors
+    /// A sentence about a table that Python cannot have meant.
+    pub fn new(shared: &Shared, flags: u8, body: Reply) -> Result<Self, String> {
+        let body = body.into_binary();
+        if flags & HANDLES == 0 {
+            return Ok(Content { body, start: 0, handles: Vec::new() });
+        }
+        let Some((ids, start)) = frame::split_handles(&body) else {
+            return Err(format!("a table of handles that does not fit into a body of {} bytes", body.len()));
+        };
+        let mut handles = Vec::new();
+        if handles.try_reserve_exact(ids.len()).is_err() {
+            return Err(format!("the VM has no memory for {} handles", ids.len()));
+        }
+        let handle = |id| (id, ResourceArc::new(Handle::received(Key { kind: Kind::Object, id }, shared)));
+        handles.extend(ids.map(handle));
+        Ok(Content { body, start, handles })
+    }
+
+    /// The term.
+    pub fn term(&self) -> &[u8] {
+        self.body.get(self.start..).unwrap_or_default()
+    }
+
+    /// Whether there are handles in it.
+    pub fn has_handles(&self) -> bool {
+        self.start > 0
+    }
+
+    /// For Elixir: the term as a binary, or `{binary, [{number, handle}]}`.
+    pub fn release<'a>(self, env: Env<'a>) -> Term<'a> {
+        let Content { body, start, handles } = self;
+        let body = body.release(env);
+        if start == 0 {
+            return body.to_term(env);
+        }
+        match body.make_subbinary(start, body.len().saturating_sub(start)) {
+            Ok(term) => (term.to_term(env), handles).encode(env),
+            Err(_) => body.to_term(env),
+        }
+    }
+}

@@ -1,0 +1,103 @@
+"""Objects that stay in Python: what stands for them in a term.
+
+In a term, a handle is a struct `Snex.Object` as `HELLO` describes it. In the place of its number it has its
+index among the handles of its frame, for the object gets a number only when the frame is sent: a value
+that cannot be encoded to its end hands out nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .scalars import LEAVES, Raw, atom
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class Handle:
+    """What `keep` returns: in Elixir it becomes a `Snex.Object`, and the object itself stays in Python.
+
+    Attributes:
+        object: the object.
+    """
+
+    __slots__ = ("object",)
+    __module__ = "snex"
+
+    def __init__(self, obj: object) -> None:
+        """Stand for an object."""
+        self.object = obj
+
+    def __repr__(self) -> str:
+        """Name the type; nothing is asked of the object."""
+        return f"<snex.Handle of {type_name(self.object)}>"
+
+
+def keep(obj: object) -> Handle:
+    """Return what becomes a `Snex.Object` in Elixir: the object stays here, whatever its type.
+
+    Args:
+        obj: any object.
+
+    >>> keep([1, 2])
+    <snex.Handle of list>
+    """
+    return obj if isinstance(obj, Handle) else Handle(obj)
+
+
+class Layout:
+    """How the VM lays out a `Snex.Object`: the bytes before the number, before the type, and behind it."""
+
+    before_number = (
+        b"t\x00\x00\x00\x05"
+        + (atom("__struct__") + atom("Elixir.Snex.Object"))
+        + (atom("interpreter") + atom("nil") + atom("handle") + atom("nil") + atom("id"))
+    )
+    before_type = atom("type")
+    end = b""
+
+
+class WithHandles(list[Any]):
+    """The parts of a term with handles in it. The objects get their numbers when it is sent."""
+
+    __slots__ = ("objects",)
+
+    def __init__(self, parts: Sequence[bytes | memoryview], objects: list[object]) -> None:
+        super().__init__(parts)
+        self.objects = objects
+
+
+def place(obj: object, objects: list[object]) -> Raw:
+    """Add an object to those of a term, and return what stands in its place."""
+    index: Any = LEAVES[int](len(objects))
+    name: Any = LEAVES[str](type_name(obj))
+    piece = b"".join((Layout.before_number, index, Layout.before_type, name, Layout.end))
+    objects.append(obj)
+    return Raw(piece)
+
+
+# The attributes of a type, whatever its metaclass has made of them.
+_attributes: Any = type.__dict__
+_QUALNAME = _attributes["__qualname__"].__get__
+_MODULE = _attributes["__module__"].__get__
+_PLAIN = frozenset({"builtins", "__main__"})
+
+
+def type_name(obj: object) -> str:
+    """Return the name of an object's type, with its module unless that goes without saying.
+
+    >>> import decimal
+    >>> type_name(decimal.Decimal(1)), type_name(len)
+    ('decimal.Decimal', 'builtin_function_or_method')
+    """
+    kind = type(obj)
+    name = str(_QUALNAME(kind))[:_LONGEST].encode("utf-8", "replace").decode()
+    module = _MODULE(kind)
+    if type(module) is not str or module in _PLAIN:
+        return name
+    return f"{module[:_LONGEST].encode('utf-8', 'replace').decode()}.{name}"
+
+
+# Characters of a name; one that is made by a program may have any number.
+_LONGEST = 255

@@ -1,0 +1,182 @@
+"""Calls of functions by their name, and attributes: the INVOKE frames.
+
+The first name of a path is looked up in the environment, then among Python's own functions, and then it is
+the name of a module that is imported. The others are attributes, or modules in packages.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from .._etf.handles import type_name
+from .overload import Durations
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    # A module's name; an object, alone in a tuple; None for a name in the environment.
+    Root = str | tuple[object] | None
+
+_MISSING = object()
+# How many functions are known by how long they have lately taken.
+_MOST = 512
+_durations: dict[object, Durations] = {}
+_SUGGESTIONS = 3
+
+
+class Invocation:
+    """One call of a function, or a look at an attribute, to be run like a `Program`."""
+
+    __slots__ = ("_arguments", "_keywords", "_path", "_root", "durations")
+
+    # Only the result tells whether it is to be awaited.
+    is_async = False
+
+    def __init__(
+        self,
+        root: Root,
+        path: str,
+        arguments: Sequence[object] | None,
+        keywords: Mapping[str, object] | None,
+    ) -> None:
+        """Call what `path` leads to from `root`; with `None` for arguments, only look at it."""
+        self._root = root
+        self._path = path
+        self._arguments = arguments
+        self._keywords = keywords or {}
+        kind = type_name(root[0]) if type(root) is tuple else root
+        self.durations = _durations_of((kind, path))
+
+    @property
+    def is_call(self) -> bool:
+        """Whether it is a call, whose result is awaited if it can be."""
+        return self._arguments is not None
+
+    def bind(self, names: dict[str, Any]) -> Callable[[], Any]:
+        """Return a function that does it, with the names of an environment."""
+
+        def run() -> object:
+            found = resolve(self._root, self._path, names)
+            if self._arguments is None:
+                return found
+            return call(found, self._arguments, self._keywords)
+
+        return run
+
+
+def call(function: Any, arguments: Sequence[object], keywords: Mapping[str, object]) -> object:  # noqa: ANN401
+    """Call a function of the user's. Nothing of ours is under way in here, so a signal may raise."""
+    return function(*arguments, **keywords)
+
+
+def is_awaitable(value: object) -> bool:
+    """Return whether `await` takes a value; nothing is asked of the value itself."""
+    return hasattr(type(value), "__await__")
+
+
+def resolve(root: Root, path: str, names: Mapping[str, Any]) -> object:
+    """Return what a path leads to.
+
+    Raises:
+        NameError: if the first name is neither in `names` nor one of Python's own, nor a module.
+        AttributeError: if an attribute is not there; both name the nearest ones.
+
+    >>> resolve(None, "math.sqrt", {})
+    <built-in function sqrt>
+    >>> resolve("os", "path.sep", {})
+    '/'
+    >>> resolve(([1, 2],), "__len__", {})()
+    2
+    >>> resolve(None, "math.sqr", {})
+    Traceback (most recent call last):
+    AttributeError: 'math.sqr' leads nowhere: module 'math' has no attribute 'sqr'. Did you mean: 'sqrt', 'isqrt'?
+    """
+    parts = path.split(".") if path else []
+    done = 0
+    if root is None:
+        value = _first(parts[0], names)
+        done = 1
+    elif type(root) is tuple:
+        (value,) = root
+    else:
+        value = import_module(root)  # type: ignore[arg-type]
+    for index in range(done, len(parts)):
+        value = _attribute(value, parts, index)
+    return value
+
+
+def _first(name: str, names: Mapping[str, Any]) -> object:
+    value = names.get(name, _MISSING)
+    if value is not _MISSING:
+        return value
+    builtins = names.get("__builtins__", sys.modules["builtins"])
+    value = (
+        builtins.get(name, _MISSING)
+        if isinstance(builtins, dict)
+        else getattr(builtins, name, _MISSING)
+    )
+    if value is not _MISSING:
+        return value
+    module = _module(name)
+    if module is not None:
+        return module
+    known = {*names, *dir(sys.modules["builtins"]), *sys.modules, *sys.builtin_module_names}
+    msg = f"{name!r} is neither a name in the environment nor a module{_nearest(name, known)}"
+    raise NameError(msg)
+
+
+def _module(name: str) -> ModuleType | None:
+    """Import a module; None if there is none of that name. Errors of its own code are raised."""
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
+            return None
+        raise
+
+
+def _attribute(value: object, parts: Sequence[str], index: int) -> object:
+    name = parts[index]
+    try:
+        return getattr(value, name)
+    except AttributeError as error:
+        if isinstance(value, ModuleType):
+            module = _module(f"{value.__name__}.{name}")
+            if module is not None:
+                return module
+        elif getattr(error, "name", None) != name or getattr(error, "obj", None) is not value:
+            # Raised by code of the object's own, about something else.
+            raise
+        what = f"{'.'.join(parts)!r} leads nowhere: " if len(parts) > 1 else ""
+        msg = f"{what}{error}{_nearest(name, _names_in(value))}"
+    raise AttributeError(msg)
+
+
+def _names_in(value: object) -> set[str]:
+    try:
+        return {name for name in dir(value) if isinstance(name, str)}
+    except Exception:  # noqa: BLE001 - the object's own code, and only a hint is at stake
+        return set()
+
+
+def _nearest(name: str, known: set[str]) -> str:
+    from difflib import get_close_matches
+
+    # Without what begins with an underscore, unless that was asked for.
+    shown = known if name.startswith("_") else {k for k in known if not k.startswith("_")}
+    near = get_close_matches(name, sorted(shown), n=_SUGGESTIONS)
+    return f". Did you mean: {', '.join(map(repr, near))}?" if near else ""
+
+
+def _durations_of(key: object) -> Durations:
+    found = _durations.pop(key, None)
+    if found is None:
+        found = Durations()
+        if len(_durations) >= _MOST:
+            _durations.pop(next(iter(_durations)), None)
+    # Last in the dict is last used.
+    _durations[key] = found
+    return found
