@@ -11,7 +11,7 @@ defmodule Snex.Offers do
   def nested(interpreter, reference, options) do
     [one, two, three, four] =
       for x <- 1..4 do
-        {{:ok, env}, [env]} = Env.make(interpreter, [], %{"x" => x}, Snex.Serde.options!([]), options)
+        {{:ok, env}, [_handle]} = Env.make(interpreter, [], %{"x" => x}, Snex.Serde.options!([]), options)
         env
       end
 
@@ -21,6 +21,6 @@ defmodule Snex.Offers do
       plain: {reference, [one], fn -> one end}
     }
 
-    {result, [one, two, three, four]}
+    {result, for(env <- [one, two, three, four], do: env.handle)}
   end
 end
