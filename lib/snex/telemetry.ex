@@ -84,6 +84,12 @@ defmodule Snex.Telemetry do
   | metadata | |
   |---|---|
   | `:reason` | that the interpreter process exits with |
+  ## OpenTelemetry
+
+  Where the application `:opentelemetry_api` is in the VM, the span of the calling process travels with each call, and where
+  the package `opentelemetry` is loaded in Python, the code runs within that span. So spans that it makes are children of the
+  caller's. The other way round, what Python calls in Elixir runs within the span that it was called from. Nothing has to be
+  configured, and nothing is done where either is absent.
   """
 
   alias Snex.Env

@@ -201,7 +201,6 @@ def test_a_name_is_text_an_atom_or_a_term() -> None:
 
 
 def test_options_are_checked_by_name_and_value() -> None:
-    assert wire_opts(None) is None
     assert wire_opts({"set_as": snex.EncodingOpt.SetAs.FROZENSET}) == {"set_as": "frozenset"}
     with pytest.raises(ValueError, match="'frozenset'"):
         wire_opts({"set_as": "list"})

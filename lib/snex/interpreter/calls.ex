@@ -17,6 +17,7 @@ defmodule Snex.Interpreter.Calls do
   alias Snex.Request
   alias Snex.Serde
   alias Snex.Serde.Decoder
+  alias Snex.Trace
 
   require Logger
 
@@ -64,14 +65,17 @@ defmodule Snex.Interpreter.Calls do
   def handle_info({:snex_call, :apply, id, cause, content, nil}, state) do
     run(state, id, cause, fn ->
       {_signature, function, args, options} = decode!(content, state)
-      {apply(decode!(function, state), args), Map.to_list(options || %{})}
+      encoding = encoding(options)
+      {apply(decode!(function, state), args), encoding}
     end)
   end
 
   def handle_info({:snex_call, :cast, _id, cause, content, arity}, state) do
     spawn(fn ->
       Origin.adopt(cause)
-      apply!(decode!(content, state), arity)
+      {_node, _module, _function, _args, options} = cast = decode!(content, state)
+      _ = encoding(options)
+      apply!(cast, arity)
     end)
 
     {:noreply, state}
@@ -141,8 +145,17 @@ defmodule Snex.Interpreter.Calls do
   defp apply!({node, module, function, args, _options}, _allowed),
     do: :erpc.call(node, module, function, args)
 
-  defp call({_node, _module, _function, _args, options} = call, allowed),
-    do: {apply!(call, allowed), Map.to_list(options || %{})}
+  defp call({_node, _module, _function, _args, options} = call, allowed) do
+    encoding = encoding(options)
+    {apply!(call, allowed), encoding}
+  end
+
+  # How the result is to look in Python. What the calling process does from here on belongs to the span that is named there as well.
+  defp encoding(options) do
+    {traceparent, encoding} = Map.pop(options || %{}, :traceparent)
+    Trace.attach(traceparent)
+    Map.to_list(encoding)
+  end
 
   # Runs `fun` and sends what it returns, or how it fails, as the answer to call `id`.
   defp answer(interpreter, id, fun) do

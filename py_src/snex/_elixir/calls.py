@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .._etf.terms import Atom, Term, text_of
+from .._eval import trace
 from .._wire import frame
 
 if TYPE_CHECKING:
@@ -58,6 +59,9 @@ def name_of(name: Name) -> Atom:
     raise TypeError(msg)
 
 
+_TRACEPARENT = Atom("traceparent")
+
+
 class _Fields(tuple[object, ...]):
     """What a request carries; its fields have names, for messages about what is in them."""
 
@@ -101,11 +105,16 @@ def _request(
 
 
 def _opts(result_encoding_opts: EncodingOpts | Mapping[str, object] | None) -> object:
-    if result_encoding_opts is None:
-        return None
-    from .options import wire_opts
+    """Return the last field of a call: how the result is encoded, and the span that it is called from."""
+    opts: dict[Atom, object] = {}
+    if result_encoding_opts is not None:
+        from .options import wire_opts
 
-    return wire_opts(result_encoding_opts)
+        opts.update(wire_opts(result_encoding_opts))
+    traceparent = trace.current()
+    if traceparent is not None:
+        opts[_TRACEPARENT] = traceparent
+    return opts or None
 
 
 def _application(

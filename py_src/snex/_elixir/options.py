@@ -61,14 +61,12 @@ _ENUMS: dict[str, type[enum.Enum]] = {
 }
 
 
-def wire_opts(opts: Mapping[str, object] | None) -> dict[Atom, Atom] | None:
+def wire_opts(opts: Mapping[str, object]) -> dict[Atom, Atom]:
     """Return options as the VM wants them.
 
     Raises:
         ValueError: for an unknown option or value, naming the possible ones.
     """
-    if opts is None:
-        return None
     result = {}
     for name, value in opts.items():
         values = _ENUMS.get(str(name))

@@ -25,7 +25,8 @@ def current() -> str | None:
     with suppress(Exception):
         span = trace.get_current_span().get_span_context()
         if span.is_valid:
-            return f"00-{span.trace_id:032x}-{span.span_id:016x}-{span.trace_flags & 0xFF:02x}"
+            # Of the flags, version 00 knows one: sampled.
+            return f"00-{span.trace_id:032x}-{span.span_id:016x}-{span.trace_flags & 1:02x}"
     return None
 
 
