@@ -234,3 +234,80 @@ def test_threads_at_once_and_a_list_that_changes_meanwhile() -> None:
 def test_special_floats() -> None:
     for number in (math.inf, -math.inf, math.nan, -0.0, 5e-324):
         assert encode(number) == encode_pure(number)
+
+
+class Slotted:
+    __slots__ = ()
+
+
+class Proxy:
+    """Says that it is what it stands for, as proxies do."""
+
+    def __init__(self, target: object) -> None:
+        self.target = target
+
+    @property
+    def __class__(self) -> Any:
+        return type(self.target)
+
+    @__class__.setter
+    def __class__(self, kind: type) -> None:
+        raise AssertionError
+
+
+class Chameleon:
+    """As `Proxy`, by another way."""
+
+    def __init__(self, kind: type) -> None:
+        self.kind = kind
+
+    def __getattribute__(self, name: str) -> Any:
+        return object.__getattribute__(self, "kind" if name == "__class__" else name)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        [object() for _ in range(300)],
+        [Slotted(), object(), Slotted(), {"a": Slotted(), "b": (object(), [object()])}, object()],
+        [Proxy(object()), Proxy(object()), Proxy(object())],
+        [{i: object()} for i in range(5)],
+        {(1, i): object() for i in range(5)},
+        {Slotted(): 1, Slotted(): 2},
+    ],
+    ids=repr,
+)
+def test_handles_are_the_same(value: object) -> None:
+    native: Any = encode(value, auto=True)
+    pure: Any = encode_pure(value, auto=True)
+    assert (native, type(native)) == (pure, type(pure))
+    assert [id(obj) for obj in native.objects] == [id(obj) for obj in pure.objects]
+
+
+@pytest.mark.parametrize("kind", [Proxy, Chameleon], ids=lambda kind: kind.__name__)
+def test_a_proxy_is_asked_each_time(kind: Callable[[Any], object]) -> None:
+    other, list_like = (object, list) if kind is Chameleon else (object(), [])
+    # The third one says that it is a list. So it fails, as it does alone.
+    for value in [kind(list_like)], [kind(other), kind(other), kind(list_like)]:
+        for encoder in encode, encode_pure:
+            with pytest.raises(TypeError, match="requires a 'list' object"):
+                encoder(value, auto=True)
+
+
+def test_a_custom_encoder_sees_each_object() -> None:
+    seen: list[object] = []
+
+    def encoder(value: object) -> object:
+        seen.append(value)
+        if len(seen) == 3:
+            return "third"
+        raise TypeError
+
+    values = [Slotted() for _ in range(4)]
+    set_custom_encoder(encoder)
+    try:
+        parts: Any = encode(values, auto=True)
+    finally:
+        set_custom_encoder(None)  # type: ignore[arg-type]
+    assert seen == values
+    assert [id(obj) for obj in parts.objects] == [id(values[i]) for i in (0, 1, 3)]

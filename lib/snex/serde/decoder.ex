@@ -6,8 +6,8 @@ defmodule Snex.Serde.Decoder do
   alias Snex.Object
 
   @typedoc """
-  The body of a frame: a term in external format, perhaps with its handles. In the term, the struct of each has its index in that list
-  for an id. See `content.rs`.
+  The body of a frame: a term in external format, perhaps with its handles. In the term, the place of each is a map with three keys:
+  `:__struct__`, the index in that list as `:id`, and `:type`. See `content.rs`.
   """
   @type content() :: binary() | {binary(), handles()}
   @type handles() :: [{id :: pos_integer(), handle :: reference()}]
@@ -50,11 +50,11 @@ defmodule Snex.Serde.Decoder do
       {:error, internal("a term from Python cannot be decoded#{why}: #{inspect(body, limit: 64)}")}
   end
 
-  # Puts handles in their places. A struct that only looks like such a place stays what it is.
-  defp fill(%Object{id: index, handle: nil} = object, places, interpreter)
-       when is_integer(index) and index >= 0 and index < tuple_size(places) do
+  # Puts handles in their places. A whole struct has more keys than such a place, and stays what it is.
+  defp fill(%{__struct__: Object, id: index, type: type} = place, places, interpreter)
+       when map_size(place) == 3 and is_integer(index) and index >= 0 and index < tuple_size(places) do
     {id, handle} = elem(places, index)
-    %{object | id: id, interpreter: interpreter, handle: handle}
+    %Object{id: id, type: type, interpreter: interpreter, handle: handle}
   end
 
   defp fill([head | tail], places, interpreter),

@@ -4,6 +4,7 @@
 //! change them meanwhile; a container whose length is not what was announced is left to the pure encoder.
 
 use crate::access::{dict_next, list_item, snapshot, tuple_item};
+use crate::alike::Alike;
 use crate::kinds::{Helpers, Keys, Kind};
 use crate::output::{Output, no_memory};
 use pyo3::ffi;
@@ -85,6 +86,7 @@ pub struct Encoder<'py, 'h> {
     auto: bool,
     /// Objects that handles stand for, once there are any.
     objects: Option<Bound<'py, PyList>>,
+    alike: Alike<'py>,
     nested: usize,
     pub output: Output<'py>,
     path: Vec<Frame<'py>>,
@@ -98,8 +100,8 @@ impl<'py, 'h> Encoder<'py, 'h> {
     }
 
     fn nested(py: Python<'py>, helpers: &'h Helpers, auto: bool, nested: usize, limit: usize) -> Self {
-        let (output, path, objects) = (Output::new(limit), Vec::new(), None);
-        Encoder { py, helpers, auto, objects, nested, output, path, look: FIRST_LOOK }
+        let (output, path, objects, alike) = (Output::new(limit), Vec::new(), None, Alike::default());
+        Encoder { py, helpers, auto, objects, alike, nested, output, path, look: FIRST_LOOK }
     }
 
     /// A complete term: its parts, in a list that also knows the objects if there are handles in it.
@@ -251,8 +253,14 @@ impl<'py, 'h> Encoder<'py, 'h> {
             return Err(Stop::Unusual);
         }
         let objects = self.objects.get_or_insert_with(|| PyList::empty(self.py)).clone();
+        if self.auto && self.alike.put(&mut self.output, value, &objects)? {
+            return Ok(());
+        }
         let known =
             self.helpers.convert(value, objects, self.auto).map_err(|error| self.explained(error, value))?;
+        if self.auto && self.helpers.kind(&known) == Kind::Raw {
+            self.alike.learn(value, &known)?;
+        }
         match self.helpers.kind(&known) {
             Kind::Other => Err(Stop::Unusual),
             kind => {

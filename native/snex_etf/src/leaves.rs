@@ -22,7 +22,7 @@ impl<'py> Encoder<'py, '_> {
                 if overflow != 0 {
                     return Ok(false);
                 }
-                self.small_int(number)?;
+                self.output.int(number)?;
             }
             Kind::Str => {
                 // SAFETY: a str, or of a subclass.
@@ -85,7 +85,7 @@ impl<'py> Encoder<'py, '_> {
         // SAFETY: an int, or of a subclass: its value is read, nothing is called.
         let number = unsafe { ffi::PyLong_AsLongLongAndOverflow(value.as_ptr(), &mut overflow) };
         if overflow == 0 {
-            return self.small_int(number);
+            return self.output.int(number);
         }
         let (negative, digits) = self.helpers.digits(value)?;
         let digits = bytes_of(&digits)?;
@@ -96,20 +96,6 @@ impl<'py> Encoder<'py, '_> {
             self.output.put(&[u8::from(negative)])?;
         }
         self.output.put(digits)
-    }
-
-    fn small_int(&mut self, number: i64) -> Result<()> {
-        if let Ok(small) = u8::try_from(number) {
-            self.output.put(&[97, small])
-        } else if let Ok(small) = i32::try_from(number) {
-            let [a, b, c, d] = small.to_be_bytes();
-            self.output.put(&[98, a, b, c, d])
-        } else {
-            let magnitude = number.unsigned_abs();
-            let size = 8 - magnitude.leading_zeros() as usize / 8;
-            self.output.put(&[110, size as u8, u8::from(number < 0)])?;
-            self.output.put(&magnitude.to_le_bytes()[..size])
-        }
     }
 
     fn float(&mut self, number: f64) -> Result<()> {

@@ -6,6 +6,7 @@
 //! what is wrong; so there is one place that knows about that.
 
 mod access;
+mod alike;
 mod encoder;
 mod huge_pages;
 mod kinds;

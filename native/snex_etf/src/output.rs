@@ -53,6 +53,21 @@ impl<'py> Output<'py> {
         self.put(&[tag, a, b, c, d])
     }
 
+    /// An integer of 64 bits.
+    pub fn int(&mut self, number: i64) -> Result<()> {
+        if let Ok(small) = u8::try_from(number) {
+            self.put(&[97, small])
+        } else if let Ok(small) = i32::try_from(number) {
+            let [a, b, c, d] = small.to_be_bytes();
+            self.put(&[98, a, b, c, d])
+        } else {
+            let magnitude = number.unsigned_abs();
+            let size = 8 - magnitude.leading_zeros() as usize / 8;
+            self.put(&[110, size as u8, u8::from(number < 0)])?;
+            self.put(&magnitude.to_le_bytes()[..size])
+        }
+    }
+
     /// Refuses what would be too large with `more` bytes, before they are made.
     pub fn check(&self, more: usize) -> Result<()> {
         match self.bytes.len().saturating_add(more).checked_sub(self.left) {

@@ -10,6 +10,7 @@ in a list and joined once; large binaries stay pieces of their own and are never
 from __future__ import annotations
 
 import os
+from collections.abc import ItemsView, KeysView, ValuesView
 from itertools import chain, repeat
 from typing import TYPE_CHECKING
 
@@ -85,8 +86,6 @@ def _converted(value: object, objects: list[object], auto: bool) -> object:  # n
 
     A handle, and with `auto` what nobody knows, is added to `objects`.
     """
-    from collections.abc import ItemsView, KeysView, ValuesView
-
     if isinstance(value, Handle):
         return place(value.object, objects)
     for base, convert in _BASES:
@@ -101,7 +100,7 @@ def _converted(value: object, objects: list[object], auto: bool) -> object:  # n
             if not auto:
                 raise
     if auto:
-        return place(value, objects)
+        return place(value, objects, alike=Settings.custom_encoder is None)
     from .where import unknown
 
     raise TypeError(unknown(value))

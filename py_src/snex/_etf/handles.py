@@ -1,8 +1,8 @@
 """Objects that stay in Python: what stands for them in a term.
 
-In a term, a handle is a struct `Snex.Object` as `HELLO` describes it. In the place of its number it has its
-index among the handles of its frame, for the object gets a number only when the frame is sent: a value
-that cannot be encoded to its end hands out nothing.
+In a term, the place of a handle is a map as `HELLO` describes it, with the handle's index among those of its
+frame. The object gets a number only when the frame is sent: a value that cannot be encoded to its end
+hands out nothing.
 """
 
 from __future__ import annotations
@@ -47,12 +47,10 @@ def keep(obj: object) -> Handle:
 
 
 class Layout:
-    """How the VM lays out a `Snex.Object`: the bytes before the number, before the type, and behind it."""
+    """How the VM lays out the place of a handle: the bytes before the index, before the type, and behind it."""
 
     before_number = (
-        b"t\x00\x00\x00\x05"
-        + (atom("__struct__") + atom("Elixir.Snex.Object"))
-        + (atom("interpreter") + atom("nil") + atom("handle") + atom("nil") + atom("id"))
+        b"t\x00\x00\x00\x03" + atom("__struct__") + atom("Elixir.Snex.Object") + atom("id")
     )
     before_type = atom("type")
     end = b""
@@ -68,19 +66,35 @@ class WithHandles(list[Any]):
         self.objects = objects
 
 
-def place(obj: object, objects: list[object]) -> Raw:
-    """Add an object to those of a term, and return what stands in its place."""
+def place(obj: object, objects: list[object], *, alike: bool = False) -> Raw:
+    """Add an object to those of a term, and return what stands in its place.
+
+    With `alike`, every other object of its type becomes a handle, too.
+    """
     index: Any = LEAVES[int](len(objects))
     name: Any = LEAVES[str](type_name(obj))
-    piece = b"".join((Layout.before_number, index, Layout.before_type, name, Layout.end))
+    before, behind = Layout.before_number, Layout.before_type + name + Layout.end
+    # One object alone need not be looked at so closely.
+    around = (before, behind) if alike and objects and _shows_its_type(type(obj)) else None
     objects.append(obj)
-    return Raw(piece)
+    return Raw(before + index + behind, around)
+
+
+def _shows_its_type(kind: type) -> bool:
+    """Return whether no instance can say that it is of another type, as proxies do."""
+    for base in _MRO(kind)[:-1]:
+        own = _DICT(base)
+        if "__class__" in own or "__getattribute__" in own:
+            return False
+    return True
 
 
 # The attributes of a type, whatever its metaclass has made of them.
 _attributes: Any = type.__dict__
 _QUALNAME = _attributes["__qualname__"].__get__
 _MODULE = _attributes["__module__"].__get__
+_MRO = _attributes["__mro__"].__get__
+_DICT = _attributes["__dict__"].__get__
 _PLAIN = frozenset({"builtins", "__main__"})
 
 
@@ -92,11 +106,11 @@ def type_name(obj: object) -> str:
     ('decimal.Decimal', 'builtin_function_or_method')
     """
     kind = type(obj)
-    name = str(_QUALNAME(kind))[:_LONGEST].encode("utf-8", "replace").decode()
+    name = str.__str__(_QUALNAME(kind))[:_LONGEST]
     module = _MODULE(kind)
-    if type(module) is not str or module in _PLAIN:
-        return name
-    return f"{module[:_LONGEST].encode('utf-8', 'replace').decode()}.{name}"
+    if type(module) is str and module not in _PLAIN:
+        name = f"{module[:_LONGEST]}.{name}"
+    return name if name.isascii() else name.encode("utf-8", "replace").decode()
 
 
 # Characters of a name; one that is made by a program may have any number.

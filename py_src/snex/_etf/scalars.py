@@ -144,12 +144,17 @@ def _term(value: Term) -> Piece:
 
 
 class Raw:
-    """A piece that is encoded already, in the place of an object."""
+    """A piece that is encoded already, in the place of an object.
 
-    __slots__ = ("piece",)
+    `around` says how the extension encodes further objects of the same type by itself: what comes before
+    the index of a handle, and what behind it. None if each has to be looked at.
+    """
 
-    def __init__(self, piece: Piece) -> None:
+    __slots__ = ("around", "piece")
+
+    def __init__(self, piece: Piece, around: tuple[bytes, bytes] | None = None) -> None:
         self.piece = piece
+        self.around = around
 
 
 def _raw(value: Raw) -> Piece:

@@ -24,22 +24,16 @@ if TYPE_CHECKING:
     Parts = Sequence[bytes | memoryview]
 
 
-class _Entry:
-    __slots__ = ("count", "object")
-
-    def __init__(self, obj: object) -> None:
-        self.object = obj
-        self.count = 1
-
-
 class Objects:
     """The table. There is one for the process."""
 
     def __init__(self) -> None:
         """Begin empty."""
-        self._entries: dict[int, _Entry] = {}
-        # The number of each object, by its identity. The entry keeps the object, and so its identity.
+        self._objects: dict[int, object] = {}
+        # The number of each object, by its identity. The table keeps the object, and so its identity.
         self._numbers: dict[int, int] = {}
+        # Of objects with more than one handle: how many more.
+        self._more: dict[int, int] = {}
         self._next = itertools.count(1)
         # Re-entrant: the garbage collector may run somebody's `__del__` in here, which hands something out.
         self._lock = threading.RLock()
@@ -47,29 +41,31 @@ class Objects:
 
     def __len__(self) -> int:
         """Count the objects."""
-        return len(self._entries)
+        return len(self._objects)
 
-    def hand_out(self, obj: object) -> int:
-        """Count one more handle of an object, and return its number."""
+    def hand_out(self, handed: Sequence[object]) -> list[int]:
+        """Count one more handle of each object, and return their numbers."""
         with self._lock:
             if self._busy:
-                # Further up on this stack, the table is just being changed. A number of its own does no harm.
-                number = next(self._next)
-                self._entries[number] = _Entry(obj)
-                return number
+                # Further up on this stack, the table is just being changed. Numbers of their own do no harm.
+                numbers = list(itertools.islice(self._next, len(handed)))
+                self._objects.update(zip(numbers, handed, strict=True))
+                return numbers
             self._busy = True
             try:
-                number = self._numbers.get(id(obj), 0)
-                entry = self._entries.get(number)
-                if entry is not None:
-                    entry.count += 1
-                else:
-                    number = next(self._next)
-                    self._entries[number] = _Entry(obj)
-                    self._numbers[id(obj)] = number
-                return number
+                return [self._hand_out(obj) for obj in handed]
             finally:
                 self._busy = False
+
+    def _hand_out(self, obj: object) -> int:
+        number = self._numbers.get(id(obj))
+        if number is None:
+            number = next(self._next)
+            self._objects[number] = obj
+            self._numbers[id(obj)] = number
+        else:
+            self._more[number] = self._more.get(number, 0) + 1
+        return number
 
     def get(self, number: int) -> Any:  # noqa: ANN401 - whatever it is
         """Return an object.
@@ -77,30 +73,34 @@ class Objects:
         Raises:
             EnvError: `object_not_found`.
         """
-        entry = self._entries.get(number)
-        if entry is None:
-            raise EnvError("object_not_found", f"no object with id {number}")
-        return entry.object
+        try:
+            return self._objects[number]
+        except KeyError:
+            raise EnvError("object_not_found", f"no object with id {number}") from None
 
     def drop(self, counts: Iterable[tuple[int, int]]) -> None:
         """Take back handles: pairs of a number, and how many there are. Unknown numbers are ignored."""
-        gone: list[_Entry] = []
+        gone: list[object] = []
+        obj: object = None
         with self._lock:
             self._busy = True
             try:
                 for number, count in counts:
-                    entry = self._entries.get(number)
-                    if entry is None:
+                    if number not in self._objects:
                         continue
-                    entry.count -= count
-                    if entry.count <= 0:
-                        del self._entries[number]
-                        if self._numbers.get(id(entry.object)) == number:
-                            del self._numbers[id(entry.object)]
-                        gone.append(entry)
+                    left = self._more.pop(number, 0) - count
+                    if left >= 0:
+                        if left:
+                            self._more[number] = left
+                        continue
+                    obj = self._objects.pop(number)
+                    gone.append(obj)
+                    if self._numbers.get(id(obj)) == number:
+                        del self._numbers[id(obj)]
             finally:
                 self._busy = False
         # Outside of the lock: destructors of the user's run now.
+        del obj
         gone.clear()
 
 
@@ -113,5 +113,5 @@ def body_of(parts: Parts) -> tuple[int, Parts]:
     """Return the flags and the parts of a frame's body; handles in it are handed out now."""
     if type(parts) is not WithHandles:
         return 0, parts
-    numbers = [table.hand_out(obj) for obj in parts.objects]
+    numbers = table.hand_out(parts.objects)
     return HANDLES, [struct.pack(f"<I{len(numbers)}Q", len(numbers), *numbers), *parts]

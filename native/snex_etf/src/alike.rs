@@ -1,0 +1,50 @@
+//! Types whose objects become handles: what the package has said of one of them holds for the others.
+
+use crate::access::{bytes_of, tuple_item};
+use crate::encoder::{Result, Stop};
+use crate::output::{Output, no_memory};
+use pyo3::ffi;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyList, PyType};
+use rustc_hash::FxHashMap;
+
+/// The types of one encoding.
+#[derive(Default)]
+pub struct Alike<'py>(FxHashMap<*mut ffi::PyTypeObject, Around<'py>>);
+
+/// What comes before the index of a handle, and behind it.
+struct Around<'py> {
+    before: Bound<'py, PyAny>,
+    behind: Bound<'py, PyAny>,
+    /// Kept alive, so that its address stays its own.
+    _class: Bound<'py, PyType>,
+}
+
+impl<'py> Alike<'py> {
+    /// Puts a handle in the place of `value`, and adds it to `objects`; false if its type is not known.
+    pub fn put(
+        &self,
+        output: &mut Output<'py>,
+        value: &Bound<'py, PyAny>,
+        objects: &Bound<'py, PyList>,
+    ) -> Result<bool> {
+        let Some(Around { before, behind, .. }) = self.0.get(&value.get_type_ptr()) else { return Ok(false) };
+        output.put(bytes_of(before)?)?;
+        output.int(i64::try_from(objects.len()).map_err(|_| Stop::Unusual)?)?;
+        output.put(bytes_of(behind)?)?;
+        objects.append(value)?;
+        Ok(true)
+    }
+
+    /// Remembers the type of a value in whose place the package has put `raw`, if all of its objects become handles.
+    pub fn learn(&mut self, value: &Bound<'py, PyAny>, raw: &Bound<'py, PyAny>) -> Result<()> {
+        let around = raw.getattr(intern!(raw.py(), "around"))?;
+        if !around.is_none() {
+            self.0.try_reserve(1).map_err(|_| no_memory())?;
+            let (before, behind) = (tuple_item(&around, 0)?, tuple_item(&around, 1)?);
+            self.0.insert(value.get_type_ptr(), Around { before, behind, _class: value.get_type() });
+        }
+        Ok(())
+    }
+}
