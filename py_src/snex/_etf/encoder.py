@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import ItemsView, KeysView, ValuesView
 from itertools import chain, repeat
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .._wire.frame import Limit, TooLargeError
 from .handles import Handle, WithHandles, place
@@ -88,8 +88,9 @@ def _converted(value: object, objects: list[object], auto: bool) -> object:  # n
     """
     if isinstance(value, Handle):
         return place(value.object, objects)
-    for base, convert in _BASES:
-        if isinstance(value, base):
+    for base in type(value).__mro__:
+        convert = _CONVERTERS.get(base)
+        if convert is not None:
             return convert(value)
     if isinstance(value, (KeysView, ValuesView, ItemsView)):
         return list(value)
@@ -106,27 +107,27 @@ def _converted(value: object, objects: list[object], auto: bool) -> object:  # n
     raise TypeError(unknown(value))
 
 
-# `Atom` before `str`, and so on: the first that fits wins. The base's own methods are used, whatever
-# the subclass has made of them.
-_BASES: list[tuple[type, Callable[..., object]]] = [
-    (Atom, lambda value: Atom(str.__str__(value))),
-    (Term, lambda value: Term(bytes(memoryview(value)))),
-    (str, str.__str__),
-    (int, int.__int__),
-    (float, float.__float__),
-    (bytes, lambda value: bytes(memoryview(value))),
-    (bytearray, memoryview),
-    (tuple, lambda value: tuple(tuple.__iter__(value))),
-    (list, lambda value: list(list.__iter__(value))),
-    (dict, lambda value: dict(dict.items(value))),
-    (set, lambda value: set(set.__iter__(value))),
-    (frozenset, lambda value: frozenset(frozenset.__iter__(value))),
-]
+# How an instance of a subclass becomes one of the class itself: of its base classes, the nearest one that is here decides.
+# Its own methods are used, whatever the subclass has made of them.
+_CONVERTERS: dict[type, Callable[[Any], object]] = {
+    Atom: lambda value: Atom(str.__str__(value)),
+    Term: lambda value: Term(bytes(memoryview(value))),
+    str: str.__str__,
+    int: int.__int__,
+    float: float.__float__,
+    bytes: lambda value: bytes(memoryview(value)),
+    bytearray: memoryview,
+    tuple: lambda value: tuple(tuple.__iter__(value)),
+    list: lambda value: list(list.__iter__(value)),
+    dict: lambda value: dict(dict.items(value)),
+    set: lambda value: set(set.__iter__(value)),
+    frozenset: lambda value: frozenset(frozenset.__iter__(value)),
+}
 
 
-def add_base(kind: type, convert: Callable[..., object]) -> None:
-    """Have instances of one more class of Snex's own encoded as what `convert` makes of them."""
-    _BASES.append((kind, convert))
+def add_converter(kind: type, convert: Callable[[Any], object]) -> None:
+    """Have instances of a class, and of its subclasses, encoded as what `convert` makes of them."""
+    _CONVERTERS[kind] = convert
 
 
 def _needs_key_check(kinds: set[type]) -> bool:

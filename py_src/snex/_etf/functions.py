@@ -232,4 +232,4 @@ def _term(callback: object) -> Term:
     return Term(bytes(memoryview(callback.function)))
 
 
-encoder.add_base(Callback, _term)
+encoder.add_converter(Callback, _term)
