@@ -82,21 +82,35 @@ defmodule Snex.Invoke do
   end
 
   @doc """
-  The path, checked. `nil` stands for the object itself, where there is one.
+  The path, checked.
   """
   @spec path!(term()) :: path()
-  def path!({module, path}) when is_binary(module), do: {name!(module), name!(path)}
-  def path!(path), do: name!(path)
-
-  defp name!(name) do
-    if is_binary(name) and String.valid?(name) and name != "" and "" not in String.split(name, ".") do
-      name
+  def path!(path) do
+    if name?(path) or (match?({_module, _path}, path) and name?(elem(path, 0)) and name?(elem(path, 1))) do
+      path
     else
       raise ArgumentError,
             "expected a name, names joined by dots, or {module, name}, as strings, such as \"math.sqrt\", " <>
-              "got: #{Arguments.show(name)}"
+              "got: #{Arguments.show(path)}"
     end
   end
+
+  @doc """
+  The path from an object, checked.
+  """
+  @spec name!(term()) :: String.t()
+  def name!(name) do
+    if name?(name),
+      do: name,
+      else:
+        raise(
+          ArgumentError,
+          "expected a name, or names joined by dots, as a string, such as \"a.sum\", got: #{Arguments.show(name)}"
+        )
+  end
+
+  defp name?(name),
+    do: is_binary(name) and String.valid?(name) and name != "" and "" not in String.split(name, ".")
 
   @doc """
   The arguments, checked.

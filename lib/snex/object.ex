@@ -69,7 +69,7 @@ defmodule Snex.Object do
   @spec call(t(), String.t() | nil, [term()], opts()) :: result(term())
   def call(object, path, args, opts)
   def call(%__MODULE__{} = object, nil, args, opts), do: invoke(object, "", args, opts)
-  def call(%__MODULE__{} = object, path, args, opts), do: invoke(object, Invoke.path!(path), args, opts)
+  def call(%__MODULE__{} = object, path, args, opts), do: invoke(object, Invoke.name!(path), args, opts)
 
   @doc "`call/4` with `path` or `opts` left out."
   @spec call(t(), String.t() | [term()] | nil, [term()] | opts()) :: result(term())
@@ -104,7 +104,7 @@ defmodule Snex.Object do
   """
   @spec get(t(), String.t(), opts()) :: result(term())
   def get(%__MODULE__{} = object, path, opts \\ []),
-    do: gone(Invoke.get(object.interpreter, object, Invoke.path!(path), CallOptions.get!(opts)), object)
+    do: gone(Invoke.get(object.interpreter, object, Invoke.name!(path), CallOptions.get!(opts)), object)
 
   @doc "As `get/3`."
   @spec get!(t(), String.t(), opts()) :: term()
@@ -123,7 +123,7 @@ defmodule Snex.Object do
   """
   @spec put(t(), String.t(), term(), opts()) :: :ok | {:error, Error.t()}
   def put(%__MODULE__{} = object, path, value, opts \\ []),
-    do: done(access(object, "put", [object, Invoke.path!(path), value], opts))
+    do: done(access(object, "put", [object, Invoke.name!(path), value], opts))
 
   @doc "As `put/4`."
   @spec put!(t(), String.t(), term(), opts()) :: :ok

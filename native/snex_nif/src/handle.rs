@@ -46,6 +46,8 @@ impl<'a> Decoder<'a> for OfKind {
 /// One count that Python holds. Dropped by the garbage collector, on whichever thread it runs: nothing here blocks.
 pub struct Handle {
     count: Count,
+    /// The process of its interpreter.
+    interpreter: LocalPid,
     drops: UnboundedSender<Key>,
     _live: Live,
 }
@@ -59,7 +61,12 @@ impl Handle {
             Kind::Environment => Of::Environment,
             Kind::Object => Of::Object,
         };
-        Handle { count: shared.alive.receive(key), drops: shared.drops.clone(), _live: Live::new(of) }
+        Handle {
+            count: shared.alive.receive(key),
+            interpreter: shared.owner,
+            drops: shared.drops.clone(),
+            _live: Live::new(of),
+        }
     }
 }
 
@@ -72,9 +79,29 @@ impl Drop for Handle {
     }
 }
 
-/// Whether a term is a handle that was released: nothing is to be reached through it any more.
-pub fn is_released(term: Term<'_>) -> bool {
-    term.decode::<ResourceArc<Handle>>().is_ok_and(|handle| handle.count.is_released())
+/// What may be reached through a term that should be the handle of an object.
+pub enum Access {
+    Open,
+    /// It was released.
+    Released,
+    /// It is of something else, or no handle at all.
+    Wrong,
+}
+
+/// What may be reached through `handle` of the object `id` of an interpreter. A reference that is no resource here, that of another
+/// node or of a resource which is gone, says nothing.
+pub fn access(handle: Term<'_>, interpreter: LocalPid, id: u64) -> Access {
+    let Ok(own) = handle.decode::<ResourceArc<Handle>>() else {
+        let is_open = handle.is_ref() && handle.decode::<ResourceArc<Proxy>>().is_err();
+        return if is_open { Access::Open } else { Access::Wrong };
+    };
+    if own.count.key() != (Key { kind: Kind::Object, id }) || own.interpreter != interpreter {
+        Access::Wrong
+    } else if own.count.is_released() {
+        Access::Released
+    } else {
+        Access::Open
+    }
 }
 
 /// A message to this node's tracker: `{snex_handle_dropped, holder, key}`.
@@ -190,7 +217,7 @@ fn handle_release<'a>(
     }
     if let Some(interpreter) = interpreter.decode().ok().and_then(registry::find) {
         let shared = &interpreter.worker.sink;
-        if own.as_ref().is_some_and(|own| !own.drops.same_channel(&shared.drops)) {
+        if own.as_ref().is_some_and(|own| own.interpreter != shared.owner) {
             return Err(Error::BadArg);
         }
         let count = shared.alive.release(key, own.as_ref().map(|own| &own.count));

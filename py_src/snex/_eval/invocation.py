@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
-from types import ModuleType
+from types import BuiltinFunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from .._etf.handles import type_name
@@ -30,7 +30,7 @@ _SUGGESTIONS = 3
 class Invocation:
     """One call of a function, or a look at an attribute, to be run like a `Program`."""
 
-    __slots__ = ("_arguments", "_keywords", "_path", "_root", "durations")
+    __slots__ = ("_arguments", "_copies", "_keywords", "_path", "_root", "durations")
 
     # Only the result tells whether it is to be awaited.
     is_async = False
@@ -41,12 +41,18 @@ class Invocation:
         path: str,
         arguments: Sequence[object] | None,
         keywords: Mapping[str, object] | None,
+        *,
+        copies: bool,
     ) -> None:
-        """Call what `path` leads to from `root`; with `None` for arguments, only look at it."""
+        """Call what `path` leads to from `root`; with `None` for arguments, only look at it.
+
+        With `copies`, what is called gets only a copy of the names to change.
+        """
         self._root = root
         self._path = path
         self._arguments = arguments
         self._keywords = keywords or {}
+        self._copies = copies
         kind = type_name(root[0]) if type(root) is tuple else root
         self.durations = _durations_of((kind, path))
 
@@ -62,7 +68,14 @@ class Invocation:
             found = resolve(self._root, self._path, names)
             if self._arguments is None:
                 return found
-            return call(found, self._arguments, self._keywords)
+            arguments = self._arguments
+            if type(found) is BuiltinFunctionType and found in _AMONG_NAMES:
+                own = names.copy() if self._copies else names
+                if arguments or self._keywords:
+                    arguments = _with_names(found, arguments, own)
+                else:
+                    return sorted(own) if found is dir else own
+            return call(found, arguments, self._keywords)
 
         return run
 
@@ -70,6 +83,16 @@ class Invocation:
 def call(function: Any, arguments: Sequence[object], keywords: Mapping[str, object]) -> object:  # noqa: ANN401
     """Call a function of the user's. Nothing of ours is under way in here, so a signal may raise."""
     return function(*arguments, **keywords)
+
+
+# They are about the variables of whoever calls them: those of the environment, not ours.
+_AMONG_NAMES = frozenset({eval, exec, globals, locals, vars, dir})
+
+
+def _with_names(
+    function: object, arguments: Sequence[object], names: dict[str, Any]
+) -> Sequence[object]:
+    return (*arguments, names) if len(arguments) == 1 and function in {eval, exec} else arguments
 
 
 def is_awaitable(value: object) -> bool:
@@ -102,7 +125,10 @@ def resolve(root: Root, path: str, names: Mapping[str, Any]) -> object:
     elif type(root) is tuple:
         (value,) = root
     else:
-        value = import_module(root)  # type: ignore[arg-type]
+        value = _module(root)  # type: ignore[arg-type]
+        if value is None:
+            msg = f"No module named {root!r}{_nearest(root, _modules())}"  # type: ignore[arg-type]
+            raise ModuleNotFoundError(msg, name=root)  # type: ignore[arg-type]
     for index in range(done, len(parts)):
         value = _attribute(value, parts, index)
     return value
@@ -123,7 +149,7 @@ def _first(name: str, names: Mapping[str, Any]) -> object:
     module = _module(name)
     if module is not None:
         return module
-    known = {*names, *dir(sys.modules["builtins"]), *sys.modules, *sys.builtin_module_names}
+    known = {*names, *dir(sys.modules["builtins"]), *_modules()}
     msg = f"{name!r} is neither a name in the environment nor a module{_nearest(name, known)}"
     raise NameError(msg)
 
@@ -138,6 +164,10 @@ def _module(name: str) -> ModuleType | None:
         raise
 
 
+def _modules() -> set[str]:
+    return {*sys.modules, *sys.builtin_module_names, *sys.stdlib_module_names}
+
+
 def _attribute(value: object, parts: Sequence[str], index: int) -> object:
     name = parts[index]
     try:
@@ -147,12 +177,19 @@ def _attribute(value: object, parts: Sequence[str], index: int) -> object:
             module = _module(f"{value.__name__}.{name}")
             if module is not None:
                 return module
-        elif getattr(error, "name", None) != name or getattr(error, "obj", None) is not value:
-            # Raised by code of the object's own, about something else.
+        elif error.name != name or error.obj is not value or _is_raised_by(value, name, error):
+            # By code of the object's own, about something else.
             raise
         what = f"{'.'.join(parts)!r} leads nowhere: " if len(parts) > 1 else ""
         msg = f"{what}{error}{_nearest(name, _names_in(value))}"
     raise AttributeError(msg)
+
+
+def _is_raised_by(value: object, name: str, error: AttributeError) -> bool:
+    """Whether the attribute is there, and the error comes out of its own code."""
+    traceback = error.__traceback__
+    runs_code = traceback is not None and traceback.tb_next is not None
+    return runs_code and any(name in vars(base) for base in type(value).__mro__)
 
 
 def _names_in(value: object) -> set[str]:
@@ -166,7 +203,7 @@ def _nearest(name: str, known: set[str]) -> str:
     from difflib import get_close_matches
 
     # Without what begins with an underscore, unless that was asked for.
-    shown = known if name.startswith("_") else {k for k in known if not k.startswith("_")}
+    shown = {k for k in known if k != name and (k[:1] != "_" or name[:1] == "_")}
     near = get_close_matches(name, sorted(shown), n=_SUGGESTIONS)
     return f". Did you mean: {', '.join(map(repr, near))}?" if near else ""
 

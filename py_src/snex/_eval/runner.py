@@ -392,8 +392,9 @@ def _program(fields: Fields) -> tuple[Work, dict[str, object] | None, Rest]:
 
 
 def _invocation(fields: Fields) -> tuple[Work, dict[str, object] | None, Rest]:
-    _, root, path, arguments, keywords, *rest = fields
-    return Invocation(root, path, arguments, keywords), None, _rest(rest)
+    env_id, root, path, arguments, keywords, *rest = fields
+    work = Invocation(root, path, arguments, keywords, copies=env_id is None)
+    return work, None, _rest(rest)
 
 
 def _rest(rest: list[Any]) -> Rest:

@@ -2,7 +2,7 @@
 
 use super::{Container, Stop, Walk};
 use crate::atoms;
-use crate::handle;
+use crate::handle::{self, Access};
 use crate::options;
 use rustc_hash::{FxHashMap, FxHashSet};
 use rustler::sys::ErlNifTerm;
@@ -158,11 +158,12 @@ impl<'a> Walk<'a> {
         if interpreter.decode().ok() != Some(self.interpreter) {
             return Err(Stop::Foreign(term));
         }
-        if handle::is_released(field(term, atoms::handle())?) {
-            return Err(Stop::Released(term));
-        }
         let id = field(term, atoms::id())?.decode::<i64>().map_err(|_| Stop::BadTerm(term))?;
-        self.pickle.call(Global::Object, |pickle| pickle.int(id));
+        match handle::access(field(term, atoms::handle())?, self.interpreter, id.cast_unsigned()) {
+            Access::Open => self.pickle.call(Global::Object, |pickle| pickle.int(id)),
+            Access::Released => return Err(Stop::Released(term)),
+            Access::Wrong => return Err(Stop::BadTerm(term)),
+        }
         Ok(())
     }
 
