@@ -15,6 +15,7 @@ from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any
 
 from .._wire.frame import Limit, TooLargeError
+from . import libraries
 from .handles import Handle, WithHandles, place
 from .scalars import BULK, LARGE, LEAVES, NIL, Raw, atom, buffer, bulk, check_room, header
 from .terms import Atom, DistinctAtom, Term
@@ -94,14 +95,19 @@ def _converted(value: object, objects: list[object], auto: bool) -> object:  # n
             return convert(value)
     if isinstance(value, (KeysView, ValuesView, ItemsView)):
         return list(value)
+    refusal: TypeError | None = None
     if Settings.custom_encoder is not None:
         try:
             return _Custom(Settings.custom_encoder(value))
-        except TypeError:
-            if not auto:
-                raise
+        except TypeError as error:
+            refusal = error
+    known = libraries.converted(value)
+    if known is not None:
+        return known
     if auto:
         return place(value, objects, alike=Settings.custom_encoder is None)
+    if refusal is not None:
+        raise refusal
     from .where import unknown
 
     raise TypeError(unknown(value))

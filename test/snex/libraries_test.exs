@@ -1,0 +1,74 @@
+defmodule Snex.LibrariesTest do
+  # Not async: the variable that says where caches go is exchanged.
+  use Snex.Case
+
+  import ExUnit.CaptureIO
+
+  @moduletag :slow
+  @moduletag :tmp_dir
+  @moduletag timeout: 300_000
+
+  @toml """
+  [project]
+  name = "libraries"
+  version = "0.1.0"
+  requires-python = ">=3.10"
+  dependencies = ["pandas"]
+  """
+
+  setup %{tmp_dir: folder} do
+    before = System.get_env("XDG_CACHE_HOME")
+    System.put_env("XDG_CACHE_HOME", folder)
+
+    on_exit(fn ->
+      if before, do: System.put_env("XDG_CACHE_HOME", before), else: System.delete_env("XDG_CACHE_HOME")
+    end)
+
+    :ok
+  end
+
+  for encoder <- ["native", "pure"] do
+    test "numpy's numbers are numbers, and data frames stay in Python: the #{encoder} encoder" do
+      environment = if unquote(encoder) == "pure", do: %{"SNEX_ENCODER" => "pure"}, else: %{}
+      options = [pyproject_toml: @toml, python_preference: :system, environment: environment]
+      {{:ok, py}, _output} = with_io(fn -> Interpreter.start_link(options) end)
+
+      {:ok, %Snex.Object{type: "pandas" <> _} = frame} =
+        Snex.call(py, "pandas.DataFrame", [%{"a" => [1, 2], "b" => [3, 4]}], returns: :object)
+
+      assert Snex.Object.call(frame, "a.sum", []) == {:ok, 3}
+      assert {:ok, %Snex.Object{}} = Snex.Object.get(frame, "T", returns: :object)
+      assert Snex.pyeval(py, "return list(frame['a'])", %{"frame" => frame}) == {:ok, [1, 2]}
+
+      {:ok, env} = Snex.make_env(py)
+      {:ok, nil} = Snex.pyeval(env, "import numpy as np")
+
+      assert Snex.pyeval(
+               env,
+               "return np.int8(-1), np.uint64(2**64 - 1), np.float32(0.5), np.float16(0.5), np.bool_(1)"
+             ) ==
+               {:ok, {-1, 2 ** 64 - 1, 0.5, 0.5, true}}
+
+      assert Snex.pyeval(env, "return {np.int64(3): [np.float64(1.5)]}") == {:ok, %{3 => [1.5]}}
+      assert {:error, error} = Snex.pyeval(env, "return [np.array([1])]")
+      assert error.reason =~ "[0]: Cannot serialize object of <class 'numpy.ndarray'>"
+
+      assert {:ok, {%Snex.Object{type: "numpy.longdouble"}, [%Snex.Object{type: "numpy.ndarray"}]}} =
+               Snex.pyeval(env, "return np.longdouble(1), [np.array(1)]", returns: :auto)
+
+      # What the program says itself comes first; a TypeError says nothing.
+      encoder = """
+      def encoder(value):
+          if isinstance(value, np.int64):
+              return "mine"
+          raise TypeError("not mine")
+      snex.set_custom_encoder(encoder)
+      return np.int64(1), np.int32(1)
+      """
+
+      assert Snex.pyeval(env, encoder) == {:ok, {"mine", 1}}
+      assert {:error, %{reason: reason}} = Snex.pyeval(env, "return object()")
+      assert reason =~ "not mine"
+    end
+  end
+end
