@@ -4,6 +4,7 @@ defmodule Snex.CallOptions do
   # the map that the function returns.
 
   alias Snex.Arguments
+  alias Snex.CallOptions.Defaults
   alias Snex.Env
   alias Snex.Interpreter
   alias Snex.Options
@@ -136,25 +137,28 @@ defmodule Snex.CallOptions do
   The options of `Snex.call/4`, checked and with defaults.
   """
   @spec call!(term()) :: %{atom() => term()}
-  def call!(opts), do: Options.check!(opts, @call, nil, &hint_kwargs/1)
+  def call!(opts), do: check!(opts, Defaults.call(), @call, &hint_kwargs/1)
 
   @doc """
   The options of `Snex.get/3`, checked and with defaults.
   """
   @spec get!(term()) :: %{atom() => term()}
-  def get!(opts), do: Options.check!(opts, @get)
+  def get!(opts), do: check!(opts, Defaults.get(), @get, fn _name -> "" end)
 
   @doc """
   The options of `Snex.pyeval/4`, checked and with defaults.
   """
   @spec pyeval!(term()) :: %{atom() => term()}
-  def pyeval!(opts), do: Options.check!(opts, @pyeval, nil, &hint/1)
+  def pyeval!(opts), do: check!(opts, Defaults.pyeval(), @pyeval, &hint/1)
 
   @doc """
   The options of `Snex.make_env/3`, checked and with defaults.
   """
   @spec make_env!(term()) :: %{atom() => term()}
-  def make_env!(opts), do: Options.check!(opts, @make_env, nil, &hint/1)
+  def make_env!(opts), do: check!(opts, Defaults.make_env(), @make_env, &hint/1)
+
+  defp check!([], defaults, _table, _hint), do: defaults
+  defp check!(opts, defaults, table, hint), do: Map.merge(defaults, Options.given!(opts, table, nil, hint))
 
   # An argument of the function, among the options.
   defp hint_kwargs(name), do: " (for an argument of the function, write kwargs: [#{name}: ...])"

@@ -95,6 +95,14 @@ defmodule Snex.Invoke do
     end
   end
 
+  # Text that neither begins nor ends with a dot, and has no two in a row.
+  defp name?(<<first::utf8, rest::binary>>) when first != ?., do: rest_of_name?(rest)
+  defp name?(_other), do: false
+
+  defp rest_of_name?(<<?., rest::binary>>), do: name?(rest)
+  defp rest_of_name?(<<_::utf8, rest::binary>>), do: rest_of_name?(rest)
+  defp rest_of_name?(rest), do: rest == ""
+
   @doc """
   The path from an object, checked.
   """
@@ -108,9 +116,6 @@ defmodule Snex.Invoke do
           "expected a name, or names joined by dots, as a string, such as \"a.sum\", got: #{Arguments.show(name)}"
         )
   end
-
-  defp name?(name),
-    do: is_binary(name) and String.valid?(name) and name != "" and "" not in String.split(name, ".")
 
   @doc """
   The arguments, checked.

@@ -39,13 +39,7 @@ defmodule Snex.Options do
   """
   @spec check!(term(), table(), atom(), (atom() -> String.t())) :: %{optional(atom()) => term()}
   def check!(options, table, parent \\ nil, hint \\ fn _name -> "" end) do
-    given =
-      options
-      |> keyword!(parent)
-      |> List.foldr(%{}, fn {name, value}, given ->
-        entry = entry!(name, table, parent, hint)
-        Map.put(given, entry[:alias] || name, value!(name, value, resolve(entry, table), parent))
-      end)
+    given = given!(options, table, parent, hint)
 
     for {name, entry} <- table,
         not is_map_key(given, name),
@@ -53,6 +47,19 @@ defmodule Snex.Options do
         into: given do
       {name, value!(name, default, entry, parent)}
     end
+  end
+
+  @doc """
+  As `check!/4`, without the defaults.
+  """
+  @spec given!(term(), table(), atom(), (atom() -> String.t())) :: %{optional(atom()) => term()}
+  def given!(options, table, parent, hint) do
+    options
+    |> keyword!(parent)
+    |> List.foldr(%{}, fn {name, value}, given ->
+      entry = entry!(name, table, parent, hint)
+      Map.put(given, entry[:alias] || name, value!(name, value, resolve(entry, table), parent))
+    end)
   end
 
   @doc """

@@ -11,7 +11,6 @@ from importlib import import_module
 from types import BuiltinFunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
-from .._etf.handles import type_name
 from .overload import Durations
 
 if TYPE_CHECKING:
@@ -21,16 +20,19 @@ if TYPE_CHECKING:
     Root = str | tuple[object] | None
 
 _MISSING = object()
+_BUILTINS = sys.modules["builtins"]
 # How many functions are known by how long they have lately taken.
 _MOST = 512
 _durations: dict[object, Durations] = {}
 _SUGGESTIONS = 3
+# Most results are of these types.
+_NEVER_AWAITED = frozenset({type(None), bool, int, float, str, bytes, list, tuple, dict})
 
 
 class Invocation:
     """One call of a function, or a look at an attribute, to be run like a `Program`."""
 
-    __slots__ = ("_arguments", "_copies", "_keywords", "_path", "_root", "durations")
+    __slots__ = ("_arguments", "_copies", "_keywords", "_path", "_root", "durations", "is_call")
 
     # Only the result tells whether it is to be awaited.
     is_async = False
@@ -53,13 +55,10 @@ class Invocation:
         self._arguments = arguments
         self._keywords = keywords or {}
         self._copies = copies
-        kind = type_name(root[0]) if type(root) is tuple else root
-        self.durations = _durations_of((kind, path))
-
-    @property
-    def is_call(self) -> bool:
-        """Whether it is a call, whose result is awaited if it can be."""
-        return self._arguments is not None
+        # Whether it is a call, whose result is awaited if it can be.
+        self.is_call = arguments is not None
+        # Methods of objects of one type are the same function, mostly.
+        self.durations = _durations_of((id(type(root[0])) if type(root) is tuple else root, path))
 
     def bind(self, names: dict[str, Any]) -> Callable[[], Any]:
         """Return a function that does it, with the names of an environment."""
@@ -97,7 +96,8 @@ def _with_names(
 
 def is_awaitable(value: object) -> bool:
     """Return whether `await` takes a value; nothing is asked of the value itself."""
-    return hasattr(type(value), "__await__")
+    kind = type(value)
+    return kind not in _NEVER_AWAITED and hasattr(kind, "__await__")
 
 
 def resolve(root: Root, path: str, names: Mapping[str, Any]) -> object:
@@ -118,10 +118,10 @@ def resolve(root: Root, path: str, names: Mapping[str, Any]) -> object:
     AttributeError: 'math.sqr' leads nowhere: module 'math' has no attribute 'sqr'. Did you mean: 'sqrt', 'isqrt'?
     """
     parts = path.split(".") if path else []
-    done = 0
+    rest = parts
     if root is None:
         value = _first(parts[0], names)
-        done = 1
+        rest = parts[1:]
     elif type(root) is tuple:
         (value,) = root
     else:
@@ -129,8 +129,11 @@ def resolve(root: Root, path: str, names: Mapping[str, Any]) -> object:
         if value is None:
             msg = f"No module named {root!r}{_nearest(root, _modules())}"  # type: ignore[arg-type]
             raise ModuleNotFoundError(msg, name=root)  # type: ignore[arg-type]
-    for index in range(done, len(parts)):
-        value = _attribute(value, parts, index)
+    for name in rest:
+        try:
+            value = getattr(value, name)
+        except AttributeError as error:
+            value = _submodule(value, name, parts, error)
     return value
 
 
@@ -138,7 +141,9 @@ def _first(name: str, names: Mapping[str, Any]) -> object:
     value = names.get(name, _MISSING)
     if value is not _MISSING:
         return value
-    builtins = names.get("__builtins__", sys.modules["builtins"])
+    builtins = names.get("__builtins__", _BUILTINS)
+    if builtins is _BUILTINS:
+        builtins = _BUILTINS.__dict__
     value = (
         builtins.get(name, _MISSING)
         if isinstance(builtins, dict)
@@ -149,15 +154,22 @@ def _first(name: str, names: Mapping[str, Any]) -> object:
     module = _module(name)
     if module is not None:
         return module
-    known = {*names, *dir(sys.modules["builtins"]), *_modules()}
+    known = {*names, *dir(_BUILTINS), *_modules()}
     msg = f"{name!r} is neither a name in the environment nor a module{_nearest(name, known)}"
     raise NameError(msg)
 
 
-def _module(name: str) -> ModuleType | None:
+def _import(name: str) -> Any:  # noqa: ANN401 - whatever is in the place of a module
+    # For a module that is there already, the statement's own function is faster than `import_module`.
+    __import__(name)
+    found = sys.modules.get(name)
+    return found if found is not None else import_module(name)
+
+
+def _module(name: str) -> Any:  # noqa: ANN401 - as above
     """Import a module; None if there is none of that name. Errors of its own code are raised."""
     try:
-        return import_module(name)
+        return _import(name)
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
             return None
@@ -168,21 +180,22 @@ def _modules() -> set[str]:
     return {*sys.modules, *sys.builtin_module_names, *sys.stdlib_module_names}
 
 
-def _attribute(value: object, parts: Sequence[str], index: int) -> object:
-    name = parts[index]
-    try:
-        return getattr(value, name)
-    except AttributeError as error:
-        if isinstance(value, ModuleType):
-            module = _module(f"{value.__name__}.{name}")
-            if module is not None:
-                return module
-        elif error.name != name or error.obj is not value or _is_raised_by(value, name, error):
-            # By code of the object's own, about something else.
-            raise
-        what = f"{'.'.join(parts)!r} leads nowhere: " if len(parts) > 1 else ""
-        msg = f"{what}{error}{_nearest(name, _names_in(value))}"
-    raise AttributeError(msg)
+def _submodule(value: object, name: str, parts: Sequence[str], error: AttributeError) -> object:
+    """Return the module `name` of a package that has no such attribute.
+
+    Raises:
+        AttributeError: if there is none.
+    """
+    if isinstance(value, ModuleType):
+        module = _module(f"{value.__name__}.{name}")
+        if module is not None:
+            return module
+    elif error.name != name or error.obj is not value or _is_raised_by(value, name, error):
+        # By code of the object's own, about something else.
+        raise error
+    what = f"{'.'.join(parts)!r} leads nowhere: " if len(parts) > 1 else ""
+    msg = f"{what}{error}{_nearest(name, _names_in(value))}"
+    raise AttributeError(msg) from None
 
 
 def _is_raised_by(value: object, name: str, error: AttributeError) -> bool:
@@ -209,11 +222,10 @@ def _nearest(name: str, known: set[str]) -> str:
 
 
 def _durations_of(key: object) -> Durations:
-    found = _durations.pop(key, None)
+    found = _durations.get(key)
     if found is None:
-        found = Durations()
         if len(_durations) >= _MOST:
+            # That of the function that has been known for longest.
             _durations.pop(next(iter(_durations)), None)
-    # Last in the dict is last used.
-    _durations[key] = found
+        found = _durations[key] = Durations()
     return found
