@@ -87,13 +87,15 @@ def _converted(value: object, objects: list[object], auto: bool) -> object:  # n
 
     A handle, and with `auto` what nobody knows, is added to `objects`.
     """
-    if isinstance(value, Handle):
-        return place(value.object, objects)
-    for base in type(value).__mro__:
+    # Not `isinstance`, which asks the value itself for its class.
+    kind = type(value)
+    if kind is Handle:
+        return place(value.object, objects)  # type: ignore[attr-defined]
+    for base in kind.__mro__:
         convert = _CONVERTERS.get(base)
         if convert is not None:
             return convert(value)
-    if isinstance(value, (KeysView, ValuesView, ItemsView)):
+    if issubclass(kind, (KeysView, ValuesView, ItemsView)):
         return list(value)
     refusal: TypeError | None = None
     if Settings.custom_encoder is not None:

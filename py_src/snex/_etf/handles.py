@@ -7,7 +7,7 @@ hands out nothing.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, final
 
 from .scalars import LEAVES, Raw, atom
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+@final
 class Handle:
     """What `keep` returns: in Elixir it becomes a `Snex.Object`, and the object itself stays in Python.
 
@@ -43,7 +44,7 @@ def keep(obj: object) -> Handle:
     >>> keep([1, 2])
     <snex.Handle of list>
     """
-    return obj if isinstance(obj, Handle) else Handle(obj)
+    return obj if type(obj) is Handle else Handle(obj)
 
 
 class Layout:
