@@ -341,9 +341,21 @@ defmodule Snex.CallTest do
 
     test "runs where no event loop does", %{inp: inp} do
       env = Snex.make_env!(inp)
-      Snex.pyeval!(env, "import asyncio\nasync def one(): return 1\ndef run(): return asyncio.run(one())")
+
+      Snex.pyeval!(env, """
+      import asyncio
+      async def one(): return 1
+      def run():
+          coroutine = one()
+          try: return asyncio.run(coroutine)
+          finally: coroutine.close()
+      """)
+
       assert Snex.call(env, "run", [], run: :thread) == {:ok, 1}
-      assert {:error, %Error{exception: %{type: "RuntimeError"}}} = Snex.call(env, "run")
+
+      assert {:error, %Error{exception: %{type: "RuntimeError"}}} =
+               Snex.call(env, "run", [], output: :discard)
+
       assert {:ok, %Object{}} = Snex.call(env, "threading.current_thread", [], run: :thread)
       assert Snex.get(env, "asyncio.run", run: :thread) |> elem(0) == :ok
     end

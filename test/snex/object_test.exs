@@ -106,7 +106,7 @@ defmodule Snex.ObjectTest do
       assert {:ok, {one, two, [three]}} = Snex.pyeval(inp, "t = thing(); return t, t, [t]", returns: :auto)
       assert one.id == two.id and two.id == three.id
       assert Interpreter.info(inp).objects == 1
-      table = "from snex._eval import objects; return [e.count for e in objects.table._entries.values()]"
+      table = "from snex._eval import objects; return [n + 1 for n in objects.table._more.values()]"
       assert Snex.pyeval(inp, table) == {:ok, [3]}
       assert Object.release(one) == :ok
       assert Object.release(one) == :ok

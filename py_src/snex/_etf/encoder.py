@@ -96,7 +96,7 @@ def _converted(value: object, objects: list[object], auto: bool) -> object:  # n
         if convert is not None:
             return convert(value)
     if issubclass(kind, (KeysView, ValuesView, ItemsView)):
-        return list(value)
+        return list(value)  # type: ignore[call-overload]
     refusal: TypeError | None = None
     if Settings.custom_encoder is not None:
         try:

@@ -75,27 +75,15 @@ def place(obj: object, objects: list[object], *, alike: bool = False) -> Raw:
     index: Any = LEAVES[int](len(objects))
     name: Any = LEAVES[str](type_name(obj))
     before, behind = Layout.before_number, Layout.before_type + name + Layout.end
-    # One object alone need not be looked at so closely.
-    around = (before, behind) if alike and objects and _shows_its_type(type(obj)) else None
+    around = (before, behind) if alike else None
     objects.append(obj)
     return Raw(before + index + behind, around)
-
-
-def _shows_its_type(kind: type) -> bool:
-    """Return whether no instance can say that it is of another type, as proxies do."""
-    for base in _MRO(kind)[:-1]:
-        own = _DICT(base)
-        if "__class__" in own or "__getattribute__" in own:
-            return False
-    return True
 
 
 # The attributes of a type, whatever its metaclass has made of them.
 _attributes: Any = type.__dict__
 _QUALNAME = _attributes["__qualname__"].__get__
 _MODULE = _attributes["__module__"].__get__
-_MRO = _attributes["__mro__"].__get__
-_DICT = _attributes["__dict__"].__get__
 _PLAIN = frozenset({"builtins", "__main__"})
 
 
