@@ -94,6 +94,18 @@ def test_a_value_of_just_the_limit_is_sent_and_no_larger_one(
 
 
 @encoders
+def test_handles_count_with_their_numbers(encoder: Callable[..., Any]) -> None:
+    value = [Other() for _ in range(100)]
+    parts = encoder(value, auto=True)
+    size = len(b"".join(parts)) + 8 * len(value)
+    set_reply_limit(size)
+    assert encoder(value, auto=True) == parts
+    set_reply_limit(size - 1)
+    with pytest.raises(TooLargeError, match=f"at least {size} bytes"):
+        encoder(value, auto=True)
+
+
+@encoders
 @needs_tracing
 @pytest.mark.parametrize(
     "value",

@@ -41,6 +41,10 @@ async def use():
         await snex.call("Elixir.Bad", "value", [])
     except snex.ElixirError as error:
         assert (error.kind, str(error)) == ("exit", "gone")
+    try:
+        await snex.call("Elixir.Bad", "value", [snex.keep(object())])
+    except TypeError as error:
+        assert "cannot stay in a served process" in str(error)
     await asyncio.to_thread(logging.info, "from a thread")
     await snex.cast("Elixir.Last", "words", [])
 

@@ -21,6 +21,9 @@ const FIRST_LOOK: usize = 8;
 /// Keys that are encoded apart may have such keys in them, but not for ever.
 const MAX_NESTED_KEYS: usize = 16;
 
+/// What each handle adds to the frame beside the term: its number. As `BYTES_OF_HANDLE` in `_etf/handles.py`.
+const BYTES_OF_HANDLE: usize = 8;
+
 /// Why a value is not encoded here.
 pub enum Stop {
     /// The pure encoder knows what to do, or what to say.
@@ -108,6 +111,9 @@ impl<'py, 'h> Encoder<'py, 'h> {
     pub fn encode(mut self, object: &Bound<'py, PyAny>) -> Result<Bound<'py, PyAny>> {
         self.output.put(&[131])?;
         self.run(object)?;
+        if let Some(objects) = &self.objects {
+            self.output.check(objects.len().saturating_mul(BYTES_OF_HANDLE))?;
+        }
         let parts = self.output.into_parts(self.py)?.into_any();
         match self.objects {
             Some(objects) if !objects.is_empty() => Ok(self.helpers.with_handles(parts, objects)?),

@@ -16,6 +16,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from .._etf.encoder import encode
+from .._etf.handles import WithHandles
 from .._eval.objects import body_of
 from .._eval.request import current as current_request
 from .answers import Answer, value_of
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 _GONE = "the connection to the VM is closed"
 _OUTSIDE = "not inside a Snex interpreter: there is no VM to talk to"
 _FORKED = "the connection to the VM belongs to the process that this one was forked from"
+_NO_OBJECTS = "an object cannot stay in a served process: only those of the interpreter itself can"
 _BLOCKING = (
     "{} would block the event loop that has to receive the answer; "
     "use the awaitable function, or call this one in another thread"
@@ -62,9 +64,12 @@ class Client:
     `log` sends a log event, from any thread, after it has waited for room where it may.
     """
 
-    def __init__(self, writer: Writer, log: Callable[[Parts], None]) -> None:
-        """Send through `writer`."""
+    def __init__(
+        self, writer: Writer, log: Callable[[Parts], None], *, has_objects: bool = True
+    ) -> None:
+        """Send through `writer`. `has_objects` says whether the VM may have handles of objects here."""
         self._writer = writer
+        self._has_objects = has_objects
         self.log = log
         self._thread = threading.get_ident()
         self._ids = itertools.count(1)
@@ -150,6 +155,8 @@ class Client:
     def _write(self, kind: int, number: int, parts: Parts) -> None:
         request = current_request.get()
         with request:
+            if not self._has_objects and type(parts) is WithHandles:
+                raise TypeError(_NO_OBJECTS)
             flags, parts = body_of(parts)
             self._writer.write(kind, number, parts, flags, request.number)
 

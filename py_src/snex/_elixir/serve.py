@@ -122,7 +122,7 @@ class _Connection:
             raise RuntimeError(_CONNECTED)
         self._reader = reader
         self._frames = FrameStream(writer)
-        self._client = Client(self._frames, self._log)
+        self._client = Client(self._frames, self._log, has_objects=False)
         self._ready = asyncio.Event()
         client.use(self._client)
         # Ends when the interpreter closes the connection; cancelled, it sends what is left first.

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._wire.frame import Limit, TooLargeError
 from . import libraries
-from .handles import Handle, WithHandles, place
+from .handles import BYTES_OF_HANDLE, Handle, WithHandles, place
 from .scalars import BULK, LARGE, LEAVES, NIL, Raw, atom, buffer, bulk, check_room, header
 from .terms import Atom, DistinctAtom, Term
 
@@ -107,6 +107,7 @@ def _converted(value: object, objects: list[object], auto: bool) -> object:  # n
     if known is not None:
         return known
     if auto:
+        # All of this depends on the type alone, but for custom encoders.
         return place(value, objects, alike=Settings.custom_encoder is None)
     if refusal is not None:
         raise refusal
@@ -217,7 +218,10 @@ def encode_pure(
     """
     objects: list[object] = []
     parts = _encode(obj, b"\x83", Limit.reply + spare, objects, auto)
-    return WithHandles(parts, objects) if objects else parts
+    if not objects:
+        return parts
+    check_room(sum(map(len, parts)) + len(objects) * BYTES_OF_HANDLE, Limit.reply + spare)
+    return WithHandles(parts, objects)
 
 
 def _counted(out: list[Piece], counted: int, size: int, most: int) -> int:

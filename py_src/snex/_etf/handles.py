@@ -57,6 +57,10 @@ class Layout:
     end = b""
 
 
+# What each handle adds to the frame beside the term: its number. As in `encoder.rs`.
+BYTES_OF_HANDLE = 8
+
+
 class WithHandles(list[Any]):
     """The parts of a term with handles in it. The objects get their numbers when it is sent."""
 
