@@ -29,6 +29,9 @@ defmodule Snex.Remote.TrackerTest do
 
   defp environments(interpreter), do: Interpreter.info(interpreter).environments
 
+  # Python hears of what is dropped soon after it is counted out.
+  defp gone?(env), do: match?({:error, %Error{code: :env_not_found}}, Snex.pyeval(env, "return 1"))
+
   # In a process of its own: nothing in this one refers to what it made.
   defp elsewhere(fun), do: Task.await(Task.async(fun), :infinity)
 
@@ -39,6 +42,18 @@ defmodule Snex.Remote.TrackerTest do
     monitor = Process.monitor(pid)
     Process.exit(pid, :kill)
     assert_receive {:DOWN, ^monitor, :process, ^pid, _reason}, 60_000
+  end
+
+  # Nothing runs on a node meanwhile.
+  defp standing_still(node, fun) do
+    vm = :erpc.call(node, System, :pid, [])
+    {_, 0} = System.cmd("kill", ["-STOP", vm])
+
+    try do
+      fun.()
+    after
+      {_, 0} = System.cmd("kill", ["-CONT", vm])
+    end
   end
 
   # What a call runs on the interpreter's node, to make an environment for `caller`.
@@ -100,10 +115,10 @@ defmodule Snex.Remote.TrackerTest do
     end
 
     test "whose other node stands still gives up, and nothing is left when it goes on", %{b: b, there: there} do
-      vm = :erpc.call(b, System, :pid, [])
-      {_, 0} = System.cmd("kill", ["-STOP", vm])
-      assert {:error, %Error{code: :response_timeout}} = Snex.make_env(there, timeout: 50)
-      {_, 0} = System.cmd("kill", ["-CONT", vm])
+      standing_still(b, fn ->
+        assert {:error, %Error{code: :response_timeout}} = Snex.make_env(there, timeout: 50)
+      end)
+
       # It has been made, or is about to be, when this is.
       assert {:ok, _env} = Snex.make_env(there, timeout: :infinity)
       :erlang.garbage_collect()
@@ -149,7 +164,7 @@ defmodule Snex.Remote.TrackerTest do
       # One of them goes, as it does when it is garbage.
       Handle.release(two)
       eventually(fn -> tracked(b).handles == 3 end)
-      assert {:error, %Error{code: :env_not_found}} = Snex.pyeval(two, "return x")
+      eventually(fn -> gone?(two) end)
       assert Enum.map([one, three, four], &Snex.pyeval!(&1, "return x")) == [1, 3, 4]
     end
 
@@ -178,7 +193,7 @@ defmodule Snex.Remote.TrackerTest do
       env = Env.disable_gc(Snex.make_env!(there))
       for _ <- 1..2, do: assert(Handle.release(env) == :ok)
       eventually(fn -> at_rest?([b]) and environments(there) == 0 end)
-      assert {:error, %Error{code: :env_not_found}} = Snex.pyeval(env, "return 1")
+      eventually(fn -> gone?(env) end)
 
       # Of which only the external format is left.
       text = elsewhere(fn -> there |> Snex.make_env!() |> Env.disable_gc() |> :erlang.term_to_binary() end)
@@ -204,6 +219,43 @@ defmodule Snex.Remote.TrackerTest do
     end
   end
 
+  describe "a connection" do
+    test "that is lost has everything dropped, and is not made again for what is dropped later", %{
+      b: b,
+      there: there
+    } do
+      proxies = Native.resources_count().proxies
+
+      elsewhere(fn ->
+        env = Snex.make_env!(there)
+        assert %{handles: 1, trackers: 1} = tracked(b)
+        true = Node.disconnect(b)
+        Env.hold(env)
+      end)
+
+      eventually(fn -> Native.resources_count().proxies == proxies and at_rest?([node()]) end)
+      refute b in Node.list()
+      assert Node.connect(b)
+      eventually(fn -> at_rest?([b]) end)
+    end
+
+    test "that takes nothing at the moment does not hold up the tracker", %{b: b, there: there} do
+      env = elsewhere(fn -> Snex.make_env!(there) end)
+
+      standing_still(b, fn ->
+        chunk = :binary.copy("x", 1_000_000)
+        filler = spawn(fn -> for _ <- 1..1_000, do: send({:nobody, b}, chunk) end)
+        eventually(fn -> Process.info(filler, :status) == {:status, :suspended} end, 1_000)
+        # What its drop does, without a call.
+        Native.handle_release(env.handle, there, :environment, env.id)
+        eventually(fn -> Tracker.counts().dropped == 1 end, 1_000)
+        Process.exit(filler, :kill)
+      end)
+
+      eventually(fn -> at_rest?([node(), b]) and environments(there) == 0 end)
+    end
+  end
+
   describe "a tracker that is killed" do
     test "on the caller's node has everything dropped that others hold for it; another one starts", %{
       b: b,
@@ -213,7 +265,7 @@ defmodule Snex.Remote.TrackerTest do
       kept = Env.disable_gc(Snex.make_env!(there))
       kill(Tracker.pid())
       eventually(fn -> at_rest?([b]) and environments(there) == 1 end)
-      assert {:error, %Error{code: :env_not_found}} = Snex.pyeval(env, "return 1")
+      eventually(fn -> gone?(env) end)
       assert Snex.pyeval(kept, "return 1") == {:ok, 1}
       assert Snex.destroy_env(kept) == :ok
 
@@ -231,7 +283,7 @@ defmodule Snex.Remote.TrackerTest do
       kill(:erpc.call(b, Tracker, :pid, []))
       assert {:error, %Error{code: :call_failed}} = Task.await(call, 60_000)
       eventually(fn -> environments(there) == 0 and Interpreter.info(there).requests_in_flight == 0 end)
-      assert {:error, %Error{code: :env_not_found}} = Snex.pyeval(env, "return 1")
+      eventually(fn -> gone?(env) end)
       assert {:ok, _env} = Snex.make_env(there)
       :erlang.garbage_collect()
       eventually(fn -> at_rest?([node(), b]) and environments(there) == 0 end)
