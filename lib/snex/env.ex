@@ -75,7 +75,11 @@ defmodule Snex.Env do
             "#{inspect(env)} belongs to the interpreter #{inspect(env.interpreter)}, not to #{inspect(interpreter)}"
     end
 
-    make = %{from: for({env, mode, names} <- sources, do: {env.id, mode, names}), vars: vars}
+    make = %{
+      from: for({env, mode, names} <- sources, do: {env.id, mode, names}),
+      vars: vars,
+      callers: Process.get(:"$callers")
+    }
 
     submit =
       Request.submission(

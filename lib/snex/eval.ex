@@ -24,6 +24,7 @@ defmodule Snex.Eval do
       vars: vars,
       run: how.run,
       returns: how.returns,
+      callers: Process.get(:"$callers"),
       traceparent: Trace.traceparent()
     }
   end

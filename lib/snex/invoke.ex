@@ -46,6 +46,7 @@ defmodule Snex.Invoke do
       kwargs: kwargs,
       run: opts.run,
       returns: opts.returns,
+      callers: Process.get(:"$callers"),
       traceparent: Trace.traceparent()
     }
 

@@ -30,6 +30,8 @@ defmodule Snex.Native do
     call_result: 5,
     call_result_dirty: 5,
     call_error: 4,
+    call_begin: 3,
+    call_end: 2,
     project_read: 1,
     project_rebase: 2,
     project_unbase: 2,
@@ -131,6 +133,13 @@ defmodule Snex.Native do
   @spec call_error(pid(), reference(), non_neg_integer(), map()) ::
           Snex.Request.outcome()
   def call_error(_interpreter, _reference, _call, _failure), do: not_loaded()
+
+  # Which process answers a call of Python's, until it has ended.
+  @spec call_begin(pid(), process :: pid(), call :: pos_integer()) :: :ok
+  def call_begin(_interpreter, _process, _call), do: not_loaded()
+
+  @spec call_end(pid(), process :: pid()) :: :ok
+  def call_end(_interpreter, _process), do: not_loaded()
 
   @typep at(value) :: {line :: pos_integer(), column :: pos_integer(), value}
 

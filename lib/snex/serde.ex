@@ -142,13 +142,15 @@ defmodule Snex.Serde do
   A function that Python calls like one of its own: `f(1, 2)`, without `await`. So it can be given to any Python library, as a
   key for sorting, or as the objective of an optimiser.
 
-  It takes positional arguments, works on every thread, and runs in a process of its own on the interpreter's node. Python waits for it:
-  while it runs, the interpreter's event loop serves nobody else but what the function itself asks for. What it raises is
-  raised in Python as a `snex.ElixirError`.
+  It takes positional arguments, and works on every thread. It runs in a process of its own on the interpreter's node, which belongs to the
+  caller: it has its group leader, `$callers` and `Logger` metadata. What it raises is raised in Python as a `snex.ElixirError`.
+
+  On the interpreter's event loop Python waits for the function, and serves others afterwards. The function itself, and tasks
+  that it starts, may use the interpreter meanwhile: with code that does not await, or with `run: :thread`.
 
       iex> {:ok, interpreter} = Snex.Interpreter.start_link()
       iex> by_length = Snex.Serde.callback(&String.length/1)
-      iex> Snex.pyeval(interpreter, "return sorted(words, key=f)", %{"words" => ["ccc", "a", "bb"], "f" => by_length}, run: :thread)
+      iex> Snex.pyeval(interpreter, "return sorted(words, key=f)", %{"words" => ["ccc", "a", "bb"], "f" => by_length})
       {:ok, ["a", "bb", "ccc"]}
   """
   @spec callback(function()) :: wrapped()

@@ -20,6 +20,7 @@ from ._eval.prints import Printer, Streams
 from ._eval.request import Request
 from ._eval.runner import Runner
 from ._eval.traceback import report
+from ._eval.waits import Waits
 from ._fork import end_of, in_child, leave
 from ._memory import EXIT_MEMORY, Memory, is_exhausted
 from ._wire import frame
@@ -101,10 +102,14 @@ class Interpreter:
             frame.DROP: self._drop,
             frame.CANCEL: self._cancel,
         }
-        # By the kind of handles.
         # What takes handles back, by their kind.
         self._tables: dict[int, Envs | Objects] = {ENVIRONMENT: self._envs, OBJECT: objects.table}
         self._client = Client(self._writer, self._log)
+        self._waits = Waits(
+            loop, self._reader, self._writer, self._printer, self._runner, self._work
+        )
+        self._waits.client = self._client
+        self._client.waits = self._waits
         self.status = 0
         # The event loop is to stop; it has stopped.
         self.ended = False
@@ -159,6 +164,7 @@ class Interpreter:
             return
         self.ended = True
         self._runner.ending = True
+        self._waits.ended = True
         if self._printer is not None:
             self._printer.closed = True
         self._loop.stop()
@@ -278,25 +284,36 @@ class Interpreter:
         else:
             self._writer.write(frame.LOG, 0, parts)
 
-    def _frame(
-        self, kind: int, flags: int, number: int, _cause: int, body: Body, sinks: Sequence[Sink]
+    def _frame(  # noqa: PLR0913 - the fields of a frame
+        self, kind: int, flags: int, number: int, cause: int, body: Body, sinks: Sequence[Sink]
     ) -> None:
         if kind in _ANSWERS:
             self._client.answer(number, Answer(kind, body, sinks))
+            return
+        request = Request(number)
+        if cause:
+            request.cause = cause
+        if self._waits.is_waiting:
+            self._waits.take(kind, request, flags, body, sinks)
         else:
             # Never from the reader's callback: the code may run the event loop in turn, where a patch
             # allows that, and no callback is run while it runs. The loop keeps the order.
-            self._loop.call_soon(self._work, kind, Request(number), flags, body, sinks)
+            self._loop.call_soon(self._work, kind, request, flags, body, sinks)
 
     def _work(
         self, kind: int, request: Request, flags: int, body: Body, sinks: Sequence[Sink]
     ) -> None:
-        if not (self.ended or in_child()):
+        if not (self.ended or in_child() or self._is_skipped(kind, request)):
             try:
                 self._works[kind](request, flags, body, sinks)
             except MemoryError:
                 # Of ours: there is not even enough to begin.
                 self._exhausted()
+
+    def _is_skipped(self, kind: int, request: Request) -> bool:
+        """Return whether a request has been cancelled while it was in the event loop's queue."""
+        unwanted = self._waits.unwanted
+        return bool(unwanted) and kind != frame.CANCEL and request.number in unwanted
 
     def _eval(self, request: Request, flags: int, body: Body, sinks: Sequence[Sink]) -> None:
         fields = self._fields(request, body, sinks)

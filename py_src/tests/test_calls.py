@@ -123,12 +123,6 @@ def test_threads_and_their_own_loops_may_call(vm: VM) -> None:
     assert vm.reply(request) == [0, 0, 1, 1, 2, 2]
 
 
-def test_a_blocking_call_on_the_loops_own_thread_is_refused(vm: VM) -> None:
-    with pytest.raises(PythonError, match="block the event loop") as caught:
-        vm.run("snex.call_sync('m', 'f', [])")
-    assert caught.value.fields["exception"]["type"] == "RuntimeError"
-
-
 def test_cancelling_the_waiting_task_forgets_the_call(vm: VM) -> None:
     vm.run("import asyncio\ndone = asyncio.Event()")
     request = vm.eval("try:\n    await Elixir.A.b()\nfinally:\n    done.set()")

@@ -88,7 +88,8 @@ defmodule Snex.NativeTest do
             {Serde.Binary, [:data, :as]},
             {Serde.Float, [:value]},
             {Serde.Term, [:term]},
-            {Serde.Object, [:module, :class, :args]}
+            {Serde.Object, [:module, :class, :args]},
+            {Serde.Callback, [:function]}
           ],
           field <- fields,
           junk <- junk() do
@@ -174,6 +175,7 @@ defmodule Snex.NativeTest do
         vars: %{},
         run: :loop,
         returns: :value,
+        callers: nil,
         time: nil,
         traceparent: nil
       }
@@ -186,11 +188,12 @@ defmodule Snex.NativeTest do
         kwargs: %{},
         run: :loop,
         returns: :auto,
+        callers: nil,
         time: nil,
         traceparent: nil
       }
 
-      make = %{from: [{env.id, 0, []}], vars: %{}}
+      make = %{from: [{env.id, 0, []}], vars: %{}, callers: nil}
       failure = %{kind: "error", reason: :erlang.term_to_binary(1), message: "m", stacktrace: ["line"]}
       none = 2 ** 63
       owner = spawn_link(fn -> Process.sleep(:infinity) end)
@@ -219,6 +222,8 @@ defmodule Snex.NativeTest do
         call_result: [inp, reference, none, {:any, 1}, encoding],
         call_result_dirty: [inp, reference, none, {:any, 1}, encoding],
         call_error: [inp, reference, none, failure],
+        call_begin: [inp, owner, none],
+        call_end: [inp, owner],
         project_read: [""],
         project_rebase: ["", ""],
         project_unbase: ["", ""],

@@ -20,6 +20,8 @@ defmodule Snex.OrphanTest do
     {"in time.sleep", "import time; time.sleep(1000)", 0},
     {"in a C call that holds the GIL and waits", "import ctypes; ctypes.PyDLL(None).sleep(1000)", 0},
     {"in a C call that holds the GIL and computes", "sum(range(10 ** 15))", 0},
+    {"in an Elixir function, on the event loop's thread",
+     "snex.call_sync('timer', 'sleep', [snex.Atom('infinity')])", 0},
     {"in subprocess.run", "import subprocess; subprocess.run(['sleep', '1000'])", 1},
     {"with a multiprocessing pool, by fork",
      "import multiprocessing as m, time; pool = m.get_context('fork').Pool(3); pool.map(time.sleep, [1000] * 3)",

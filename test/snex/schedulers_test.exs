@@ -81,6 +81,7 @@ defmodule Snex.SchedulersTest do
     values: [:request_eval, :request_eval_dirty, :request_make_env, :request_make_env_dirty],
     results: [:call_result, :call_result_dirty],
     failures: [:call_error],
+    callers: [:request_eval, :call_begin, :call_end],
     code: [:request_eval, :request_eval_dirty],
     sources: [:request_make_env, :request_make_env_dirty],
     start: [:interpreter_start, :interpreter_output],
@@ -137,6 +138,18 @@ defmodule Snex.SchedulersTest do
           )
       end)
     end
+  end
+
+  test "callers: many processes answer calls, and many are among those of the one that asks", %{inp: inp} do
+    processes = for _ <- 1..20_000, do: spawn_link(fn -> Process.sleep(:infinity) end)
+    for {process, n} <- Enum.with_index(processes, 1), do: :ok = Native.call_begin(inp, process, n)
+
+    undisturbed("1,000,000", fn ->
+      Process.put(:"$callers", List.duplicate(self(), 1_000_000))
+      {:ok, 1} = Snex.pyeval(inp, "return 1", timeout: 60_000)
+    end)
+
+    for process <- processes, do: :ok = Native.call_end(inp, process)
   end
 
   test "failures: how a function fails", %{inp: inp} do
@@ -269,6 +282,7 @@ defmodule Snex.SchedulersTest do
       vars: %{},
       run: :loop,
       returns: :value,
+      callers: nil,
       time: nil,
       traceparent: nil
     }

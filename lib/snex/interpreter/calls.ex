@@ -95,7 +95,8 @@ defmodule Snex.Interpreter.Calls do
     do: {:stop, :normal, state}
 
   # One that was killed has not answered.
-  def handle_info({:DOWN, monitor, :process, _pid, reason}, state) do
+  def handle_info({:DOWN, monitor, :process, pid, reason}, state) do
+    Native.call_end(state.interpreter, pid)
     {id, running} = Map.pop(state.running, monitor)
     if reason != :normal, do: fail(state.interpreter, id, :exit, reason, [])
     {:noreply, %{state | running: running}}
@@ -107,6 +108,7 @@ defmodule Snex.Interpreter.Calls do
   defp run(%{interpreter: interpreter} = state, id, cause, fun) do
     {_pid, monitor} =
       spawn_monitor(fn ->
+        Native.call_begin(interpreter, self(), id)
         Origin.adopt(cause)
         answer(interpreter, id, fun)
       end)
@@ -180,7 +182,7 @@ defmodule Snex.Interpreter.Calls do
     failure = %{
       kind: to_string(kind),
       reason: :erlang.term_to_binary(Exception.normalize(kind, reason, stacktrace)),
-      message: Exception.format(kind, reason, stacktrace),
+      message: shortened(Exception.format(kind, reason, stacktrace)),
       stacktrace: Enum.map(stacktrace, &Exception.format_stacktrace_entry/1)
     }
 
@@ -191,5 +193,19 @@ defmodule Snex.Interpreter.Calls do
     # An interpreter that is gone needs no answer.
     _ = Request.cast(interpreter, submit, :infinity)
     :ok
+  end
+
+  # Bytes of a message. One of Python's errors has its text twice, as the reason and at the end of the traceback, and where Elixir
+  # and Python have called each other, that of each level contains that of the next: twice as much each time.
+  @longest_message 32 * 1024
+  @end_of_message 8 * 1024
+
+  defp shortened(message) when byte_size(message) <= @longest_message, do: message
+
+  defp shortened(message) do
+    left_out = byte_size(message) - @longest_message
+    first = binary_part(message, 0, @longest_message - @end_of_message)
+    last = binary_part(message, byte_size(message), -@end_of_message)
+    String.replace_invalid("#{first}\n... #{left_out} bytes left out ...\n#{last}")
   end
 end

@@ -1,5 +1,6 @@
 //! Interpreters: starting a worker for the calling process, and its end.
 
+use crate::answering::Answering;
 use crate::atoms;
 use crate::cancel::{self, Cancelling};
 use crate::down::Down;
@@ -242,6 +243,7 @@ fn interpreter_start<'a>(env: Env<'a>, options: StartOptions<'a>) -> Term<'a> {
         shares_clock: !options.use_stdio,
         cancelling: Cancelling::default(),
         cleanup_timeout: Duration::from_millis(options.cleanup_timeout),
+        answering: Answering::default(),
         watched: Watched::default(),
         alive: Alive::default(),
         open: AtomicBool::new(false),

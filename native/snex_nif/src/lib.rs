@@ -5,6 +5,7 @@
 //! inside Python, and an *object* any value there, both known here by their numbers; a *handle* keeps one of them in Python until
 //! nobody refers to it any more.
 
+mod answering;
 mod atoms;
 mod call;
 mod cancel;

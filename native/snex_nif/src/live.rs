@@ -57,11 +57,12 @@ struct Resources {
     environments: usize,
     objects: usize,
     proxies: usize,
-    /// In the tables of the interpreters that are registered: requests that wait, requests to be cancelled, processes that
-    /// are watched, environments and objects that Python has for this VM.
+    /// In the tables of the interpreters that are registered: requests that wait, requests to be cancelled, processes that answer
+    /// calls, processes that are watched, environments and objects that Python has for this VM.
     registered: usize,
     pending: usize,
     cancelling: usize,
+    answering: usize,
     watched: usize,
     alive: usize,
 }
@@ -83,6 +84,7 @@ fn resources_count() -> Resources {
         resources.registered += 1;
         resources.pending += shared.pending.len();
         resources.cancelling += shared.cancelling.len();
+        resources.answering += shared.answering.len();
         resources.watched += shared.watched.len();
         resources.alive += shared.alive.len_of(Kind::Environment) + shared.alive.len_of(Kind::Object);
     }

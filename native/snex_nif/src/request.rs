@@ -31,6 +31,8 @@ struct Eval<'a> {
     vars: Term<'a>,
     run: Atom,
     returns: Atom,
+    /// `$callers` of the calling process.
+    callers: Option<Term<'a>>,
     /// When the caller gives up: in so many milliseconds, of so many that it had at first.
     time: Option<(u64, u64)>,
     /// The caller's span.
@@ -52,6 +54,7 @@ struct Invoke<'a> {
     kwargs: Term<'a>,
     run: Atom,
     returns: Atom,
+    callers: Option<Term<'a>>,
     time: Option<(u64, u64)>,
     traceparent: Option<Binary<'a>>,
 }
@@ -63,6 +66,8 @@ struct MakeEnv<'a> {
     /// Environments to copy from: number, mode (0 all, 1 only, 2 except), names.
     from: Vec<(u64, i64, Vec<Binary<'a>>)>,
     vars: Term<'a>,
+    /// `$callers` of the calling process.
+    callers: Option<Term<'a>>,
 }
 
 /// Who asks, and how its values should look.
@@ -206,7 +211,8 @@ impl<'a> Caller<'a> {
             Err(outcome) => return outcome,
         };
         let Some(flags) = flags(eval.run, eval.returns) else { return Outcome::BadTerm(eval.vars) };
-        let head = Header { flags, ..Header::new(Kind::Eval, 0) };
+        let cause = interpreter.worker.sink.answering.cause(self.env.pid(), eval.callers);
+        let head = Header { flags, cause, ..Header::new(Kind::Eval, 0) };
         let time = time(&interpreter, eval.time);
         self.submit(&interpreter, head, |walk| {
             let rest = Rest { time, traceparent: eval.traceparent };
@@ -235,7 +241,8 @@ impl<'a> Caller<'a> {
             Err(outcome) => return outcome,
         };
         let Some(flags) = flags(invoke.run, invoke.returns) else { return Outcome::BadTerm(invoke.args) };
-        let head = Header { flags, ..Header::new(Kind::Invoke, 0) };
+        let cause = interpreter.worker.sink.answering.cause(self.env.pid(), invoke.callers);
+        let head = Header { flags, cause, ..Header::new(Kind::Invoke, 0) };
         let time = time(&interpreter, invoke.time);
         self.submit(&interpreter, head, |walk| {
             let rest = Rest { time, traceparent: invoke.traceparent };
@@ -270,7 +277,8 @@ impl<'a> Caller<'a> {
         };
         let sink = &interpreter.worker.sink;
         let key = handle::next_environment();
-        let outcome = self.submit(&interpreter, Header::new(Kind::MakeEnv, 0), |walk| {
+        let cause = sink.answering.cause(self.env.pid(), make.callers);
+        let outcome = self.submit(&interpreter, Header { cause, ..Header::new(Kind::MakeEnv, 0) }, |walk| {
             walk.pickle.tuple_begin(3);
             walk.pickle.int(key.id as i64);
             walk.pickle.list_begin();

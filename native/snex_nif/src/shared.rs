@@ -3,6 +3,7 @@
 //! It belongs to the worker, which outlives the interpreter process by as long as a task or a NIF call still uses it. Each field
 //! says who writes to it, and when it ends.
 
+use crate::answering::Answering;
 use crate::cancel::Cancelling;
 use crate::interpreter::Watched;
 use crate::kept::Kept;
@@ -56,6 +57,9 @@ pub struct Shared {
     pub pending: Pending,
     /// Requests that nobody waits for any more. Added when they are cancelled, taken out when Python has noticed.
     pub cancelling: Cancelling,
+    /// Processes that answer calls of Python's. Added by the process `calls` when it starts them, and taken out by it when they
+    /// have ended.
+    pub answering: Answering,
     /// Processes whose end this worker is told of. Added with their first request, taken out when they end.
     pub watched: Watched,
     /// Environments, besides the root, and objects that Python has for this VM. Added with their handles, taken out when the last

@@ -198,11 +198,10 @@ async def call(
 
 
 def send_sync(to: object, data: object) -> None:
-    """Like `send`, for threads that run no event loop. Blocks the thread.
+    """Like `send`, for code that can't await; see `call_sync`.
 
     Raises:
-        RuntimeError: also on the thread of the interpreter's own event loop, which would wait for
-            itself.
+        RuntimeError: as `call_sync` does.
     """
     _client().request_sync("send_sync", frame.SEND, _Message((to, data)))
 
@@ -215,11 +214,14 @@ def call_sync(
     *,
     result_encoding_opts: EncodingOpts | None = None,
 ) -> Any:  # noqa: ANN401 - whatever the function returns
-    """Like `call`, for threads that run no event loop. Blocks the thread.
+    """Like `call`, for code that can't await. Blocks the thread.
+
+    On the thread of the interpreter's event loop, nothing else runs there until the function has returned, but for
+    what the function itself asks of this interpreter: code that does not await, and with `run: :thread` any code.
 
     Raises:
-        RuntimeError: also on the thread of the interpreter's own event loop, which would wait for
-            itself.
+        RuntimeError: also on the thread that runs the event loop of `snex.serve`, and where a `__del__` has
+            interrupted Snex itself.
     """
     request = _request(module, function, args, node, result_encoding_opts)
     return _client().request_sync("call_sync", frame.CALL, request)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from .._eval.request import Request
+    from .._eval.waits import Waits
 
     Parts = Sequence[bytes | memoryview]
     Settle = Callable[[Answer | BaseException], None]
@@ -73,7 +74,10 @@ class Client:
         self.log = log
         self._thread = threading.get_ident()
         self._ids = itertools.count(1)
-        self._waiting: dict[int, Settle] = {}
+        # By the number of the call: who waits, and the request whose code does.
+        self._waiting: dict[int, tuple[Settle, Request]] = {}
+        # How the event loop's own thread waits. In a served process it can't.
+        self.waits: Waits | None = None
         self._closed = False
 
     async def request(self, kind: int, body: object) -> object:
@@ -102,7 +106,7 @@ class Client:
     def request_sync(self, name: str, kind: int, body: object) -> object:
         """Like `request`, for threads without an event loop."""
         if threading.get_ident() == self._thread:
-            raise RuntimeError(_BLOCKING.format(name))
+            return self._request_here(name, kind, body)
         wait_for_room(self._writer)
         parts = encode(body)
         slot = _Slot()
@@ -119,6 +123,26 @@ class Client:
                 request.wake = None
         return value_of(answer)
 
+    def _request_here(self, name: str, kind: int, body: object) -> object:
+        """Do the same on the event loop's own thread, which reads the answer itself."""
+        waits = self.waits
+        if waits is None or not waits.may_wait():
+            raise RuntimeError(_BLOCKING.format(name))
+        waits.make_room()
+        parts = encode(body)
+        answers: list[Answer | BaseException] = []
+        number = self._send(kind, parts, answers.append)
+        try:
+            waits.wait(number, answers)
+        finally:
+            self.forget(number)
+        return value_of(answers[0])
+
+    def requester(self, number: int) -> Request | None:
+        """Return the request whose code waits for the answer to a call."""
+        entry = self._waiting.get(number)
+        return None if entry is None else entry[1]
+
     async def post(self, kind: int, body: object) -> None:
         """Send a frame that has no answer."""
         await self.drain()
@@ -132,7 +156,7 @@ class Client:
         if settle is not None:
             return self._send(kind, parts, settle)
         self._check()
-        self._write(kind, 0, parts)
+        self._write(kind, 0, parts, current_request.get())
         return 0
 
     def _check(self) -> None:
@@ -141,19 +165,19 @@ class Client:
 
     def _send(self, kind: int, parts: Parts, settle: Settle) -> int:
         number = next(self._ids)
-        self._waiting[number] = settle
+        request = current_request.get()
+        self._waiting[number] = settle, request
         try:
             # After `close` nobody would settle what has just been put in.
             self._check()
-            self._write(kind, number, parts)
+            self._write(kind, number, parts, request)
         except BaseException:
             # Also a signal handler's.
             self._waiting.pop(number, None)
             raise
         return number
 
-    def _write(self, kind: int, number: int, parts: Parts) -> None:
-        request = current_request.get()
+    def _write(self, kind: int, number: int, parts: Parts, request: Request) -> None:
         with request:
             if not self._has_objects and type(parts) is WithHandles:
                 raise TypeError(_NO_OBJECTS)
@@ -169,9 +193,9 @@ class Client:
 
         A late one, which nobody waits for any more, is not even decoded.
         """
-        settle = self._waiting.pop(number, None)
-        if settle is not None:
-            settle(answer)
+        entry = self._waiting.pop(number, None)
+        if entry is not None:
+            entry[0](answer)
 
     def forget(self, number: int) -> None:
         """Wait for an answer no longer."""

@@ -58,12 +58,14 @@ class Printer:
 
     def __init__(self, writer: FrameWriter) -> None:
         """Print through `writer`."""
-        self._writer = writer
+        self._writer = self.writer = writer
         self._lock = threading.Lock()
         # (request, a stream or the kind of a frame, flags of the frame, parts)
         self._line: deque[tuple[Request, int, int, Sequence[bytes | memoryview]]] = deque()
         # Requests with a line begun. Needs the lock.
         self._partial: set[Request] = set()
+        # The thread that works the line off.
+        self._worker = 0
         self.closed = False
 
     @property
@@ -135,8 +137,16 @@ class Printer:
                 self._lock.release()
 
     def _work_off(self) -> None:
-        while self._line:
-            self._do(*self._line.popleft())
+        self._worker = threading.get_ident()
+        try:
+            while self._line:
+                self._do(*self._line.popleft())
+        finally:
+            self._worker = 0
+
+    def is_busy_here(self) -> bool:
+        """Return whether this thread is in the middle of a print."""
+        return self._worker == threading.get_ident()
 
     def _do(
         self, request: Request, what: int, flags: int, parts: Sequence[bytes | memoryview]

@@ -50,6 +50,11 @@ class Request:
 
     # The variables of its environment; the request of no environment has none.
     names: dict[str, Any] | None = None
+    # The call, of Python's, that has caused it, and while that waits on the event loop's thread, the request whose code
+    # has made it; whether this one runs on top of that one, where nothing can be awaited.
+    cause = 0
+    parent: Request | None = None
+    is_nested = False
     # Most requests need none of these; an attribute of the class costs them nothing.
     task: asyncio.Task[None] | None = None
     # Numbers of CANCEL frames that wait for the work's end. Whoever takes one out answers it.

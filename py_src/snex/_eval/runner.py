@@ -15,6 +15,7 @@ import sys
 from collections import deque
 from contextlib import suppress
 from contextvars import copy_context
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 from .._elixir.client import call_soon
@@ -54,6 +55,11 @@ if TYPE_CHECKING:
 
 # Set in the number of a CANCEL frame that asks whether the one whose request it belongs to is heard.
 _PROBE = 1 << 63
+
+NESTED = (
+    "code that awaits cannot run here: the event loop waits for the Elixir function that has called it. "
+    "Call it with run: :thread, or await the function in the outer code"
+)
 
 
 class Runner:
@@ -229,6 +235,11 @@ class Runner:
         self._durations.add(took)
 
     def _start(self, request: Request, awaitable: Any, env: Env, flags: int) -> None:  # noqa: ANN401
+        if request.is_nested:
+            # The event loop stands still.
+            if isinstance(awaitable, CoroutineType):
+                awaitable.close()
+            raise RuntimeError(NESTED)
         number = request.number
         self._running[number] = request
         coroutine = self._run(request, awaitable, env, env.context, flags)
@@ -270,20 +281,36 @@ class Runner:
         if not request.ended:
             self.fail(request, asyncio.CancelledError())
 
-    def cancel(self, number: int) -> None:
-        """Cancel a request if it is still under way. It is not answered any more."""
+    def look(self) -> bool:
+        """Look at threads that are being cancelled. Returns whether there are any."""
+        return self._threads.look()
+
+    def is_unwanted(self, request: Request) -> bool:
+        """Return whether a request has been cancelled, or one that it runs for."""
+        unwanted: Request | None = request
+        while unwanted is not None:
+            if unwanted.cancels or unwanted.number in self._wanted:
+                return True
+            unwanted = unwanted.parent
+        return False
+
+    def cancel(self, number: int, waiting: Request | None = None) -> bool:
+        """Cancel a request if it is still under way. It is not answered any more.
+
+        Returns whether it is. `waiting` is the request, if its code waits on the event loop's thread.
+        """
         job = self._jobs.get(number & ~_PROBE)
         if number & _PROBE:
             if job is None or job.responds:
                 self._cancelled(number)
             else:
                 job.probes.append(number)
-            return
-        below = _on_the_stack(number)
+            return True
+        below = _on_the_stack(number) or waiting
         request = job.request if job is not None else self._running.get(number) or below
         if request is None:
             self._cancelled(number)
-            return
+            return False
         if not request.cancels:
             request.cancels = deque()
         request.cancels.append(number)
@@ -292,7 +319,7 @@ class Runner:
             if number not in self._jobs:
                 # Its thread has just come to its end, perhaps without having seen this.
                 self._say_cancelled(request)
-            return
+            return True
         # What it does when it awaits next, and cleans up, is not to be interrupted for what is past.
         request.interrupted = False
         if below is None:
@@ -302,6 +329,7 @@ class Runner:
         if below is not None:
             # It runs the event loop in turn, which has got us here, and waits for that to end.
             self._interrupts.interrupt(below)
+        return True
 
     @property
     def in_threads(self) -> bool:

@@ -15,7 +15,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from .._etf import encoder, scalars
-from . import code, invocation, prints, toplevel, wait
+from . import code, invocation, prints, toplevel, wait, waits
 from .handlers import INTERRUPT, Handlers, Repeater, again
 from .request import OUTSIDE, Cancelled, current, is_running, running_task
 
@@ -67,6 +67,15 @@ class Interrupts:
             if len(data) < _READ:
                 return
 
+    def wants(self, request: Request) -> bool:
+        """Return whether a request is to be interrupted, or one that it runs for."""
+        wanted: Request | None = request
+        while wanted is not None:
+            if wanted.number in self.wanted:
+                return True
+            wanted = wanted.parent
+        return False
+
     def settled(self, number: int) -> None:
         """Forget a request, whose CANCELLED is about to be sent."""
         if self._fd is not None:
@@ -89,7 +98,7 @@ class Interrupts:
 
     def _repeats(self) -> bool:
         for request in list(self._repeated):
-            if not request.interrupted or request.number not in self.wanted:
+            if not request.interrupted or not self.wants(request):
                 self._repeated.discard(request)
         return bool(self._repeated)
 
@@ -142,7 +151,7 @@ def _on_interrupt(interrupts: Interrupts, may_raise: MayRaise, handlers: Handler
         interrupts.read()
         handlers.call_due(frame)
         request = current.get()
-        if request.number in interrupts.wanted and not request.ended and frame is not None:
+        if not request.ended and frame is not None and interrupts.wants(request):
             if may_raise(frame):
                 request.interrupted = False
                 if request.interrupt(running_task()):
@@ -179,6 +188,7 @@ def _places() -> MayRaise:
             body.unpickle,
             invocation.call,
             prints.Printer._wait_for_room,  # noqa: SLF001 - as above
+            waits.Waits._sleep,  # noqa: SLF001 - as above
         )
     }
 

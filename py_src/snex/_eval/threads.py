@@ -176,6 +176,8 @@ class Threads:
         self._loop = loop
         self._release = release
         self._idle: list[_Worker] = []
+        # Jobs that have been asked to end, and have not.
+        self._asked: set[Job] = set()
         self._numbers = itertools.count(1)
 
     def start(self, job: Job) -> None:
@@ -195,20 +197,31 @@ class Threads:
         """Cancel a job, and go on until it ends."""
         if not job.asked:
             job.ask()
+            self._asked.add(job)
             self._loop.call_later(_FIRST_LOOK, self._look, job, _FIRST_LOOK)
 
-    def _look(self, job: Job, pause: float) -> None:
+    def look(self) -> bool:
+        """Look at the jobs that are being cancelled. Returns whether there are any."""
+        for job in list(self._asked):
+            self._look_at(job)
+        return bool(self._asked)
+
+    def _look_at(self, job: Job) -> None:
         request = job.request
         if request.ended or job.responds:
             self._release(job)
         if request.ended:
-            return
-        if not request.noticed:
+            self._asked.discard(job)
+        elif not request.noticed:
             job.interrupt()
         elif monotonic() - job.asked >= request.cleanup_timeout:
             job.ask()
-        pause = min(2 * pause, _LONGEST_PAUSE)
-        self._loop.call_later(pause, self._look, job, pause)
+
+    def _look(self, job: Job, pause: float) -> None:
+        self._look_at(job)
+        if not job.request.ended:
+            pause = min(2 * pause, _LONGEST_PAUSE)
+            self._loop.call_later(pause, self._look, job, pause)
 
 
 class _Worker(threading.Thread):

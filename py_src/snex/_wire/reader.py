@@ -64,7 +64,7 @@ class FrameReader:
         on_end: Callable[[BaseException | None], None],
     ) -> None:
         """Prepare to read from `fd`, which stays the caller's to close."""
-        self._fd = fd
+        self.fd = self._fd = fd
         self._loop = loop
         self._on_frame = on_frame
         self._on_end = on_end
@@ -78,6 +78,9 @@ class FrameReader:
         self._current = 0
         self._after_table: int | None = None
         self._resuming = False
+        # Something is left for the next turn; a turn is being taken.
+        self._more = False
+        self.is_busy = False
         self._paused = False
         self._ended = False
 
@@ -104,7 +107,15 @@ class FrameReader:
             self._loop.add_reader(self._fd, self._readable)
             self._continue_soon()
 
+    def turn(self) -> bool:
+        """Take a turn outside of the event loop. Returns whether there is more to take at once."""
+        self._more = False
+        if not self._ended:
+            self._turn()
+        return self._more and not (self._ended or self._paused)
+
     def _continue_soon(self) -> None:
+        self._more = True
         if not self._resuming:
             self._resuming = True
             self._loop.call_soon(self._continue)
@@ -123,6 +134,7 @@ class FrameReader:
             # Code of the user's has forked. The frames are the parent's.
             self._on_end(None)
             return
+        self.is_busy = True
         try:
             for _ in range(_READS_PER_TURN):
                 if (self._whole or self._chunk or self._long) and not self._take_frames():
@@ -137,6 +149,8 @@ class FrameReader:
             # Whatever it is, it must not keep the frames that follow from being taken.
             self._continue_soon()
             raise
+        finally:
+            self.is_busy = False
 
     def _end(self, error: BaseException | None) -> None:
         if not self._ended:

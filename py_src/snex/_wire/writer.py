@@ -66,6 +66,8 @@ class FrameWriter(Pressure):
         self._queue: deque[memoryview] = deque()
         self._size = 0
         self._armed = False
+        # Called, on other threads, when the event loop has something to write.
+        self.on_armed: Callable[[], None] = _nothing
 
     @property
     def backlog(self) -> bool:
@@ -208,6 +210,7 @@ class FrameWriter(Pressure):
             else:
                 try:
                     self._loop.call_soon_threadsafe(self._arm_on_loop)
+                    self.on_armed()
                 except RuntimeError:
                     # The loop is closed: the interpreter is at its end.
                     self._break()
@@ -267,6 +270,10 @@ class FrameWriter(Pressure):
             self._size = 0
             self._relax()
             self._on_broken()
+
+
+def _nothing() -> None:
+    pass
 
 
 def _frozen(part: bytes | memoryview) -> bytes | memoryview:

@@ -20,7 +20,7 @@ from support.etf import A, decode
 PACKAGE = Path(snex.__file__).parents[1]
 START = str(PACKAGE / "snex" / "__main__.py")
 HELLO, EVAL, MAKE_ENV, DROP, CANCEL, CALL_RESULT, CALL_ERROR, _, INVOKE = range(1, 10)
-READY, REFUSED, RESULT, ERROR, CALL, CAST, SEND, PRINT, CANCELLED = range(0x81, 0x8A)
+READY, REFUSED, RESULT, ERROR, CALL, CAST, SEND, PRINT, CANCELLED, LOG, APPLY = range(0x81, 0x8C)
 BUFFERS, THREAD, AUTO, OBJECT, HANDLES = 1, 2, 4, 8, 16
 
 HEADER = struct.Struct("<2sBBQQQ")
@@ -201,16 +201,18 @@ class VM:
             os.close(self.out_fd)
             self.out_fd = -1
 
-    def send(self, kind: int, request: int, body: bytes = b"", flags: int = 0) -> None:
+    def send(
+        self, kind: int, request: int, body: bytes = b"", flags: int = 0, cause: int = 0
+    ) -> None:
         """Write a frame; blocks while the pipe is full, as tests do not."""
-        data = memoryview(frame(kind, request, body, flags))
+        data = memoryview(frame(kind, request, body, flags, cause))
         while data:
             data = data[os.write(self.out_fd, data) :]
 
-    def request(self, kind: int, fields: Any, flags: int = 0) -> int:
+    def request(self, kind: int, fields: Any, flags: int = 0, cause: int = 0) -> int:
         number = self.next_id
         self.next_id += 1
-        self.send(kind, number, pickle.dumps(fields, 5), flags)
+        self.send(kind, number, pickle.dumps(fields, 5), flags, cause)
         return number
 
     def eval(  # noqa: PLR0913 - the fields of the frame
@@ -222,13 +224,18 @@ class VM:
         line: int = 1,
         *,
         thread: bool = False,
+        cause: int = 0,
     ) -> int:
         fields = (env, source, file, line, variables or {})
-        return self.request(EVAL, fields, THREAD if thread else 0)
+        return self.request(EVAL, fields, THREAD if thread else 0, cause)
 
     def run(self, source: str, *args: Any, **more: Any) -> Any:
         """Evaluate and return the result, or raise `PythonError`."""
         return self.reply(self.eval(source, *args, **more))
+
+    def answer(self, call: int, value: Any = None) -> None:
+        """Answer a call of Python's."""
+        self.send(CALL_RESULT, call, pickle.dumps(value))
 
     def make_env(self, env: int, sources: list[Any], variables: dict[str, Any]) -> Any:
         return self.reply(self.request(MAKE_ENV, (env, sources, variables)))

@@ -1,0 +1,304 @@
+"""Waiting for the VM on the event loop's own thread: `call_sync`, `send_sync` and callbacks.
+
+The event loop stands still meanwhile, so the wait reads and writes the wire itself. Answers are given to
+those who wait for them, as always. Of the other frames, those that have to do with the wait are taken at
+once: CANCEL, and requests that have been caused by code which waits here. An Elixir function that Python
+has called may itself call Python; such a request runs right here, on top of the stack, and the one below goes on when it is
+done. All others are put into the event loop's queue, in order, and run when the loop does again.
+
+Waits lie on one stack. Requests know the one that has caused them, so that cancelling a request also
+interrupts those that run on top of it for its sake.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import selectors
+import sys
+from collections import deque
+from contextlib import suppress
+from contextvars import copy_context
+from typing import TYPE_CHECKING, Any
+
+from .._wire import frame
+from .request import OUTSIDE, Cancelled, current, running_task
+from .wait import new_selector
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from .._elixir.client import Client
+    from .._wire.body import Body
+    from .._wire.reader import FrameReader
+    from .._wire.sinks import Sink
+    from .._wire.writer import FrameWriter
+    from .prints import Printer
+    from .request import Request
+    from .runner import Runner
+
+    # The kind of a frame, its request, flags, body and buffers.
+    Work = Callable[[int, Request, int, Body, Sequence[Sink]], None]
+
+_REQUESTS = frozenset({frame.EVAL, frame.INVOKE, frame.MAKE_ENV})
+# Seconds between two looks at what is being cancelled.
+_PAUSE = 0.05
+# What a nested request uses up of the recursion limit, before its code runs.
+_FRAMES = 24
+# Of the stack of the main thread, for each request on it. Measured: 3 to 12 KiB for what is ours.
+_STACK_OF_ONE = 32 * 1024
+_FEWEST = 200
+_MOST = 10_000
+
+GONE = "the connection to the VM is closed"
+DEEP = "too many calls between Elixir and Python on top of each other: {} wait on the thread of the event loop"
+
+
+class Waits:
+    """The waits of one interpreter. On the event loop's thread, but for `wake`."""
+
+    def __init__(  # noqa: PLR0913 - made in one place, by the interpreter
+        self,
+        loop: asyncio.AbstractEventLoop,
+        reader: FrameReader,
+        writer: FrameWriter,
+        printer: Printer | None,
+        runner: Runner,
+        work: Work,
+    ) -> None:
+        """Prepare; `work` begins with a request."""
+        self._loop = loop
+        self._reader = reader
+        self._writer = writer
+        self._printer = printer
+        self._writers = [writer] if printer is None else [writer, printer.writer]
+        self._runner = runner
+        self._work = work
+        self._context = copy_context()
+        self.client: Client | None = None
+        # Calls that wait here, by number, each with the request whose code waits; outermost first.
+        self._stack: dict[int, Request] = {}
+        # Requests to be run on top.
+        self._due: deque[tuple[int, Request, int, Body, Sequence[Sink]]] = deque()
+        # Frames in the event loop's queue that have come during a wait.
+        self._kept = 0
+        self._depth = 0
+        self._deepest = _deepest()
+        # Requests whose frames wait in the event loop's queue, to be skipped there.
+        self.unwanted: set[int] = set()
+        self.ended = False
+        # Made for the first wait.
+        self._selector: selectors.BaseSelector | None = None
+        self._wake_fd = self._woken_fd = -1
+        self._woken = False
+        for each in self._writers:
+            each.on_armed = self.wake
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the event loop's thread waits."""
+        return bool(self._stack)
+
+    def may_wait(self) -> bool:
+        """Return whether this is a place to wait: not in the middle of reading or writing.
+
+        A `__del__`, or a handler of a signal, runs anywhere.
+        """
+        return (
+            not self._reader.is_busy
+            and (self._printer is None or not self._printer.is_busy_here())
+            and all(writer.pump() for writer in self._writers)
+        )
+
+    def make_room(self) -> None:
+        """Wait while too much waits to be written."""
+        request = current.get()
+        while self._writer.full:
+            self._check_end()
+            self._writer.pump()
+            if self._writer.full:
+                self._sleep(_PAUSE if self._check_cancelled(request) else None)
+
+    def wait(self, number: int, answers: Sequence[object]) -> None:
+        """Return when call `number` has put its answer into `answers`.
+
+        Raises:
+            Cancelled: if the request whose code waits is cancelled.
+            RuntimeError: when the VM is gone.
+        """
+        request = current.get()
+        if self._selector is None:
+            self._set_up()
+        self._stack[number] = request
+        try:
+            while not answers:
+                more = self._turn()
+                if answers:
+                    break
+                self._check_end()
+                cleaning = self._check_cancelled(request)
+                if self._due:
+                    self._run(*self._due.popleft())
+                elif not more:
+                    self._sleep(_PAUSE if self._runner.look() or cleaning else None)
+        finally:
+            del self._stack[number]
+            if self._due and not self._stack:
+                self._leave_to_loop()
+
+    def _set_up(self) -> None:
+        self._woken_fd, self._wake_fd = os.pipe()
+        for fd in (self._woken_fd, self._wake_fd):
+            os.set_blocking(fd, False)
+        selector = new_selector()
+        selector.register(self._reader.fd, selectors.EVENT_READ)
+        selector.register(self._woken_fd, selectors.EVENT_READ)
+        self._selector = selector
+
+    def wake(self) -> None:
+        """Have the wait look at what is to be written. From any thread."""
+        if self._stack:
+            with suppress(OSError):
+                os.write(self._wake_fd, b"\0")
+            # Afterwards: a flag without a byte would be taken for nothing.
+            self._woken = True
+
+    def _turn(self) -> bool:
+        """Write and read once. Returns whether there is more to read at once."""
+        for writer in self._writers:
+            if writer.backlog:
+                writer.pump()
+        if self._writer.full:
+            # As the event loop does: new work would only add to it.
+            return False
+        self._reader.resume()
+        # What it puts into the event loop's queue belongs to no request.
+        return self._context.copy().run(self._reader.turn)
+
+    def _sleep(self, seconds: float | None) -> None:
+        # A signal's exception may come out of here: nothing of ours is under way.
+        full = [writer.fd for writer in self._writers if writer.backlog]
+        if full or self._selector is None:
+            poll = select.poll()
+            for fd in full:
+                poll.register(fd, select.POLLOUT)
+            if not self._writer.full:
+                poll.register(self._reader.fd, select.POLLIN)
+            if self._selector is not None:
+                poll.register(self._woken_fd, select.POLLIN)
+            poll.poll(None if seconds is None else seconds * 1000)
+        else:
+            self._selector.select(seconds)
+        if self._woken:
+            self._woken = False
+            with suppress(OSError):
+                os.read(self._woken_fd, 4096)
+
+    def _check_end(self) -> None:
+        if self.ended or self._writer.broken:
+            raise RuntimeError(GONE)
+
+    def _check_cancelled(self, request: Request) -> bool:
+        """Raise `Cancelled` if the request is not wanted any more. Returns whether it cleans up."""
+        if request.ended or not self._runner.is_unwanted(request):
+            return False
+        request.interrupted = False
+        if request.interrupt(running_task()):
+            raise Cancelled
+        return True
+
+    def take(
+        self, kind: int, request: Request, flags: int, body: Body, sinks: Sequence[Sink]
+    ) -> None:
+        """Take a frame that has come while the thread waits."""
+        if kind == frame.CANCEL:
+            self._cancel(request.number)
+        elif kind in _REQUESTS and self._is_caused_here(request):
+            request.is_nested = True
+            self._due.append((kind, request, flags, body, sinks))
+        elif kind == frame.DROP and not self._kept:
+            # Nobody who waits in the queue can need what it frees.
+            self._due.append((kind, request, flags, body, sinks))
+        else:
+            self._kept += 1
+            self._loop.call_soon(self._work_kept, kind, request, flags, body, sinks)
+
+    def _work_kept(
+        self, kind: int, request: Request, flags: int, body: Body, sinks: Sequence[Sink]
+    ) -> None:
+        self._kept -= 1
+        self._work(kind, request, flags, body, sinks)
+
+    def _is_caused_here(self, request: Request) -> bool:
+        """Return whether a request has been caused by code that waits here, and note by which request."""
+        cause, first = request.cause, True
+        waiting = self._stack.values()
+        while cause:
+            by = self._stack.get(cause)
+            is_here = by is not None
+            if by is None and self.client is not None:
+                by = self.client.requester(cause)
+                is_here = by is not None and by is not OUTSIDE and by in waiting
+            if by is None:
+                return False
+            if first:
+                request.parent = None if by is OUTSIDE else by
+                first = False
+            if is_here:
+                return True
+            cause = by.cause
+        return False
+
+    def _cancel(self, number: int) -> None:
+        for entry in self._due:
+            if entry[1].number == number:
+                self._due.remove(entry)
+                entry[1].ended = True
+                break
+        waiting = next((r for r in self._stack.values() if r.number == number), None)
+        if not self._runner.cancel(number, waiting):
+            # Its frame may be in the queue, or have been taken out of it long ago.
+            self.unwanted.add(number)
+            self._loop.call_soon(self.unwanted.discard, number)
+
+    def _leave_to_loop(self) -> None:
+        """Put what has come too late to be run here into the event loop's queue."""
+        while self._due:
+            work = self._due.popleft()
+            work[1].is_nested = False
+            self._kept += 1
+            self._loop.call_soon(self._work_kept, *work, context=self._context.copy())
+
+    def _run(
+        self, kind: int, request: Request, flags: int, body: Body, sinks: Sequence[Sink]
+    ) -> None:
+        """Run a request on top of the one that waits."""
+        if self._depth >= self._deepest and kind in _REQUESTS:
+            self._runner.fail(request, RecursionError(DEEP.format(self._depth)))
+            return
+        # As where the event loop calls us.
+        task: Any = running_task()
+        if task is not None:
+            asyncio.tasks._leave_task(self._loop, task)  # noqa: SLF001 - undone below
+        self._depth += 1
+        sys.setrecursionlimit(sys.getrecursionlimit() + _FRAMES)
+        try:
+            self._work(kind, request, flags, body, sinks)
+        finally:
+            self._depth -= 1
+            # Relative: the code may have set another one.
+            with suppress(RecursionError):
+                sys.setrecursionlimit(max(sys.getrecursionlimit() - _FRAMES, _FRAMES))
+            if task is not None:
+                asyncio.tasks._enter_task(self._loop, task)  # noqa: SLF001 - as above
+
+
+def _deepest() -> int:
+    """Return how many requests may lie on top of each other: as many as the stack has room for."""
+    import resource
+
+    size, _ = resource.getrlimit(resource.RLIMIT_STACK)
+    if size == resource.RLIM_INFINITY:
+        return _MOST
+    return min(max(size // _STACK_OF_ONE, _FEWEST), _MOST)
