@@ -8,7 +8,6 @@ defmodule Snex do
   alias Snex.Code
   alias Snex.Env
   alias Snex.Error
-  alias Snex.Eval
   alias Snex.Handle
   alias Snex.Interpreter
   alias Snex.Invoke
@@ -86,10 +85,10 @@ defmodule Snex do
       Map.put(Map.take(opts, [:timeout, :on_timeout, :output]), :deadline, Request.deadline(opts.timeout))
 
     {interpreter, env_id} = target(env_or_interpreter)
-    request = Eval.request(env_id, code, vars, opts)
+    request = Request.eval(env_id, code, vars, opts)
 
     Telemetry.call(:pyeval, env_or_interpreter, fn ->
-      result = Remote.run(interpreter, Eval, :run, [request, opts.encoding_opts], options)
+      result = Remote.run(interpreter, Request, :run, [request, opts.encoding_opts], options)
       Env.hold(env_or_interpreter)
       Error.in_call(result, interpreter, opts.timeout)
     end)

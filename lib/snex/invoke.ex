@@ -6,13 +6,10 @@ defmodule Snex.Invoke do
   alias Snex.Env
   alias Snex.Error
   alias Snex.Interpreter
-  alias Snex.Native
   alias Snex.Object
   alias Snex.Remote
   alias Snex.Request
-  alias Snex.Serde.Weight
   alias Snex.Telemetry
-  alias Snex.Trace
 
   @typedoc "Where a path begins: in the environment, in a module, or at an object."
   @type root() :: nil | String.t() | Object.t()
@@ -36,25 +33,14 @@ defmodule Snex.Invoke do
   defp run(function, where, root, path, args, opts) do
     {interpreter, env_id} = target(where)
     {root, path} = split(root, path)
-    kwargs = Map.get(opts, :kwargs, %{})
 
-    request = %{
-      environment: env_id,
-      root: root,
-      path: path,
-      args: args,
-      kwargs: kwargs,
-      run: opts.run,
-      returns: opts.returns,
-      callers: Process.get(:"$callers"),
-      traceparent: Trace.traceparent()
-    }
+    request = Request.invoke(env_id, root, path, args, Map.get(opts, :kwargs, %{}), opts)
 
     options =
       Map.put(Map.take(opts, [:timeout, :on_timeout, :output]), :deadline, Request.deadline(opts.timeout))
 
     Telemetry.call(function, where, fn ->
-      result = Remote.run(interpreter, __MODULE__, :submit, [request, opts.encoding_opts], options)
+      result = Remote.run(interpreter, Request, :run, [request, opts.encoding_opts], options)
       Env.hold({where, request})
       Error.in_call(result, interpreter, opts.timeout)
     end)
@@ -65,22 +51,6 @@ defmodule Snex.Invoke do
 
   defp split(nil, {module, path}), do: {module, path}
   defp split(root, path), do: {root, path}
-
-  @doc false
-  # On the interpreter's node. For `Snex.Remote.run/5`: with the handles in the result.
-  @spec submit(pid(), map(), tuple(), Request.options()) ::
-          {{:ok, term()} | {:error, Error.t()}, [reference()]}
-  def submit(interpreter, request, encoding, options) do
-    light? = Weight.light?([request.path, request.root, request.args | request.kwargs])
-
-    submit = fn reference, encoded ->
-      nif = Request.choose(light?, encoded, &Native.request_invoke/4, &Native.request_invoke_dirty/4)
-      request = Map.put(request, :time, Request.time(options))
-      nif.(interpreter, reference, request, put_elem(encoding, 3, encoded))
-    end
-
-    Request.result(interpreter, submit, options)
-  end
 
   @doc """
   The path, checked.

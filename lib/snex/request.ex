@@ -1,12 +1,13 @@
 defmodule Snex.Request do
   @moduledoc false
-  # The caller's side of a request: submit it, wait for the answer, give up in time.
+  # The caller's side of a request: make it, submit it, deal with what comes until it has an end, give up in time.
   #
   # `submit` calls a NIF that walks the caller's terms and writes the frame. It is tried again after a pause when too much is
   # queued, after the start when the interpreter is still starting, and with what their encoders make of structs when there
   # are such. Each try has a reference of its own, and no message with it is left behind.
 
   alias Snex.Arguments
+  alias Snex.Code
   alias Snex.Error
   alias Snex.Interpreter.Down
   alias Snex.Native
@@ -15,6 +16,7 @@ defmodule Snex.Request do
   alias Snex.Serde.Decoder
   alias Snex.Serde.Structs
   alias Snex.Serde.Weight
+  alias Snex.Trace
 
   @type submit() :: (reference(), Structs.encoded() -> outcome())
 
@@ -44,6 +46,91 @@ defmodule Snex.Request do
           required(:on_timeout) => :cancel | :leave,
           required(:output) => Output.destination() | nil
         }
+
+  @typedoc "What Python is asked to do, as the native code takes it: `Eval` and `Invoke` in `request.rs`."
+  @type t() :: %{:kind => :eval | :invoke, optional(atom()) => term()}
+
+  @typedoc "Where and how code runs, and how its result is returned: options of `Snex.pyeval/4`."
+  @type how() :: %{:run => :loop | :thread, :returns => :auto | :value | :object, optional(atom()) => term()}
+
+  @doc """
+  A request to run code. `env_id` is `nil` for a copy of the root environment.
+  """
+  @spec eval(non_neg_integer() | nil, Code.t(), map(), how()) :: t()
+  def eval(env_id, %Code{} = code, vars, how) do
+    {file, line} = Code.location(code)
+
+    %{
+      kind: :eval,
+      environment: env_id,
+      source: code.src,
+      file: file,
+      line: line,
+      vars: vars,
+      run: how.run,
+      returns: how.returns,
+      callers: Process.get(:"$callers"),
+      traceparent: Trace.traceparent()
+    }
+  end
+
+  @doc """
+  A request to call the function that `path` leads to from `root` (a module's name, an object, or `nil` for a name in the environment),
+  or, with `nil` for arguments, only to look at what is there.
+  """
+  @spec invoke(
+          non_neg_integer() | nil,
+          String.t() | Object.t() | nil,
+          String.t(),
+          [term()] | nil,
+          map(),
+          how()
+        ) :: t()
+  def invoke(env_id, root, path, args, kwargs, how) do
+    %{
+      kind: :invoke,
+      environment: env_id,
+      root: root,
+      path: path,
+      args: args,
+      kwargs: kwargs,
+      run: how.run,
+      returns: how.returns,
+      callers: Process.get(:"$callers"),
+      traceparent: Trace.traceparent()
+    }
+  end
+
+  @doc """
+  Runs a request on an interpreter of this node: the result, with the handles in it, as `Snex.Remote.run/5` wants them.
+  """
+  @spec run(pid(), t(), tuple(), options()) :: {{:ok, term()} | {:error, Error.t()}, [reference()]}
+  def run(interpreter, request, encoding, options) do
+    {weighed, normal, dirty} = parts(request)
+    light? = Weight.light?(weighed)
+
+    submit = fn reference, encoded ->
+      nif = choose(light?, encoded, normal, dirty)
+      # What is left of it when the frame is made: a caller may have had to wait for the start, or for room.
+      request = Map.put(request, :time, time(options))
+      nif.(interpreter, reference, request, put_elem(encoding, 3, encoded))
+    end
+
+    case call(interpreter, submit, options) do
+      {:ok, value, handles, _accepted} -> {{:ok, value}, handles}
+      {:error, error} -> {{:error, error}, []}
+    end
+  end
+
+  # What of a request may be of any size, and the functions that submit it.
+  defp parts(%{kind: :eval} = eval) do
+    {[eval.source, eval.file | eval.vars], &Native.request_eval/4, &Native.request_eval_dirty/4}
+  end
+
+  defp parts(%{kind: :invoke} = invoke) do
+    {[invoke.path, invoke.root, invoke.args | invoke.kwargs], &Native.request_invoke/4,
+     &Native.request_invoke_dirty/4}
+  end
 
   @doc """
   A submission of `term` by a NIF that encodes it, `nif.(interpreter, reference, term, encoding)`, or by the variant of
@@ -131,17 +218,6 @@ defmodule Snex.Request do
   end
 
   @doc """
-  As `call/3`: the result, with the handles in it.
-  """
-  @spec result(pid(), submit(), options()) :: {{:ok, term()} | {:error, Error.t()}, [reference()]}
-  def result(interpreter, submit, options) do
-    case call(interpreter, submit, options) do
-      {:ok, value, handles, _accepted} -> {{:ok, value}, handles}
-      {:error, error} -> {{:error, error}, []}
-    end
-  end
-
-  @doc """
   Submits a frame that has no answer.
   """
   @spec cast(pid(), submit(), deadline()) :: :ok | {:error, Error.t()}
@@ -162,15 +238,12 @@ defmodule Snex.Request do
   def deadline(:infinity), do: :infinity
   def deadline(timeout), do: System.monotonic_time(:millisecond) + timeout
 
-  @doc """
-  How much time is left, of how much, in ms: for Python, which does not begin what cannot be done by then. `nil` for a call that runs
-  on when its caller has given up.
-  """
-  @spec time(options()) :: {non_neg_integer(), non_neg_integer()} | nil
-  def time(%{on_timeout: :cancel, timeout: timeout} = options) when is_integer(timeout),
+  # How much time is left, of how much, in ms: for Python, which does not begin what cannot be done by then. `nil` for a call that runs
+  # on when its caller has given up.
+  defp time(%{on_timeout: :cancel, timeout: timeout} = options) when is_integer(timeout),
     do: {time_left(options.deadline), timeout}
 
-  def time(_options), do: nil
+  defp time(_options), do: nil
 
   @doc """
   Milliseconds until a point in time.

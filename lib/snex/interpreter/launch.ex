@@ -323,11 +323,11 @@ defmodule Snex.Interpreter.Launch do
   end
 
   defp run_init_script(owner, {code, vars}, deadline) do
-    request = Snex.Eval.request(0, code, vars, %{run: :loop, returns: :value})
+    request = Request.eval(0, code, vars, %{run: :loop, returns: :value})
 
     options = %{deadline: deadline, on_timeout: :leave, output: nil}
 
-    case Snex.Eval.run(owner, request, {nil, nil, nil, []}, options) do
+    case Request.run(owner, request, {nil, nil, nil, []}, options) do
       {{:ok, _value}, []} ->
         :ok
 

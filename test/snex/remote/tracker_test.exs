@@ -67,8 +67,19 @@ defmodule Snex.Remote.TrackerTest do
       caller = idle()
       kill(caller)
       code = Snex.Code.wrap("await __import__('asyncio').Event().wait()")
-      request = Snex.Eval.request(nil, code, %{}, %{run: :loop, returns: :value})
-      args = [make_ref(), caller, :infinity, there, Snex.Eval, :run, [request, Serde.options!([])], @options]
+      request = Snex.Request.eval(nil, code, %{}, %{run: :loop, returns: :value})
+
+      args = [
+        make_ref(),
+        caller,
+        :infinity,
+        there,
+        Snex.Request,
+        :run,
+        [request, Serde.options!([])],
+        @options
+      ]
+
       {worker, monitor} = Node.spawn_monitor(b, Remote, :serve, args)
       assert_receive {:DOWN, ^monitor, :process, ^worker, :killed}, 60_000
       eventually(fn -> at_rest?([b]) and Interpreter.info(there).requests_in_flight == 0 end)
