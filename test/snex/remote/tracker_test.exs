@@ -184,6 +184,25 @@ defmodule Snex.Remote.TrackerTest do
       eventually(fn -> at_rest?([node(), b]) and environments(there) == 0 end)
     end
 
+    test "of objects are as those of environments: counted, kept and released from here", %{
+      b: b,
+      there: there
+    } do
+      objects = fn -> :erpc.call(b, Native, :resources_count, []).alive end
+      code = "import decimal\nx = decimal.Context()\nreturn [snex.keep(x), {'again': snex.keep(x)}]"
+      {:ok, [one, %{"again" => two}]} = Snex.pyeval(there, code)
+      assert %{handles: 2, tickets: 1} = tracked(b)
+      assert objects.() == 1
+      assert Snex.pyeval(there, "return a is b", %{"a" => one, "b" => two}) == {:ok, true}
+
+      assert Handle.release(one) == :ok
+      eventually(fn -> tracked(b).handles == 1 end)
+      assert Snex.pyeval(there, "return type(b).__name__", %{"b" => two}) == {:ok, "Context"}
+      assert Handle.keep(two) == :ok
+      assert Handle.release(two) == :ok
+      eventually(fn -> at_rest?([b]) and objects.() == 0 end)
+    end
+
     test "may be dropped before they are claimed: nothing orders the messages of two processes",
          %{b: b, there: there} do
       elsewhere(fn ->
