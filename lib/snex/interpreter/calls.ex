@@ -55,19 +55,23 @@ defmodule Snex.Interpreter.Calls do
         answer(state.interpreter, id, fn -> {nil, []} end)
     end
 
-    {:noreply, state}
+    forget(content, state)
   end
 
   def handle_info({:snex_call, :call, id, cause, content, arity}, state) do
-    run(state, id, cause, fn -> call(decode!(content, state), arity) end)
+    state = run(state, id, cause, fn -> call(decode!(content, state), arity) end)
+    forget(content, state)
   end
 
   def handle_info({:snex_call, :apply, id, cause, content, nil}, state) do
-    run(state, id, cause, fn ->
-      {_signature, function, args, options} = decode!(content, state)
-      encoding = encoding(options)
-      {apply(decode!(function, state), args), encoding}
-    end)
+    state =
+      run(state, id, cause, fn ->
+        {_signature, function, args, options} = decode!(content, state)
+        encoding = encoding(options)
+        {apply(decode!(function, state), args), encoding}
+      end)
+
+    forget(content, state)
   end
 
   def handle_info({:snex_call, :cast, _id, cause, content, arity}, state) do
@@ -78,7 +82,7 @@ defmodule Snex.Interpreter.Calls do
       apply!(cast, arity)
     end)
 
-    {:noreply, state}
+    forget(content, state)
   end
 
   def handle_info({:snex_call, :refused, 0, message}, state) do
@@ -113,8 +117,12 @@ defmodule Snex.Interpreter.Calls do
         answer(interpreter, id, fun)
       end)
 
-    {:noreply, put_in(state.running[monitor], id)}
+    put_in(state.running[monitor], id)
   end
+
+  # What has been handled, with its handles: on the heap of this process they would live until the next garbage collection.
+  defp forget({_body, _handles}, state), do: {:noreply, state, :hibernate}
+  defp forget(_body, state), do: {:noreply, state}
 
   # Like a cast, a message may find nobody; what can't be a destination at all is an error.
   defp deliver(to, data) when is_atom(to) do
