@@ -104,6 +104,7 @@ class Interpreter:
         }
         # What takes handles back, by their kind.
         self._tables: dict[int, Envs | Objects] = {ENVIRONMENT: self._envs, OBJECT: objects.table}
+        objects.table.later = lambda function: client.call_soon(loop, function)
         self._client = Client(self._writer, self._log)
         self._waits = Waits(
             loop, self._reader, self._writer, self._printer, self._runner, self._work
@@ -288,7 +289,8 @@ class Interpreter:
         self, kind: int, flags: int, number: int, cause: int, body: Body, sinks: Sequence[Sink]
     ) -> None:
         if kind in _ANSWERS:
-            self._client.answer(number, Answer(kind, body, sinks))
+            hold = objects.table.hold() if objects.NAME in body else None
+            self._client.answer(number, Answer(kind, body, sinks, hold))
             return
         request = Request(number)
         if cause:

@@ -139,6 +139,7 @@ defmodule Snex.HandlesTest do
       kwargs: %{},
       run: :loop,
       returns: :auto,
+      callers: nil,
       time: nil,
       traceparent: nil
     }
@@ -236,7 +237,7 @@ defmodule Snex.HandlesTest do
     assert left(inp) == {1, 1}
     assert is_integer(id)
     Interpreter.stop(inp)
-    assert %{objects: 1, alive: 0} = Native.resources_count()
+    eventually(fn -> match?(%{objects: 1, alive: 0}, Native.resources_count()) end)
     send(holder, :end)
     eventually(fn -> match?(%{objects: 0}, Native.resources_count()) end)
   end

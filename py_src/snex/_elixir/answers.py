@@ -11,6 +11,7 @@ from .calls import ElixirError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from .._eval.objects import Hold
     from .._wire.body import Body
     from .._wire.sinks import Sink
 
@@ -18,10 +19,13 @@ if TYPE_CHECKING:
 class Answer:
     """A frame that answers a call, as it came."""
 
-    __slots__ = ("body", "kind", "sinks")
+    __slots__ = ("body", "hold", "kind", "sinks")
 
-    def __init__(self, kind: int, body: Body, sinks: Sequence[Sink]) -> None:
-        """Keep the parts as they are."""
+    def __init__(
+        self, kind: int, body: Body, sinks: Sequence[Sink], hold: Hold | None = None
+    ) -> None:
+        """Keep the parts as they are, and with `hold` the objects that it refers to."""
+        self.hold = hold
         self.kind = kind
         self.body = body
         self.sinks = sinks
@@ -34,7 +38,11 @@ def value_of(answer: Answer | BaseException) -> object:
     """
     if isinstance(answer, BaseException):
         raise answer
-    value = load(answer.body, answer.sinks)
+    try:
+        value = load(answer.body, answer.sinks)
+    finally:
+        if answer.hold is not None:
+            answer.hold.release()
     if answer.kind != frame.CALL_ERROR:
         return value
     fields: Any = value

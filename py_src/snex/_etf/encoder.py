@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._wire.frame import Limit, TooLargeError
 from . import libraries
-from .handles import BYTES_OF_HANDLE, Handle, WithHandles, place
+from .handles import BYTES_OF_HANDLE, MRO, Handle, WithHandles, place
 from .scalars import BULK, LARGE, LEAVES, NIL, Raw, atom, buffer, bulk, check_room, header
 from .terms import Atom, DistinctAtom, Term
 
@@ -91,7 +91,7 @@ def _converted(value: object, objects: list[object], auto: bool) -> object:  # n
     kind = type(value)
     if kind is Handle:
         return place(value.object, objects)  # type: ignore[attr-defined]
-    for base in kind.__mro__:
+    for base in MRO(kind):
         convert = _CONVERTERS.get(base)
         if convert is not None:
             return convert(value)

@@ -88,6 +88,7 @@ def place(obj: object, objects: list[object], *, alike: bool = False) -> Raw:
 _attributes: Any = type.__dict__
 _QUALNAME = _attributes["__qualname__"].__get__
 _MODULE = _attributes["__module__"].__get__
+MRO = _attributes["__mro__"].__get__
 _PLAIN = frozenset({"builtins", "__main__"})
 
 

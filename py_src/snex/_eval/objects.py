@@ -5,6 +5,10 @@ a count of its handles. The VM gives handles back with `DROP` frames; with the l
 
 Handles are handed out on any thread, at the moment when their frame is sent, and given back on the event
 loop's thread.
+
+An answer to a call may refer to an object whose last handle is given back by the very next frame. The thread that waits
+for the answer may load it later than that: so the table is *held* from the arrival of such an answer until it
+is loaded, and what is given back meanwhile is remembered.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ from __future__ import annotations
 import itertools
 import struct
 import threading
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from .._etf.handles import WithHandles
@@ -19,7 +24,7 @@ from .._wire.frame import HANDLES
 from .envs import EnvError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     Parts = Sequence[bytes | memoryview]
 
@@ -38,6 +43,13 @@ class Objects:
         # Re-entrant: the garbage collector may run somebody's `__del__` in here, which hands something out.
         self._lock = threading.RLock()
         self._busy = False
+        # Answers that are to be loaded, by their numbers, which grow.
+        self._holds: dict[int, None] = {}
+        self._hold_numbers = itertools.count(1)
+        # What has been given back meanwhile, each with the number of the latest of these answers.
+        self._held: deque[tuple[int, list[tuple[int, int]]]] = deque()
+        # Runs a function on the event loop's thread.
+        self.later: Callable[[Callable[[], None]], None] = _at_once
 
     def __len__(self) -> int:
         """Count the objects."""
@@ -78,8 +90,37 @@ class Objects:
         except KeyError:
             raise EnvError("object_not_found", f"no object with id {number}") from None
 
+    def hold(self) -> Hold:
+        """Have what is given back from now on stay until the hold is released. On the event loop's thread."""
+        number = next(self._hold_numbers)
+        self._holds[number] = None
+        return Hold(self, number)
+
+    def release(self, number: int) -> None:
+        """End a hold, on any thread."""
+        self._holds.pop(number, None)
+        if self._held:
+            self.later(self._catch_up)
+
     def drop(self, counts: Iterable[tuple[int, int]]) -> None:
         """Take back handles: pairs of a number, and how many there are. Unknown numbers are ignored."""
+        newest = max(list(self._holds), default=0)
+        if newest:
+            self._held.append((newest, list(counts)))
+            # It may have been the last one, and have ended just now.
+            self._catch_up()
+        else:
+            self._drop(counts)
+
+    def _catch_up(self) -> None:
+        while self._held:
+            newest, counts = self._held[0]
+            if any(number <= newest for number in list(self._holds)):
+                return
+            self._held.popleft()
+            self._drop(counts)
+
+    def _drop(self, counts: Iterable[tuple[int, int]]) -> None:
         gone: list[object] = []
         obj: object = None
         with self._lock:
@@ -104,9 +145,31 @@ class Objects:
         gone.clear()
 
 
+class Hold:
+    """A hold on a table; it ends when it is released, or nobody refers to it any more."""
+
+    __slots__ = ("_number", "_table")
+
+    def __init__(self, table: Objects, number: int) -> None:
+        """Be the hold with a number."""
+        self._table = table
+        self._number = number
+
+    def release(self) -> None:
+        """End it; more than once does no harm."""
+        self._table.release(self._number)
+
+    __del__ = release
+
+
+def _at_once(function: Callable[[], None]) -> None:
+    function()
+
+
 table = Objects()
-# Pickles of the VM name this function.
+# Pickles of the VM name this function of this module.
 get = table.get
+NAME = __name__.encode()
 
 
 def body_of(parts: Parts) -> tuple[int, Parts]:

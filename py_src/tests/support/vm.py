@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import pickle
 import select
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import snex
+from snex._eval import objects
 from support.etf import A, decode
 
 PACKAGE = Path(snex.__file__).parents[1]
@@ -79,14 +81,36 @@ def place() -> pickle.PickleBuffer:
     return pickle.PickleBuffer(bytearray())
 
 
+class Ref:
+    """An object of the interpreter's, in a request."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
+class _Pickler(pickle.Pickler):
+    def reducer_override(self, obj: Any) -> Any:
+        if type(obj) is Ref:
+            return objects.get, (obj.number,)
+        return "get" if obj is objects.get else NotImplemented
+
+
+def dumps(fields: Any) -> bytes:
+    """Pickle the fields of a request."""
+    buffer = io.BytesIO()
+    _Pickler(buffer, 5).dump(fields)
+    return buffer.getvalue()
+
+
 class Source:
     """Frames from one descriptor."""
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
         self.data = bytearray()
-        # The request that each frame names, by kind and number.
+        # The request that each frame names, and the numbers of objects in its table of handles, by kind and number.
         self.causes: dict[tuple[int, int], int] = {}
+        self.handles: dict[tuple[int, int], list[int]] = {}
 
     def frame(self) -> tuple[int, int, bytes] | None:
         """Return the next frame if it has arrived as a whole."""
@@ -96,11 +120,16 @@ class Source:
         if len(data) < size:
             return None
         magic, kind, flags, number, length = FIRST_HEADER.unpack_from(data)
-        assert (magic, flags) == (b"SX", 0), data[:size]
+        assert magic == b"SX", data[:size]
+        assert flags in {0, HANDLES}, data[:size]
         end = size + length
         if len(data) < end:
             return None
         body = bytes(memoryview(data)[size:end])
+        if flags:
+            (count,) = struct.unpack_from("<I", body)
+            self.handles[kind, number] = list(struct.unpack_from(f"<{count}Q", body, 4))
+            body = body[4 + 8 * count :]
         if not first:
             self.causes[kind, number] = HEADER.unpack_from(data)[-1]
         del data[:end]
@@ -212,7 +241,7 @@ class VM:
     def request(self, kind: int, fields: Any, flags: int = 0, cause: int = 0) -> int:
         number = self.next_id
         self.next_id += 1
-        self.send(kind, number, pickle.dumps(fields, 5), flags, cause)
+        self.send(kind, number, dumps(fields), flags, cause)
         return number
 
     def eval(  # noqa: PLR0913 - the fields of the frame
@@ -239,6 +268,25 @@ class VM:
 
     def make_env(self, env: int, sources: list[Any], variables: dict[str, Any]) -> Any:
         return self.reply(self.request(MAKE_ENV, (env, sources, variables)))
+
+    def invoke(
+        self,
+        path: str,
+        *args: Any,
+        root: Any = None,
+        env: int | None = 0,
+        flags: int = AUTO,
+        **keywords: Any,
+    ) -> int:
+        """Ask for a call; objects are given as `Ref`."""
+        return self.request(INVOKE, (env, root, path, list(args), keywords), flags)
+
+    def handles(self, number: int, kind: int = RESULT) -> list[int]:
+        """Return the numbers of the objects that came with an answer which was read."""
+        return self.frames.handles.pop((kind, number), [])
+
+    def drop_objects(self, *counts: tuple[int, int]) -> None:
+        self.send(DROP, 0, b"".join(struct.pack("<BQI", 1, *pair) for pair in counts))
 
     def drop_envs(self, *envs: int) -> None:
         self.send(DROP, 0, b"".join(struct.pack("<BQI", 0, env, 1) for env in envs))
