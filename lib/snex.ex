@@ -180,6 +180,8 @@ defmodule Snex do
 
   #{Options.documentation(CallOptions.call())}
 
+  Functions of modules, Python's own, and what the environment defines:
+
       iex> {:ok, py} = Snex.Interpreter.start_link()
       iex> Snex.call(py, "math.sqrt", [16])
       {:ok, 4.0}
@@ -225,6 +227,8 @@ defmodule Snex do
   Paths are those of `call/4`.
 
   #{Options.documentation(CallOptions.get())}
+
+  Variables, and attributes of modules:
 
       iex> {:ok, py} = Snex.Interpreter.start_link()
       iex> {:ok, env} = Snex.make_env(py, %{"x" => [1, 2]})

@@ -96,8 +96,8 @@ def type_name(obj: object) -> str:
     """Return the name of an object's type, with its module unless that goes without saying.
 
     >>> import decimal
-    >>> type_name(decimal.Decimal(1)), type_name(len)
-    ('decimal.Decimal', 'builtin_function_or_method')
+    >>> type_name(decimal.Decimal(1)), type_name([])
+    ('decimal.Decimal', 'list')
     """
     kind = type(obj)
     name = str.__str__(_QUALNAME(kind))[:_LONGEST]
