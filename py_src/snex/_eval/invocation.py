@@ -20,11 +20,13 @@ if TYPE_CHECKING:
     Root = str | tuple[object] | None
 
 _MISSING = object()
+_sys_modules = sys.modules
 _BUILTINS = sys.modules["builtins"]
 # How many functions are known by how long they have lately taken.
 _MOST = 512
 _durations: dict[object, Durations] = {}
 _SUGGESTIONS = 3
+_NOTHING: dict[str, object] = {}
 # Most results are of these types.
 _NEVER_AWAITED = frozenset({type(None), bool, int, float, str, bytes, list, tuple, dict})
 
@@ -32,7 +34,16 @@ _NEVER_AWAITED = frozenset({type(None), bool, int, float, str, bytes, list, tupl
 class Invocation:
     """One call of a function, or a look at an attribute, to be run like a `Program`."""
 
-    __slots__ = ("_arguments", "_copies", "_keywords", "_path", "_root", "durations", "is_call")
+    __slots__ = (
+        "_arguments",
+        "_copies",
+        "_keywords",
+        "_names",
+        "_path",
+        "_root",
+        "durations",
+        "is_call",
+    )
 
     # Only the result tells whether it is to be awaited.
     is_async = False
@@ -43,8 +54,7 @@ class Invocation:
         path: str,
         arguments: Sequence[object] | None,
         keywords: Mapping[str, object] | None,
-        *,
-        copies: bool,
+        copies: bool,  # noqa: FBT001 - internal
     ) -> None:
         """Call what `path` leads to from `root`; with `None` for arguments, only look at it.
 
@@ -53,30 +63,32 @@ class Invocation:
         self._root = root
         self._path = path
         self._arguments = arguments
-        self._keywords = keywords or {}
+        self._keywords = keywords
         self._copies = copies
         # Whether it is a call, whose result is awaited if it can be.
         self.is_call = arguments is not None
         # Methods of objects of one type are the same function, mostly.
-        self.durations = _durations_of((id(type(root[0])) if type(root) is tuple else root, path))
+        key = (id(type(root[0])) if type(root) is tuple else root, path)
+        self.durations = _durations.get(key) or _durations_of(key)
 
     def bind(self, names: dict[str, Any]) -> Callable[[], Any]:
         """Return a function that does it, with the names of an environment."""
+        self._names = names
+        return self._run
 
-        def run() -> object:
-            found = resolve(self._root, self._path, names)
-            if self._arguments is None:
-                return found
-            arguments = self._arguments
-            if type(found) is BuiltinFunctionType and found in _AMONG_NAMES:
-                own = names.copy() if self._copies else names
-                if arguments or self._keywords:
-                    arguments = _with_names(found, arguments, own)
-                else:
-                    return sorted(own) if found is dir else own
-            return call(found, arguments, self._keywords)
-
-        return run
+    def _run(self) -> object:
+        names = self._names
+        found = resolve(self._root, self._path, names)
+        arguments = self._arguments
+        if arguments is None:
+            return found
+        if type(found) is BuiltinFunctionType and found in _AMONG_NAMES:
+            own = names.copy() if self._copies else names
+            if arguments or self._keywords:
+                arguments = _with_names(found, arguments, own)
+            else:
+                return sorted(own) if found is dir else own
+        return call(found, arguments, self._keywords or _NOTHING)
 
 
 def call(function: Any, arguments: Sequence[object], keywords: Mapping[str, object]) -> object:  # noqa: ANN401
@@ -117,36 +129,36 @@ def resolve(root: Root, path: str, names: Mapping[str, Any]) -> object:
     Traceback (most recent call last):
     AttributeError: 'math.sqr' leads nowhere: module 'math' has no attribute 'sqr'. Did you mean: 'sqrt', 'isqrt'?
     """
-    parts = path.split(".") if path else []
-    rest = parts
     if root is None:
-        value = _first(parts[0], names)
-        rest = parts[1:]
+        first, _, path = path.partition(".")
+        value = names.get(first, _MISSING)
+        if value is _MISSING:
+            value = _elsewhere(first, names)
     elif type(root) is tuple:
-        (value,) = root
+        value = root[0]
     else:
         value = _module(root)  # type: ignore[arg-type]
         if value is None:
             msg = f"No module named {root!r}{_nearest(root, _modules())}"  # type: ignore[arg-type]
             raise ModuleNotFoundError(msg, name=root)  # type: ignore[arg-type]
-    for name in rest:
-        try:
-            value = getattr(value, name)
-        except AttributeError as error:
-            value = _submodule(value, name, parts, error)
+    if path:
+        for name in path.split("."):
+            try:
+                value = getattr(value, name)
+            except AttributeError as error:
+                whole = path if root is not None else f"{first}.{path}"
+                value = _submodule(value, name, whole, error)
     return value
 
 
-def _first(name: str, names: Mapping[str, Any]) -> object:
-    value = names.get(name, _MISSING)
-    if value is not _MISSING:
-        return value
+def _elsewhere(name: str, names: Mapping[str, Any]) -> object:
+    """Return what a name means that is no variable."""
     builtins = names.get("__builtins__", _BUILTINS)
     if builtins is _BUILTINS:
         builtins = _BUILTINS.__dict__
     value = (
         builtins.get(name, _MISSING)
-        if isinstance(builtins, dict)
+        if type(builtins) is dict
         else getattr(builtins, name, _MISSING)
     )
     if value is not _MISSING:
@@ -159,17 +171,13 @@ def _first(name: str, names: Mapping[str, Any]) -> object:
     raise NameError(msg)
 
 
-def _import(name: str) -> Any:  # noqa: ANN401 - whatever is in the place of a module
-    # For a module that is there already, the statement's own function is faster than `import_module`.
-    __import__(name)
-    found = sys.modules.get(name)
-    return found if found is not None else import_module(name)
-
-
-def _module(name: str) -> Any:  # noqa: ANN401 - as above
+def _module(name: str) -> Any:  # noqa: ANN401 - whatever is in the place of a module
     """Import a module; None if there is none of that name. Errors of its own code are raised."""
     try:
-        return _import(name)
+        # For a module that is there already, the statement's own function is faster than `import_module`.
+        __import__(name)
+        found = _sys_modules.get(name)
+        return found if found is not None else import_module(name)
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
             return None
@@ -180,7 +188,7 @@ def _modules() -> set[str]:
     return {*sys.modules, *sys.builtin_module_names, *sys.stdlib_module_names}
 
 
-def _submodule(value: object, name: str, parts: Sequence[str], error: AttributeError) -> object:
+def _submodule(value: object, name: str, path: str, error: AttributeError) -> object:
     """Return the module `name` of a package that has no such attribute.
 
     Raises:
@@ -193,7 +201,7 @@ def _submodule(value: object, name: str, parts: Sequence[str], error: AttributeE
     elif error.name != name or error.obj is not value or _is_raised_by(value, name, error):
         # By code of the object's own, about something else.
         raise error
-    what = f"{'.'.join(parts)!r} leads nowhere: " if len(parts) > 1 else ""
+    what = f"{path!r} leads nowhere: " if "." in path else ""
     msg = f"{what}{error}{_nearest(name, _names_in(value))}"
     raise AttributeError(msg) from None
 
@@ -222,10 +230,8 @@ def _nearest(name: str, known: set[str]) -> str:
 
 
 def _durations_of(key: object) -> Durations:
-    found = _durations.get(key)
-    if found is None:
-        if len(_durations) >= _MOST:
-            # That of the function that has been known for longest.
-            _durations.pop(next(iter(_durations)), None)
-        found = _durations[key] = Durations()
+    if len(_durations) >= _MOST:
+        # Those of the function that has been known for longest.
+        _durations.pop(next(iter(_durations)), None)
+    found = _durations[key] = Durations()
     return found

@@ -421,7 +421,7 @@ def _program(fields: Fields) -> tuple[Work, dict[str, object] | None, Rest]:
 
 def _invocation(fields: Fields) -> tuple[Work, dict[str, object] | None, Rest]:
     env_id, root, path, arguments, keywords, *rest = fields
-    work = Invocation(root, path, arguments, keywords, copies=env_id is None)
+    work = Invocation(root, path, arguments, keywords, env_id is None)
     return work, None, _rest(rest)
 
 
