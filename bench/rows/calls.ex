@@ -15,6 +15,7 @@ defmodule Bench.Calls do
       eval_16: &eval_16/1,
       eval_16_python: &eval_16_python/1,
       call: &call/1,
+      callback: &callback/1,
       make_env: &make_env/1,
       overload: &overload/1
     ]
@@ -107,6 +108,44 @@ defmodule Bench.Calls do
       unit: :ns,
       goal: :at_most,
       target: 0.6
+    }
+  end
+
+  # Both in one piece of code, in alternation, so that they share whatever the machine does meanwhile.
+  defp callback(context) do
+    code = """
+    import time
+
+    async def awaited():
+        start = time.perf_counter_ns()
+        await snex.call("erlang", "abs", [1])
+        return time.perf_counter_ns() - start
+
+    def called():
+        start = time.perf_counter_ns()
+        f(1)
+        return time.perf_counter_ns() - start
+
+    floor, value = [], []
+    for _ in range(count):
+        floor.append(await awaited())
+        value.append(called())
+    return floor, value
+    """
+
+    vars = %{"count" => 200, "f" => Snex.Serde.callback(&:erlang.abs/1)}
+    run = fn -> Snex.pyeval!(context.interpreter, code, vars, timeout: 60_000) end
+    run.()
+    {floor, value} = Enum.unzip(for _ <- 1..context.turns, do: run.())
+
+    %Row{
+      name: "callback",
+      what: "p50 of a callback on the event loop's thread; floor: `await snex.call(...)`",
+      floor: List.flatten(floor),
+      value: List.flatten(value),
+      unit: :ns,
+      goal: :at_most,
+      target: 1.2
     }
   end
 

@@ -502,17 +502,31 @@ def test_200_levels_with_the_usual_depth_on_each(vm: VM) -> None:
     assert vm.run("return depth() - usual") in range(-5, 6)
 
 
-def test_beyond_what_the_stack_holds_it_is_an_error_of_that_call(vm: VM) -> None:
+@pytest.mark.parametrize(
+    ("code", "least"),
+    [
+        ("sorted([1], key=lambda x: snex.call_sync('m', 'f', []))", 200),
+        # Each level takes as much of the stack as ten of the others.
+        (
+            "def deeper(n): return sorted([1], key=lambda x: deeper(n - 1) if n else snex.call_sync('m', 'f', []))\n"
+            "deeper(10)",
+            20,
+        ),
+    ],
+)
+def test_beyond_what_the_stack_holds_it_is_an_error_of_that_call(
+    vm: VM, code: str, least: int
+) -> None:
     calls: list[int] = []
     while True:
-        request = vm.eval(ASK.format(1), cause=calls[-1] if calls else 0)
+        request = vm.eval(code, cause=calls[-1] if calls else 0)
         kind, number, body = vm.read()
         if kind != CALL:
             assert number == request
             break
         calls.append(number)
     assert decode(body)[b"exception"][b"type"] == b"RecursionError"
-    assert len(calls) >= 200
+    assert len(calls) >= least
     for call in reversed(calls):
         vm.answer(call)
     assert vm.run("return 1") == 1

@@ -126,16 +126,21 @@ class Client:
     def _request_here(self, name: str, kind: int, body: object) -> object:
         """Do the same on the event loop's own thread, which reads the answer itself."""
         waits = self.waits
-        if waits is None or not waits.may_wait():
+        if waits is None:
             raise RuntimeError(_BLOCKING.format(name))
-        waits.make_room()
-        parts = encode(body)
         answers: list[Answer | BaseException] = []
-        number = self._send(kind, parts, answers.append)
+        waits.begin()
         try:
-            waits.wait(number, answers)
+            if not waits.may_wait():
+                raise RuntimeError(_BLOCKING.format(name))
+            waits.make_room()
+            number = self._send(kind, encode(body), answers.append)
+            try:
+                waits.wait(number, answers)
+            finally:
+                self.forget(number)
         finally:
-            self.forget(number)
+            waits.end()
         return value_of(answers[0])
 
     def requester(self, number: int) -> Request | None:

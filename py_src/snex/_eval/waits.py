@@ -23,6 +23,7 @@ from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
 from .._wire import frame
+from .depth import Depth, check_recursion
 from .request import OUTSIDE, Cancelled, current, running_task
 from .wait import new_selector
 
@@ -44,15 +45,10 @@ if TYPE_CHECKING:
 _REQUESTS = frozenset({frame.EVAL, frame.INVOKE, frame.MAKE_ENV})
 # Seconds between two looks at what is being cancelled.
 _PAUSE = 0.05
-# What a nested request uses up of the recursion limit, before its code runs.
+# What a wait uses up of the recursion limit, before the code of a request on top of it runs.
 _FRAMES = 24
-# Of the stack of the main thread, for each request on it. Measured: 3 to 12 KiB for what is ours.
-_STACK_OF_ONE = 32 * 1024
-_FEWEST = 200
-_MOST = 10_000
 
 GONE = "the connection to the VM is closed"
-DEEP = "too many calls between Elixir and Python on top of each other: {} wait on the thread of the event loop"
 
 
 class Waits:
@@ -83,8 +79,8 @@ class Waits:
         self._due: deque[tuple[int, Request, int, Body, Sequence[Sink]]] = deque()
         # Frames in the event loop's queue that have come during a wait.
         self._kept = 0
-        self._depth = 0
-        self._deepest = _deepest()
+        # Made for the first request on top.
+        self._depth: Depth | None = None
         # Requests whose frames wait in the event loop's queue, to be skipped there.
         self.unwanted: set[int] = set()
         self.ended = False
@@ -100,6 +96,23 @@ class Waits:
         """Whether the event loop's thread waits."""
         return bool(self._stack)
 
+    @staticmethod
+    def begin() -> None:
+        """Make room for what is ours on the stack.
+
+        Raises:
+            RecursionError: if there is none.
+        """
+        check_recursion()
+        sys.setrecursionlimit(sys.getrecursionlimit() + _FRAMES)
+
+    @staticmethod
+    def end() -> None:
+        """Undo `begin`."""
+        # Relative: the code may have set another one.
+        with suppress(RecursionError):
+            sys.setrecursionlimit(max(sys.getrecursionlimit() - _FRAMES, _FRAMES))
+
     def may_wait(self) -> bool:
         """Return whether this is a place to wait: not in the middle of reading or writing.
 
@@ -108,7 +121,7 @@ class Waits:
         return (
             not self._reader.is_busy
             and (self._printer is None or not self._printer.is_busy_here())
-            and all(writer.pump() for writer in self._writers)
+            and not any(writer.is_busy_here() for writer in self._writers)
         )
 
     def make_room(self) -> None:
@@ -132,16 +145,21 @@ class Waits:
             self._set_up()
         self._stack[number] = request
         try:
-            while not answers:
-                more = self._turn()
-                if answers:
-                    break
+            # What has come with the last chunk.
+            more = self._reader.has_more
+            while True:
+                if more:
+                    more = self._turn()
+                    if answers:
+                        break
                 self._check_end()
                 cleaning = self._check_cancelled(request)
                 if self._due:
                     self._run(*self._due.popleft())
+                    more = True
                 elif not more:
-                    self._sleep(_PAUSE if self._runner.look() or cleaning else None)
+                    self._sleep(_PAUSE if cleaning or self._runner.look() else None)
+                    more = True
         finally:
             del self._stack[number]
             if self._due and not self._stack:
@@ -274,31 +292,24 @@ class Waits:
         self, kind: int, request: Request, flags: int, body: Body, sinks: Sequence[Sink]
     ) -> None:
         """Run a request on top of the one that waits."""
-        if self._depth >= self._deepest and kind in _REQUESTS:
-            self._runner.fail(request, RecursionError(DEEP.format(self._depth)))
-            return
+        depth = self._depth
+        if depth is None:
+            depth = self._depth = Depth()
+        if kind in _REQUESTS:
+            try:
+                check_recursion()
+                depth.check()
+            except RecursionError as error:
+                self._runner.fail(request, error)
+                return
         # As where the event loop calls us.
         task: Any = running_task()
         if task is not None:
             asyncio.tasks._leave_task(self._loop, task)  # noqa: SLF001 - undone below
-        self._depth += 1
-        sys.setrecursionlimit(sys.getrecursionlimit() + _FRAMES)
+        depth.levels += 1
         try:
             self._work(kind, request, flags, body, sinks)
         finally:
-            self._depth -= 1
-            # Relative: the code may have set another one.
-            with suppress(RecursionError):
-                sys.setrecursionlimit(max(sys.getrecursionlimit() - _FRAMES, _FRAMES))
+            depth.levels -= 1
             if task is not None:
                 asyncio.tasks._enter_task(self._loop, task)  # noqa: SLF001 - as above
-
-
-def _deepest() -> int:
-    """Return how many requests may lie on top of each other: as many as the stack has room for."""
-    import resource
-
-    size, _ = resource.getrlimit(resource.RLIMIT_STACK)
-    if size == resource.RLIM_INFINITY:
-        return _MOST
-    return min(max(size // _STACK_OF_ONE, _FEWEST), _MOST)

@@ -107,6 +107,11 @@ class FrameReader:
             self._loop.add_reader(self._fd, self._readable)
             self._continue_soon()
 
+    @property
+    def has_more(self) -> bool:
+        """Whether the last turn has left something to be continued."""
+        return self._resuming
+
     def turn(self) -> bool:
         """Take a turn outside of the event loop. Returns whether there is more to take at once."""
         self._more = False

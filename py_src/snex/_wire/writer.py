@@ -133,10 +133,20 @@ class FrameWriter(Pressure):
             try:
                 self._flush()
             finally:
-                self._leave()
+                # Not by a function: at the end of the recursion limit it can't be called either.
+                self._busy = False
+                self._lock.release()
             # Whoever came in the last moment has found the lock taken.
             if not self._inbox:
                 return True
+
+    def is_busy_here(self) -> bool:
+        """Return whether this thread is in the middle of a write."""
+        if not self._lock.acquire(blocking=False):
+            return False
+        busy = self._busy
+        self._lock.release()
+        return busy
 
     def finish(self, grace: float) -> None:
         """Write what waits, for at most `grace` seconds. Blocks; only at the end."""
