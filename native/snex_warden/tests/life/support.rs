@@ -1,7 +1,7 @@
 //! A worker to look at, and ways to wait for what it does.
 
 use snex_core::control::{Limits, Spec};
-use snex_core::frame::Header;
+use snex_core::frame::{Header, Kind};
 use snex_core::handshake::{Blob, Hello, Ready};
 use snex_core::worker::{End, Settings, Sink, Stream, Transport, Worker};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -209,6 +209,10 @@ pub fn frame_to(descriptor: u8, kind: u8, id: u64, body: &[u8]) -> String {
     bytes.extend([kind, 0]);
     bytes.extend(id.to_le_bytes());
     bytes.extend((body.len() as u64).to_le_bytes());
+    if ![Kind::Ready as u8, Kind::Refused as u8].contains(&kind) {
+        // Nothing has caused it. The first frame has no place to say so.
+        bytes.extend([0; 8]);
+    }
     bytes.extend(body);
     let octal: String = bytes.iter().map(|byte| format!("\\{byte:03o}")).collect();
     format!("printf '{octal}' >&{descriptor}; ")
