@@ -222,6 +222,90 @@ defmodule Snex.BadInputTest do
       end)
     end
 
+    test "a path that leads nowhere, and arguments that Python refuses" do
+      inp = start_interpreter!()
+
+      feed(inp, fn ->
+        for {path, args, type} <- [
+              {"nothing_of_the_kind", [], "NameError"},
+              {"math.nothing", [], "AttributeError"},
+              {{"nowhere", "f"}, [], "ModuleNotFoundError"},
+              {"math.sqrt", [], "TypeError"},
+              {"math.sqrt", ["x"], "TypeError"},
+              {"math.pi", [], "TypeError"},
+              {"sys.exit", [3], "SystemExit"}
+            ] do
+          assert {:error, %Error{code: :python_runtime_error, exception: %{type: ^type}}} =
+                   Snex.call(inp, path, args)
+        end
+
+        assert_raise ArgumentError, fn -> Snex.call(inp, "a..b") end
+        assert_raise ArgumentError, fn -> Snex.call(inp, "len", [1 | 2]) end
+        assert_raise ArgumentError, fn -> Snex.call(inp, "len", [], kwargs: [1]) end
+      end)
+    end
+
+    test "an object that was released, that is of another interpreter, which is gone, or forged by hand" do
+      inp = start_interpreter!()
+      {:ok, other} = Interpreter.start_link()
+      foreign = Snex.call!(other, "object")
+      Interpreter.stop(other)
+      assert_receive {:EXIT, ^other, :normal}, 60_000
+
+      feed(inp, fn ->
+        object = Snex.call!(inp, "object")
+        assert_raise ArgumentError, fn -> Snex.call(inp, "repr", [foreign]) end
+        assert_raise ArgumentError, fn -> Snex.Object.repr(%{foreign | interpreter: inp}) end
+        assert_raise ArgumentError, fn -> Snex.Object.repr(%{object | id: object.id + 1}) end
+        assert_raise ArgumentError, fn -> Snex.pyeval(inp, "pass", %{"x" => %{object | id: "1"}}) end
+        Snex.Object.release(object)
+        Snex.Object.release(object)
+
+        for gone <- [object, %{object | handle: make_ref()}] do
+          assert {:error, %Error{code: :object_not_found}} = Snex.Object.repr(gone)
+          assert {:error, %Error{code: :object_not_found}} = Snex.call(inp, "len", [[gone]])
+          assert {:error, %Error{code: :object_not_found}} = Snex.make_env(inp, %{"x" => gone})
+        end
+      end)
+
+      assert {:error, %Error{code: :object_not_found}} = Snex.Object.repr(foreign)
+    end
+
+    test "objects whose own code fails, however it is asked" do
+      inp =
+        start_interpreter!(
+          output: :discard,
+          init_script: """
+          class Bad:
+              def fail(self, *args): raise SystemExit(repr(type(self)))
+              __repr__ = __str__ = __len__ = __getitem__ = __getattr__ = __call__ = __eq__ = __dir__ = fail
+              __reduce_ex__ = __del__ = fail
+              __hash__ = None
+              __class__ = property(fail)
+          """
+        )
+
+      feed(inp, fn ->
+        bad = Snex.call!(inp, "Bad", [], returns: :object)
+        assert inspect(bad) == "#Snex.Object<Bad #{bad.id}>"
+
+        for ask <- [
+              &Snex.Object.repr/1,
+              &Snex.Object.str/1,
+              &Snex.Object.length/1,
+              &Snex.Object.item(&1, 1),
+              &Snex.Object.get(&1, "x"),
+              &Snex.Object.call(&1, []),
+              &Snex.Object.copy(&1, inp)
+            ] do
+          assert {:error, %Error{exception: %{type: "SystemExit"}}} = ask.(bad)
+        end
+
+        assert {:error, %Error{exception: %{type: "TypeError"}}} = Snex.Object.value(bad)
+        assert {:ok, [%Snex.Object{}]} = Snex.pyeval(inp, "return [x]", %{"x" => bad}, returns: :auto)
+      end)
+    end
+
     test "output of any size" do
       inp = start_interpreter!(output: :discard)
 

@@ -5,6 +5,7 @@ defmodule Snex.LeaksTest do
   alias Snex.Env
   alias Snex.Figures
   alias Snex.Native
+  alias Snex.Object
 
   # A few of each in every run, and as many as are promised with `mix test --only long`. Prints the figures before and
   # after, and writes them to _build/reliability.
@@ -33,6 +34,11 @@ defmodule Snex.LeaksTest do
     @tag tag
     test "#{count} environments that are made and dropped leave nothing behind" do
       compare("environments", unquote(count), 2, &environment(&1, &2))
+    end
+
+    @tag tag
+    test "#{count} objects that are handed out and dropped, in every way, leave nothing behind" do
+      compare("objects", unquote(count), 2, &object(&1, &2))
     end
 
     @tag tag
@@ -196,6 +202,54 @@ defmodule Snex.LeaksTest do
   defp environment(n, inp) do
     assert {:ok, %Env{}} = Snex.make_env(inp, %{"n" => n})
     "made"
+  end
+
+  # ---- Objects -----------------------------------------------------------------------------
+
+  defp object(n, inp) when rem(n, 16) == 0 do
+    object = Object.disable_gc(Snex.call!(inp, "object"))
+    assert {:ok, "<object" <> _} = Object.repr(object, timeout: 60_000)
+    :ok = Object.release(object)
+    "released"
+  end
+
+  defp object(n, inp) when rem(n, 16) == 1 do
+    code = "x = [object(), object()]; return [x[0], {'a': x[1], x[0]: x}, {x[1]}]"
+    assert {:ok, [%Object{} = one, _map, _set]} = Snex.pyeval(inp, code, returns: :auto, timeout: 60_000)
+    assert {:ok, true} = Snex.call(inp, "isinstance", [one, Snex.get!(inp, "object")], timeout: 60_000)
+    "at any depth, and used"
+  end
+
+  defp object(n, inp) when rem(n, 16) == 2 do
+    code =
+      "await snex.send(to, snex.keep(object())); return await Elixir.Map.get({1: snex.keep(object())}, 1)"
+
+    assert {:ok, %Object{}} = Snex.pyeval(inp, code, %{"to" => self()}, returns: :auto, timeout: 60_000)
+    assert_receive %Object{}, 60_000
+    "in messages and calls"
+  end
+
+  defp object(n, inp) when rem(n, 16) == 3 do
+    code = "return [snex.keep(object()), object()]"
+    assert {:error, %Error{exception: %{type: "TypeError"}}} = Snex.pyeval(inp, code, timeout: 60_000)
+    "of calls that fail"
+  end
+
+  defp object(n, inp) when rem(n, 16) == 4 do
+    env = Snex.make_env!(inp)
+    assert {:ok, %Object{}} = Snex.pyeval(env, "return globals()", returns: :object, timeout: 60_000)
+    "that refer to their environment"
+  end
+
+  defp object(n, inp) when rem(n, 160) == 5 do
+    caller = spawn(fn -> Snex.call(inp, "object", [], timeout: :infinity) end)
+    Process.exit(caller, :kill)
+    "of callers that are killed"
+  end
+
+  defp object(_n, inp) do
+    assert {:ok, %Object{}} = Snex.call(inp, "object", [], timeout: 60_000)
+    "dropped"
   end
 
   # ---- Failures ----------------------------------------------------------------------------

@@ -79,6 +79,7 @@ defmodule Snex.SchedulersTest do
   # Which functions each of the tests below drives.
   @rows [
     values: [:request_eval, :request_eval_dirty, :request_make_env, :request_make_env_dirty],
+    calls: [:request_invoke, :request_invoke_dirty],
     results: [:call_result, :call_result_dirty],
     failures: [:call_error],
     callers: [:request_eval, :call_begin, :call_end],
@@ -127,6 +128,56 @@ defmodule Snex.SchedulersTest do
     undisturbed("bits as a name", fn ->
       assert_raise ArgumentError, fn -> Snex.pyeval(inp, "pass", %{term(:bits) => 1}) end
     end)
+  end
+
+  test "calls: arguments of functions, objects among them", %{inp: inp, keys: keys} do
+    env = Snex.make_env!(inp)
+    Snex.pyeval!(env, "def count(*args, **kwargs): return len(args) + len(kwargs)")
+
+    for {name, key} <- keys do
+      undisturbed("#{name} as an argument", fn ->
+        {_, _} = Snex.call(env, "count", [:persistent_term.get(key)], timeout: 60_000)
+      end)
+    end
+
+    for name <- [:text, :unaligned] do
+      undisturbed("#{name} as an argument by name, as a path, and as a name", fn ->
+        {:ok, 1} = Snex.call(env, "count", [], kwargs: [x: term(name)], timeout: 60_000)
+        {:error, %Error{}} = Snex.call(env, term(name), [], timeout: 60_000)
+        {:error, %Error{}} = Snex.get(env, {"sys", term(name)}, timeout: 60_000)
+        {:ok, 1} = Snex.call(env, "count", [], kwargs: %{term(name) => 1}, timeout: 60_000)
+      end)
+    end
+
+    undisturbed("1,000,000 arguments", fn ->
+      {:ok, 1_000_000} = Snex.call(env, "count", term(:list), timeout: 60_000)
+    end)
+
+    undisturbed("200,000 arguments by name", fn ->
+      {:ok, 200_000} =
+        Snex.call(env, "count", [], kwargs: Map.from_keys(term(:names), 1), timeout: 60_000)
+    end)
+
+    object = Snex.call!(env, "object")
+
+    undisturbed("200,000 times an object", fn ->
+      {:ok, 200_000} = Snex.call(env, "count", List.duplicate(object, 200_000), timeout: 60_000)
+    end)
+  end
+
+  test "answers: 200,000 handles, of as many objects and of one", %{inp: inp} do
+    for code <- ["[object() for _ in range(200_000)]", "[object()] * 200_000"] do
+      undisturbed(code, fn ->
+        {:ok, objects} = Snex.pyeval(inp, "return " <> code, returns: :auto, timeout: 60_000)
+        200_000 = length(objects)
+        # All are dropped, and given back.
+        objects = nil
+        :erlang.garbage_collect()
+        objects
+      end)
+
+      eventually(fn -> Interpreter.info(inp).objects == 0 end)
+    end
   end
 
   test "results: what a function returns to Python", %{inp: inp, keys: keys} do

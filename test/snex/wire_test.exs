@@ -394,6 +394,104 @@ defmodule Snex.WireTest do
 
   defp contained(_other), do: false
 
+  describe "a table of handles" do
+    defp with_table(count, table, term), do: <<count::little-32, table::binary, term::binary>>
+    defp place(index), do: %{__struct__: Snex.Object, id: index, type: "thing"}
+
+    test "that lies ends the interpreter", %{tmp_dir: dir, bystander: bystander} do
+      id = <<7::little-64>>
+
+      lies =
+        for body <- [
+              "",
+              <<1>>,
+              <<0, 0, 0>>,
+              with_table(1, "", ""),
+              with_table(1, binary_part(id, 0, 7), ""),
+              with_table(2, id, etf(1)),
+              with_table(2 ** 31, id, etf(1)),
+              with_table(2 ** 32 - 1, "", etf(1)),
+              with_table(2 ** 32 - 1, String.duplicate(id, 1_000), etf(1)),
+              with_table(2 ** 29, String.duplicate(id, 100_000), "")
+            ],
+            kind <- [@result, 0x85, 0x86, 0x87] do
+          seen = "a table of handles that does not fit into a body of #{byte_size(body)} bytes"
+          {frame(kind, 1, body, flags: @handles), :wait, broken(seen)}
+        end
+
+      others =
+        for kind <- [@error, 0x88, @cancelled, 0x8A] do
+          {frame(kind, 1, with_table(1, id, etf(1)), flags: @handles), :wait,
+           broken("with unknown flags 0x10")}
+        end
+
+      tell_all(dir, bystander, lies ++ others)
+    end
+
+    test "without a term behind it is an error of the call", %{tmp_dir: dir, bystander: bystander} do
+      undecoded? =
+        &match?(
+          {{:error, %Error{code: :internal_error, reason: "a term from Python cannot be decoded" <> _}},
+           _end},
+          &1
+        )
+
+      tell_all(
+        dir,
+        bystander,
+        for rest <- ["", <<131>>, "no term", <<131, 108, 2 ** 32 - 1::32>>],
+            count <- [0, 1, 3] do
+          body = with_table(count, String.duplicate(<<7::little-64>>, count), rest)
+          {frame(@result, 1, body, flags: @handles), :exit, undecoded?}
+        end
+      )
+    end
+
+    test "may have any numbers, and places that it has nothing for", %{tmp_dir: dir, bystander: bystander} do
+      ids = [0, 1, 2 ** 63, 2 ** 64 - 1, 1]
+      table = for id <- ids, into: <<>>, do: <<id::little-64>>
+
+      placed? = fn expected ->
+        fn
+          {{:ok, value}, _end} -> expected.(value)
+          _other -> false
+        end
+      end
+
+      whole? =
+        placed?.(fn [one, two, three, four, five] ->
+          for(
+            %Snex.Object{id: id, handle: handle} <- [one, two, three, four, five],
+            is_reference(handle),
+            do: id
+          ) ==
+            ids
+        end)
+
+      unchanged? = placed?.(&(&1 == [place(5), place(-1), place(2 ** 70), place(nil), place(1.0)]))
+
+      # Many of them, of one object.
+      many = with_table(100_000, String.duplicate(<<7::little-64>>, 100_000), etf(1))
+
+      tell_all(dir, bystander, [
+        {frame(@result, 1, with_table(5, table, etf(Enum.map(0..4, &place/1))), flags: @handles), :exit,
+         whole?},
+        {frame(@result, 1, with_table(5, table, etf(Enum.map([5, -1, 2 ** 70, nil, 1.0], &place/1))),
+           flags: @handles
+         ), :exit, unchanged?},
+        {frame(@result, 1, with_table(0, "", etf([place(0)])), flags: @handles), :exit,
+         placed?.(&(&1 == [place(0)]))},
+        {frame(@result, 1, many, flags: @handles), :exit, placed?.(&(&1 == 1))}
+      ])
+
+      # This process has had them.
+      eventually(fn ->
+        :erlang.garbage_collect()
+        match?(%{objects: 0}, Snex.Native.resources_count())
+      end)
+    end
+  end
+
   test "a body that claims to be long, and comes slowly, takes what has come", %{
     tmp_dir: dir,
     bystander: bystander

@@ -19,12 +19,13 @@ defmodule Snex.Figures do
   # Attempts, 10 ms apart: threads and processes of the system need time to go.
   @attempts 500
 
-  # Collects garbage in Python, and counts the dictionaries of environments that it keeps by itself.
+  # Collects garbage in Python, and counts the dictionaries of environments and the objects that it keeps by itself.
   @collect """
   import gc
+  from snex._eval import objects
   from snex._eval.envs import Envs
   gc.collect()
-  return sum(len(object._envs) for object in gc.get_objects() if type(object) is Envs)
+  return len(objects.table) + sum(len(object._envs) for object in gc.get_objects() if type(object) is Envs)
   """
 
   @doc """
@@ -50,7 +51,7 @@ defmodule Snex.Figures do
     %{
       counts:
         infos
-        |> Enum.zip_with(kept, &Map.put(python_counts(&1), "python: dictionaries kept", &2))
+        |> Enum.zip_with(kept, &Map.put(python_counts(&1), "python: dictionaries and objects kept", &2))
         |> Enum.reduce(vm_counts(), &Map.merge(&1, &2, fn _, a, b -> a + b end)),
       memory: %{
         "vm: in use" => :erlang.memory(:total),
@@ -79,6 +80,7 @@ defmodule Snex.Figures do
       "python: descriptors" => entries(info.os_pid, "fd"),
       "python: threads" => entries(info.os_pid, "task"),
       "python: environments" => info.environments,
+      "python: objects" => info.objects,
       "python: requests" => info.requests_in_flight,
       "python: queued" => info.queued
     }
