@@ -71,4 +71,36 @@ defmodule Snex.LibrariesTest do
       assert reason =~ "not mine"
     end
   end
+
+  test "arrays are copied to another interpreter with their memory as it is" do
+    options = [pyproject_toml: @toml, python_preference: :system]
+    {[one, other], _output} = with_io(fn -> for _ <- 1..2, do: elem(Interpreter.start_link(options), 1) end)
+
+    code = """
+    import numpy as np
+    large = np.arange(4_000_000, dtype=np.float64).reshape(2000, 2000)
+    return [large, large[::2, 1:5], np.array(["a", None], dtype=object), np.array(7), np.zeros((0, 3)), large.T]
+    """
+
+    {:ok, arrays} = Snex.pyeval(one, code, returns: :auto)
+    assert [%Snex.Object{type: "numpy.ndarray"} | _] = arrays
+
+    same = """
+    import numpy as np
+    large = np.arange(4_000_000, dtype=np.float64).reshape(2000, 2000)
+    mine = [large, large[::2, 1:5], np.array(["a", None], dtype=object), np.array(7), np.zeros((0, 3)), large.T]
+    return [bool(np.array_equal(a, b)) and a.dtype == b.dtype and b.flags.writeable for a, b in zip(mine, theirs)]
+    """
+
+    copies = for array <- arrays, do: Snex.Object.copy!(array, other, timeout: 60_000)
+    assert Snex.pyeval(other, same, %{"theirs" => copies}, timeout: 60_000) == {:ok, List.duplicate(true, 6)}
+
+    # Each has memory of its own.
+    assert Snex.Object.put_item(hd(copies), {0, 0}, -1.0) == :ok
+    assert Snex.Object.item(hd(arrays), {0, 0}) == {:ok, 0.0}
+    assert Snex.Object.item(hd(copies), {0, 0}) == {:ok, -1.0}
+
+    frame = Snex.call!(one, "pandas.DataFrame", [%{"a" => [1, 2]}])
+    assert Snex.Object.call(Snex.Object.copy!(frame, other), "a.sum", []) == {:ok, 3}
+  end
 end

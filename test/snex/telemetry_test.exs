@@ -74,6 +74,52 @@ defmodule Snex.TelemetryTest do
       assert %Snex.Env{} = env
     end
 
+    test "[:snex, :call, :start] and [:snex, :call, :stop] are emitted around each call by name, and each look" do
+      inp = start_interpreter!()
+      env = Snex.make_env!(inp)
+      flush()
+
+      for {function, where, call} <- [
+            {:call, inp, fn -> {Snex.call(inp, "len", ["x"]), nil} end},
+            {:call, env, fn -> {Snex.call(env, "len", ["x"]), nil} end},
+            {:get, inp, fn -> {Snex.get(inp, "os.sep"), nil} end},
+            {:call, env,
+             fn -> with {:error, error} = result <- Snex.call(env, "nothing"), do: {result, error} end}
+          ] do
+        {_result, error} = call(call)
+        env_id = if where == inp, do: nil, else: where
+        assert_received {[:snex, :call, :start], _, %{function: ^function, interpreter: ^inp, env: ^env_id}}
+
+        assert_received {[:snex, :call, :stop], %{duration: _},
+                         %{function: ^function, env: ^env_id, error: ^error}}
+
+        refute_received {[:snex, :call, _], _, _}
+      end
+    end
+
+    test "an object's functions emit them as well" do
+      inp = start_interpreter!()
+      object = Snex.call!(inp, "list", [[1]], returns: :object)
+      flush()
+      assert call(fn -> Snex.Object.length(object) end) == {:ok, 1}
+      assert_received {[:snex, :call, :start], _, %{function: :call, interpreter: ^inp}}
+      assert_received {[:snex, :call, :stop], _, %{error: nil}}
+      assert call(fn -> Snex.Object.get(object, "__doc__") end) |> elem(0) == :ok
+      assert_received {[:snex, :call, :start], _, %{function: :get, interpreter: ^inp}}
+      assert_received {[:snex, :call, :stop], _, %{error: nil}}
+      other = start_interpreter!()
+      assert_raise ArgumentError, fn -> Snex.call(other, "len", [object]) end
+      assert_received {[:snex, :call, :exception], _, %{function: :call, kind: :error}}
+    end
+
+    defp flush do
+      receive do
+        {[:snex | _], _, _} -> flush()
+      after
+        0 -> :ok
+      end
+    end
+
     test "[:snex, :call, :exception] is emitted when a call raises" do
       inp = start_interpreter!()
       assert_raise ArgumentError, fn -> Snex.pyeval(inp, "return 1", %{x: 1}) end
