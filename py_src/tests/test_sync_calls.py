@@ -16,6 +16,7 @@ from support.vm import (
     CALL_ERROR,
     CANCEL,
     CANCELLED,
+    CAST,
     EVAL,
     MAKE_ENV,
     SEND,
@@ -530,3 +531,61 @@ def test_beyond_what_the_stack_holds_it_is_an_error_of_that_call(
     for call in reversed(calls):
         vm.answer(call)
     assert vm.run("return 1") == 1
+
+
+def test_a_request_that_is_cancelled_before_it_runs_on_top_never_does(vm: VM) -> None:
+    vm.run("ran = []")
+    request, call = waiting(vm, ASK.format(1))
+    number = vm.next_id
+    vm.next_id += 1
+    body = pickle.dumps((0, "ran.append(1)", None, 1, {}), 5)
+    os.write(vm.out_fd, frame(EVAL, number, body, cause=call) + frame(CANCEL, number))
+    assert vm.expect(CANCELLED)[0] == number
+    vm.answer(call)
+    vm.reply(request)
+    assert vm.run("return ran") == []
+    assert vm.answers(number) == []
+
+
+def test_what_threads_write_goes_out_though_nothing_comes_in(vm: VM) -> None:
+    vm.run(
+        "import asyncio, threading\n"
+        "go = threading.Event()\n"
+        "def work():\n"
+        "    go.wait()\n"
+        "    asyncio.run(snex.cast('m', 'f', [bytes(3_000_000)]))\n"
+        "thread = threading.Thread(target=work)\nthread.start()"
+    )
+    request, call = waiting(vm, f"threading.Timer(0.2, go.set).start()\n{ASK.format(1)}")
+    assert len(decode(vm.expect(CAST)[1])[3][0]) == 3_000_000
+    vm.answer(call)
+    vm.reply(request)
+
+
+def test_what_has_been_printed_goes_out_before_the_answer_comes(vm: VM) -> None:
+    # Nobody reads what is printed before the code waits.
+    sources, vm.sources = vm.sources, [vm.frames]
+    request, call = waiting(vm, f"print('x' * 3_000_000)\n{ASK.format(1)}")
+    vm.sources = sources
+    printed = b""
+    while len(printed) < 3_000_001:
+        printed += vm.printed(request)
+        if len(printed) < 3_000_001:
+            vm.pending.append(vm.read())
+    vm.answer(call)
+    vm.reply(request)
+
+
+def test_a_thread_that_is_cancelled_is_asked_again_meanwhile(vm: VM) -> None:
+    thread = vm.eval(
+        "import time\nsnex.send_sync(1, 1)\n"
+        "try:\n    while True: time.sleep(0.001)\n"
+        "finally:\n    while True: time.sleep(0.001)",
+        thread=True,
+    )
+    vm.answer(vm.expect(SEND)[0])
+    request, call = waiting(vm, ASK.format(1))
+    vm.send(CANCEL, thread)
+    assert vm.expect(CANCELLED)[0] == thread
+    vm.answer(call)
+    vm.reply(request)

@@ -269,14 +269,9 @@ class Waits:
         return False
 
     def _cancel(self, number: int) -> None:
-        for entry in self._due:
-            if entry[1].number == number:
-                self._due.remove(entry)
-                entry[1].ended = True
-                break
         waiting = next((r for r in self._stack.values() if r.number == number), None)
         if not self._runner.cancel(number, waiting):
-            # Its frame may be in the queue, or have been taken out of it long ago.
+            # It may not have begun yet, or have ended long ago.
             self.unwanted.add(number)
             self._loop.call_soon(self.unwanted.discard, number)
 
