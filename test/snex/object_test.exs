@@ -503,7 +503,7 @@ defmodule Snex.ObjectTest do
       assert inspect(object) =~ "Bad"
 
       for ask <- [&Object.repr/2, &Object.str/2, &Object.length/2, &Object.get(&1, "x", &2)] do
-        assert {:error, %Error{code: :response_timeout}} = ask.(object, timeout: 50)
+        assert {:error, %Error{code: :response_timeout}} = ask.(object, timeout: 500)
       end
 
       assert Snex.call(env, "len", ["x"], timeout: 60_000) == {:ok, 1}
