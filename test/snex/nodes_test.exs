@@ -50,6 +50,30 @@ defmodule Snex.NodesTest do
   defp in_flight(interpreter), do: Interpreter.info(interpreter).requests_in_flight
 
   describe "an interpreter on another node" do
+    test "functions run on its node, on its event loop as well, and may use it", %{there: there, b: b} do
+      # One whose module is there.
+      assert Snex.pyeval(there, "return f()", %{"f" => Serde.callback(&Node.self/0)}) == {:ok, b}
+      assert Snex.pyeval(there, "return await f()", %{"f" => &Node.self/0}) == {:ok, b}
+
+      text =
+        capture_io(fn ->
+          {:ok, :ok} = Snex.pyeval(there, "return f('hello')", %{"f" => Serde.callback(&IO.puts/1)})
+        end)
+
+      assert text == "hello\n"
+
+      # One whose code travels with it, for it is made of expressions.
+      {nested, _binding} =
+        Code.eval_string("fn n -> {node(), Snex.pyeval!(there, \"return n + 1\", %{\"n\" => n})} end",
+          there: there
+        )
+
+      assert Snex.pyeval(there, "return f(1)", %{"f" => Serde.callback(nested)}) == {:ok, {b, 2}}
+      # And one that is nowhere there.
+      assert {:error, error} = Snex.pyeval(there, "return f()", %{"f" => Serde.callback(fn -> there end)})
+      assert error.exception.type == "ElixirError"
+    end
+
     test "run: :thread works there as well, and is cancelled there", %{there: there} do
       code = """
       import time
