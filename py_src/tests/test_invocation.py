@@ -156,7 +156,7 @@ def test_errors_of_the_objects_own_code_stay_what_they_are() -> None:
         ("names_it", "told"),
     ]:
         with pytest.raises(AttributeError) as caught:
-            resolve((Strict(),), name, {})
+            resolve((SimpleNamespace(a=Strict()),), f"a.{name}", {})
         assert str(caught.value) == message
     # Declared, but not set.
     with pytest.raises(AttributeError, match="slot"):

@@ -178,6 +178,27 @@ def test_the_garbage_collector_may_run_destructors_that_hand_out_in_the_midst_of
     assert not objects._more
 
 
+def test_what_is_just_being_given_back_may_be_handed_out_by_a_destructor() -> None:
+    class Nosy(dict[int, int]):
+        """Where the garbage collector may run."""
+
+        def get(self, key: int, default: Any = None) -> Any:
+            while todo:
+                todo.pop()()
+            return super().get(key, default)
+
+    todo: list[Any] = []
+    numbers: list[int] = []
+    objects, thing = Objects(), Thing()
+    objects._numbers = Nosy()
+    number = hand_out(objects, thing)
+    todo.append(lambda: numbers.extend(objects.hand_out([thing, numbers])))
+    objects.drop([(number, 1)])
+    assert [objects.get(number) for number in numbers] == [thing, numbers]
+    objects.drop([(number, 1) for number in numbers])
+    assert (len(objects), objects._numbers, objects._more) == (0, {}, {})
+
+
 def test_threads_may_hand_out_and_give_back_at_once() -> None:
     objects = Objects()
     shared = [Thing() for _ in range(10)]

@@ -258,14 +258,18 @@ defmodule Snex.HandlesTest do
     assert_rest(inp)
     eventually(fn -> Interpreter.info(inp).environments == 0 end)
 
-    # Neither end keeps the other longer than it is used.
-    env = Snex.make_env!(inp)
-    object = Snex.pyeval!(env, "t = thing(); t.names = globals(); return t", returns: :auto)
-    Snex.destroy_env(env)
-    assert Object.get(object, "names", returns: :object) |> elem(0) == :ok
-    assert left(inp) |> elem(1) == 1
-    Object.release(object)
-    assert {_names, 0} = left(inp)
+    # An object keeps what it refers to, not its environment.
+    apart(fn ->
+      env = Snex.make_env!(inp)
+      object = Snex.pyeval!(env, "t = thing(); t.names = globals(); return t", returns: :auto)
+      Snex.destroy_env(env)
+      assert {:error, %Error{code: :env_not_found}} = Snex.pyeval(env, "return 1")
+      assert {:ok, %Object{type: "dict"}} = Object.get(object, "names", returns: :object)
+      assert {_names, 1} = left(inp)
+      object
+    end)
+
+    assert_rest(inp)
   end
 
   test "that a destructor hands out are given back", %{inp: inp} do
