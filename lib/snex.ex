@@ -177,6 +177,7 @@ defmodule Snex do
   `function` is a dotted path. Its first name is looked up in the environment, then among Python's own functions, and then it is
   the name of a module that is imported; the others are attributes. Given an interpreter, names are those of its root
   environment. `{module, path}` begins at a module, whatever the environment has. A result that can be awaited is.
+  `eval`, `exec`, `globals`, `locals`, `vars` and `dir` are about the variables of the environment.
 
   #{Options.documentation(CallOptions.call())}
 
