@@ -8,6 +8,7 @@ defmodule Snex.Handle do
   alias Snex.Native
   alias Snex.Object
   alias Snex.Remote
+  alias Snex.Remote.Tracker
   alias Snex.Request
 
   # For another node to answer, in ms.
@@ -38,11 +39,15 @@ defmodule Snex.Handle do
   """
   @spec release(t()) :: :ok
   def release(%{handle: handle} = struct) do
-    # A proxy gives its handle back.
-    if node(struct.interpreter) != node(),
-      do: Native.handle_release(handle, struct.interpreter, kind(struct), struct.id)
+    kind = kind(struct)
 
-    run(struct, :release_there, [handle, kind(struct), struct.id])
+    if node(struct.interpreter) == node() do
+      run(struct, :release_there, [handle, kind, struct.id])
+    else
+      # That of a proxy, so that nobody reaches anything through it from now on. The proxy itself is dropped with it.
+      run(struct, :release_there, [Native.handle_held(handle) || handle, kind, struct.id])
+      Native.handle_release(handle, struct.interpreter, kind, struct.id)
+    end
   end
 
   @doc """
@@ -63,7 +68,10 @@ defmodule Snex.Handle do
   def keep_there(interpreter, kind, id, _options), do: {Native.handle_keep(interpreter, kind, id), []}
 
   @doc false
-  @spec release_there(pid(), reference(), atom(), pos_integer(), Request.options()) :: {:ok, []}
+  @spec release_there(pid(), reference() | tuple(), atom(), pos_integer(), Request.options()) :: {:ok, []}
+  def release_there(interpreter, {:snex_handle_dropped, holder, key}, kind, id, options),
+    do: release_there(interpreter, Tracker.held(holder, key) || make_ref(), kind, id, options)
+
   def release_there(interpreter, handle, kind, id, _options),
     do: {Native.handle_release(handle, interpreter, kind, id), []}
 

@@ -20,6 +20,7 @@ defmodule Snex.Native do
     handle_destroy: 2,
     handle_release: 4,
     handle_proxy: 4,
+    handle_held: 1,
     request_eval: 4,
     request_eval_dirty: 4,
     request_invoke: 4,
@@ -99,6 +100,9 @@ defmodule Snex.Native do
   @spec handle_proxy(tracker :: pid(), holder :: pid(), ticket :: reference(), number :: non_neg_integer()) ::
           reference()
   def handle_proxy(_tracker, _holder, _ticket, _number), do: not_loaded()
+
+  @spec handle_held(reference()) :: {:snex_handle_dropped, holder :: pid(), key :: tuple()} | nil
+  def handle_held(_proxy), do: not_loaded()
 
   # Of two functions with and without `_dirty`, the one without takes only what `Snex.Serde.Weight` has found light.
   @spec request_eval(pid(), reference(), map(), tuple()) :: Snex.Request.outcome()

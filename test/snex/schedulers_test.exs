@@ -89,7 +89,7 @@ defmodule Snex.SchedulersTest do
     stop: [:interpreter_stop],
     waiting: [:request_forget, :interpreter_info, :resources_count],
     output: [:output_read, :print_read, :log_read],
-    handles: [:handle_keep, :handle_destroy, :handle_release, :handle_proxy],
+    handles: [:handle_keep, :handle_destroy, :handle_release, :handle_proxy, :handle_held],
     projects:
       [:project_read, :project_rebase, :project_unbase, :project_has_member] ++ [:lock_locals, :lock_rebase],
     # Without arguments, or with one that is an atom.
@@ -381,7 +381,7 @@ defmodule Snex.SchedulersTest do
       :ok = Native.handle_keep(inp, :object, last)
       :ok = Native.handle_destroy(inp, last)
       :ok = Native.handle_release(make_ref(), inp, :object, last)
-      for _ <- 1..20_000, do: Native.handle_proxy(self(), self(), make_ref(), last)
+      for _ <- 1..20_000, do: Native.handle_held(Native.handle_proxy(self(), self(), make_ref(), last))
       # Drops all of them.
       :erlang.garbage_collect()
     end)

@@ -78,6 +78,18 @@ defmodule Snex.Remote.Tracker do
   end
 
   @doc """
+  The handle that is held under a key, or `nil` if it was dropped.
+  """
+  @spec held(tracker :: pid(), key :: {ticket(), pos_integer()}) :: reference() | nil
+  def held(tracker, key) do
+    table = GenServer.call(tracker, :table, :infinity)
+    :ets.lookup_element(table, key, 2, nil)
+  catch
+    # A tracker that is gone has dropped everything.
+    _kind, _gone -> nil
+  end
+
+  @doc """
   The calling process is about to return its result.
   """
   @spec finish(tracker :: pid(), ticket(), offered? :: boolean()) :: :ok

@@ -10,7 +10,7 @@ use crate::registry;
 use crate::runtime;
 use crate::shared::Shared;
 use rustler::env::{OwnedEnv, SavedTerm};
-use rustler::{Atom, Decoder, Error, LocalPid, NifResult, Resource, ResourceArc, Term};
+use rustler::{Atom, Decoder, Encoder, Env, Error, LocalPid, NifResult, Resource, ResourceArc, Term};
 use snex_core::frame::{self, Frame, Header};
 use snex_core::handles::{Count, Drops, Key, Kind};
 use snex_core::worker::Worker;
@@ -170,6 +170,21 @@ fn handle_proxy<'a>(
     });
     let dropped = Mutex::new(Some(Dropped { tracker, env, message }));
     Ok(ResourceArc::new(Proxy { dropped, _live: Live::new(Of::Proxy) }))
+}
+
+/// What a proxy tells its node's tracker when it is dropped: `{snex_handle_dropped, holder, key}`. `nil` when it has done so, and for
+/// another reference.
+#[rustler::nif]
+fn handle_held<'a>(env: Env<'a>, handle: Term<'a>) -> NifResult<Term<'a>> {
+    if !handle.is_ref() {
+        return Err(Error::BadArg);
+    }
+    let Ok(proxy) = handle.decode::<ResourceArc<Proxy>>() else { return Ok(atoms::nil().encode(env)) };
+    let dropped = proxy.dropped.lock().unwrap_or_else(PoisonError::into_inner);
+    Ok(match &*dropped {
+        Some(dropped) => dropped.env.run(|own| dropped.message.load(own).in_env(env)),
+        None => atoms::nil().encode(env),
+    })
 }
 
 /// From now on, Python keeps what this is a handle of, if it is still there, until it is destroyed or released.

@@ -203,6 +203,17 @@ defmodule Snex.Remote.TrackerTest do
       eventually(fn -> at_rest?([b]) and objects.() == 0 end)
     end
 
+    test "are released at once, for whoever uses them next", %{b: b, there: there} do
+      for _ <- 1..200 do
+        {:ok, object} = Snex.call(there, "list", [[1]], returns: :object)
+        assert Handle.release(object) == :ok
+        assert {:error, %Error{code: :object_not_found}} = Snex.Object.length(object)
+        assert Handle.release(object) == :ok
+      end
+
+      eventually(fn -> tracked(b).handles == 0 end)
+    end
+
     test "may be dropped before they are claimed: nothing orders the messages of two processes",
          %{b: b, there: there} do
       elsewhere(fn ->
