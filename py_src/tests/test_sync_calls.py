@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import signal
+import struct
 import time
 from typing import Any
 
@@ -17,6 +18,7 @@ from support.vm import (
     CANCEL,
     CANCELLED,
     CAST,
+    DROP,
     EVAL,
     MAKE_ENV,
     SEND,
@@ -221,6 +223,20 @@ def test_what_comes_too_late_to_be_run_on_top_is_run_by_the_loop(vm: VM) -> None
     os.write(vm.out_fd, data)
     assert vm.reply(request) == b"outer"
     assert vm.reply(number) == b"late"
+
+
+def test_what_comes_behind_a_drop_does_not_find_what_it_takes_away(vm: VM) -> None:
+    vm.make_env(1, [], {})
+    request, call = waiting(vm, f"import time\ntime.sleep(0.2)\n{ASK.format(1)}\nreturn 'outer'")
+    number = vm.next_id
+    vm.next_id += 1
+    drop = frame(DROP, 0, struct.pack("<BQI", 0, 1, 1))
+    gone = frame(EVAL, number, pickle.dumps((1, "return 1", None, 1, {}), 5))
+    # In one write: the answer is there before anything is dropped.
+    os.write(vm.out_fd, drop + gone + frame(6, call, pickle.dumps(None)))
+    assert vm.reply(request) == b"outer"
+    with pytest.raises(PythonError, match="no environment"):
+        vm.reply(number)
 
 
 @pytest.mark.interrupts

@@ -279,6 +279,10 @@ class Waits:
         """Put what has come too late to be run here into the event loop's queue."""
         while self._due:
             work = self._due.popleft()
+            if work[0] == frame.DROP:
+                # Now: what has come after it is in the queue already, and must not find what it takes away.
+                self._run(*work)
+                continue
             work[1].is_nested = False
             self._kept += 1
             self._loop.call_soon(self._work_kept, *work, context=self._context.copy())
