@@ -18,6 +18,8 @@ defmodule Snex.Soak.Caller do
   defp loop(home, interpreters) do
     receive do
       {:soak_finish, from} ->
+        # With what it has of objects.
+        :erlang.garbage_collect()
         send(from, {:soak_finished, self()})
         wait_for_check(home)
     after

@@ -48,6 +48,12 @@ defmodule Snex.Soak.Ledger do
   """
   def count(home, what), do: GenServer.call({__MODULE__, home}, {:count, what}, :infinity)
 
+  @doc """
+  Counts handles of objects: `:made`, or `:released` by hand.
+  """
+  def note(home, what, count) when home == node(), do: bump({:handles, what}, count)
+  def note(home, what, count), do: GenServer.call({__MODULE__, home}, {:note, what, count}, :infinity)
+
   # ---- Called by Python ------------------------------------------------------------------------
 
   @doc """
@@ -119,6 +125,9 @@ defmodule Snex.Soak.Ledger do
   def handle_call({:effects, number}, _from, details), do: {:reply, effects(node(), number), details}
   def handle_call(:details, _from, details), do: {:reply, details, details}
 
+  def handle_call({:note, what, count}, _from, details),
+    do: {:reply, bump({:handles, what}, count), details}
+
   def handle_call({:count, what}, _from, details) do
     bump({:fault, what})
     {:reply, :ok, details}
@@ -153,8 +162,8 @@ defmodule Snex.Soak.Ledger do
     :ok
   end
 
-  defp bump(what) do
-    :ets.update_counter(@totals, what, 1, {what, 0})
+  defp bump(what, count \\ 1) do
+    :ets.update_counter(@totals, what, count, {what, 0})
     :ok
   end
 end

@@ -15,6 +15,8 @@ defmodule Snex.Soak.Report do
     sent = for {{:sent, kind}, n} <- run.totals, into: %{}, do: {kind, n}
     failed = for {{:ended, {:failed, cause}}, n} <- run.totals, into: %{}, do: {cause, n}
     faults = for {{:fault, kind}, n} <- run.totals, into: %{}, do: {kind, n}
+    handles = for {{:handles, what}, n} <- run.totals, into: %{}, do: {what, n}
+    dropped = Map.get(handles, :made, 0) - Map.get(handles, :released, 0)
     answered = Map.get(run.totals, {:ended, :answered}, 0)
     wrong = Map.get(run.totals, {:ended, :wrong}, 0)
     lost = blamed(run, :lost)
@@ -24,6 +26,8 @@ defmodule Snex.Soak.Report do
       "lost" => lost,
       "answered twice" => blamed(run, :twice) + run.doubled,
       "wrong answers" => max(wrong, blamed(run, :wrong)),
+      "handles lost" => blamed(run, :handles_lost),
+      "handles alive at the end" => blamed(run, :handles_alive),
       "marked twice" => blamed(run, :marked_twice),
       "unaccounted for" => all - answered - wrong - lost - sum(failed),
       "processes left" => length(run.left),
@@ -36,6 +40,7 @@ defmodule Snex.Soak.Report do
       section("calls sent: #{all}", sent),
       section("answered: #{answered}; failed: #{sum(failed)}, by cause", failed),
       section("faults: #{sum(faults)}", faults),
+      section("handles of objects", Map.put(handles, :dropped, dropped)),
       section("must be 0", zero),
       for({what, details} <- run.details, detail <- Enum.reverse(details), do: "  #{what}: #{detail}\n"),
       for({pid, command} <- run.left, do: "  left: #{pid} #{inspect(command)}\n"),
@@ -54,6 +59,7 @@ defmodule Snex.Soak.Report do
         answered: answered,
         failed: failed,
         faults: faults,
+        handles: Map.put(handles, :dropped, dropped),
         must_be_0: zero,
         details: run.details,
         before: run.before,

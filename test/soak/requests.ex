@@ -10,6 +10,7 @@ defmodule Snex.Soak.Requests do
   alias Snex.Error
   alias Snex.Serde
   alias Snex.Soak.Ledger
+  alias Snex.Soak.Objects
 
   @doc """
   What every interpreter starts with.
@@ -22,10 +23,12 @@ defmodule Snex.Soak.Requests do
         # One that has left Python's session, in which only what names its tree is left of the surroundings.
         env = {"SNEX_TREE": os.environ["SNEX_TREE"]}
         return subprocess.Popen([mark, "1000000"], executable="sleep", env=env, start_new_session=True)
+
+    #{Objects.init_script()}
     """
   end
 
-  # How often each is made, among a thousand.
+  # How often each is made, besides those of `Objects`.
   @weights [
     small: 220,
     asleep: 120,
@@ -50,7 +53,8 @@ defmodule Snex.Soak.Requests do
     child: 2
   ]
 
-  @dealt List.to_tuple(for {kind, weight} <- @weights, _ <- 1..weight, do: kind)
+  @objects Keyword.keys(Objects.weights())
+  @dealt List.to_tuple(for {kind, weight} <- @weights ++ Objects.weights(), _ <- 1..weight, do: kind)
 
   @doc """
   One of them, as the process's random numbers choose.
@@ -217,6 +221,8 @@ defmodule Snex.Soak.Requests do
     fails(home, :blocks, inp, code, @too_late, %{}, timeout: 20)
   end
 
+  def make(kind, home, inp) when kind in @objects, do: Objects.make(kind, home, inp)
+
   # The interpreter has it, until its own end.
   def make(:child, home, inp) do
     code = "own_child(mark) if number % 2 else subprocess.Popen(['sleep', '1000000']); return number"
@@ -292,8 +298,11 @@ defmodule Snex.Soak.Requests do
     end)
   end
 
-  # Writes the request down, makes it, and writes down what came of it.
-  defp entered(home, kind, request) do
+  @doc """
+  Writes the request down, makes it, and writes down what came of it. `request` gets the number, and returns `:answered`, or with
+  a value that is returned; `{:failed, cause}`, or `{:wrong, what}`.
+  """
+  def entered(home, kind, request) do
     number = Ledger.open(home, kind)
 
     case request.(number) do
@@ -310,7 +319,10 @@ defmodule Snex.Soak.Requests do
     end
   end
 
-  defp failed(%Error{code: :python_runtime_error} = error, allowed, number) do
+  @doc """
+  What came of a request that has failed: whether with one of the `allowed` errors, or one that the faults explain.
+  """
+  def failed(%Error{code: :python_runtime_error} = error, allowed, number) do
     type = error.exception.type
 
     cond do
@@ -320,7 +332,7 @@ defmodule Snex.Soak.Requests do
     end
   end
 
-  defp failed(%Error{code: code} = error, allowed, _number) do
+  def failed(%Error{code: code} = error, allowed, _number) do
     if code in allowed or code in [:interpreter_exited, :call_failed],
       do: {:failed, cause(error)},
       else: {:wrong, Exception.message(error)}

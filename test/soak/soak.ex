@@ -3,7 +3,7 @@ defmodule Snex.Soak do
   Mixed traffic over several interpreters on two nodes, while everything in it is killed at random. Ends with a ledger.
 
   `bin/soak` runs it. The other modules here are its parts: `Fleet` has what is killed, `Traffic` and `Caller` who calls,
-  `Requests` what they ask and what is right, `Faults` kills, `Ledger` knows what became of each call, `Report` says so.
+  `Requests` and `Objects` what they ask and what is right, `Faults` kills, `Ledger` knows what became of each call, `Report` says so.
   """
 
   alias Snex.Figures
@@ -11,6 +11,7 @@ defmodule Snex.Soak do
   alias Snex.Soak.Faults
   alias Snex.Soak.Fleet
   alias Snex.Soak.Ledger
+  alias Snex.Soak.Objects
   alias Snex.Soak.Report
   alias Snex.Soak.Traffic
 
@@ -84,6 +85,10 @@ defmodule Snex.Soak do
     stuck = Traffic.finish(@patience)
     # Callers that are no part of the traffic may still be at it.
     Ledger.close_lost(if(stuck == [], do: @patience, else: 0))
+
+    for {inp, count} <- Objects.left(Fleet.names(node)),
+        do: Ledger.blame(node(), :handles_alive, "#{inspect(inp)} has #{count} objects that nobody refers to")
+
     Fleet.stop(node)
     Fleet.stop(node())
     Traffic.check(stuck)

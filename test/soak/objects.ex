@@ -1,0 +1,210 @@
+defmodule Snex.Soak.Objects do
+  @moduledoc """
+  Calls by name, and objects: made, used, passed back, released, or left to the garbage collector.
+
+  Each handle is counted when a caller gets it. When all callers have finished, no interpreter may have an object left.
+  """
+
+  alias Snex.Error
+  alias Snex.Interpreter
+  alias Snex.Object
+  alias Snex.Serde
+  alias Snex.Soak.Ledger
+  alias Snex.Soak.Requests
+
+  @init_script """
+  class Box:
+      def __init__(self, value):
+          self.value = value
+
+      def add(self, value):
+          self.value += value
+          return self.value
+
+      def same(self, other, number):
+          return number, self is other, self.value
+
+  def echo(*values, **named):
+      return values, named
+
+  async def echo_later(*values):
+      await asyncio.sleep(0.002)
+      return values
+
+  def boxes(values):
+      return {"boxes": [Box(value) for value in values]}
+
+  def apply(function, *values):
+      return function(*values)
+  """
+
+  @doc """
+  What every interpreter starts with, for these requests.
+  """
+  def init_script, do: @init_script
+
+  @doc """
+  How often each is made.
+  """
+  def weights, do: [by_name: 60, nowhere: 10, object: 60, objects: 10, callback: 20]
+
+  # Whoever makes the call dies, or its interpreter ends.
+  @opts [timeout: :infinity]
+
+  @doc """
+  As `Snex.Soak.Requests.make/3`.
+  """
+  def make(:by_name, home, inp) do
+    x = :rand.uniform(1_000_000)
+
+    ask(home, :by_name, &{{&1, x}, %{"y" => x}}, fn number ->
+      Snex.call(inp, "echo", [number, x], [kwargs: [y: x]] ++ @opts)
+    end)
+
+    ask(home, :by_name, &{&1, [x]}, fn number -> Snex.call(inp, "echo_later", [number, [x]], @opts) end)
+  end
+
+  def make(:nowhere, home, inp) do
+    ask(home, :nowhere, :none, fn _number -> Snex.call(inp, "os.path.jion", ["a"], @opts) end, fn error ->
+      error.code == :python_runtime_error and error.reason =~ "Did you mean: 'join'?"
+    end)
+  end
+
+  def make(:object, home, inp) do
+    x = :rand.uniform(1_000_000)
+
+    with {:ok, box} <- made(home, :object, fn -> Snex.call(inp, "Box", [x], [returns: :object] ++ @opts) end) do
+      ask(home, :object, fn _number -> x end, fn _number -> Object.get(box, "value", @opts) end)
+      ask(home, :object, fn _number -> x + 1 end, fn _number -> Object.call(box, "add", [1], @opts) end)
+
+      ask(home, :object, &{&1, true, x + 1}, fn number -> Object.call(box, "same", [box, number], @opts) end)
+
+      if :rand.uniform(2) == 1, do: release(home, box)
+    end
+  end
+
+  def make(:objects, home, inp) do
+    values = Enum.to_list(1..:rand.uniform(200))
+    all = fn -> Snex.call(inp, "boxes", [values], @opts) end
+
+    with {:ok, %{"boxes" => boxes}} <- made(home, :objects, all, length(values)) do
+      {box, value} = Enum.random(Enum.zip(boxes, values))
+      ask(home, :objects, fn _number -> value end, fn _number -> Object.get(box, "value", @opts) end)
+    end
+  end
+
+  def make(:callback, home, inp) do
+    double = Serde.callback(fn x -> 2 * x end)
+    # The node that has the function may be gone.
+    allowed = &match?(%Error{exception: %{type: "ElixirError"}}, &1)
+
+    ask(
+      home,
+      :callback,
+      &(2 * &1),
+      fn number -> Snex.call(inp, "apply", [double, number], @opts) end,
+      allowed
+    )
+  end
+
+  defp release(home, box) do
+    :ok = Object.release(box)
+    Ledger.note(home, :released, 1)
+
+    ask(
+      home,
+      :object,
+      :none,
+      fn _number -> Object.get(box, "value", @opts) end,
+      &(&1.code == :object_not_found)
+    )
+  end
+
+  # A call that returns handles.
+  defp made(home, kind, call, count \\ 1) do
+    Requests.entered(home, kind, fn number ->
+      case call.() do
+        {:ok, value} ->
+          Ledger.note(home, :made, count)
+          {:answered, value}
+
+        {:error, error} ->
+          failed(home, error, number, fn _error -> false end)
+      end
+    end)
+  end
+
+  # A call with a right answer, if not `:none`, and right errors.
+  defp ask(home, kind, expected, call, allowed? \\ fn _error -> false end) do
+    Requests.entered(home, kind, fn number ->
+      case call.(number) do
+        {:ok, value} ->
+          if expected != :none and value == expected.(number),
+            do: :answered,
+            else: {:wrong, "got #{inspect(value, limit: 5)}"}
+
+        {:error, error} ->
+          failed(home, error, number, allowed?)
+      end
+    end)
+  end
+
+  defp failed(home, %Error{code: :object_not_found} = error, number, allowed?) do
+    cond do
+      allowed?.(error) ->
+        {:failed, "object_not_found"}
+
+      error.reason =~ "has ended" ->
+        {:failed, "object_not_found: interpreter ended"}
+
+      true ->
+        Ledger.blame(
+          home,
+          :handles_lost,
+          "call #{number}: #{error.reason} #{inspect(Process.get(:dbg))} from #{node()} trace #{inspect(error.traceback)}"
+        )
+
+        {:wrong, error.reason}
+    end
+  end
+
+  defp failed(_home, error, number, allowed?) do
+    if allowed?.(error),
+      do: {:failed, "#{error.code}: #{error.exception.type}"},
+      else: Requests.failed(error, [], number)
+  end
+
+  # ---- The end -------------------------------------------------------------------------------------
+
+  # What an interpreter of this node has: objects that the VM knows of, and those in Python's own table.
+  @doc false
+  def alive(name) do
+    for process <- Process.list(), do: :erlang.garbage_collect(process)
+    code = "from snex._eval.objects import table; return len(table)"
+
+    with {:ok, kept} <- Snex.pyeval(name, code, timeout: 60_000),
+         %{objects: objects} <- Interpreter.info(name),
+         do: max(kept, objects),
+         # It has been ended just before.
+         else: ({:error, _gone} -> 0)
+  end
+
+  @doc """
+  Interpreters that have objects, when nobody has a handle any more: `{{name, node}, count}` each.
+  """
+  def left(interpreters, attempts \\ 500) do
+    left =
+      for {name, node} <- interpreters,
+          # Those of this node give back what they hold of the others first.
+          _ = for(process <- Process.list(), do: :erlang.garbage_collect(process)),
+          (count = :erpc.call(node, __MODULE__, :alive, [name])) != 0,
+          do: {{name, node}, count}
+
+    if left == [] or attempts == 0 do
+      left
+    else
+      Process.sleep(20)
+      left(interpreters, attempts - 1)
+    end
+  end
+end
