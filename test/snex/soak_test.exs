@@ -18,6 +18,9 @@ defmodule Snex.SoakTest do
   class Expected(Exception):
       pass
 
+  def adding(add, n):
+      return [add(n), add(n)]
+
   def calling(thread, first, count, failures):
       # On each thread: every answer has to be that of its own call.
       for i in range(first, first + count):
@@ -42,7 +45,7 @@ defmodule Snex.SoakTest do
 
     info = Interpreter.info(inp)
     assert %{requests_in_flight: 0, queued: 0} = info
-    eventually(fn -> Interpreter.info(inp).environments == 0 end)
+    eventually(fn -> match?(%{environments: 0, objects: 0}, Interpreter.info(inp)) end)
 
     for whose <- [:vm, :python] do
       first = hd(memory)[whose]
@@ -59,12 +62,12 @@ defmodule Snex.SoakTest do
   defp soak(inp, caller, quarter) do
     env = Snex.make_env!(inp, %{"caller" => caller})
     first = quarter * @calls_per_quarter
-    for n <- first..(first + @calls_per_quarter - 1), do: request(rem(n, 8), inp, env, caller, n)
+    for n <- first..(first + @calls_per_quarter - 1), do: request(rem(n, 11), inp, env, caller, n)
     Snex.destroy_env(env)
     refute_received _
   end
 
-  # Eight sorts of requests, in turn.
+  # Eleven sorts of requests, in turn.
   defp request(0, _inp, env, caller, n),
     do: assert(pyeval(env, "return caller, n", %{"n" => n}) == {:ok, {caller, n}})
 
@@ -104,6 +107,28 @@ defmodule Snex.SoakTest do
   defp request(7, inp, _env, _caller, n) do
     binary = :binary.copy(<<rem(n, 256)>>, 1 + rem(n * 37, 40_000))
     assert pyeval(inp, "return b", %{"b" => Serde.binary(binary)}) == {:ok, binary}
+  end
+
+  defp request(8, inp, _env, caller, n),
+    do:
+      assert(
+        Snex.call(inp, "divmod", [n, caller], timeout: 600_000) == {:ok, {div(n, caller), rem(n, caller)}}
+      )
+
+  defp request(9, inp, env, caller, n) do
+    opts = [timeout: 600_000]
+    {:ok, object} = Snex.call(inp, "types.SimpleNamespace", [], [kwargs: [n: n], returns: :object] ++ opts)
+    assert Snex.Object.get(object, "n", opts) == {:ok, n}
+
+    assert pyeval(env, "return caller, one.n, one is [two][0]", %{"one" => object, "two" => object}) ==
+             {:ok, {caller, n, true}}
+
+    if rem(n, 2) == 0, do: Snex.Object.release(object)
+  end
+
+  defp request(10, inp, _env, caller, n) do
+    add = Serde.callback(&(&1 + caller))
+    assert Snex.call(inp, "adding", [add, n], timeout: 600_000) == {:ok, [n + caller, n + caller]}
   end
 
   defp threads(inp, quarter) do
