@@ -7,12 +7,14 @@ import contextvars
 import os
 import sys
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ._elixir import client
 from ._elixir.answers import Answer
 from ._elixir.client import Client
 from ._etf.encoder import encode
+from ._etf.handles import WithHandles
 from ._eval import main_module, objects, sources
 from ._eval.contexts import enter
 from ._eval.envs import Envs
@@ -96,8 +98,9 @@ class Interpreter:
         self._envs = Envs()
         self._runner = Runner(loop, self._envs, interrupts, self._answer, self._exhausted)
         self._works: dict[int, Callable[[Request, int, Body, Sequence[Sink]], None]] = {
-            frame.EVAL: self._eval,
-            frame.INVOKE: self._invoke,
+            # Without a function of ours for each: all of this runs for every request.
+            frame.EVAL: partial(self._begin, self._runner.eval),
+            frame.INVOKE: partial(self._begin, self._runner.invoke),
             frame.MAKE_ENV: self._make_env,
             frame.DROP: self._drop,
             frame.CANCEL: self._cancel,
@@ -111,6 +114,9 @@ class Interpreter:
         )
         self._waits.client = self._client
         self._client.waits = self._waits
+        # Calls that wait on the event loop's thread; requests that are to be skipped in its queue.
+        self._waiting = self._waits.calls
+        self._unwanted = self._waits.unwanted
         self.status = 0
         # The event loop is to stop; it has stopped.
         self.ended = False
@@ -273,7 +279,9 @@ class Interpreter:
         if in_child():
             end_of(request, None)
             return
-        flags, parts = objects.body_of(parts)
+        flags = 0
+        if type(parts) is WithHandles:
+            flags, parts = objects.body_of(parts)
         if request.printed and self._printer is not None:
             self._printer.answer(kind, flags, request, parts)
         else:
@@ -295,7 +303,7 @@ class Interpreter:
         request = Request(number)
         if cause:
             request.cause = cause
-        if self._waits.is_waiting:
+        if self._waiting:
             self._waits.take(kind, request, flags, body, sinks)
         else:
             # Never from the reader's callback: the code may run the event loop in turn, where a patch
@@ -305,7 +313,7 @@ class Interpreter:
     def _work(
         self, kind: int, request: Request, flags: int, body: Body, sinks: Sequence[Sink]
     ) -> None:
-        if not (self.ended or in_child() or self._is_skipped(kind, request)):
+        if not (self.ended or in_child() or (self._unwanted and self._is_skipped(kind, request))):
             try:
                 self._works[kind](request, flags, body, sinks)
             except MemoryError:
@@ -314,29 +322,29 @@ class Interpreter:
 
     def _is_skipped(self, kind: int, request: Request) -> bool:
         """Return whether a request has been cancelled while it was in the event loop's queue."""
-        unwanted = self._waits.unwanted
-        return bool(unwanted) and kind != frame.CANCEL and request.number in unwanted
+        return kind != frame.CANCEL and request.number in self._unwanted
 
-    def _eval(self, request: Request, flags: int, body: Body, sinks: Sequence[Sink]) -> None:
-        fields = self._fields(request, body, sinks)
-        if not request.ended:
-            self._runner.eval(request, flags, fields)
-
-    def _invoke(self, request: Request, flags: int, body: Body, sinks: Sequence[Sink]) -> None:
-        fields = self._fields(request, body, sinks)
-        if not request.ended:
-            self._runner.invoke(request, flags, fields)
-
-    def _fields(self, request: Request, body: Body, sinks: Sequence[Sink]) -> Any:  # noqa: ANN401
-        """Return what the body of a request brings. If it cannot be loaded, the request has ended."""
+    def _begin(
+        self,
+        begin: Callable[[Request, int, Any], None],
+        request: Request,
+        flags: int,
+        body: Body,
+        sinks: Sequence[Sink],
+    ) -> None:
+        """Begin a request with what its body brings. If that cannot be loaded, it fails."""
         if sinks or len(body) > _SMALL or _STACK_GLOBAL in body:
             # It may take a while to load, and code of the user's may run.
-            return self._envs.root.context.copy().run(self._load, request, body, sinks)
+            fields = self._envs.root.context.copy().run(self._load, request, body, sinks)
+            if not request.ended:
+                begin(request, flags, fields)
+            return
         try:
-            return loads(body)  # from the VM, which could run any code anyway
+            fields = loads(body)  # from the VM, which could run any code anyway
         except BaseException as error:  # noqa: BLE001 - whatever is wrong with it
             self._runner.fail(request, error)
-            return None
+        else:
+            begin(request, flags, fields)
 
     def _cancel(self, request: Request, _flags: int, _body: Body, _sinks: Sequence[Sink]) -> None:
         self._runner.cancel(request.number)

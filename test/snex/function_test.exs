@@ -358,7 +358,7 @@ defmodule Snex.FunctionTest do
       left = """
       from snex._elixir import client
       waits = client.current().waits
-      return len(client.current()._waiting), waits.is_waiting, len(waits._due), waits._kept, len(waits.unwanted)
+      return len(client.current()._waiting), bool(waits.calls), len(waits._due), waits._kept, len(waits.unwanted)
       """
 
       assert Snex.pyeval(inp, left) == {:ok, {0, false, 0, 0, 0}}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import builtins
 from contextvars import copy_context
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from .._pypy import PYPY
 from .contexts import merge
@@ -95,19 +95,19 @@ class Envs:
         """
         if env_id is None:
             return Env(self.root.names.copy(), self.root.context)
-        return self._known(env_id)
+        env = self._envs.get(env_id)
+        return env if env is not None else self._unknown(env_id)
 
     def look_at(self, env_id: int | None) -> Env:
         """Return an environment as `get` does, to look names up in it: for `None` nothing is copied."""
         if env_id is None:
             return Env(self.root.names, self.root.context)
-        return self._known(env_id)
+        env = self._envs.get(env_id)
+        return env if env is not None else self._unknown(env_id)
 
-    def _known(self, env_id: int) -> Env:
-        try:
-            return self._envs[env_id]
-        except KeyError:
-            raise EnvError("env_not_found", f"no environment with id {env_id}") from None
+    @staticmethod
+    def _unknown(env_id: int) -> NoReturn:
+        raise EnvError("env_not_found", f"no environment with id {env_id}")
 
     def make(
         self,

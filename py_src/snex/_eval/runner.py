@@ -15,6 +15,7 @@ import sys
 from collections import deque
 from contextlib import suppress
 from contextvars import copy_context
+from functools import partial
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
@@ -46,10 +47,10 @@ if TYPE_CHECKING:
     # Until when, and for how long in all, the caller waits.
     Time = tuple[int, int]
     Work = Program | Invocation
-    # How long the caller waits, and its span.
-    Rest = tuple[Time | None, str | None]
-    # What is to be run, and variables to be set.
-    WorkOf = Callable[[Fields], tuple[Work, dict[str, object] | None, Rest]]
+    # What is to be run, variables to be set, how long the caller waits, and its span.
+    Requested = tuple[Work, dict[str, object] | None, Time | None, str | None]
+    WorkOf = Callable[[Fields], Requested]
+    Begin = Callable[[Request, int, Fields], None]
     Write = Callable[[int, Request, Sequence[bytes | memoryview]], None]
 
 
@@ -94,22 +95,18 @@ class Runner:
         self._thread_ended: asyncio.Future[None] | None = None
         self._durations = Durations()
         self.ending = False
-
-    def eval(self, request: Request, flags: int, fields: Fields) -> None:
-        """Run the code of a request, or start to, in a copy of its environment's context."""
-        self._begin(request, flags, fields, self._envs.get, _program)
-
-    def invoke(self, request: Request, flags: int, fields: Fields) -> None:
-        """Call the function that a request names, or start to."""
-        self._begin(request, flags, fields, self._envs.look_at, _invocation)
+        # `eval(request, flags, fields)` runs the code of a request, or starts to, in a copy of its environment's
+        # context; `invoke` calls the function that a request names.
+        self.eval: Begin = partial(self._begin, envs.get, _program)
+        self.invoke: Begin = partial(self._begin, envs.look_at, _invocation)
 
     def _begin(
         self,
+        env_of: Callable[[int | None], Env],
+        work_of: WorkOf,
         request: Request,
         flags: int,
         fields: Fields,
-        env_of: Callable[[int | None], Env],
-        work_of: WorkOf,
     ) -> None:
         if request.number in self._wanted:
             # Interrupted before it began; its CANCEL is on the way.
@@ -136,12 +133,15 @@ class Runner:
         """Run the code of a request, or start to. Returns it if it is to run in a thread."""
         enter(request)
         try:
-            work, variables, (time, request.traceparent) = work_of(fields)
-            if time is not None and not (flags & frame.THREAD or work.is_async):
+            work, variables, time, traceparent = work_of(fields)
+            if traceparent is not None:
+                request.traceparent = traceparent
+            in_thread = flags & frame.THREAD
+            if time is not None and not (in_thread or work.is_async):
                 self._check_time(work, *time)
             if variables:
                 env.names.update(variables)
-            if flags & frame.THREAD:
+            if in_thread:
                 return work
             if work.is_async:
                 self._start(request, work.bind(env.names)(), env, flags)
@@ -215,11 +215,12 @@ class Runner:
         """Run code that does not await, and note how long it takes; None for a call whose result has to be awaited."""
         begun = now()
         try:
-            result = trace.call(request.traceparent, work.bind(env.names))
+            run = work.bind(env.names)
+            result = run() if request.traceparent is None else trace.call(request.traceparent, run)
             if work.is_call and is_awaitable(result):
                 self._start(request, result, env, flags)
                 return None
-            parts = _encoded(result, flags)
+            parts = _encoded(result, flags) if flags else encode(result)
         except Cancelled:
             work.durations.add_interrupted(now() - begun)
             raise
@@ -414,23 +415,16 @@ class Runner:
             self._exhausted()
 
 
-def _program(fields: Fields) -> tuple[Work, dict[str, object] | None, Rest]:
-    _, source, file, line, variables, *rest = fields
-    return compile_code(source or "", file, line or 1), variables, _rest(rest)
+def _program(fields: Fields) -> Requested:
+    work = compile_code(fields[1] or "", fields[2], fields[3] or 1)
+    count = len(fields)
+    return work, fields[4], fields[5] if count > 5 else None, fields[6] if count > 6 else None  # noqa: PLR2004 - the last two may be left out
 
 
-def _invocation(fields: Fields) -> tuple[Work, dict[str, object] | None, Rest]:
-    env_id, root, path, arguments, keywords, *rest = fields
-    work = Invocation(root, path, arguments, keywords, env_id is None)
-    return work, None, _rest(rest)
-
-
-def _rest(rest: list[Any]) -> Rest:
-    """Return the last fields, which may be left out."""
-    if not rest:
-        return None, None
-    time, *more = rest
-    return time, more[0] if more else None
+def _invocation(fields: Fields) -> Requested:
+    work = Invocation(fields[1], fields[2], fields[3], fields[4], fields[0] is None)
+    count = len(fields)
+    return work, None, fields[5] if count > 5 else None, fields[6] if count > 6 else None  # noqa: PLR2004 - as above
 
 
 def _encoded(result: object, flags: int) -> Sequence[bytes | memoryview]:

@@ -74,7 +74,7 @@ class Waits:
         self._context = copy_context()
         self.client: Client | None = None
         # Calls that wait here, by number, each with the request whose code waits; outermost first.
-        self._stack: dict[int, Request] = {}
+        self.calls: dict[int, Request] = {}
         # Requests to be run on top.
         self._due: deque[tuple[int, Request, int, Body, Sequence[Sink]]] = deque()
         # Frames in the event loop's queue that have come during a wait.
@@ -90,11 +90,6 @@ class Waits:
         self._woken = False
         for each in self._writers:
             each.on_armed = self.wake
-
-    @property
-    def is_waiting(self) -> bool:
-        """Whether the event loop's thread waits."""
-        return bool(self._stack)
 
     @staticmethod
     def begin() -> None:
@@ -143,7 +138,7 @@ class Waits:
         request = current.get()
         if self._selector is None:
             self._set_up()
-        self._stack[number] = request
+        self.calls[number] = request
         try:
             # What has come with the last chunk.
             more = self._reader.has_more
@@ -161,8 +156,8 @@ class Waits:
                     self._sleep(_PAUSE if cleaning or self._runner.look() else None)
                     more = True
         finally:
-            del self._stack[number]
-            if self._due and not self._stack:
+            del self.calls[number]
+            if self._due and not self.calls:
                 self._leave_to_loop()
 
     def _set_up(self) -> None:
@@ -176,7 +171,7 @@ class Waits:
 
     def wake(self) -> None:
         """Have the wait look at what is to be written. From any thread."""
-        if self._stack:
+        if self.calls:
             with suppress(OSError):
                 os.write(self._wake_fd, b"\0")
             # Afterwards: a flag without a byte would be taken for nothing.
@@ -251,9 +246,9 @@ class Waits:
     def _is_caused_here(self, request: Request) -> bool:
         """Return whether a request has been caused by code that waits here, and note by which request."""
         cause, first = request.cause, True
-        waiting = self._stack.values()
+        waiting = self.calls.values()
         while cause:
-            by = self._stack.get(cause)
+            by = self.calls.get(cause)
             is_here = by is not None
             if by is None and self.client is not None:
                 by = self.client.requester(cause)
@@ -269,7 +264,7 @@ class Waits:
         return False
 
     def _cancel(self, number: int) -> None:
-        waiting = next((r for r in self._stack.values() if r.number == number), None)
+        waiting = next((r for r in self.calls.values() if r.number == number), None)
         if not self._runner.cancel(number, waiting):
             # It may not have begun yet, or have ended long ago.
             self.unwanted.add(number)
