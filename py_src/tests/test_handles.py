@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -237,6 +238,9 @@ def test_the_name_of_a_type_is_text_whatever_it_is(encoder: Any) -> None:
         kind.__qualname__ = name
         (term,), _ = handles(encoder([kind()], auto=True))
         assert term[A("type")] == expected.encode()
+    if sys.implementation.name == "pypy":
+        # There, the abstract classes of `collections` are written in Python, and ask each class themselves.
+        return
     (term,), objects = handles(encoder([Odd()], auto=True))
     assert term[A("type")].endswith(b"Odd")
     assert type(objects[0]) is Odd

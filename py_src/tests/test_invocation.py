@@ -105,9 +105,9 @@ def test_what_leads_nowhere_says_where_and_what_is_near() -> None:
         ),
         (
             ({},),
-            "keys.x",
+            "__class__.x",
             AttributeError,
-            "'keys.x' leads nowhere: 'builtin_function_or_method' object has no attribute 'x'",
+            "'__class__.x' leads nowhere: type object 'dict' has no attribute 'x'",
         ),
         (None, "zzqqxx", NameError, "'zzqqxx' is neither a name in the environment nor a module"),
     ]
