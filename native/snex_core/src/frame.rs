@@ -119,8 +119,8 @@ pub struct Header {
     pub flags: u8,
     /// The request or call that it belongs to; 0 where there is none.
     pub id: u64,
-    /// From Python: the request whose code has sent it. Towards Python: the call, of Python's, that the process answers which asks.
-    /// 0 where there is none.
+    /// From Python: the request whose code has sent the frame. Towards Python: the call that the asking process is answering at the
+    /// moment. 0 where there is none.
     pub cause: u64,
     /// Bytes in the body. Python's word: memory is only taken as data arrives.
     pub length: u64,

@@ -9,7 +9,9 @@ use crate::outcome::Outcome;
 use crate::pending;
 use crate::registry;
 use crate::walk::{Stop, Walk};
-use rustler::{Atom, Binary, Encoder, Env, LocalPid, NifMap, Reference, ResourceArc, Term};
+use rustler::{
+    Atom, Binary, Decoder, Encoder, Env, LocalPid, NifMap, NifResult, Reference, ResourceArc, Term,
+};
 use snex_core::clock;
 use snex_core::frame::{self, Header, Kind};
 use snex_core::outbox::Submitted;
@@ -19,16 +21,12 @@ use std::sync::atomic::Ordering;
 /// In a millisecond.
 const NANOSECONDS: u64 = 1_000_000;
 
-/// Code to run, and where.
+/// Where and how something runs, and for whom.
 #[derive(NifMap)]
 #[rustler(decode)]
-struct Eval<'a> {
+struct How<'a> {
     /// Number of the environment; a copy of the root when there is none.
     environment: Option<u64>,
-    source: Binary<'a>,
-    file: Option<Binary<'a>>,
-    line: i64,
-    vars: Term<'a>,
     run: Atom,
     returns: Atom,
     /// `$callers` of the calling process.
@@ -39,12 +37,20 @@ struct Eval<'a> {
     traceparent: Option<Binary<'a>>,
 }
 
+/// Code to run.
+#[derive(NifMap)]
+#[rustler(decode)]
+struct Eval<'a> {
+    source: Binary<'a>,
+    file: Option<Binary<'a>>,
+    line: i64,
+    vars: Term<'a>,
+}
+
 /// A function to call, or an attribute to get.
 #[derive(NifMap)]
 #[rustler(decode)]
 struct Invoke<'a> {
-    /// As in [`Eval`].
-    environment: Option<u64>,
     /// Where the path begins: a module's name, an object, or `nil` for a name in the environment.
     root: Term<'a>,
     path: Binary<'a>,
@@ -52,11 +58,18 @@ struct Invoke<'a> {
     args: Term<'a>,
     /// A map whose keys are names.
     kwargs: Term<'a>,
-    run: Atom,
-    returns: Atom,
-    callers: Option<Term<'a>>,
-    time: Option<(u64, u64)>,
-    traceparent: Option<Binary<'a>>,
+}
+
+/// Both of the above, in one map.
+struct Asked<'a, T> {
+    how: How<'a>,
+    what: T,
+}
+
+impl<'a, T: Decoder<'a>> Decoder<'a> for Asked<'a, T> {
+    fn decode(term: Term<'a>) -> NifResult<Self> {
+        Ok(Asked { how: term.decode()?, what: term.decode()? })
+    }
 }
 
 /// An environment to make.
@@ -86,7 +99,7 @@ fn request_eval<'a>(
     env: Env<'a>,
     interpreter: LocalPid,
     reference: Reference<'a>,
-    eval: Eval<'a>,
+    eval: Asked<'a, Eval<'a>>,
     options: CallOptions<'a>,
 ) -> Term<'a> {
     Caller { env, interpreter, reference, options }.eval(&eval).encode(env)
@@ -97,7 +110,7 @@ fn request_eval_dirty<'a>(
     env: Env<'a>,
     interpreter: LocalPid,
     reference: Reference<'a>,
-    eval: Eval<'a>,
+    eval: Asked<'a, Eval<'a>>,
     options: CallOptions<'a>,
 ) -> Term<'a> {
     Caller { env, interpreter, reference, options }.eval(&eval).encode(env)
@@ -109,7 +122,7 @@ fn request_invoke<'a>(
     env: Env<'a>,
     interpreter: LocalPid,
     reference: Reference<'a>,
-    invoke: Invoke<'a>,
+    invoke: Asked<'a, Invoke<'a>>,
     options: CallOptions<'a>,
 ) -> Term<'a> {
     Caller { env, interpreter, reference, options }.invoke(&invoke).encode(env)
@@ -120,7 +133,7 @@ fn request_invoke_dirty<'a>(
     env: Env<'a>,
     interpreter: LocalPid,
     reference: Reference<'a>,
-    invoke: Invoke<'a>,
+    invoke: Asked<'a, Invoke<'a>>,
     options: CallOptions<'a>,
 ) -> Term<'a> {
     Caller { env, interpreter, reference, options }.invoke(&invoke).encode(env)
@@ -205,65 +218,62 @@ impl Rest<'_> {
 }
 
 impl<'a> Caller<'a> {
-    fn eval(&self, eval: &Eval<'a>) -> Outcome<'a> {
-        let interpreter = match self.started() {
-            Ok(interpreter) => interpreter,
-            Err(outcome) => return outcome,
-        };
-        let Some(flags) = flags(eval.run, eval.returns) else { return Outcome::BadTerm(eval.vars) };
-        let cause = interpreter.worker.sink.answering.cause(self.env.pid(), eval.callers);
-        let head = Header { flags, cause, ..Header::new(Kind::Eval, 0) };
-        let time = time(&interpreter, eval.time);
-        self.submit(&interpreter, head, |walk| {
-            let rest = Rest { time, traceparent: eval.traceparent };
-            let length = 5 + rest.len();
-            walk.pickle.tuple_begin(length);
-            match eval.environment {
-                Some(id) => walk.pickle.int(id as i64),
-                None => walk.pickle.none(),
-            }
-            walk.pickle.binary(eval.source.as_slice(), BinaryAs::Str);
-            match &eval.file {
+    fn eval(&self, eval: &Asked<'a, Eval<'a>>) -> Outcome<'a> {
+        let Asked { how, what } = eval;
+        self.ask(Kind::Eval, how, |walk| {
+            walk.pickle.binary(what.source.as_slice(), BinaryAs::Str);
+            match &what.file {
                 Some(file) => walk.pickle.binary(file.as_slice(), BinaryAs::Str),
                 None => walk.pickle.none(),
             }
-            walk.pickle.int(eval.line);
-            walk.vars(eval.vars)?;
-            rest.write(walk);
-            walk.pickle.tuple_end(length);
-            Ok(())
+            walk.pickle.int(what.line);
+            walk.vars(what.vars)
         })
     }
 
-    fn invoke(&self, invoke: &Invoke<'a>) -> Outcome<'a> {
-        let interpreter = match self.started() {
-            Ok(interpreter) => interpreter,
-            Err(outcome) => return outcome,
-        };
-        let Some(flags) = flags(invoke.run, invoke.returns) else { return Outcome::BadTerm(invoke.args) };
-        let cause = interpreter.worker.sink.answering.cause(self.env.pid(), invoke.callers);
-        let head = Header { flags, cause, ..Header::new(Kind::Invoke, 0) };
-        let time = time(&interpreter, invoke.time);
-        self.submit(&interpreter, head, |walk| {
-            let rest = Rest { time, traceparent: invoke.traceparent };
-            let length = 5 + rest.len();
-            walk.pickle.tuple_begin(length);
-            match invoke.environment {
-                Some(id) => walk.pickle.int(id as i64),
-                None => walk.pickle.none(),
-            }
-            if invoke.root.is_map() {
+    fn invoke(&self, invoke: &Asked<'a, Invoke<'a>>) -> Outcome<'a> {
+        let Asked { how, what } = invoke;
+        self.ask(Kind::Invoke, how, |walk| {
+            if what.root.is_map() {
                 walk.pickle.tuple_begin(1);
-                walk.value(invoke.root)?;
+                walk.value(what.root)?;
                 walk.pickle.tuple_end(1);
-            } else if let Ok(module) = Binary::from_term(invoke.root) {
+            } else if let Ok(module) = Binary::from_term(what.root) {
                 walk.pickle.binary(module.as_slice(), BinaryAs::Str);
             } else {
                 walk.pickle.none();
             }
-            walk.pickle.binary(invoke.path.as_slice(), BinaryAs::Str);
-            walk.value(invoke.args)?;
-            walk.vars(invoke.kwargs)?;
+            walk.pickle.binary(what.path.as_slice(), BinaryAs::Str);
+            walk.value(what.args)?;
+            walk.vars(what.kwargs)
+        })
+    }
+
+    /// Submits a request whose body is the environment, the four fields that `write` adds, and the last fields.
+    fn ask(
+        &self,
+        kind: Kind,
+        how: &How<'a>,
+        write: impl FnOnce(&mut Walk<'a>) -> Result<(), Stop<'a>>,
+    ) -> Outcome<'a> {
+        let interpreter = match self.started() {
+            Ok(interpreter) => interpreter,
+            Err(outcome) => return outcome,
+        };
+        let Some(flags) = flags(how.run, how.returns) else {
+            return Outcome::BadTerm(how.returns.to_term(self.env));
+        };
+        let cause = interpreter.worker.sink.answering.cause(self.env.pid(), how.callers);
+        let head = Header { flags, cause, ..Header::new(kind, 0) };
+        let rest = Rest { time: time(&interpreter, how.time), traceparent: how.traceparent };
+        self.submit(&interpreter, head, |walk| {
+            let length = 5 + rest.len();
+            walk.pickle.tuple_begin(length);
+            match how.environment {
+                Some(id) => walk.pickle.int(id as i64),
+                None => walk.pickle.none(),
+            }
+            write(walk)?;
             rest.write(walk);
             walk.pickle.tuple_end(length);
             Ok(())
