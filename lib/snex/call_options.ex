@@ -77,23 +77,19 @@ defmodule Snex.CallOptions do
             ]
           ]
 
-  @pyeval [
-    timeout: @timeout,
-    on_timeout: @on_timeout,
-    run: @run,
-    returns: [default: :value] ++ @returns,
-    encoding_opts: @encoding,
-    output: @output,
-    returning: [
-      type: &__MODULE__.returning/1,
-      default: nil,
-      spec: quote(do: Snex.returning()),
-      doc: """
-      a Python expression, or a list of them: what the code returns if it comes to its end without a `return`. Deprecated,
-      because a `return` says the same; warns once for each place that it is used in
-      """
-    ]
-  ]
+  @pyeval @request ++
+            [
+              returns: [default: :value] ++ @returns,
+              returning: [
+                type: &__MODULE__.returning/1,
+                default: nil,
+                spec: quote(do: Snex.returning()),
+                doc: """
+                a Python expression, or a list of them: what the code returns if it comes to its end without a `return`. Deprecated,
+                because a `return` says the same; warns once for each place that it is used in
+                """
+              ]
+            ]
 
   @make_env [
     from: [

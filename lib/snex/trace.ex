@@ -37,6 +37,6 @@ defmodule Snex.Trace do
     :ok
   end
 
-  # Whoever has begun a span has loaded the module.
+  # The module is loaded as soon as anyone begins a span.
   defp present?, do: :erlang.function_exported(:otel_tracer, :current_span_ctx, 1)
 end

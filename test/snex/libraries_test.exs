@@ -16,16 +16,7 @@ defmodule Snex.LibrariesTest do
   dependencies = ["pandas"]
   """
 
-  setup %{tmp_dir: folder} do
-    before = System.get_env("XDG_CACHE_HOME")
-    System.put_env("XDG_CACHE_HOME", folder)
-
-    on_exit(fn ->
-      if before, do: System.put_env("XDG_CACHE_HOME", before), else: System.delete_env("XDG_CACHE_HOME")
-    end)
-
-    :ok
-  end
+  setup %{tmp_dir: folder}, do: exchange_cache(folder)
 
   for encoder <- ["native", "pure"] do
     test "numpy's numbers are numbers, and data frames stay in Python: the #{encoder} encoder" do

@@ -57,12 +57,7 @@ defmodule Snex.TraceTest do
   ]
 
   setup %{tmp_dir: folder} = context do
-    before = System.get_env("XDG_CACHE_HOME")
-    System.put_env("XDG_CACHE_HOME", folder)
-
-    on_exit(fn ->
-      if before, do: System.put_env("XDG_CACHE_HOME", before), else: System.delete_env("XDG_CACHE_HOME")
-    end)
+    exchange_cache(folder)
 
     if context[:present] do
       for {name, body} <- @modules do

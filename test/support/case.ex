@@ -47,6 +47,18 @@ defmodule Snex.Case do
   end
 
   @doc """
+  Has environments that are made at run time lie below `folder` until the test ends. For tests that are not async.
+  """
+  def exchange_cache(folder) do
+    before = System.get_env("XDG_CACHE_HOME")
+    System.put_env("XDG_CACHE_HOME", folder)
+
+    ExUnit.Callbacks.on_exit(fn ->
+      if before, do: System.put_env("XDG_CACHE_HOME", before), else: System.delete_env("XDG_CACHE_HOME")
+    end)
+  end
+
+  @doc """
   Starts interpreters that are stopped after the test, and returns what they are reached by: each kind of
   `t:GenServer.server/0` that there is on one node, with the pid behind it.
   """

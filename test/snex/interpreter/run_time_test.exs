@@ -14,14 +14,7 @@ defmodule Snex.Interpreter.RunTimeTest do
   dependencies = ["iniconfig"]
   """
 
-  setup %{tmp_dir: folder} do
-    before = System.get_env("XDG_CACHE_HOME")
-    System.put_env("XDG_CACHE_HOME", folder)
-
-    on_exit(fn ->
-      if before, do: System.put_env("XDG_CACHE_HOME", before), else: System.delete_env("XDG_CACHE_HOME")
-    end)
-  end
+  setup %{tmp_dir: folder}, do: exchange_cache(folder)
 
   defp start(opts) do
     opts = Keyword.merge([pyproject_toml: @toml, python_preference: :system], opts)
