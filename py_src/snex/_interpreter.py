@@ -7,7 +7,6 @@ import contextvars
 import os
 import sys
 import threading
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ._elixir import client
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
     from ._eval.objects import Objects
+    from ._eval.runner import How
     from ._eval.signals import Interrupts
     from ._wire.body import Body
     from ._wire.sinks import Sink
@@ -98,13 +98,12 @@ class Interpreter:
         self._envs = Envs()
         self._runner = Runner(loop, self._envs, interrupts, self._answer, self._exhausted)
         self._works: dict[int, Callable[[Request, int, Body, Sequence[Sink]], None]] = {
-            # Without a function of ours for each: all of this runs for every request.
-            frame.EVAL: partial(self._begin, self._runner.eval),
-            frame.INVOKE: partial(self._begin, self._runner.invoke),
             frame.MAKE_ENV: self._make_env,
             frame.DROP: self._drop,
             frame.CANCEL: self._cancel,
         }
+        # What runs the user's code, without a function of ours for each: it happens for every request.
+        self._hows = {frame.EVAL: self._runner.eval, frame.INVOKE: self._runner.invoke}
         # What takes handles back, by their kind.
         self._tables: dict[int, Envs | Objects] = {ENVIRONMENT: self._envs, OBJECT: objects.table}
         objects.table.later = lambda function: client.call_soon(loop, function)
@@ -315,7 +314,11 @@ class Interpreter:
     ) -> None:
         if not (self.ended or in_child() or (self._unwanted and self._is_skipped(kind, request))):
             try:
-                self._works[kind](request, flags, body, sinks)
+                how = self._hows.get(kind)
+                if how is None:
+                    self._works[kind](request, flags, body, sinks)
+                else:
+                    self._begin(how, request, flags, body, sinks)
             except MemoryError:
                 # Of ours: there is not even enough to begin.
                 self._exhausted()
@@ -326,7 +329,7 @@ class Interpreter:
 
     def _begin(
         self,
-        begin: Callable[[Request, int, Any], None],
+        how: How,
         request: Request,
         flags: int,
         body: Body,
@@ -337,14 +340,14 @@ class Interpreter:
             # It may take a while to load, and code of the user's may run.
             fields = self._envs.root.context.copy().run(self._load, request, body, sinks)
             if not request.ended:
-                begin(request, flags, fields)
+                self._runner.begin(how, request, flags, fields)
             return
         try:
             fields = loads(body)  # from the VM, which could run any code anyway
         except BaseException as error:  # noqa: BLE001 - whatever is wrong with it
             self._runner.fail(request, error)
         else:
-            begin(request, flags, fields)
+            self._runner.begin(how, request, flags, fields)
 
     def _cancel(self, request: Request, _flags: int, _body: Body, _sinks: Sequence[Sink]) -> None:
         self._runner.cancel(request.number)

@@ -15,7 +15,6 @@ import sys
 from collections import deque
 from contextlib import suppress
 from contextvars import copy_context
-from functools import partial
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +49,8 @@ if TYPE_CHECKING:
     # What is to be run, variables to be set, how long the caller waits, and its span.
     Requested = tuple[Work, dict[str, object] | None, Time | None, str | None]
     WorkOf = Callable[[Fields], Requested]
-    Begin = Callable[[Request, int, Fields], None]
+    # How to find the environment of a request, and what it wants to be run.
+    How = tuple[Callable[[int | None], Env], WorkOf]
     Write = Callable[[int, Request, Sequence[bytes | memoryview]], None]
 
 
@@ -95,19 +95,14 @@ class Runner:
         self._thread_ended: asyncio.Future[None] | None = None
         self._durations = Durations()
         self.ending = False
-        # `eval(request, flags, fields)` runs the code of a request, or starts to, in a copy of its environment's
-        # context; `invoke` calls the function that a request names.
-        self.eval: Begin = partial(self._begin, envs.get, _program)
-        self.invoke: Begin = partial(self._begin, envs.look_at, _invocation)
+        # Run code, and call the function that a request names. Not a `partial` of `begin` each: that takes
+        # the C stack, which CPython 3.12 counts, at each level of a callback.
+        self.eval: How = (envs.get, _program)
+        self.invoke: How = (envs.look_at, _invocation)
 
-    def _begin(
-        self,
-        env_of: Callable[[int | None], Env],
-        work_of: WorkOf,
-        request: Request,
-        flags: int,
-        fields: Fields,
-    ) -> None:
+    def begin(self, how: How, request: Request, flags: int, fields: Fields) -> None:
+        """Run what a request wants, or start to, in a copy of its environment's context."""
+        env_of, work_of = how
         if request.number in self._wanted:
             # Interrupted before it began; its CANCEL is on the way.
             request.ended = True
