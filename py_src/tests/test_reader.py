@@ -230,7 +230,7 @@ def test_a_receiver_that_fails_does_not_keep_the_next_frames(bench: Bench) -> No
 
 
 @pytest.mark.parametrize(
-    "garbage", [b"X", b"hello", b"SY" + bytes(30), frame(EVAL, 1, b"", 0x20), frame(0x99, 1)]
+    "garbage", [b"X", b"hello", b"SY" + bytes(30), frame(EVAL, 1, b"", 0x80), frame(0x99, 1)]
 )
 def test_frames_before_garbage_count_and_none_behind(bench: Bench, garbage: bytes) -> None:
     bench.write(frame(CANCEL, 1) + garbage)

@@ -15,7 +15,7 @@ defmodule Snex.WireTest do
   @handles 0x10
 
   # What Python may send, see docs/protocol.md.
-  @kinds 0x81..0x8B
+  @kinds 0x81..0x8E
 
   # How many liars run at a time.
   @at_once 4

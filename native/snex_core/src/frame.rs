@@ -29,6 +29,12 @@ pub const OBJECT: u8 = 0x08;
 /// Flag of a frame from Python: the body starts with a table of handles; see [`split_handles`].
 pub const HANDLES: u8 = 0x10;
 
+/// Flag of a request: its result is iterated, and answered item by item.
+pub const STREAM: u8 = 0x20;
+
+/// Flag of a request with [`STREAM`]: its iterator is advanced on the event loop, whatever it is.
+pub const LOOP: u8 = 0x40;
+
 /// What a frame is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -49,6 +55,12 @@ pub enum Kind {
     CallError = 0x07,
     /// Call a function, or get an attribute.
     Invoke = 0x09,
+    /// Items of a stream have been taken.
+    Credit = 0x0a,
+    /// Items for an iterator of Python's.
+    Feed = 0x0b,
+    /// There are no more of them.
+    FeedEnd = 0x0c,
     /// Python's first frame: it speaks our protocol.
     Ready = 0x81,
     /// Python's first frame: it does not.
@@ -71,6 +83,12 @@ pub enum Kind {
     Log = 0x8a,
     /// Python calls a function that Elixir has handed to it, and waits for what it returns.
     Apply = 0x8b,
+    /// Items of a stream.
+    Items = 0x8c,
+    /// An iterator of Python's has room for items.
+    Pull = 0x8d,
+    /// An iterator of Python's wants no more items.
+    Close = 0x8e,
 }
 
 impl Kind {
@@ -97,6 +115,9 @@ impl Kind {
             Kind::Cancelled,
             Kind::Log,
             Kind::Apply,
+            Kind::Items,
+            Kind::Pull,
+            Kind::Close,
         ]
         .into_iter()
         .find(|kind| *kind as u8 == byte)
@@ -227,7 +248,10 @@ pub fn read_header(bytes: &[u8]) -> Result<Option<Header>, FrameError> {
     let number = |at: usize| bytes.get(at..at + 8)?.first_chunk().map(|bytes| u64::from_le_bytes(*bytes));
     let (id, length) = (number(4).unwrap_or_default(), number(12).unwrap_or_default());
     let known = Kind::from_python(kind);
-    let has_value = matches!(known, Some(Kind::Result | Kind::Call | Kind::Cast | Kind::Send | Kind::Apply));
+    let has_value = matches!(
+        known,
+        Some(Kind::Result | Kind::Call | Kind::Cast | Kind::Send | Kind::Apply | Kind::Items)
+    );
     if flags & !(if has_value { HANDLES } else { 0 }) != 0 {
         return Err(FrameError::UnknownFlags { kind, flags });
     }

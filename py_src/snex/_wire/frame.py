@@ -22,6 +22,9 @@ CANCEL = 0x05
 CALL_RESULT = 0x06
 CALL_ERROR = 0x07
 INVOKE = 0x09
+CREDIT = 0x0A
+FEED = 0x0B
+FEED_END = 0x0C
 
 # From Python.
 READY = 0x81
@@ -35,6 +38,9 @@ PRINT = 0x88
 CANCELLED = 0x89
 LOG = 0x8A
 APPLY = 0x8B
+ITEMS = 0x8C
+PULL = 0x8D
+CLOSE = 0x8E
 
 # Flags of frames towards Python: a table of buffers; run in a worker thread; how the result is returned.
 BUFFERS = 0x01
@@ -43,6 +49,9 @@ AUTO = 0x04
 OBJECT = 0x08
 # Of frames from Python: a table of handles.
 HANDLES = 0x10
+# Of requests again: the result is iterated; on the event loop, whatever it is.
+STREAM = 0x20
+LOOP = 0x40
 _KNOWN_FLAGS = BUFFERS | THREAD | AUTO | OBJECT
 
 # What Snex itself says (an error with its traceback, a log event) may be longer than the limit by so much.
