@@ -34,6 +34,14 @@ defmodule Snex do
   @type call_opt() :: unquote(Options.spec(CallOptions.call()))
   @type get_opt() :: unquote(Options.spec(CallOptions.get()))
 
+  @typedoc "What produces the items of a stream: code, or a function with its arguments."
+  @type source() ::
+          code()
+          | {path(), args :: [term()]}
+          | {path(), args :: [term()], kwargs :: keyword() | %{optional(String.t() | atom()) => term()}}
+
+  @type stream_opt() :: unquote(Options.spec(CallOptions.stream()))
+
   @typedoc "An environment to copy names from, all or some."
   @type from() :: Env.t() | {Env.t(), only: [String.t()]} | {Env.t(), except: [String.t()]}
 
@@ -251,6 +259,48 @@ defmodule Snex do
   """
   @spec get!(Env.t() | Interpreter.server(), path(), [get_opt()]) :: term()
   def get!(where, path, opts \\ []), do: Error.unwrap!(get(where, path, opts))
+
+  @doc false
+  @spec stream(Env.t() | Interpreter.server(), source(), vars(), [stream_opt()]) :: Enumerable.t()
+  def stream(where, source, vars, opts)
+
+  def stream(where, {function, args}, vars, opts), do: stream(where, {function, args, []}, vars, opts)
+
+  def stream(where, {function, args, kwargs}, vars, opts) do
+    if vars != %{} do
+      raise ArgumentError,
+            "variables are for code; the function gets its arguments in {function, args, kwargs}"
+    end
+
+    opts = CallOptions.stream!(opts, :auto)
+    kwargs = CallOptions.kwargs!(kwargs)
+
+    Invoke.stream(
+      where,
+      nil,
+      Invoke.path!(function),
+      Invoke.args!(args),
+      Map.put(opts, :kwargs, kwargs),
+      & &1
+    )
+  end
+
+  def stream(where, code, vars, opts) do
+    if code == nil, do: raise(ArgumentError, "expected code, or {function, args}, got: nil")
+    opts = CallOptions.stream!(opts, :value)
+    {code, vars} = {code!(code), vars!(vars)}
+    {_interpreter, env_id} = target(where)
+    Snex.Stream.new(where, fn -> Request.eval(env_id, code, vars, opts) end, opts, & &1)
+  end
+
+  @doc false
+  @spec stream(Env.t() | Interpreter.server(), source(), vars() | [stream_opt()]) :: Enumerable.t()
+  def stream(where, source, opts) when is_list(opts), do: stream(where, source, %{}, opts)
+  def stream(where, source, vars), do: stream(where, source, vars, [])
+
+  @doc false
+  @spec stream(Env.t() | Interpreter.server(), source()) :: Enumerable.t()
+  def stream(where, source), do: stream(where, source, %{}, [])
 
   @doc """
   Makes an environment: `{:ok, %Snex.Env{}}` or `{:error, %Snex.Error{}}`.

@@ -3,7 +3,7 @@ defmodule SnexTest do
 
   doctest Snex
 
-  test "the functions are make_env, destroy_env, pyeval, call and get, in all arities, and those that raise" do
+  test "the functions are make_env, destroy_env, pyeval, call, get and stream, in all arities, and those that raise" do
     assert Snex.__info__(:functions) == [
              call: 2,
              call: 3,
@@ -27,7 +27,10 @@ defmodule SnexTest do
              pyeval: 4,
              pyeval!: 2,
              pyeval!: 3,
-             pyeval!: 4
+             pyeval!: 4,
+             stream: 2,
+             stream: 3,
+             stream: 4
            ]
   end
 

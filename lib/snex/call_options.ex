@@ -91,6 +91,36 @@ defmodule Snex.CallOptions do
               ]
             ]
 
+  # A stream that has come too late is closed in any case.
+  @stream [
+    timeout: Keyword.merge(@timeout, default: :infinity, doc: "for each item, in ms, or `:infinity`"),
+    demand: [
+      type: {:integer, 1..0xFFFF_FFFF},
+      spec: quote(do: pos_integer()),
+      default: 256,
+      doc: """
+      how many items may be on their way: the generator runs so far ahead, and no further. Their bytes are bounded as well, by
+      the interpreter's high-water mark
+      """
+    ],
+    run: [
+      type: {:in, [:auto, :loop, :thread]},
+      default: :auto,
+      doc: """
+      `:auto` runs the code or function as `:loop` does, and takes the items of an ordinary iterator in a worker thread, so that one
+      that blocks holds up nobody. `:loop` does both on the interpreter's event loop, and `:thread` does both in a worker
+      thread: for objects that belong to either
+      """
+    ],
+    returns:
+      Keyword.update!(@returns, :doc, fn doc ->
+        String.replace(doc, "the result", "each item") <>
+          ". Default: `:value` for code, and `:auto` for functions and objects"
+      end),
+    encoding_opts: @encoding,
+    output: @output
+  ]
+
   @make_env [
     from: [
       type: &__MODULE__.from/1,
@@ -128,6 +158,19 @@ defmodule Snex.CallOptions do
   """
   @spec get() :: Options.table()
   def get, do: @get
+
+  @doc """
+  The table of `Snex.stream/4`.
+  """
+  @spec stream() :: Options.table()
+  def stream, do: @stream
+
+  @doc """
+  The options of `Snex.stream/4`, checked and with defaults. `returns` is the default of that option.
+  """
+  @spec stream!(term(), :value | :auto) :: %{atom() => term()}
+  def stream!(opts, returns),
+    do: Map.put_new(check!(opts, Defaults.stream(), @stream, &hint/1), :returns, returns)
 
   @doc """
   The options of `Snex.call/4`, checked and with defaults.
@@ -196,6 +239,17 @@ defmodule Snex.CallOptions do
     if Keyword.keyword?(value) or (is_map(value) and not is_struct(value) and Enum.all?(value, names?)),
       do: {:ok, Map.new(value, fn {name, value} -> {to_string(name), value} end)},
       else: Options.refuse(value, "a keyword list, or a map with names as strings or atoms")
+  end
+
+  @doc """
+  Arguments by their names, checked.
+  """
+  @spec kwargs!(term()) :: %{String.t() => term()}
+  def kwargs!(value) do
+    case kwargs(value) do
+      {:ok, kwargs} -> kwargs
+      {:error, complaint} -> raise ArgumentError, "arguments by their names #{complaint}"
+    end
   end
 
   @doc false

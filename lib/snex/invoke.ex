@@ -46,6 +46,19 @@ defmodule Snex.Invoke do
     end)
   end
 
+  @doc """
+  Returns a stream of what the function that `path` leads to returns, or, with `nil` for arguments, of what is there. `opts` are
+  those that `Snex.CallOptions.stream!/2` has checked; `explain` gets an error before it is raised.
+  """
+  @spec stream(Env.t() | Interpreter.server(), root(), path(), [term()] | nil, map(), (Error.t() -> Error.t())) ::
+          Enumerable.t()
+  def stream(where, root, path, args, opts, explain) do
+    {_interpreter, env_id} = target(where)
+    {root, path} = split(root, path)
+    kwargs = Map.get(opts, :kwargs, %{})
+    Snex.Stream.new(where, fn -> Request.invoke(env_id, root, path, args, kwargs, opts) end, opts, explain)
+  end
+
   defp target(%Env{} = env), do: {env.interpreter, env.id}
   defp target(interpreter), do: {interpreter, nil}
 

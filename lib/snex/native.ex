@@ -28,6 +28,7 @@ defmodule Snex.Native do
     request_make_env: 4,
     request_make_env_dirty: 4,
     request_forget: 3,
+    stream_credit: 3,
     call_result: 5,
     call_result_dirty: 5,
     call_error: 4,
@@ -125,6 +126,9 @@ defmodule Snex.Native do
 
   @spec request_forget(pid(), pos_integer(), boolean()) :: :ok
   def request_forget(_interpreter, _request, _cancel), do: not_loaded()
+
+  @spec stream_credit(pid(), request :: pos_integer(), items :: pos_integer()) :: :ok
+  def stream_credit(_interpreter, _request, _items), do: not_loaded()
 
   @spec call_result(pid(), reference(), non_neg_integer(), term(), tuple()) ::
           Snex.Request.outcome()

@@ -22,7 +22,8 @@ defmodule Snex.Object do
   Once the object is released or its interpreter has ended, what uses it returns `{:error, %Snex.Error{code: :object_not_found}}`.
 
   `inspect/1` asks nothing of Python: it shows the type and the number, `#Snex.Object<collections.Counter 17>`. `to_string/1` is
-  Python's `str()`. `object[key]` is Python's, with `nil` where Python raises a `KeyError` or an `IndexError`.
+  Python's `str()`. `object[key]` is Python's, with `nil` where Python raises a `KeyError` or an `IndexError`. Where the object can be iterated, it is an
+  `Enumerable`; see `stream/2`.
 
   Functions whose name ends in `!` return the value itself, and raise the `Snex.Error`. All functions that ask something of Python take the
   options of `Snex.call/4`.
@@ -236,6 +237,23 @@ defmodule Snex.Object do
   def length!(object, opts \\ []), do: Error.unwrap!(length(object, opts))
 
   @doc """
+  Returns a stream of the items that the object has as an iterable: see `Snex.stream/4`, whose options it takes. What has no form in
+  Elixir stays in Python, as with `returns: :auto`.
+
+  An object is an `Enumerable` itself, with no options: `Enum.to_list(object)`, `for item <- object`. `Enum.count/1` is
+  Python's `len()` where there is one, and `Enum.member?/2` is Python's `in`.
+  """
+  @spec stream(t(), [Snex.stream_opt()]) :: Enumerable.t()
+  def stream(%__MODULE__{} = object, opts \\ []) do
+    explain = fn error ->
+      {:error, error} = gone({:error, error}, object)
+      error
+    end
+
+    Invoke.stream(object.interpreter, object, "", nil, CallOptions.stream!(opts, :auto), explain)
+  end
+
+  @doc """
   Copies the object into another interpreter, or the one of an environment, on any node: by Python's pickle, and large buffers, such
   as those of arrays, as they are.
 
@@ -310,6 +328,11 @@ defmodule Snex.Object do
       "#{inspect(object)} cannot be updated as Elixir's values are: Snex.Object.put_item/3 changes it in place"
 
   @doc false
+  # Python's `in`.
+  @spec contains(t(), term()) :: result(boolean())
+  def contains(object, value), do: access(object, {"_operator", "contains"}, [object, value], [])
+
+  @doc false
   # The error of a call that uses an object which is not there any more.
   @spec not_found(t()) :: Error.t()
   def not_found(object), do: %Error{code: :object_not_found, reason: "#{inspect(object)} was released"}
@@ -337,6 +360,23 @@ defmodule Snex.Object do
 
   defimpl Inspect do
     def inspect(object, _options), do: "#Snex.Object<#{object.type} #{object.id}>"
+  end
+
+  defimpl Enumerable do
+    alias Snex.Error
+
+    def reduce(object, acc, fun), do: Enumerable.reduce(Snex.Object.stream(object), acc, fun)
+
+    def count(object) do
+      case Snex.Object.length(object) do
+        # It has none, or none that is known.
+        {:error, %Error{exception: %{type: "TypeError"}}} -> {:error, __MODULE__}
+        result -> {:ok, Error.unwrap!(result)}
+      end
+    end
+
+    def member?(object, value), do: {:ok, Error.unwrap!(Snex.Object.contains(object, value))}
+    def slice(_object), do: {:error, __MODULE__}
   end
 
   defimpl String.Chars do

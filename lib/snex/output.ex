@@ -49,13 +49,16 @@ defmodule Snex.Output do
     end
   end
 
+  @typedoc "Until when a device is waited for: a point in time, or the end of a process that is monitored."
+  @type patience() :: Request.deadline() | {:alive, monitor :: reference()}
+
   @doc """
-  Prints bytes that a stream carried: `{:ok, cut}` when they are printed, or `:timeout` when their device has not taken them at
-  the deadline. `cut` holds, for each stream, bytes of a character whose end is still to come; for a log, those of a line.
+  Prints bytes that a stream carried: `{:ok, cut}` when they are printed, or `:timeout` when their device has not taken them
+  by then. `cut` holds, for each stream, bytes of a character whose end is still to come; for a log, those of a line.
   """
-  @spec print(destination(), pid(), :stdout | :stderr, binary(), map(), Request.deadline()) ::
+  @spec print(destination(), pid(), :stdout | :stderr, binary(), map(), patience()) ::
           {:ok, map()} | :timeout
-  def print(destination, interpreter, stream, bytes, cut, deadline) do
+  def print(destination, interpreter, stream, bytes, cut, patience) do
     case Map.fetch!(destination, stream) do
       :discard ->
         {:ok, cut}
@@ -69,7 +72,7 @@ defmodule Snex.Output do
 
       target ->
         {text, rest} = whole(Map.get(cut, stream, "") <> bytes)
-        with :ok <- write(device(target, stream), text, deadline), do: {:ok, keep(cut, stream, rest)}
+        with :ok <- write(device(target, stream), text, patience), do: {:ok, keep(cut, stream, rest)}
     end
   end
 
@@ -114,18 +117,23 @@ defmodule Snex.Output do
 
   # By a process of its own: a device answers to the process that asks, and nothing takes back a question. An answer that comes
   # after the deadline must not end up in the caller's mailbox.
-  defp write(device, text, deadline) do
+  defp write(device, text, patience) do
     waiting = self()
     {writer, monitor} = spawn_monitor(fn -> put_chars(device, text, waiting) end)
+    {alive, deadline} = if is_tuple(patience), do: {elem(patience, 1), :infinity}, else: {nil, patience}
 
     receive do
       {:DOWN, ^monitor, :process, ^writer, _reason} -> :ok
+      {:DOWN, ^alive, :process, _pid, _reason} -> give_up(writer, monitor)
     after
-      Request.time_left(deadline) ->
-        Process.demonitor(monitor, [:flush])
-        Process.exit(writer, :kill)
-        :timeout
+      Request.time_left(deadline) -> give_up(writer, monitor)
     end
+  end
+
+  defp give_up(writer, monitor) do
+    Process.demonitor(monitor, [:flush])
+    Process.exit(writer, :kill)
+    :timeout
   end
 
   # As `:io.put_chars/2`, until the process that waits for it is gone.

@@ -51,7 +51,12 @@ defmodule Snex.Request do
   @type t() :: %{:kind => :eval | :invoke, optional(atom()) => term()}
 
   @typedoc "Where and how code runs, and how its result is returned: options of `Snex.pyeval/4`."
-  @type how() :: %{:run => :loop | :thread, :returns => :auto | :value | :object, optional(atom()) => term()}
+  @type how() :: %{
+          :run => :loop | :thread | :auto,
+          :returns => :auto | :value | :object,
+          optional(:demand) => pos_integer(),
+          optional(atom()) => term()
+        }
 
   @doc """
   A request to run code. `env_id` is `nil` for a copy of the root environment.
@@ -69,6 +74,7 @@ defmodule Snex.Request do
       vars: vars,
       run: how.run,
       returns: how.returns,
+      demand: Map.get(how, :demand),
       callers: Process.get(:"$callers"),
       traceparent: Trace.traceparent()
     }
@@ -96,6 +102,7 @@ defmodule Snex.Request do
       kwargs: kwargs,
       run: how.run,
       returns: how.returns,
+      demand: Map.get(how, :demand),
       callers: Process.get(:"$callers"),
       traceparent: Trace.traceparent()
     }
@@ -106,19 +113,25 @@ defmodule Snex.Request do
   """
   @spec run(pid(), t(), tuple(), options()) :: {{:ok, term()} | {:error, Error.t()}, [reference()]}
   def run(interpreter, request, encoding, options) do
+    case call(interpreter, asking(interpreter, request, encoding, options), options) do
+      {:ok, value, handles, _accepted} -> {{:ok, value}, handles}
+      {:error, error} -> {{:error, error}, []}
+    end
+  end
+
+  @doc """
+  A submission of `request`, see `submit/3`.
+  """
+  @spec asking(pid(), t(), tuple(), options()) :: submit()
+  def asking(interpreter, request, encoding, options) do
     {weighed, normal, dirty} = parts(request)
     light? = Weight.light?(weighed)
 
-    submit = fn reference, encoded ->
+    fn reference, encoded ->
       nif = choose(light?, encoded, normal, dirty)
       # What is left of it when the frame is made: a caller may have had to wait for the start, or for room.
       request = Map.put(request, :time, time(options))
       nif.(interpreter, reference, request, put_elem(encoding, 3, encoded))
-    end
-
-    case call(interpreter, submit, options) do
-      {:ok, value, handles, _accepted} -> {{:ok, value}, handles}
-      {:error, error} -> {{:error, error}, []}
     end
   end
 
@@ -161,6 +174,8 @@ defmodule Snex.Request do
   @spec call(pid(), submit(), options()) :: {:ok, term(), [reference()], tuple()} | {:error, Error.t()}
   def call(interpreter, submit, options), do: call(interpreter, submit, options, [])
 
+  # Not by `submit/3`: the VM finds a message without looking at those before it only where the function that waits is called by the
+  # one that has made the reference.
   defp call(interpreter, submit, options, encoded) do
     reference = make_ref()
 
@@ -177,16 +192,12 @@ defmodule Snex.Request do
   # `cut` holds, for each stream, the bytes of a character whose end has not been printed yet.
   defp await(interpreter, reference, accepted, options, cut) do
     receive do
-      {^reference, :print, {stream, bytes}} ->
+      {^reference, :print, printed} ->
         options = %{options | output: options.output || Output.of(interpreter)}
 
-        case Output.print(options.output, interpreter, stream, bytes, cut, options.deadline) do
-          {:ok, cut} ->
-            Native.print_read(interpreter, elem(accepted, 1))
-            await(interpreter, reference, accepted, options, cut)
-
-          :timeout ->
-            give_up(interpreter, reference, accepted, options)
+        case print(interpreter, elem(accepted, 1), options.output, printed, cut, options.deadline) do
+          {:ok, cut} -> await(interpreter, reference, accepted, options, cut)
+          :timeout -> give_up(interpreter, reference, accepted, options)
         end
 
       {^reference, tag, detail} ->
@@ -196,6 +207,25 @@ defmodule Snex.Request do
       time_left(options.deadline) ->
         Output.flush(options.output, interpreter, cut)
         give_up(interpreter, reference, accepted, options)
+    end
+  end
+
+  @doc """
+  Prints what a request has printed, as `Snex.Output.print/6`. More may come then.
+  """
+  @spec print(
+          pid(),
+          pos_integer(),
+          Output.destination(),
+          {:stdout | :stderr, binary()},
+          map(),
+          Output.patience()
+        ) ::
+          {:ok, map()} | :timeout
+  def print(interpreter, request, output, {stream, bytes}, cut, patience) do
+    with {:ok, cut} <- Output.print(output, interpreter, stream, bytes, cut, patience) do
+      Native.print_read(interpreter, request)
+      {:ok, cut}
     end
   end
 
@@ -218,17 +248,31 @@ defmodule Snex.Request do
   end
 
   @doc """
+  Submits a frame, and does not wait for what comes of it: `{:accepted, reference, accepted}` with the reference of the messages that will
+  come, if there are any, and what the NIF answered, or an error.
+  """
+  @spec submit(pid(), submit(), deadline()) :: {:accepted, reference(), outcome()} | {:error, Error.t()}
+  def submit(interpreter, submit, deadline), do: submit(interpreter, submit, deadline, [])
+
+  defp submit(interpreter, submit, deadline, encoded) do
+    reference = make_ref()
+
+    case submit.(reference, encoded) do
+      accepted when accepted == :ok or elem(accepted, 0) == :ok ->
+        {:accepted, reference, accepted}
+
+      refused ->
+        with {:again, encoded} <- wait(interpreter, reference, refused, deadline, encoded),
+             do: submit(interpreter, submit, deadline, encoded)
+    end
+  end
+
+  @doc """
   Submits a frame that has no answer.
   """
   @spec cast(pid(), submit(), deadline()) :: :ok | {:error, Error.t()}
-  def cast(interpreter, submit, deadline), do: cast(interpreter, submit, deadline, [])
-
-  defp cast(interpreter, submit, deadline, encoded) do
-    reference = make_ref()
-
-    with refused when refused != :ok <- submit.(reference, encoded),
-         {:again, encoded} <- wait(interpreter, reference, refused, deadline, encoded),
-         do: cast(interpreter, submit, deadline, encoded)
+  def cast(interpreter, submit, deadline) do
+    with {:accepted, _reference, _ok} <- submit(interpreter, submit, deadline), do: :ok
   end
 
   @doc """

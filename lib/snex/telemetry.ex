@@ -50,6 +50,35 @@ defmodule Snex.Telemetry do
   | `:kind` | `:error`, `:exit` or `:throw` |
   | `:reason`, `:stacktrace` | of the exception |
 
+  ## Streams
+
+  Around each enumeration of what `Snex.stream/4` or `Snex.Object.stream/2` has returned, in the process that enumerates it.
+
+  ### `[:snex, :stream, :start]`
+
+  The measurements and metadata of the start of a call. `:function` is `:stream`.
+
+  ### `[:snex, :stream, :stop]`
+
+  The enumeration has come to an end. Not emitted for one that is suspended and never resumed.
+
+  | measurement | |
+  |---|---|
+  | `:duration`, `:monotonic_time` | in native units |
+  | `:items` | how many items have been received; of the last ones, an enumeration that ends early may not have used all |
+
+  The metadata of the start, and
+
+  | metadata | |
+  |---|---|
+  | `:error` | the `Snex.Error` that was raised, or `nil` |
+  | `:halted` | whether the end came before that of the items, and without a `Snex.Error`: the consumer wanted no more, or has raised |
+
+  ### `[:snex, :stream, :exception]`
+
+  Instead of a stop, when the stream cannot begin, as for a variable that cannot be encoded. The measurements of a stop, and the
+  metadata of the exception of a call.
+
   ## Interpreters
 
   Emitted in the interpreter process.
@@ -84,6 +113,7 @@ defmodule Snex.Telemetry do
   | metadata | |
   |---|---|
   | `:reason` | that the interpreter process exits with |
+
   ## OpenTelemetry
 
   Where the application `:opentelemetry_api` is in the VM, the span of the calling process travels with each call, and where
@@ -117,18 +147,24 @@ defmodule Snex.Telemetry do
   def interpreter_stopped(started, metadata),
     do: emit([:snex, :interpreter, :stop], since(native(started)), metadata)
 
+  @typedoc false
+  @opaque span() :: {integer(), map()} | nil
+
+  @doc false
+  # Emits the first event of a stream.
+  @spec stream_started(Env.t() | Interpreter.server()) :: span()
+  def stream_started(target), do: if(present?(), do: begin(:stream, :stream, target))
+
+  @doc false
+  # Emits the last one.
+  @spec stream_stopped(span(), :stop | :exception, non_neg_integer(), map()) :: :ok
+  def stream_stopped(nil, _event, _items, _metadata), do: :ok
+
+  def stream_stopped({started, metadata}, event, items, more),
+    do: emit([:snex, :stream, event], Map.put(since(started), :items, items), Map.merge(metadata, more))
+
   defp span(function, target, fun) do
-    {interpreter, env} = if is_struct(target, Env), do: {target.interpreter, target}, else: {target, nil}
-    started = System.monotonic_time()
-
-    metadata = %{
-      function: function,
-      interpreter: interpreter,
-      env: env,
-      telemetry_span_context: make_ref()
-    }
-
-    emit([:snex, :call, :start], %{system_time: System.system_time(), monotonic_time: started}, metadata)
+    {started, metadata} = begin(:call, function, target)
 
     try do
       fun.()
@@ -142,6 +178,21 @@ defmodule Snex.Telemetry do
         emit([:snex, :call, :stop], since(started), Map.put(metadata, :error, error(result)))
         result
     end
+  end
+
+  defp begin(what, function, target) do
+    {interpreter, env} = if is_struct(target, Env), do: {target.interpreter, target}, else: {target, nil}
+    started = System.monotonic_time()
+
+    metadata = %{
+      function: function,
+      interpreter: interpreter,
+      env: env,
+      telemetry_span_context: make_ref()
+    }
+
+    emit([:snex, what, :start], %{system_time: System.system_time(), monotonic_time: started}, metadata)
+    {started, metadata}
   end
 
   defp error({:ok, _value}), do: nil

@@ -181,6 +181,9 @@ defmodule Snex.TelemetryTest do
              "[:snex, :call, :start]",
              "[:snex, :call, :stop]",
              "[:snex, :call, :exception]",
+             "[:snex, :stream, :start]",
+             "[:snex, :stream, :stop]",
+             "[:snex, :stream, :exception]",
              "[:snex, :interpreter, :start]",
              "[:snex, :interpreter, :stop]"
            ]

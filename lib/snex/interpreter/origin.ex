@@ -8,6 +8,9 @@ defmodule Snex.Interpreter.Origin do
   @typedoc "A request, 0 outside of any, and the process that waits for its answer, if it still does."
   @type t() :: {request :: non_neg_integer(), caller :: pid() | nil}
 
+  @typedoc "What a process has around it: its group leader, its `$callers`, its metadata for `Logger`."
+  @type surroundings() :: {pid(), [pid()], map() | nil}
+
   @callers :"$callers"
   # Where `:logger` keeps a process's metadata; no function reads another process's.
   @metadata :"$logger_metadata$"
@@ -23,14 +26,33 @@ defmodule Snex.Interpreter.Origin do
       nil ->
         :ok
 
-      {leader, callers, metadata} ->
-        Process.group_leader(self(), leader)
-        Process.put(@callers, [caller | callers])
-        if is_map(metadata), do: :logger.set_process_metadata(metadata)
+      surroundings ->
+        belong(caller, surroundings)
     end
 
     Logger.metadata(snex_request: request)
   end
+
+  @doc """
+  Makes the calling process a part of another one, which has this around it.
+  """
+  @spec belong(pid(), surroundings()) :: :ok
+  def belong(caller, {leader, callers, metadata}) do
+    Process.group_leader(self(), leader)
+    Process.put(@callers, [caller | callers])
+    if is_map(metadata), do: :logger.set_process_metadata(metadata)
+    :ok
+  end
+
+  @doc """
+  What the calling process has around it.
+  """
+  @spec surroundings() :: surroundings()
+  def surroundings,
+    do: {Process.group_leader(), Process.get(@callers) || [], :logger.get_process_metadata() |> known()}
+
+  defp known(:undefined), do: nil
+  defp known(metadata), do: metadata
 
   # Nothing for a process that is gone by now.
   defp surroundings(caller) do

@@ -200,6 +200,44 @@ impl<C: Caller, D: Clone> Pending<C, D> {
         Ok(())
     }
 
+    /// Hands the caller of a request to `tell`, if it still waits. It waits on: more will come.
+    ///
+    /// # Errors
+    /// [`Unasked::NeverWas`]. Python can only have made it up.
+    pub fn more(&self, id: u64, tell: impl FnOnce(&mut C)) -> Result<(), Unasked> {
+        let mut state = self.state();
+        if id == 0 || id > state.requests {
+            return Err(Unasked::NeverWas(id));
+        }
+        if let Some(entry) = state.entries.get_mut(&id) {
+            tell(&mut entry.caller);
+        }
+        Ok(())
+    }
+
+    /// As [`Pending::answer`], for a caller that waits on until it has itself taken out: what came before the answer may arrive after it.
+    ///
+    /// # Errors
+    /// As [`Pending::answer`].
+    pub fn answer_early(&self, id: u64, tell: impl FnOnce(&mut C)) -> Result<(), Unasked> {
+        let mut state = self.state();
+        if id == 0 || id > state.requests {
+            return Err(Unasked::NeverWas(id));
+        }
+        let state = &mut *state;
+        let slot = state.answered.get_mut((id % REMEMBERED as u64) as usize);
+        if slot.as_deref() == Some(&id) {
+            return Err(Unasked::Twice(id));
+        }
+        if let Some(entry) = state.entries.get_mut(&id) {
+            if let Some(slot) = slot {
+                *slot = id;
+            }
+            tell(&mut entry.caller);
+        }
+        Ok(())
+    }
+
     /// Hands every caller that waits for room to `tell`.
     pub fn room(&self, tell: impl Fn(C)) {
         // Those who begin to wait after this are told the next time.

@@ -17,6 +17,10 @@ rustler::atoms! {
     // messages to callers and to the processes of an interpreter
     result,
     result_safe,
+    items,
+    items_safe,
+    stream_end,
+    stream_error,
     print,
     error,
     writable,

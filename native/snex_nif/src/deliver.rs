@@ -29,11 +29,35 @@ impl Shared {
             // There may be any number of them, and the table is locked while the caller is told.
             let own = OwnedEnv::new();
             let value = own.run(|env| own.save(content.release(env)));
-            self.pending.answer(request, |caller| caller.finish_with(tag, own, &value))
+            self.pending.answer(request, |caller| caller.send(tag, own, &value))
         } else {
             self.pending.answer(request, |caller| caller.finish(tag, |env| content.release(env)))
         };
         answered.map_err(|unasked| unasked.to_string())
+    }
+
+    /// A part of a stream: items with the number of those before them, or the end with the number of all. The caller takes its request
+    /// out when it has everything.
+    fn part(&self, header: &Header, tag: Atom, content: Content) -> Result<(), String> {
+        let own = OwnedEnv::new();
+        let value = own.run(|env| own.save((header.cause, content.release(env))));
+        let mut stream = true;
+        let tell = |caller: &mut Caller| {
+            stream = caller.stream;
+            if stream {
+                caller.send(tag, own, &value);
+            }
+        };
+        let told = match header.kind {
+            Kind::Items => self.pending.more(header.id, tell),
+            _ => self.pending.answer_early(header.id, tell),
+        };
+        told.map_err(|unasked| unasked.to_string())?;
+        if stream {
+            Ok(())
+        } else {
+            Err(format!("a part of a stream as the answer to request {}", header.id))
+        }
     }
 }
 
@@ -58,6 +82,11 @@ impl Sink for Shared {
     fn frame(&self, header: Header, body: Reply) -> Result<(), String> {
         let content = Content::new(self, header.flags, body)?;
         let (call, arity) = match header.kind {
+            Kind::Items if self.create_atoms => return self.part(&header, atoms::items(), content),
+            Kind::Items => return self.part(&header, atoms::items_safe(), content),
+            // Behind items that may still be on their way.
+            Kind::Result if header.cause > 0 => return self.part(&header, atoms::stream_end(), content),
+            Kind::Error if header.cause > 0 => return self.part(&header, atoms::stream_error(), content),
             Kind::Result if self.create_atoms => return self.answer(header.id, atoms::result(), content),
             Kind::Result => return self.answer(header.id, atoms::result_safe(), content),
             Kind::Error => return self.answer(header.id, atoms::error(), content),

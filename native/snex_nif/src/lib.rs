@@ -14,6 +14,7 @@ mod deliver;
 mod down;
 mod handle;
 mod held;
+mod how;
 mod interpreter;
 mod kept;
 mod live;

@@ -14,6 +14,8 @@ pub type Pending = pending::Pending<Caller, Down>;
 /// A process that waits, and the reference by which it knows its message.
 pub struct Caller {
     pub pid: LocalPid,
+    /// Whether its request is answered item by item.
+    pub stream: bool,
     reference: SavedTerm,
     env: OwnedEnv,
     /// Room for output that the caller has not dealt with; made when the request prints for the first time. Closed with
@@ -26,7 +28,7 @@ impl Caller {
     pub fn new(env: Env<'_>, reference: Reference<'_>) -> Self {
         let own = OwnedEnv::new();
         let reference = own.save(*reference);
-        Caller { pid: env.pid(), reference, env: own, unread: None }
+        Caller { pid: env.pid(), stream: false, reference, env: own, unread: None }
     }
 
     /// Sends `{reference, tag, value}`, the last message. Only from threads that are not the VM's own.
@@ -36,8 +38,9 @@ impl Caller {
         let _ = self.env.send_and_clear(&self.pid, |env| (reference.load(env), tag, value(env)));
     }
 
-    /// As [`Caller::finish`], with a value that was made beforehand, in an environment of its own: nothing is copied here.
-    pub fn finish_with(self, tag: Atom, mut own: OwnedEnv, value: &SavedTerm) {
+    /// As [`Caller::finish`], with a value that was made beforehand, in an environment of its own: nothing is copied here. More may
+    /// follow.
+    pub fn send(&self, tag: Atom, mut own: OwnedEnv, value: &SavedTerm) {
         self.env.run(|env| {
             let reference = self.reference.load(env);
             // As above.

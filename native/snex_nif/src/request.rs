@@ -3,8 +3,9 @@
 use crate::atoms;
 use crate::cancel;
 use crate::handle::{self, Handle};
+use crate::how::{How, Rest, flags};
 use crate::interpreter::{self, Interpreter};
-use crate::options::{CallOptions, choose};
+use crate::options::CallOptions;
 use crate::outcome::Outcome;
 use crate::pending;
 use crate::registry;
@@ -12,30 +13,10 @@ use crate::walk::{Stop, Walk};
 use rustler::{
     Atom, Binary, Decoder, Encoder, Env, LocalPid, NifMap, NifResult, Reference, ResourceArc, Term,
 };
-use snex_core::clock;
-use snex_core::frame::{self, Header, Kind};
+use snex_core::frame::{self, Frame, Header, Kind};
 use snex_core::outbox::Submitted;
 use snex_core::pickle::BinaryAs;
 use std::sync::atomic::Ordering;
-
-/// In a millisecond.
-const NANOSECONDS: u64 = 1_000_000;
-
-/// Where and how something runs, and for whom.
-#[derive(NifMap)]
-#[rustler(decode)]
-struct How<'a> {
-    /// Number of the environment; a copy of the root when there is none.
-    environment: Option<u64>,
-    run: Atom,
-    returns: Atom,
-    /// `$callers` of the calling process.
-    callers: Option<Term<'a>>,
-    /// When the caller gives up: in so many milliseconds, of so many that it had at first.
-    time: Option<(u64, u64)>,
-    /// The caller's span.
-    traceparent: Option<Binary<'a>>,
-}
 
 /// Code to run.
 #[derive(NifMap)]
@@ -174,47 +155,13 @@ fn request_forget(interpreter: LocalPid, id: u64, cancel: bool) -> Atom {
     atoms::ok()
 }
 
-/// The flags that say where code runs, and how its result is returned.
-fn flags(run: Atom, returns: Atom) -> Option<u8> {
-    let run = choose(run, [(atoms::loop_(), 0), (atoms::thread(), frame::THREAD)])?;
-    let returns = choose(
-        returns,
-        [(atoms::value(), 0), (atoms::auto(), frame::AUTO), (atoms::object(), frame::OBJECT)],
-    )?;
-    Some(run | returns)
-}
-
-/// Until when, by the clock that Python shares, and for how long in all; in nanoseconds.
-fn time(interpreter: &Interpreter, time: Option<(u64, u64)>) -> Option<(u64, u64)> {
-    let (left, timeout) = time.filter(|_| interpreter.worker.sink.shares_clock)?;
-    let until = clock::monotonic()?.saturating_add(left.saturating_mul(NANOSECONDS));
-    Some((until, timeout.saturating_mul(NANOSECONDS)))
-}
-
-/// The last fields of a request, which may be left out.
-struct Rest<'a> {
-    time: Option<(u64, u64)>,
-    traceparent: Option<Binary<'a>>,
-}
-
-impl Rest<'_> {
-    fn len(&self) -> usize {
-        if self.traceparent.is_some() { 2 } else { usize::from(self.time.is_some()) }
+/// The caller of a stream has taken so many items.
+#[rustler::nif]
+fn stream_credit(interpreter: LocalPid, id: u64, items: u32) -> Atom {
+    if let Some(interpreter) = registry::find(interpreter) {
+        interpreter.worker.submit(Frame::new(Header::new(Kind::Credit, id), &items.to_le_bytes()));
     }
-
-    fn write(&self, walk: &mut Walk<'_>) {
-        if let Some((until, timeout)) = self.time {
-            walk.pickle.tuple_begin(2);
-            walk.pickle.int(i64::try_from(until).unwrap_or(i64::MAX));
-            walk.pickle.int(i64::try_from(timeout).unwrap_or(i64::MAX));
-            walk.pickle.tuple_end(2);
-        } else if self.traceparent.is_some() {
-            walk.pickle.none();
-        }
-        if let Some(traceparent) = &self.traceparent {
-            walk.pickle.binary(traceparent.as_slice(), BinaryAs::Str);
-        }
-    }
+    atoms::ok()
 }
 
 impl<'a> Caller<'a> {
@@ -260,12 +207,12 @@ impl<'a> Caller<'a> {
             Ok(interpreter) => interpreter,
             Err(outcome) => return outcome,
         };
-        let Some(flags) = flags(how.run, how.returns) else {
+        let Some(flags) = flags(how) else {
             return Outcome::BadTerm(how.returns.to_term(self.env));
         };
         let cause = interpreter.worker.sink.answering.cause(self.env.pid(), how.callers);
         let head = Header { flags, cause, ..Header::new(kind, 0) };
-        let rest = Rest { time: time(&interpreter, how.time), traceparent: how.traceparent };
+        let rest = Rest::new(&interpreter, how);
         self.submit(&interpreter, head, |walk| {
             let length = 5 + rest.len();
             walk.pickle.tuple_begin(length);
@@ -374,7 +321,9 @@ impl<'a> Caller<'a> {
         }
         let sink = &interpreter.worker.sink;
         // Before the frame: its answer may come at once.
-        let id = match sink.pending.begin(self.waiting(), sink.max_in_flight) {
+        let mut waiting = self.waiting();
+        waiting.stream = head.flags & frame::STREAM != 0;
+        let id = match sink.pending.begin(waiting, sink.max_in_flight) {
             Ok(id) => id,
             Err(refused) => return refused.into(),
         };

@@ -38,6 +38,27 @@ fn an_answer_reaches_its_caller_once() {
 }
 
 #[test]
+fn what_comes_before_or_after_an_early_answer_reaches_the_caller_until_it_takes_itself_out() {
+    let table = Table::new();
+    let id = sent(&table, "caller");
+    let told = Cell::new(0);
+    let count = |_: &mut &'static str| told.set(told.get() + 1);
+    assert_eq!(table.more(id, count), Ok(()));
+    assert_eq!(table.answer_early(id, count), Ok(()));
+    assert_eq!(table.more(id, count), Ok(()));
+    assert_eq!(told.get(), 3);
+    assert_eq!(table.answer_early(id, count), Err(Unasked::Twice(id)));
+    assert!(table.forget(id));
+    assert_eq!(table.more(id, count), Ok(()));
+    assert_eq!(table.answer_early(id, count), Err(Unasked::Twice(id)));
+    assert_eq!(told.get(), 3);
+    for id in [0, 2, u64::MAX] {
+        assert_eq!(table.more(id, count), Err(Unasked::NeverWas(id)));
+        assert_eq!(table.answer_early(id, count), Err(Unasked::NeverWas(id)));
+    }
+}
+
+#[test]
 fn an_answer_to_what_was_forgotten_is_late_however_often_it_comes() {
     let table = Table::new();
     let id = sent(&table, "caller");

@@ -1,0 +1,275 @@
+defmodule Snex.Stream.Courier do
+  @moduledoc false
+  # One process for each enumeration of a stream, on the interpreter's node. It stands between Python, which must not wait for a consumer
+  # that is busy when it prints, and the consumer, which may be anything but a process that handles messages of ours.
+  #
+  # It is the caller of the request: what that prints is printed here, in the name of the consumer, and what comes is put in order and
+  # queued as it is. The consumer asks for it, frame by frame, and decodes it. Asking for the next frame says that the
+  # last one has been taken, and Python is told so: it never has more than `:demand` items on the way.
+  #
+  # It ends when the consumer has got the end, when the consumer goes or another process says `stop/3`, which cancels the request;
+  # and the end of this process would do so as well.
+
+  use GenServer
+
+  alias Snex.Error
+  alias Snex.Interpreter.Down
+  alias Snex.Interpreter.Origin
+  alias Snex.Native
+  alias Snex.Output
+  alias Snex.Request
+  alias Snex.Serde.Decoder
+
+  # How long a courier waits for a consumer on another node to ask for the first time, in ms. It does so at once, unless it has not
+  # been told of this process, and never will be.
+  @unclaimed 60_000
+
+  @typedoc "The process that enumerates, and what it has around it; `nil` if the courier knows that."
+  @type consumer() :: {pid(), Origin.surroundings() | nil}
+
+  @doc """
+  Submits a request, and starts the process that receives what comes of it. For `Snex.Remote.run/5`, like `next/4` and `stop/4`.
+  """
+  @spec start(pid(), Request.t(), tuple(), consumer(), Request.options()) ::
+          {{:ok, pid(), courier :: pid(), request :: pos_integer()} | {:error, Error.t()}, []}
+  def start(interpreter, request, encoding, consumer, options) do
+    ticket = make_ref()
+    args = {self(), ticket, interpreter, request, encoding, consumer, options}
+
+    case GenServer.start(__MODULE__, args, timeout: Request.time_left(options.deadline)) do
+      {:ok, courier} ->
+        receive do
+          {^ticket, request} -> {{:ok, interpreter, courier, request}, []}
+        end
+
+      {:error, {:shutdown, {:failed, error}}} ->
+        {{:error, error}, []}
+
+      {:error, {:shutdown, {:raised, kind, reason, stacktrace}}} ->
+        :erlang.raise(kind, reason, stacktrace)
+
+      {:error, :timeout} ->
+        # It may have come just as far as that.
+        receive do
+          {^ticket, _request} -> :ok
+        after
+          0 -> :ok
+        end
+
+        {{:error, %Error{code: :response_timeout}}, []}
+
+      {:error, reason} ->
+        {{:error, %Error{code: :call_failed, reason: reason}}, []}
+    end
+  end
+
+  @doc """
+  The next items, or the end. Says that the last ones have been taken.
+  """
+  @spec next(pid(), pid(), consumer(), Request.options()) ::
+          {{:items, [term()]} | :end | {:error, Error.t()}, [reference()]}
+  def next(interpreter, courier, consumer, options) do
+    case GenServer.call(courier, {:next, consumer}, Request.time_left(options.deadline)) do
+      {:items, content} -> decode(content, [], interpreter)
+      {:items_safe, content} -> decode(content, [:safe], interpreter)
+      end_or_error -> {end_or_error, []}
+    end
+  catch
+    :exit, {:timeout, _call} ->
+      {{:error, %Error{code: :response_timeout}}, []}
+
+    :exit, {_reason, _call} ->
+      reason = "the stream has been closed: the process that enumerated it, or its node, is gone"
+      {{:error, %Error{code: :call_failed, reason: reason}}, []}
+  end
+
+  defp decode(content, options, interpreter) do
+    case Decoder.decode(content, options, interpreter) do
+      {:ok, items, handles} when is_list(items) -> {{:items, items}, handles}
+      {:ok, other, _handles} -> {{:error, garbage(other)}, []}
+      {:error, error} -> {{:error, error}, []}
+    end
+  end
+
+  defp garbage(other),
+    do: %Error{code: :internal_error, reason: "items of a stream are no list: #{inspect(other, limit: 10)}"}
+
+  @doc """
+  The consumer wants no more: cancels the request.
+  """
+  @spec stop(pid(), pid(), pos_integer(), Request.options()) :: {:ok, []}
+  def stop(interpreter, courier, request, _options) do
+    # Not by the courier: a device may keep it from listening.
+    Native.request_forget(interpreter, request, true)
+    send(courier, :stop)
+    {:ok, []}
+  end
+
+  # ---- The process ------------------------------------------------------------------------
+
+  @impl GenServer
+  def init({starter, ticket, interpreter, request, encoding, {consumer, surroundings}, options}) do
+    Process.set_label({__MODULE__, consumer, interpreter})
+    Origin.belong(consumer, surroundings)
+    monitor = Process.monitor(consumer)
+    submit = Request.asking(interpreter, request, encoding, options)
+
+    case Request.submit(interpreter, submit, options.deadline) do
+      {:accepted, reference, {:ok, request}} ->
+        send(starter, {ticket, request})
+
+        {:ok,
+         %{
+           interpreter: interpreter,
+           request: request,
+           reference: reference,
+           consumer: consumer,
+           monitor: monitor,
+           # Until the consumer asks for the first time.
+           unclaimed: node(consumer) != node() && Process.send_after(self(), :unclaimed, @unclaimed),
+           output: options.output,
+           cut: %{},
+           # Frames that the consumer has not got: each with its number of items, and as it has arrived.
+           queue: :queue.new(),
+           # How many items have arrived without a gap, and frames that come after one, by the number of items before them.
+           arrived: 0,
+           early: %{},
+           # How many items there are in all, and what comes after them.
+           total: nil,
+           last: nil,
+           # How many items the consumer has got and not taken, and whom to answer if it waits.
+           taken: 0,
+           waiting: nil
+         }}
+
+      {:error, error} ->
+        {:stop, {:shutdown, {:failed, error}}}
+    end
+  catch
+    kind, reason -> {:stop, {:shutdown, {:raised, kind, reason, __STACKTRACE__}}}
+  end
+
+  @impl GenServer
+  def handle_call({:next, consumer}, from, state) do
+    state = belong(consumer, state)
+    taken = state.taken
+    answered = serve(%{state | waiting: from, taken: 0})
+    # Behind the answer: the consumer may go on meanwhile.
+    if taken > 0 and not complete?(state), do: Native.stream_credit(state.interpreter, state.request, taken)
+    answered
+  end
+
+  @impl GenServer
+  def handle_info({reference, tag, {index, content}}, %{reference: reference} = state)
+      when tag in [:items, :items_safe] do
+    serve(put(index, {count(content), {tag, content}}, state))
+  end
+
+  def handle_info({reference, :print, printed}, %{reference: reference} = state) do
+    state = %{state | output: state.output || Output.of(state.interpreter)}
+    patience = {:alive, state.monitor}
+
+    case Request.print(state.interpreter, state.request, state.output, printed, state.cut, patience) do
+      {:ok, cut} -> {:noreply, %{state | cut: cut}}
+      :timeout -> cancel(state)
+    end
+  end
+
+  # The end may come before items do that belong before it: the request stays ours until it is complete.
+  def handle_info({reference, :stream_end, {total, _nil}}, %{reference: reference} = state),
+    do: finish(total, :end, state)
+
+  def handle_info({reference, :stream_error, {total, body}}, %{reference: reference} = state),
+    do: finish(total, {:error, Decoder.error(body)}, state)
+
+  # Before any item.
+  def handle_info({reference, :error, body}, %{reference: reference} = state),
+    do: finish(0, {:error, Decoder.error(body)}, state)
+
+  def handle_info({reference, tag, _nil}, %{reference: reference} = state)
+      when tag in [:result, :result_safe],
+      do: finish(0, :end, state)
+
+  def handle_info({reference, :down, down}, %{reference: reference} = state),
+    do:
+      if(complete?(state),
+        do: {:noreply, state},
+        else: finish(state.arrived, {:error, Down.error(down)}, state)
+      )
+
+  def handle_info({:DOWN, monitor, :process, _pid, _reason}, %{monitor: monitor} = state), do: cancel(state)
+  def handle_info(:unclaimed, state), do: if(state.unclaimed, do: cancel(state), else: {:noreply, state})
+  def handle_info(:stop, state), do: cancel(state)
+  def handle_info(_message, state), do: {:noreply, state}
+
+  @impl GenServer
+  def terminate(_reason, state), do: Output.flush(state.output, state.interpreter, state.cut)
+
+  defp cancel(state) do
+    Native.request_forget(state.interpreter, state.request, true)
+    {:stop, :normal, state}
+  end
+
+  # Another process has gone on with the enumeration.
+  defp belong({consumer, surroundings}, %{consumer: before} = state) when consumer != before do
+    Origin.belong(consumer, surroundings)
+    Process.demonitor(state.monitor, [:flush])
+    claim(%{state | consumer: consumer, monitor: Process.monitor(consumer)})
+  end
+
+  defp belong(_consumer, state), do: claim(state)
+
+  defp claim(%{unclaimed: false} = state), do: state
+
+  defp claim(%{unclaimed: timer} = state) do
+    Process.cancel_timer(timer)
+    %{state | unclaimed: false}
+  end
+
+  defp put(index, {count, _part} = frame, %{arrived: index} = state) do
+    state = %{state | queue: :queue.in(frame, state.queue), arrived: index + count}
+
+    case Map.pop(state.early, state.arrived) do
+      {nil, _early} -> settle(state)
+      {next, early} -> put(state.arrived, next, %{state | early: early})
+    end
+  end
+
+  defp put(index, frame, state), do: %{state | early: Map.put(state.early, index, frame)}
+
+  defp finish(total, last, state), do: serve(settle(%{state | total: total, last: last}))
+
+  # Once everything has arrived, nothing more is waited for.
+  defp settle(state) do
+    if complete?(state), do: Native.request_forget(state.interpreter, state.request, false)
+    state
+  end
+
+  defp complete?(state), do: state.total != nil and state.arrived >= state.total
+
+  defp serve(%{waiting: nil} = state), do: {:noreply, state}
+
+  defp serve(state) do
+    case :queue.out(state.queue) do
+      {{:value, {count, {_tag, content} = part}}, queue} ->
+        GenServer.reply(state.waiting, part)
+        state = %{state | queue: queue, waiting: nil, taken: count}
+        # Handles would live in this heap until the next garbage collection.
+        if is_tuple(content), do: {:noreply, state, :hibernate}, else: {:noreply, state}
+
+      {:empty, _queue} ->
+        if complete?(state) do
+          GenServer.reply(state.waiting, state.last)
+          {:stop, :normal, state}
+        else
+          {:noreply, state}
+        end
+    end
+  end
+
+  # The number of items in a frame: it begins as a list in external format does.
+  defp count({body, _handles}), do: count(body)
+  defp count(<<131, ?l, count::32, _::binary>>), do: count
+  defp count(<<131, ?k, count::16, _::binary>>), do: count
+  defp count(_nothing), do: 0
+end
