@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.etf import A, decode
+from support.etf import Bits, decode
 
 import snex
 from snex import Atom, Term, set_custom_encoder
@@ -149,8 +149,8 @@ def handles(parts: Any) -> tuple[Any, list[object]]:
     return decode(b"".join(parts)), parts.objects
 
 
-def place(index: int, kind: bytes) -> dict[Any, Any]:
-    return {A("__struct__"): A("Elixir.Snex.Object"), A("id"): index, A("type"): kind}
+def place(index: int, kind: bytes) -> tuple[Bits, int, bytes]:
+    return (Bits(b"snex.Object\x80", 1), index, kind)
 
 
 def test_they_stand_where_their_objects_were(encoder: Any) -> None:
@@ -214,8 +214,8 @@ def test_thousands_of_them(encoder: Any) -> None:
     things = [Unknown() for _ in range(70_000)]
     term, objects = handles(encoder(things, auto=True))
     assert len(term) == 70_000
-    assert term[300][A("id")] == 300
-    assert term[-1][A("id")] == 69_999
+    assert term[300][1] == 300
+    assert term[-1][1] == 69_999
     assert all(one is other for one, other in zip(objects, things, strict=True))
 
 
@@ -237,12 +237,12 @@ def test_the_name_of_a_type_is_text_whatever_it_is(encoder: Any) -> None:
         kind = type("Name", (), {"__module__": module})
         kind.__qualname__ = name
         (term,), _ = handles(encoder([kind()], auto=True))
-        assert term[A("type")] == expected.encode()
+        assert term[2] == expected.encode()
     if sys.implementation.name == "pypy":
         # There, the abstract classes of `collections` are written in Python, and ask each class themselves.
         return
     (term,), objects = handles(encoder([Odd()], auto=True))
-    assert term[A("type")].endswith(b"Odd")
+    assert term[2].endswith(b"Odd")
     assert type(objects[0]) is Odd
 
 

@@ -11,6 +11,7 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from support.etf import Bits
 from support.vm import (
     AUTO,
     CALL,
@@ -252,9 +253,8 @@ def test_the_vm_gives_handles_back_with_their_counts(vm: VM) -> None:
     )
     first = vm.invoke("eval", "[t, t, [t]]")
     (one, two, (three,)) = vm.reply(first)
-    assert [place[A("id")] for place in (one, two, three)] == [0, 1, 2]
-    assert one[A("__struct__")] == A("Elixir.Snex.Object")
-    assert one[A("type")] == b"Thing"
+    mark = Bits(b"snex.Object\x80", 1)
+    assert [one, two, three] == [(mark, index, b"Thing") for index in range(3)]
     (number, same, same_again) = vm.handles(first)
     assert number == same == same_again
     assert vm.run("return counts()") == {number: 3}

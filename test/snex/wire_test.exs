@@ -396,7 +396,7 @@ defmodule Snex.WireTest do
 
   describe "a table of handles" do
     defp with_table(count, table, term), do: <<count::little-32, table::binary, term::binary>>
-    defp place(index), do: %{__struct__: Snex.Object, id: index, type: "thing"}
+    defp place(index), do: {<<"snex.Object", 1::1>>, index, "thing"}
 
     test "that lies ends the interpreter", %{tmp_dir: dir, bystander: bystander} do
       id = <<7::little-64>>

@@ -11,6 +11,7 @@ defmodule Snex.Interpreter.Launch do
   alias Snex.Os
   alias Snex.Project
   alias Snex.Request
+  alias Snex.Serde.Decoder
 
   @version Mix.Project.config()[:version]
 
@@ -121,7 +122,7 @@ defmodule Snex.Interpreter.Launch do
          cleanup_timeout: options.cleanup_timeout,
          end_on_memory_error: elem(options.limits, 0) != nil and options.on_memory_limit == :restart,
          map_set: map_set(),
-         object: object(),
+         object: Decoder.place_layout(),
          owner: owner,
          calls: calls,
          output: output,
@@ -287,12 +288,6 @@ defmodule Snex.Interpreter.Launch do
     pairs = for {name, term} <- others, do: [etf(name), etf(term)]
     head = [<<116, length(fields)::32>>, pairs, etf(:map)]
     {IO.iodata_to_binary(head), etf(value)}
-  end
-
-  # How the place of a handle is laid out, around its index and the name of its type; see `Snex.Serde.Decoder`. Each atom in it takes
-  # as long to decode as all the rest.
-  defp object do
-    {IO.iodata_to_binary([<<116, 3::32>>, etf(:__struct__), etf(Snex.Object), etf(:id)]), etf(:type), ""}
   end
 
   defp etf(term) do

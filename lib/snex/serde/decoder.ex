@@ -6,11 +6,24 @@ defmodule Snex.Serde.Decoder do
   alias Snex.Object
 
   @typedoc """
-  The body of a frame: a term in external format, perhaps with its handles. In the term, the place of each is a map with three keys:
-  `:__struct__`, the index in that list as `:id`, and `:type`. See `content.rs`.
+  The body of a frame: a term in external format, perhaps with its handles. In the term, the place of each is a tuple with a mark,
+  the index in that list, and the name of the object's type. See `content.rs`.
   """
   @type content() :: binary() | {binary(), handles()}
   @type handles() :: [{id :: pos_integer(), handle :: reference()}]
+
+  # No value of Python's has a bitstring in it, unless it came from here. Nor has a place any atom: `binary_to_term` takes a lock for
+  # each, pauses after so many values and not after so much time, and would hold a scheduler for longer than it may.
+  @mark <<"snex.Object", 1::1>>
+
+  @doc """
+  How Python lays out the place of a handle: the bytes before the index, before the name of the type, and behind it.
+  """
+  @spec place_layout() :: {binary(), binary(), binary()}
+  def place_layout do
+    <<131, mark::binary>> = :erlang.term_to_binary(@mark)
+    {<<104, 3, mark::binary>>, "", ""}
+  end
 
   @doc """
   Decodes what `interpreter` has sent. With `:safe`, no atom is made. Returns the handles in it as well.
@@ -50,9 +63,9 @@ defmodule Snex.Serde.Decoder do
       {:error, internal("a term from Python cannot be decoded#{why}: #{inspect(body, limit: 64)}")}
   end
 
-  # Puts handles in their places. A whole struct has more keys than such a place, and stays what it is.
-  defp fill(%{__struct__: Object, id: index, type: type} = place, places, interpreter)
-       when map_size(place) == 3 and is_integer(index) and index >= 0 and index < tuple_size(places) do
+  # Puts handles in their places.
+  defp fill({@mark, index, type}, places, interpreter)
+       when is_integer(index) and index >= 0 and index < tuple_size(places) do
     {id, handle} = elem(places, index)
     %Object{id: id, type: type, interpreter: interpreter, handle: handle}
   end

@@ -1,6 +1,6 @@
 """Objects that stay in Python: what stands for them in a term.
 
-In a term, the place of a handle is a map as `HELLO` describes it, with the handle's index among those of its
+In a term, the place of a handle is a tuple as `HELLO` describes it, with the handle's index among those of its
 frame. The object gets a number only when the frame is sent: a value that cannot be encoded to its end
 hands out nothing.
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, final
 
-from .scalars import LEAVES, Raw, atom
+from .scalars import LEAVES, Raw
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,10 +50,8 @@ def keep(obj: object) -> Handle:
 class Layout:
     """How the VM lays out the place of a handle: the bytes before the index, before the type, and behind it."""
 
-    before_number = (
-        b"t\x00\x00\x00\x03" + atom("__struct__") + atom("Elixir.Snex.Object") + atom("id")
-    )
-    before_type = atom("type")
+    before_number = b"h\x03M\x00\x00\x00\x0c\x01snex.Object\x80"
+    before_type = b""
     end = b""
 
 

@@ -21,6 +21,14 @@ class MapSet:
     members: frozenset[Any]
 
 
+@dataclass(frozen=True)
+class Bits:
+    """A bitstring that is no binary: its bytes, and how many bits of the last one count."""
+
+    data: bytes
+    last: int
+
+
 class Reader:
     def __init__(self, data: bytes) -> None:
         self.data = data
@@ -74,6 +82,9 @@ def _term(reader: Reader) -> Any:
         return _atom(reader.take(reader.number(">H")))
     if tag == 109:
         return reader.take(reader.number(">I"))
+    if tag == 77:
+        size, last = reader.number(">I"), reader.number(">B")
+        return Bits(reader.take(size), last)
     if tag == 106:
         return []
     if tag == 108:
