@@ -33,6 +33,9 @@ defmodule Snex.Env do
   @enforce_keys [:id, :interpreter, :handle]
   defstruct [:id, :interpreter, :handle]
 
+  @streams "a stream cannot be a variable of an environment: it ends with the call that has brought it to Python. " <>
+             "Give it to Snex.pyeval/4, Snex.call/4 or Snex.stream/4"
+
   @typedoc false
   @type source() :: {t(), mode :: 0..2, names :: [String.t()]}
 
@@ -90,7 +93,7 @@ defmodule Snex.Env do
         encoding
       )
 
-    case Request.call(interpreter, submit, options) do
+    case Request.call(interpreter, submit, Map.put(options, :streams, {:refused, @streams})) do
       {:ok, _nil, [], {:ok, _request, id, handle}} ->
         {{:ok, %__MODULE__{id: id, interpreter: interpreter, handle: handle}}, [handle]}
 

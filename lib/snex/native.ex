@@ -34,6 +34,11 @@ defmodule Snex.Native do
     call_error: 4,
     call_begin: 3,
     call_end: 2,
+    source_open: 1,
+    source_close: 2,
+    source_feed: 5,
+    source_feed_dirty: 5,
+    source_end: 3,
     project_read: 1,
     project_rebase: 2,
     project_unbase: 2,
@@ -148,6 +153,24 @@ defmodule Snex.Native do
 
   @spec call_end(pid(), process :: pid()) :: :ok
   def call_end(_interpreter, _process), do: not_loaded()
+
+  # A stream that Python iterates. The calling process gets `{:snex_pull, items}` and `:snex_close`.
+  @spec source_open(pid()) :: {:ok, source :: pos_integer(), high :: pos_integer()} | :noproc
+  def source_open(_interpreter), do: not_loaded()
+
+  @spec source_close(pid(), source :: pos_integer()) :: :ok
+  def source_close(_interpreter, _source), do: not_loaded()
+
+  @spec source_feed(pid(), reference(), source :: pos_integer(), [term()], tuple()) ::
+          {:ok, bytes :: pos_integer()} | Snex.Request.outcome()
+  def source_feed(_interpreter, _reference, _source, _items, _options), do: not_loaded()
+
+  @spec source_feed_dirty(pid(), reference(), source :: pos_integer(), [term()], tuple()) ::
+          {:ok, bytes :: pos_integer()} | Snex.Request.outcome()
+  def source_feed_dirty(_interpreter, _reference, _source, _items, _options), do: not_loaded()
+
+  @spec source_end(pid(), source :: pos_integer(), Snex.Failure.t() | nil) :: :ok
+  def source_end(_interpreter, _source, _failure), do: not_loaded()
 
   @typep at(value) :: {line :: pos_integer(), column :: pos_integer(), value}
 

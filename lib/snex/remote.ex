@@ -19,6 +19,9 @@ defmodule Snex.Remote do
   # The interpreter's node sees to the timeout. How long its answer may then take, in ms, before it counts as lost.
   @grace 1_000
 
+  # In the dictionary of a process of `:erpc`.
+  @caller {__MODULE__, :caller}
+
   @doc """
   Calls `module.function` with the interpreter's pid, `args` and the options, on the interpreter's node.
 
@@ -99,6 +102,12 @@ defmodule Snex.Remote do
     end
   end
 
+  @doc """
+  The process of another node for which the calling one runs, if there is one.
+  """
+  @spec caller() :: pid() | nil
+  def caller, do: Process.get(@caller)
+
   # Puts proxies in the place of handles, wherever they are.
   defp replace(reference, proxies) when is_reference(reference), do: Map.get(proxies, reference, reference)
   defp replace([head | tail], proxies), do: [replace(head, proxies) | replace(tail, proxies)]
@@ -128,6 +137,7 @@ defmodule Snex.Remote do
           | {:failed, :error | :exit | :throw, term(), Exception.stacktrace()}
   def serve(ticket, caller, time, server, module, function, args, options) do
     tracker = Tracker.begin(ticket, caller)
+    Process.put(@caller, caller)
 
     answer =
       try do

@@ -16,6 +16,7 @@ defmodule Snex.Request do
   alias Snex.Serde.Decoder
   alias Snex.Serde.Structs
   alias Snex.Serde.Weight
+  alias Snex.Source
   alias Snex.Trace
 
   @type submit() :: (reference(), Structs.encoded() -> outcome())
@@ -42,6 +43,7 @@ defmodule Snex.Request do
   @typedoc "How a request is to be treated: until when it is waited for, whether it is cancelled then, where it prints to."
   @type options() :: %{
           optional(:timeout) => timeout(),
+          optional(:streams) => Structs.streams(),
           required(:deadline) => deadline(),
           required(:on_timeout) => :cancel | :leave,
           required(:output) => Output.destination() | nil
@@ -113,6 +115,8 @@ defmodule Snex.Request do
   """
   @spec run(pid(), t(), tuple(), options()) :: {{:ok, term()} | {:error, Error.t()}, [reference()]}
   def run(interpreter, request, encoding, options) do
+    options = Map.put(options, :streams, encoding)
+
     case call(interpreter, asking(interpreter, request, encoding, options), options) do
       {:ok, value, handles, _accepted} -> {{:ok, value}, handles}
       {:error, error} -> {{:error, error}, []}
@@ -181,13 +185,22 @@ defmodule Snex.Request do
 
     case submit.(reference, encoded) do
       accepted when elem(accepted, 0) == :ok ->
-        await(interpreter, reference, accepted, options, %{})
+        result = await(interpreter, reference, accepted, options, %{})
+        Source.settle(encoded, outcome(result, options.on_timeout))
+        result
 
       refused ->
-        with {:again, encoded} <- wait(interpreter, reference, refused, options.deadline, encoded),
+        %{deadline: deadline, streams: streams} = options
+
+        with {:again, encoded} <- wait_or_end(interpreter, reference, refused, deadline, encoded, streams),
              do: call(interpreter, submit, options, encoded)
     end
   end
+
+  # What has become of a request, for the streams in it.
+  defp outcome({:error, %Error{code: :response_timeout}}, :cancel), do: :cancelled
+  defp outcome({:error, %Error{code: :response_timeout}}, :leave), do: :left
+  defp outcome(_answer, _on_timeout), do: :ended
 
   # `cut` holds, for each stream, the bytes of a character whose end has not been printed yet.
   defp await(interpreter, reference, accepted, options, cut) do
@@ -249,30 +262,47 @@ defmodule Snex.Request do
 
   @doc """
   Submits a frame, and does not wait for what comes of it: `{:accepted, reference, accepted}` with the reference of the messages that will
-  come, if there are any, and what the NIF answered, or an error.
+  come, if there are any, and what the NIF answered, or an error. Streams in it end with the calling process.
   """
-  @spec submit(pid(), submit(), deadline()) :: {:accepted, reference(), outcome()} | {:error, Error.t()}
-  def submit(interpreter, submit, deadline), do: submit(interpreter, submit, deadline, [])
+  @spec submit(pid(), submit(), deadline(), Structs.streams()) ::
+          {:accepted, reference(), outcome()} | {:error, Error.t()}
+  def submit(interpreter, submit, deadline, streams) do
+    with {:accepted, reference, accepted, _encoded} <- submit(interpreter, submit, deadline, streams, []),
+         do: {:accepted, reference, accepted}
+  end
 
-  defp submit(interpreter, submit, deadline, encoded) do
+  defp submit(interpreter, submit, deadline, streams, encoded) do
     reference = make_ref()
 
     case submit.(reference, encoded) do
       accepted when accepted == :ok or elem(accepted, 0) == :ok ->
-        {:accepted, reference, accepted}
+        {:accepted, reference, accepted, encoded}
 
       refused ->
-        with {:again, encoded} <- wait(interpreter, reference, refused, deadline, encoded),
-             do: submit(interpreter, submit, deadline, encoded)
+        with {:again, encoded} <- wait_or_end(interpreter, reference, refused, deadline, encoded, streams),
+             do: submit(interpreter, submit, deadline, streams, encoded)
     end
   end
 
   @doc """
-  Submits a frame that has no answer.
+  Submits a frame that has no answer. Streams in it go on without the calling process.
   """
-  @spec cast(pid(), submit(), deadline()) :: :ok | {:error, Error.t()}
-  def cast(interpreter, submit, deadline) do
-    with {:accepted, _reference, _ok} <- submit(interpreter, submit, deadline), do: :ok
+  @spec cast(pid(), submit(), deadline(), Structs.streams()) :: :ok | {:error, Error.t()}
+  def cast(interpreter, submit, deadline, streams) do
+    with {:accepted, _reference, _ok, encoded} <- submit(interpreter, submit, deadline, streams, []),
+         do: Source.settle(encoded, :left)
+  end
+
+  # Without the frame that was to bring them to Python, streams end at once.
+  defp wait_or_end(interpreter, reference, refused, deadline, encoded, streams) do
+    with {:error, error} <- wait(interpreter, reference, refused, deadline, encoded, streams) do
+      Source.settle(encoded, :ended)
+      {:error, error}
+    end
+  catch
+    kind, reason ->
+      Source.settle(encoded, :ended)
+      :erlang.raise(kind, reason, __STACKTRACE__)
   end
 
   @doc """
@@ -296,12 +326,25 @@ defmodule Snex.Request do
   def time_left(:infinity), do: :infinity
   def time_left(deadline), do: max(deadline - System.monotonic_time(:millisecond), 0)
 
-  # Waits for what keeps a request from being submitted, and says with what to try again.
-  defp wait(_interpreter, _reference, {:structs, structs}, _deadline, encoded) do
-    with {:ok, encoded} <- Structs.encode(structs, encoded), do: {:again, encoded}
+  @doc """
+  Waits for what keeps a frame from being submitted, and says with what to try again.
+  """
+  @spec wait(
+          pid(),
+          reference(),
+          tuple() | :starting | :noproc,
+          deadline(),
+          Structs.encoded(),
+          Structs.streams()
+        ) ::
+          {:again, Structs.encoded()} | {:error, Error.t()}
+  def wait(interpreter, reference, refused, deadline, encoded, streams)
+
+  def wait(interpreter, _reference, {:structs, structs}, _deadline, encoded, streams) do
+    with {:ok, encoded} <- Structs.encode(structs, encoded, interpreter, streams), do: {:again, encoded}
   end
 
-  defp wait(interpreter, reference, {:full, request}, deadline, encoded) do
+  def wait(interpreter, reference, {:full, request}, deadline, encoded, _streams) do
     receive do
       {^reference, :writable, _} -> {:again, encoded}
       {^reference, :down, down} -> {:error, Down.error(down)}
@@ -312,13 +355,13 @@ defmodule Snex.Request do
     end
   end
 
-  defp wait(_interpreter, _reference, {:overloaded, limit}, _deadline, _encoded) do
+  def wait(_interpreter, _reference, {:overloaded, limit}, _deadline, _encoded, _streams) do
     requests = if limit == 1, do: "1 request is", else: "#{limit} requests are"
     reason = "#{requests} under way, as many as :max_in_flight allows"
     {:error, %Error{code: :overloaded, reason: reason}}
   end
 
-  defp wait(interpreter, _reference, :starting, deadline, encoded) do
+  def wait(interpreter, _reference, :starting, deadline, encoded, _streams) do
     GenServer.call(interpreter, :await_start, time_left(deadline))
     {:again, encoded}
   catch
@@ -326,33 +369,33 @@ defmodule Snex.Request do
     :exit, {reason, _call} -> {:error, %Error{code: :call_failed, reason: reason}}
   end
 
-  defp wait(_interpreter, reference, {:down, down}, _deadline, _encoded) do
+  def wait(_interpreter, reference, {:down, down}, _deadline, _encoded, _streams) do
     flush(reference)
     {:error, Down.error(down)}
   end
 
   # A name may be registered before the process behind it has got as far as its worker.
-  defp wait(interpreter, reference, :noproc, deadline, encoded) do
+  def wait(interpreter, reference, :noproc, deadline, encoded, streams) do
     if Process.alive?(interpreter) and
          :proc_lib.translate_initial_call(interpreter) == {Snex.Interpreter, :init, 1},
-       do: wait(interpreter, reference, :starting, deadline, encoded),
+       do: wait(interpreter, reference, :starting, deadline, encoded, streams),
        else: {:error, %Error{code: :call_failed, reason: :noproc}}
   end
 
-  defp wait(_interpreter, _reference, {:bad_key, key}, _deadline, _encoded) do
+  def wait(_interpreter, _reference, {:bad_key, key}, _deadline, _encoded, _streams) do
     raise ArgumentError, Arguments.bad_name(key)
   end
 
-  defp wait(interpreter, _reference, {:foreign, object}, _deadline, _encoded) do
+  def wait(interpreter, _reference, {:foreign, object}, _deadline, _encoded, _streams) do
     raise ArgumentError,
           "#{inspect(object)} stays in the interpreter #{inspect(object.interpreter)}, and cannot be used in " <>
             "#{inspect(interpreter)}. Snex.Object.copy/2 copies it there"
   end
 
-  defp wait(_interpreter, _reference, {:released, object}, _deadline, _encoded),
+  def wait(_interpreter, _reference, {:released, object}, _deadline, _encoded, _streams),
     do: {:error, Object.not_found(object)}
 
-  defp wait(_interpreter, _reference, {:error, term}, _deadline, _encoded) do
+  def wait(_interpreter, _reference, {:error, term}, _deadline, _encoded, _streams) do
     raise ArgumentError, "cannot be encoded for Python: #{inspect(term)}"
   end
 

@@ -16,6 +16,7 @@ defmodule Snex.Serde do
   | function in `callback/1` | `snex.Callback`, an ordinary Python callable: `f(1, 2)` | the function |
   | pid, reference, port, bitstring, improper list; `term/1` | `snex.Term`, opaque | the same term |
   | `object/3` | an object of that class | |
+  | an enumerable in `stream/2` | `snex.Stream`, an iterator and async iterator | |
 
   In Python, `1`, `1.0` and `True` are the same key of a `dict`, and so are `"name"` and `snex.Atom("name")`: of keys
   that Elixir tells apart and Python does not, one is left. Lists and maps cannot be keys in Python: `TypeError`.
@@ -24,6 +25,7 @@ defmodule Snex.Serde do
   """
 
   alias Snex.Options
+  alias Snex.Serde.Stream
 
   defmodule Binary do
     @moduledoc false
@@ -75,7 +77,7 @@ defmodule Snex.Serde do
   """
   @type encoding_opts() :: [unquote(Options.spec(@encoding))]
 
-  @opaque wrapped() :: %Binary{} | %Float{} | %Term{} | %Object{} | %Callback{}
+  @opaque wrapped() :: %Binary{} | %Float{} | %Term{} | %Object{} | %Callback{} | %Stream{}
 
   @binary_as @encoding[:binary_as][:type] |> elem(1)
 
@@ -157,6 +159,78 @@ defmodule Snex.Serde do
   def callback(function) when is_function(function), do: %Callback{function: function}
 
   def callback(other), do: raise(ArgumentError, "expected a function, got: #{inspect(other)}")
+
+  @stream [
+    demand: [
+      type: {:integer, 1..0xFFFF_FFFF},
+      default: 256,
+      doc: "how many items the enumerable may be ahead of the Python code"
+    ],
+    encoding_opts: [
+      type: &__MODULE__.encoding/1,
+      spec: quote(do: encoding_opts()),
+      default: [],
+      doc: "how the items look in Python; what is left out is as in the call that brings the stream there"
+    ]
+  ]
+
+  @typedoc """
+  Options of `stream/2`.
+
+  #{Options.documentation(@stream)}
+  """
+  @type stream_opt() :: unquote(Options.spec(@stream))
+
+  @doc """
+  An enumerable that Python iterates as it runs: with `async for` or a plain `for`. In Python it is a `snex.Stream`.
+
+      iex> {:ok, interpreter} = Snex.Interpreter.start_link()
+      iex> words = Stream.map(["a", "b"], &String.upcase/1)
+      iex> Snex.pyeval(interpreter, "return [word async for word in words]", %{"words" => Snex.Serde.stream(words)})
+      {:ok, ["A", "B"]}
+
+  Items are made on demand, so an enumerable without an end is fine:
+
+      iex> {:ok, interpreter} = Snex.Interpreter.start_link()
+      iex> numbers = Stream.iterate(1, &(&1 * 2))
+      iex> Snex.pyeval(interpreter, "return next(n for n in numbers if n > 1000)", %{"numbers" => Snex.Serde.stream(numbers)})
+      {:ok, 1024}
+
+  The enumerable runs in a process of its own, on this node, from the moment when Python asks for the first item. The process belongs to
+  the caller of `Snex.pyeval/4`: it has its group leader, `$callers` and `Logger` metadata. Each item is sent as soon as it is there.
+  What the enumerable raises, exits with or throws is raised in Python as a `snex.ElixirError`, after all items before it.
+
+  The stream ends with the call that has brought it to Python, or with the Python request whose call of an Elixir function has returned it; also
+  when Python closes it or drops it. Then the enumerable is ended as `Enum.take/2` does it, so that files are closed. An enumerable that does
+  not come back within five seconds is killed.
+
+  A stream can be used anywhere in a value, except for the variables of `Snex.make_env/3` and the items of another stream, which is an
+  `ArgumentError`. Used in two places of one value, it is the same iterator there. Each further call starts the enumerable anew.
+
+  #{Options.documentation(@stream)}
+  """
+  @spec stream(Enumerable.t(), [stream_opt()]) :: wrapped()
+  def stream(enumerable, opts \\ []) do
+    if Enumerable.impl_for(enumerable) == nil or
+         (is_function(enumerable) and not is_function(enumerable, 2)) do
+      raise ArgumentError,
+            "expected an enumerable, got: #{inspect(enumerable, limit: 10, printable_limit: 100)}"
+    end
+
+    opts = Options.check!(opts, @stream)
+
+    %Stream{
+      enumerable: enumerable,
+      demand: opts.demand,
+      encoding: opts.encoding_opts,
+      node: node(),
+      reference: make_ref()
+    }
+  end
+
+  @doc false
+  @spec encoding(term()) :: {:ok, tuple()}
+  def encoding(options), do: {:ok, options!(options)}
 
   @doc false
   # Options in the form that the native code takes; `nil` for those left out. The last are encoded structs, if any.

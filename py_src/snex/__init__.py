@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ._elixir.logging import LoggingHandler
     from ._elixir.options import EncodingOpt, EncodingOpts
     from ._elixir.serve import io_loop_for_connection, serve, serve_forever
+    from ._elixir.streams import Stream
     from ._etf.functions import Callback, Function
 
 __version__ = VERSION
@@ -43,6 +44,7 @@ __all__ = [
     "Function",
     "Handle",
     "LoggingHandler",
+    "Stream",
     "Term",
     "__version__",
     "call",
@@ -65,6 +67,7 @@ _LATER = {
     "EncodingOpts": "_elixir.options",
     "Function": "_etf.functions",
     "LoggingHandler": "_elixir.logging",
+    "Stream": "_elixir.streams",
     "io_loop_for_connection": "_elixir.serve",
     "serve": "_elixir.serve",
     "serve_forever": "_elixir.serve",

@@ -51,6 +51,8 @@ _INT_SIZES = {ord("K"): 2, ord("M"): 3, ord("J"): 5}
 ENVIRONMENT = 0
 OBJECT = 1
 _ANSWERS = frozenset({frame.CALL_RESULT, frame.CALL_ERROR})
+# What somebody waits for, perhaps on this very thread.
+_AWAITED = _ANSWERS | {frame.FEED, frame.FEED_END}
 # How long tasks may take to end, once the VM is gone. The warden waits longer than that.
 _GRACE = 2.0
 # How long the VM has for what has been printed, and is not in the pipe yet.
@@ -295,9 +297,10 @@ class Interpreter:
     def _frame(  # noqa: PLR0913 - the fields of a frame
         self, kind: int, flags: int, number: int, cause: int, body: Body, sinks: Sequence[Sink]
     ) -> None:
-        if kind in _ANSWERS:
+        if kind in _AWAITED:
             hold = objects.table.hold() if objects.NAME in body else None
-            self._client.answer(number, Answer(kind, body, sinks, hold))
+            take = self._client.answer if kind in _ANSWERS else self._client.feed
+            take(number, Answer(kind, body, sinks, hold))
             return
         request = Request(number)
         if cause:
@@ -360,6 +363,7 @@ class Interpreter:
                 request.names = self._envs.get(_env_id(body)).names
             return load(body, sinks)
         except BaseException as error:  # noqa: BLE001 - constructors of the user's classes
+            self._client.close_streams(body)
             self._runner.fail(request, error)
             return None
 

@@ -11,6 +11,7 @@ defmodule Snex.Interpreter.Calls do
 
   use GenServer
 
+  alias Snex.Failure
   alias Snex.Interpreter.Origin
   alias Snex.Interpreter.Sends
   alias Snex.Native
@@ -181,39 +182,20 @@ defmodule Snex.Interpreter.Calls do
         encoding
       )
 
-    with {:error, error} <- Request.cast(interpreter, submit, :infinity), do: raise(error)
+    with {:error, error} <- Request.cast(interpreter, submit, :infinity, encoding), do: raise(error)
   catch
     kind, reason -> fail(interpreter, id, kind, reason, __STACKTRACE__)
   end
 
   defp fail(interpreter, id, kind, reason, stacktrace) do
-    failure = %{
-      kind: to_string(kind),
-      reason: :erlang.term_to_binary(Exception.normalize(kind, reason, stacktrace)),
-      message: shortened(Exception.format(kind, reason, stacktrace)),
-      stacktrace: Enum.map(stacktrace, &Exception.format_stacktrace_entry/1)
-    }
+    failure = Failure.describe(kind, reason, stacktrace)
 
     submit = fn reference, _encoded ->
       Native.call_error(interpreter, reference, id, failure)
     end
 
     # An interpreter that is gone needs no answer.
-    _ = Request.cast(interpreter, submit, :infinity)
+    _ = Request.cast(interpreter, submit, :infinity, {:refused, "not here"})
     :ok
-  end
-
-  # Bytes of a message. One of Python's errors has its text twice, as the reason and at the end of the traceback, and where Elixir
-  # and Python have called each other, that of each level contains that of the next: twice as much each time.
-  @longest_message 32 * 1024
-  @end_of_message 8 * 1024
-
-  defp shortened(message) when byte_size(message) <= @longest_message, do: message
-
-  defp shortened(message) do
-    left_out = byte_size(message) - @longest_message
-    first = binary_part(message, 0, @longest_message - @end_of_message)
-    last = binary_part(message, byte_size(message), -@end_of_message)
-    String.replace_invalid("#{first}\n... #{left_out} bytes left out ...\n#{last}")
   end
 end

@@ -54,8 +54,11 @@ defmodule Snex.Interpreter.Origin do
   defp known(:undefined), do: nil
   defp known(metadata), do: metadata
 
-  # Nothing for a process that is gone by now.
-  defp surroundings(caller) do
+  @doc """
+  What a process of this node has around it; `nil` for one that is gone by now.
+  """
+  @spec surroundings(pid()) :: surroundings() | nil
+  def surroundings(caller) do
     with [group_leader: leader, dictionary: dictionary] <- Process.info(caller, [:group_leader, :dictionary]) do
       {leader, value(dictionary, @callers) || [], value(dictionary, @metadata)}
     end

@@ -9,16 +9,46 @@ defmodule Snex.Serde.Structs do
   alias Snex.Error
   alias Snex.Native
   alias Snex.Serde.Encoder
+  alias Snex.Serde.Stream
+  alias Snex.Source
 
-  @typedoc "Structs with what is to be written for them: another value, or the struct itself as a dict."
-  @type encoded() :: [{struct(), {:value, term()} | {:plain, struct()}}]
+  @typedoc """
+  Structs with what is to be written for them: another value, or the struct itself as a dict. Of a stream its reference, with its source.
+  """
+  @type encoded() :: [
+          {struct(), {:value, term()} | {:plain, struct()}} | {reference(), {:source, Source.t()}}
+        ]
+
+  @typedoc "How streams are encoded: with these encoding options, or not at all, and why."
+  @type streams() :: tuple() | {:refused, String.t()}
 
   @doc """
-  Adds what encoders make of `structs`.
+  Adds what encoders make of `structs`. Raises `ArgumentError` for a stream where there may be none.
   """
-  @spec encode([struct()], encoded()) :: {:ok, encoded()} | {:error, Error.t()}
-  def encode(structs, encoded) do
-    {:ok, Enum.reduce(Enum.uniq(structs), encoded, &[{&1, encode_one(&1)} | &2])}
+  @spec encode([struct()], encoded(), pid(), streams()) :: {:ok, encoded()} | {:error, Error.t()}
+  def encode(structs, encoded, interpreter, streams) do
+    {met, others} = Enum.split_with(structs, &is_struct(&1, Stream))
+
+    with {:ok, encoded} <- encode(Enum.uniq(others), encoded),
+         do: open(Enum.uniq_by(met, & &1.reference), encoded, interpreter, streams)
+  end
+
+  defp open([], encoded, _interpreter, _streams), do: {:ok, encoded}
+  defp open(_met, _encoded, _interpreter, {:refused, why}), do: raise(ArgumentError, why)
+
+  defp open([stream | rest], encoded, interpreter, streams) do
+    case Source.open(stream, interpreter, streams) do
+      {:ok, source} ->
+        open(rest, [{stream.reference, {:source, source}} | encoded], interpreter, streams)
+
+      {:error, error} ->
+        Source.settle(encoded, :ended)
+        {:error, error}
+    end
+  end
+
+  defp encode(structs, encoded) do
+    {:ok, Enum.reduce(structs, encoded, &[{&1, encode_one(&1)} | &2])}
   catch
     kind, reason ->
       lines = for line <- format(kind, reason, __STACKTRACE__), do: line <> "\n"

@@ -114,7 +114,7 @@ defmodule Snex.Stream.Courier do
     monitor = Process.monitor(consumer)
     submit = Request.asking(interpreter, request, encoding, options)
 
-    case Request.submit(interpreter, submit, options.deadline) do
+    case Request.submit(interpreter, submit, options.deadline, encoding) do
       {:accepted, reference, {:ok, request}} ->
         send(starter, {ticket, request})
 

@@ -59,9 +59,11 @@ pub enum Global {
     Callback,
     /// `snex._eval.objects.get`
     Object,
+    /// `snex._elixir.streams.open`
+    Stream,
 }
 
-const GLOBALS: [(&str, &str); 8] = [
+const GLOBALS: [(&str, &str); 9] = [
     ("snex._etf.terms", "Atom"),
     ("snex._etf.terms", "DistinctAtom"),
     ("snex._etf.terms", "Term"),
@@ -70,6 +72,7 @@ const GLOBALS: [(&str, &str); 8] = [
     ("snex._etf.functions", "Function"),
     ("snex._etf.functions", "Callback"),
     ("snex._eval.objects", "get"),
+    ("snex._elixir.streams", "open"),
 ];
 
 /// A place in Python's memo, from which an object can be taken again.
@@ -290,6 +293,17 @@ impl<B: AsRef<[u8]>> Pickle<B> {
     /// The end of a list's items.
     pub fn list_end(&mut self) {
         self.out.push(b'e');
+    }
+
+    /// An empty `list`, kept as [`Pickle::memoize`] does, to which [`Pickle::append`] adds items.
+    pub fn list_grow(&mut self) -> MemoIndex {
+        self.out.push(b']');
+        self.memoize()
+    }
+
+    /// Adds the object on top of Python's stack to the list below it.
+    pub fn append(&mut self) {
+        self.out.push(b'a');
     }
 
     /// An empty `dict`, and the start of its keys and values.

@@ -6,18 +6,39 @@ use crate::request::Caller;
 use crate::walk::{Stop, Walk};
 use rustler::{Binary, Encoder, Env, LocalPid, NifMap, Reference, Term};
 use snex_core::frame::{Header, Kind};
-use snex_core::pickle::{BinaryAs, Global};
+use snex_core::pickle::{BinaryAs, Global, Pickle};
 
 /// How a function failed.
 #[derive(NifMap)]
 #[rustler(decode)]
-struct Failure<'a> {
+pub struct Failure<'a> {
     /// `"error"`, `"exit"` or `"throw"`
     kind: Binary<'a>,
     /// The reason, in external term format.
     reason: Binary<'a>,
     message: Binary<'a>,
     stacktrace: Vec<Binary<'a>>,
+}
+
+impl Failure<'_> {
+    /// Writes it as a dict.
+    pub fn write<B: AsRef<[u8]>>(&self, pickle: &mut Pickle<B>) {
+        pickle.dict_begin();
+        pickle.str("kind");
+        pickle.binary(self.kind.as_slice(), BinaryAs::Str);
+        pickle.str("reason");
+        pickle.call(Global::Term, |pickle| pickle.binary(self.reason.as_slice(), BinaryAs::Bytes));
+        pickle.str("message");
+        pickle.binary(self.message.as_slice(), BinaryAs::Str);
+        pickle.str("stacktrace");
+        pickle.list_begin();
+        for (index, line) in self.stacktrace.iter().enumerate() {
+            pickle.list_item(index);
+            pickle.binary(line.as_slice(), BinaryAs::Str);
+        }
+        pickle.list_end();
+        pickle.dict_end();
+    }
 }
 
 /// Submits what a function returned: `ok`, or why not.
@@ -59,22 +80,7 @@ fn call_error<'a>(
     let options = CallOptions::default();
     let caller = Caller { env, interpreter, reference, options };
     submit(&caller, Kind::CallError, call, |walk| {
-        let pickle = &mut walk.pickle;
-        pickle.dict_begin();
-        pickle.str("kind");
-        pickle.binary(failure.kind.as_slice(), BinaryAs::Str);
-        pickle.str("reason");
-        pickle.call(Global::Term, |pickle| pickle.binary(failure.reason.as_slice(), BinaryAs::Bytes));
-        pickle.str("message");
-        pickle.binary(failure.message.as_slice(), BinaryAs::Str);
-        pickle.str("stacktrace");
-        pickle.list_begin();
-        for (index, line) in failure.stacktrace.iter().enumerate() {
-            pickle.list_item(index);
-            pickle.binary(line.as_slice(), BinaryAs::Str);
-        }
-        pickle.list_end();
-        pickle.dict_end();
+        failure.write(&mut walk.pickle);
         Ok(())
     })
 }

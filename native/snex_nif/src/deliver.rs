@@ -106,6 +106,8 @@ impl Sink for Shared {
                     return Ok(());
                 }
             },
+            Kind::Pull => return self.pull(header.id, content.term()),
+            Kind::Close => return self.close(header.id),
             Kind::Cancelled => {
                 return self.cancelling.noticed_by_python(header.id, self.pending.requests());
             }

@@ -13,6 +13,7 @@ use crate::pending::{Caller, Pending};
 use crate::registry;
 use crate::runtime;
 use crate::shared::Shared;
+use crate::source::{self, Sources};
 use rustler::{Atom, Binary, Encoder, Env, LocalPid, Monitor, NifMap, Resource, ResourceArc, Term};
 use snex_core::allow::{Allow, Rule};
 use snex_core::control::{Limits, ORPHAN_GRACE, Spec};
@@ -57,6 +58,7 @@ impl Resource for Interpreter {
             return;
         }
         shared.watched.remove(pid);
+        source::abandon(self, pid);
         for request in shared.pending.abandon(pid) {
             cancel::cancel(&self.worker, request);
         }
@@ -230,6 +232,7 @@ fn interpreter_start<'a>(env: Env<'a>, options: StartOptions<'a>) -> Term<'a> {
         calls: options.calls,
         output: options.output,
         output_to: options.output_to.clone(),
+        high: options.high,
         encoding: options.encoding.over(Options::default()),
         create_atoms: options.create_atoms,
         allow,
@@ -244,6 +247,7 @@ fn interpreter_start<'a>(env: Env<'a>, options: StartOptions<'a>) -> Term<'a> {
         cancelling: Cancelling::default(),
         cleanup_timeout: Duration::from_millis(options.cleanup_timeout),
         answering: Answering::default(),
+        sources: Sources::default(),
         watched: Watched::default(),
         alive: Alive::default(),
         open: AtomicBool::new(false),

@@ -28,6 +28,7 @@ mod reply;
 mod request;
 mod runtime;
 mod shared;
+mod source;
 mod walk;
 
 rustler::init!("Elixir.Snex.Native", load = runtime::load);

@@ -58,11 +58,12 @@ struct Resources {
     objects: usize,
     proxies: usize,
     /// In the tables of the interpreters that are registered: requests that wait, requests to be cancelled, processes that answer
-    /// calls, processes that are watched, environments and objects that Python has for this VM.
+    /// calls, streams that Python iterates, processes that are watched, environments and objects that Python has for this VM.
     registered: usize,
     pending: usize,
     cancelling: usize,
     answering: usize,
+    sources: usize,
     watched: usize,
     alive: usize,
 }
@@ -85,6 +86,7 @@ fn resources_count() -> Resources {
         resources.pending += shared.pending.len();
         resources.cancelling += shared.cancelling.len();
         resources.answering += shared.answering.len();
+        resources.sources += shared.sources.len();
         resources.watched += shared.watched.len();
         resources.alive += shared.alive.len_of(Kind::Environment) + shared.alive.len_of(Kind::Object);
     }

@@ -12,6 +12,8 @@ pub enum Outcome<'a> {
     Request(u64),
     /// Submitted, and there will be no answer.
     Submitted,
+    /// Submitted items of a source, in a frame of so many bytes.
+    Fed(usize),
     /// There is no interpreter of that pid.
     NoProcess,
     /// The interpreter is there but has not started; `GenServer.call` waits for it.
@@ -60,6 +62,7 @@ impl Encoder for Outcome<'_> {
         match self {
             Outcome::Request(id) => (atoms::ok(), id).encode(env),
             Outcome::Submitted => atoms::ok().encode(env),
+            Outcome::Fed(bytes) => (atoms::ok(), *bytes as u64).encode(env),
             Outcome::NoProcess => atoms::noproc().encode(env),
             Outcome::Starting => atoms::starting().encode(env),
             Outcome::Down(down) => (atoms::down(), down).encode(env),

@@ -10,6 +10,7 @@ use crate::kept::Kept;
 use crate::live::Live;
 use crate::options::Options;
 use crate::pending::Pending;
+use crate::source::Sources;
 use rustler::LocalPid;
 use snex_core::allow::Allow;
 use snex_core::handles::{Alive, Key};
@@ -36,6 +37,8 @@ pub struct Shared {
     pub output: LocalPid,
     /// Where it goes, as a term in external format.
     pub output_to: Kept,
+    /// The high mark of what is queued towards Python, in bytes.
+    pub high: usize,
     /// How values look in Python where a call does not say.
     pub encoding: Options,
     /// Whether replies may create atoms.
@@ -60,6 +63,9 @@ pub struct Shared {
     /// Processes that answer calls of Python's. Added by the process `calls` when it starts them, and taken out by it when they
     /// have ended.
     pub answering: Answering,
+    /// Streams of Elixir's that Python iterates. Each is added by its feeder, and taken out by it, by Python that wants no more, or by the
+    /// feeder's death.
+    pub sources: Sources,
     /// Processes whose end this worker is told of. Added with their first request, taken out when they end.
     pub watched: Watched,
     /// Environments, besides the root, and objects that Python has for this VM. Added with their handles, taken out when the last

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .._wire import frame
-from .._wire.body import load
+from .._wire.body import STREAMS, load
 from .calls import ElixirError
 
 if TYPE_CHECKING:
@@ -40,6 +40,12 @@ def value_of(answer: Answer | BaseException) -> object:
         raise answer
     try:
         value = load(answer.body, answer.sinks)
+    except BaseException:
+        if STREAMS in answer.body:
+            from .client import current
+
+            current().close_streams(answer.body)
+        raise
     finally:
         if answer.hold is not None:
             answer.hold.release()

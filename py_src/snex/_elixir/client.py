@@ -19,17 +19,28 @@ from .._etf.encoder import encode
 from .._etf.handles import WithHandles
 from .._eval.objects import body_of
 from .._eval.request import current as current_request
+from .._wire import frame
+from .._wire.body import STREAMS, numbers_of_streams
 from .answers import Answer, value_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Protocol
+    from weakref import ref
 
     from .._eval.request import Request
     from .._eval.waits import Waits
+    from .._wire.body import Body
+    from .streams import Stream
 
     Parts = Sequence[bytes | memoryview]
     Settle = Callable[[Answer | BaseException], None]
+
+    class Until(Protocol):
+        """What somebody waits for."""
+
+        def __bool__(self) -> bool:
+            """Return whether it is there."""
 
     class Writer(Protocol):
         """Where a client's frames go: a pipe's `FrameWriter`, or a stream's `FrameStream`."""
@@ -70,7 +81,9 @@ class Client:
     ) -> None:
         """Send through `writer`. `has_objects` says whether the VM may have handles of objects here."""
         self._writer = writer
-        self._has_objects = has_objects
+        self.has_objects = has_objects
+        # Streams of Elixir's, by number. Put in by whoever loads one, taken out by whoever ends it.
+        self.streams: dict[int, ref[Stream]] = {}
         self.log = log
         self._thread = threading.get_ident()
         self._ids = itertools.count(1)
@@ -143,6 +156,50 @@ class Client:
             waits.end()
         return value_of(answers[0])
 
+    def is_here(self) -> bool:
+        """Return whether this is the event loop's own thread."""
+        return threading.get_ident() == self._thread
+
+    def wait_here(self, name: str, number: int, until: Until) -> None:
+        """Wait on the event loop's own thread, as for the answer to call `number`."""
+        waits = self.waits
+        if waits is None or not waits.may_wait():
+            raise RuntimeError(_BLOCKING.format(name))
+        waits.begin()
+        try:
+            waits.wait(number, until)
+        finally:
+            waits.end()
+
+    def wake_here(self) -> None:
+        """Have a wait on the event loop's own thread look again. From any thread."""
+        if self.waits is not None and not self.is_here():
+            self.waits.wake()
+
+    def signal(self, kind: int, number: int, body: bytes = b"") -> None:
+        """Send a frame about a stream, from any thread; nothing to a VM that is gone, or from a process that was forked."""
+        if _Current.client is self and not (self._closed or self._writer.broken):
+            with current_request.get():
+                self._writer.write(kind, number, (body,))
+
+    def feed(self, number: int, answer: Answer) -> None:
+        """Give a stream what has arrived for it. On the event loop's thread."""
+        known = self.streams.get(number)
+        stream = known() if known is not None else None
+        if stream is not None:
+            stream.take(answer)
+
+    def close_streams(self, body: Body) -> None:
+        """Close the streams in a body that has not been loaded, or not to its end."""
+        if STREAMS in body:
+            for number in numbers_of_streams(body):
+                known = self.streams.get(number)
+                stream = known() if known is not None else None
+                if stream is not None:
+                    stream.close()
+                else:
+                    self.signal(frame.CLOSE, number)
+
     def requester(self, number: int) -> Request | None:
         """Return the request whose code waits for the answer to a call."""
         entry = self._waiting.get(number)
@@ -184,7 +241,7 @@ class Client:
 
     def _write(self, kind: int, number: int, parts: Parts, request: Request) -> None:
         with request:
-            if not self._has_objects and type(parts) is WithHandles:
+            if not self.has_objects and type(parts) is WithHandles:
                 raise TypeError(_NO_OBJECTS)
             flags, parts = body_of(parts)
             self._writer.write(kind, number, parts, flags, request.number)
@@ -201,6 +258,8 @@ class Client:
         entry = self._waiting.pop(number, None)
         if entry is not None:
             entry[0](answer)
+        elif isinstance(answer, Answer):
+            self.close_streams(answer.body)
 
     def forget(self, number: int) -> None:
         """Wait for an answer no longer."""
@@ -211,6 +270,10 @@ class Client:
         self._closed = True
         for number in list(self._waiting):
             self.answer(number, RuntimeError(_GONE))
+        for known in list(self.streams.values()):
+            stream = known()
+            if stream is not None:
+                stream.end(_GONE)
 
 
 class _Slot:

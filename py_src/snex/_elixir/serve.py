@@ -80,6 +80,8 @@ class _Relay:
         # On the thread of the interpreter's own event loop.
         self._calls.pop(number, None)
         if isinstance(answer, Answer):
+            # Of no use there, as it will be told when it loads this.
+            self._client.close_streams(answer.body)
             if answer.sinks:
                 parts = join(answer.body, answer.sinks)
                 self._writer.write(answer.kind, number, parts, frame.BUFFERS)

@@ -15,6 +15,12 @@ if TYPE_CHECKING:
     import asyncio
     from collections import deque
     from collections.abc import Callable
+    from weakref import ref
+
+    from .._elixir.streams import Stream
+
+
+_STREAM_ENDED = "the stream has ended with the call that has brought it to Python: its items have to be taken before that returns"
 
 
 class Cancelled(BaseException):
@@ -80,6 +86,8 @@ class Request:
     traceparent: str | None = None
     # It has failed for want of memory.
     no_memory = False
+    # Streams of Elixir's that it has been given, by number.
+    streams: dict[int, ref[Stream]] | None = None
     printed = False
     pending: list[bytes] | None = None
     stream = 0
@@ -119,6 +127,14 @@ class Request:
             return False
         cleanups[place] = now + self.cleanup_timeout
         return True
+
+    def end_streams(self) -> None:
+        """End the streams that it has been given: it has ended."""
+        for known in list((self.streams or {}).values()):
+            stream = known()
+            if stream is not None:
+                stream.end(_STREAM_ENDED)
+        self.streams = None
 
     def checkpoint(self) -> None:
         """Raise what an interrupt could not, now that nothing of ours is under way."""

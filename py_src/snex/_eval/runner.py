@@ -402,6 +402,8 @@ class Runner:
         # From here on nothing interrupts it.
         request.ended = True
         self._running.pop(request.number, None)
+        if request.streams:
+            request.end_streams()
         if request.cancels:
             self._say_cancelled(request)
         elif parts and request.number not in self._wanted:

@@ -30,7 +30,7 @@ from .wait import new_selector
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from .._elixir.client import Client
+    from .._elixir.client import Client, Until
     from .._wire.body import Body
     from .._wire.reader import FrameReader
     from .._wire.sinks import Sink
@@ -128,8 +128,8 @@ class Waits:
             if self._writer.full:
                 self._sleep(_PAUSE if self._check_cancelled(request) else None)
 
-    def wait(self, number: int, answers: Sequence[object]) -> None:
-        """Return when call `number` has put its answer into `answers`.
+    def wait(self, number: int, answers: Until | Sequence[object]) -> None:
+        """Return when there is something in `answers`: what call `number` brings, or has changed.
 
         Raises:
             Cancelled: if the request whose code waits is cancelled.
@@ -138,11 +138,15 @@ class Waits:
         request = current.get()
         if self._selector is None:
             self._set_up()
+        # Code that runs on top may wait for the same stream.
+        below = self.calls.get(number)
         self.calls[number] = request
         try:
             # What has come with the last chunk.
             more = self._reader.has_more
             while True:
+                if answers:
+                    break
                 if more:
                     more = self._turn()
                     if answers:
@@ -156,7 +160,10 @@ class Waits:
                     self._sleep(_PAUSE if cleaning or self._runner.look() else None)
                     more = True
         finally:
-            del self.calls[number]
+            if below is None:
+                del self.calls[number]
+            else:
+                self.calls[number] = below
             if self._due and not self.calls:
                 self._leave_to_loop()
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import gc
 import struct
-from typing import TYPE_CHECKING
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
 
 from .frame import FrameError
 from .sinks import SINKS, Sink
@@ -20,13 +21,26 @@ except ImportError:
     # Another implementation.
     from pickle import Unpickler, dumps, loads
 
-__all__ = ["Unpickler", "drops", "dumps", "join", "load", "loads", "split"]
+__all__ = [
+    "STREAMS",
+    "Unpickler",
+    "drops",
+    "dumps",
+    "join",
+    "load",
+    "load_items",
+    "loads",
+    "numbers_of_streams",
+    "split",
+]
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     Body = bytes | bytearray
 
+# The module that pickles from the VM name for a stream of Elixir's.
+STREAMS = b"snex._elixir.streams"
 COUNT = struct.Struct("<I")
 ENTRY = struct.Struct("<BQ")
 # Of a DROP frame: the kind of a handle, the number of what it is of, how many are given back.
@@ -64,6 +78,69 @@ def unpickle(body: Body, sinks: Sequence[Sink]) -> object:
 
         not_text(error, body, len(sinks))
         raise
+
+
+def load_items(body: Body, sinks: Sequence[Sink]) -> tuple[list[Any], Exception | None]:
+    """Return the items of a body that is a list of them, and what has kept those behind them from being loaded.
+
+    The VM has the list kept in the pickle's memo, and adds items one by one.
+    """
+    large = len(body) >= _LARGE and gc.isenabled()
+    if large:
+        gc.disable()
+    unpickler = None
+    try:
+        unpickler = Unpickler(BytesIO(body), buffers=[sink.finish() for sink in sinks])  # noqa: S301 - as above
+        return unpickler.load(), None
+    except Exception as error:  # noqa: BLE001 - constructors of the user's classes
+        if isinstance(error, UnicodeDecodeError):
+            from .._etf.where import not_text
+
+            not_text(error, body, len(sinks))
+        known: Any = {} if unpickler is None else unpickler.memo.copy()
+        return known.get(0, []), error
+    finally:
+        if large:
+            gc.enable()
+
+
+def numbers_of_streams(body: Body) -> list[int]:
+    r"""Return the numbers of the streams of Elixir's in a pickle, without loading it.
+
+    >>> from snex._wire.body import STREAMS
+    >>> module = b"\x8c" + bytes([len(STREAMS)]) + STREAMS
+    >>> numbers_of_streams(b"\x80\x05(" + module + b"\x8c\x04open\x93\x94(K\x07K\x09tRh\x00(M\x00\x01K\x09tRt.")
+    [7, 256]
+    """
+    from pickletools import genops
+
+    numbers: list[int] = []
+    texts: list[object] = []
+    memoized = 0
+    ours = -1
+    # Whether the function is on top of the stack, and then the mark of its arguments.
+    called = marked = False
+    for opcode, argument, _ in genops(bytes(body)):
+        name = opcode.name
+        if marked:
+            if isinstance(argument, int):
+                numbers.append(argument)
+            marked = called = False
+        elif called and name == "MARK":
+            marked = True
+        elif name == "STACK_GLOBAL":
+            called = texts[-2:] == [STREAMS.decode(), "open"]
+        elif name == "MEMOIZE":
+            if called:
+                ours = memoized
+            memoized += 1
+        elif name in {"BINGET", "LONG_BINGET"}:
+            called = argument == ours
+        else:
+            called = False
+            if isinstance(argument, str):
+                texts = [*texts[-1:], argument]
+    return numbers
 
 
 def check_table(entries: Sequence[tuple[int, int]], room: int) -> int:

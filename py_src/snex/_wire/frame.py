@@ -59,7 +59,9 @@ _KNOWN_FLAGS = BUFFERS | THREAD | AUTO | OBJECT
 SPARE = 1 << 20
 
 # Behind HELLO.
-INCOMING = frozenset({EVAL, INVOKE, MAKE_ENV, DROP, CANCEL, CALL_RESULT, CALL_ERROR})
+INCOMING = frozenset(
+    {EVAL, INVOKE, MAKE_ENV, DROP, CANCEL, CALL_RESULT, CALL_ERROR, FEED, FEED_END}
+)
 _FIRST = frozenset({HELLO, READY, REFUSED})
 # Between an interpreter and a process that it serves, behind HELLO: from the interpreter, and towards it.
 SERVED = frozenset({CALL_RESULT, CALL_ERROR})

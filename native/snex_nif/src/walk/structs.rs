@@ -40,14 +40,25 @@ enum Encoded<'a> {
     Plain(Term<'a>),
     /// To be written instead.
     Value(Term<'a>),
+    /// A stream: the number of its source, and how many items may be sent.
+    Source(i64, i64),
 }
 
 fn read_pairs(pairs: Term<'_>) -> Option<FxHashMap<Term<'_>, Encoded<'_>>> {
     let pairs: Vec<(Term<'_>, (Atom, Term<'_>))> = pairs.decode().ok()?;
-    let read = |(term, (tag, value))| {
-        (term, if tag == atoms::plain() { Encoded::Plain(value) } else { Encoded::Value(value) })
-    };
-    Some(pairs.into_iter().map(read).collect())
+    let mut read = FxHashMap::default();
+    for (key, (tag, value)) in pairs {
+        let encoded = if tag == atoms::plain() {
+            Encoded::Plain(value)
+        } else if tag == atoms::source() {
+            let (source, demand, _feeder): (i64, i64, Term<'_>) = value.decode().ok()?;
+            Encoded::Source(source, demand)
+        } else {
+            Encoded::Value(value)
+        };
+        read.insert(key, encoded);
+    }
+    Some(read)
 }
 
 fn is_plain(module: Atom) -> bool {
@@ -78,6 +89,8 @@ impl<'a> Walk<'a> {
             self.serde_object(term)
         } else if module == atoms::serde_callback() {
             self.serde_callback(term)
+        } else if module == atoms::serde_stream() {
+            self.serde_stream(term)
         } else if module == atoms::object_handle() {
             self.object(term)
         } else if is_plain(module) {
@@ -87,14 +100,19 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// A struct that may have an encoder: the walk goes on with what Elixir made of it, or remembers it and goes on without.
-    fn encodable(&mut self, term: Term<'a>) -> Result<(), Stop<'a>> {
+    /// What Elixir made of a struct that an earlier walk met, by its key: the struct itself, or the reference of a stream.
+    fn encoded(&mut self, key: Term<'a>) -> Result<Option<Encoded<'a>>, Stop<'a>> {
         if self.structs.encoded.is_none()
             && let Some(pairs) = self.structs.pairs
         {
             self.structs.encoded = Some(read_pairs(pairs).ok_or(Stop::BadTerm(pairs))?);
         }
-        match self.structs.encoded.as_ref().and_then(|encoded| encoded.get(&term)).copied() {
+        Ok(self.structs.encoded.as_ref().and_then(|encoded| encoded.get(&key)).copied())
+    }
+
+    /// A struct that may have an encoder: the walk goes on with what Elixir made of it, or remembers it and goes on without.
+    fn encodable(&mut self, term: Term<'a>) -> Result<(), Stop<'a>> {
+        match self.encoded(term)? {
             Some(Encoded::Plain(term)) => self.map(term),
             Some(Encoded::Value(value)) => {
                 self.structs.depth += 1;
@@ -105,12 +123,31 @@ impl<'a> Walk<'a> {
                 self.stack.push(Container::Encoded { value: Some(value) });
                 Ok(())
             }
+            Some(Encoded::Source(..)) => Err(Stop::BadTerm(term)),
             None => {
                 self.structs.met.push(term);
                 self.pickle.none();
                 Ok(())
             }
         }
+    }
+
+    /// A stream, which Elixir opens a source for. Found by its reference: what it enumerates may be of any size.
+    fn serde_stream(&mut self, term: Term<'a>) -> Result<(), Stop<'a>> {
+        match self.encoded(field(term, atoms::reference())?)? {
+            Some(Encoded::Source(source, demand)) => {
+                self.pickle.global(Global::Stream);
+                self.pickle.arguments_begin();
+                self.pickle.int(source);
+                self.pickle.int(demand);
+                self.pickle.arguments_end();
+            }
+            _ => {
+                self.structs.met.push(term);
+                self.pickle.none();
+            }
+        }
+        Ok(())
     }
 
     fn map_set(&mut self, term: Term<'a>) -> Result<(), Stop<'a>> {

@@ -1,0 +1,214 @@
+//! Sources: what Elixir produces for iterators of Python's. Each is fed by a process, its *feeder*.
+
+use crate::atoms;
+use crate::call::Failure;
+use crate::interpreter::{self, Interpreter};
+use crate::options::CallOptions;
+use crate::outcome::Outcome;
+use crate::registry;
+use crate::request::Caller;
+use crate::shared::Shared;
+use crate::walk::{Stop, Walk};
+use rustler::{Atom, Encoder, Env, Error, LocalPid, NifResult, Reference, Term};
+use snex_core::frame::{Frame, Header, Kind};
+use snex_core::pickle::{BinaryAs, Global, Pickle};
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// The sources of one interpreter that have not ended. Numbers are never used again.
+#[derive(Default)]
+pub struct Sources(Mutex<Table>);
+
+#[derive(Default)]
+struct Table {
+    latest: u64,
+    feeders: BTreeMap<u64, LocalPid>,
+    /// The same by the process, which feeds one source alone.
+    sources: BTreeMap<LocalPid, u64>,
+}
+
+impl Sources {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.table().feeders.len()
+    }
+
+    fn insert(&self, feeder: LocalPid) -> u64 {
+        let mut table = self.table();
+        table.latest += 1;
+        let source = table.latest;
+        table.feeders.insert(source, feeder);
+        table.sources.insert(feeder, source);
+        source
+    }
+
+    fn remove(&self, source: u64) -> Option<LocalPid> {
+        let mut table = self.table();
+        let feeder = table.feeders.remove(&source)?;
+        table.sources.remove(&feeder);
+        Some(feeder)
+    }
+
+    /// Takes out the source of a feeder that is gone.
+    fn abandon(&self, feeder: LocalPid) -> Option<u64> {
+        let mut table = self.table();
+        let source = table.sources.remove(&feeder)?;
+        table.feeders.remove(&source);
+        Some(source)
+    }
+
+    /// The feeder of a source, `None` if it has ended. An error where there has never been one.
+    fn feeder(&self, source: u64) -> Result<Option<LocalPid>, String> {
+        let table = self.table();
+        if source == 0 || source > table.latest {
+            return Err(format!("a frame about source {source}, which does not exist"));
+        }
+        Ok(table.feeders.get(&source).copied())
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Shared {
+    /// Python takes so many items more: `{snex_pull, items}` to the feeder.
+    pub fn pull(&self, source: u64, body: &[u8]) -> Result<(), String> {
+        let Ok(items) = body.try_into().map(u32::from_le_bytes) else {
+            return Err(format!("a PULL with a body of {} bytes", body.len()));
+        };
+        if let Some(feeder) = self.sources.feeder(source)? {
+            self.tell(&feeder, (atoms::snex_pull(), items));
+        }
+        Ok(())
+    }
+
+    /// Python wants no more: `snex_close` to the feeder.
+    pub fn close(&self, source: u64) -> Result<(), String> {
+        if self.sources.feeder(source)?.is_some()
+            && let Some(feeder) = self.sources.remove(source)
+        {
+            self.tell(&feeder, atoms::snex_close());
+        }
+        Ok(())
+    }
+}
+
+/// A feeder that is gone, and has not ended its source. On any thread.
+pub fn abandon(interpreter: &Interpreter, feeder: LocalPid) {
+    let Some(source) = interpreter.worker.sink.sources.abandon(feeder) else { return };
+    let mut pickle = Pickle::new();
+    pickle.dict_begin();
+    for (name, value) in [("kind", "exit"), ("message", "** (exit) killed")] {
+        pickle.str(name);
+        pickle.str(value);
+    }
+    pickle.str("reason");
+    // The atom `killed`, in external term format.
+    pickle.call(Global::Term, |pickle| pickle.binary(b"\x83w\x06killed", BinaryAs::Bytes));
+    pickle.str("stacktrace");
+    pickle.list_begin();
+    pickle.list_end();
+    pickle.dict_end();
+    interpreter.worker.submit(pickle.into_frame(Header::new(Kind::FeedEnd, source)));
+}
+
+/// The calling process becomes the feeder of a new source: `{ok, source, high}`, with the interpreter's high mark in bytes, or
+/// `noproc`. It gets `{snex_pull, items}` and `snex_close`.
+#[rustler::nif]
+fn source_open(env: Env<'_>, interpreter: LocalPid) -> Term<'_> {
+    let Some(interpreter) = registry::find(interpreter) else { return atoms::noproc().encode(env) };
+    let sources = &interpreter.worker.sink.sources;
+    let source = sources.insert(env.pid());
+    if !interpreter::watch(env, &interpreter) {
+        sources.remove(source);
+        return atoms::noproc().encode(env);
+    }
+    (atoms::ok(), source, interpreter.worker.sink.high as u64).encode(env)
+}
+
+/// The source has ended, and nothing of it is sent any more.
+#[rustler::nif]
+fn source_close(interpreter: LocalPid, source: u64) -> Atom {
+    if let Some(interpreter) = registry::known(interpreter) {
+        interpreter.worker.sink.sources.remove(source);
+    }
+    atoms::ok()
+}
+
+/// Submits a list of items: `{ok, bytes}`, or why not.
+#[rustler::nif]
+fn source_feed<'a>(
+    env: Env<'a>,
+    interpreter: LocalPid,
+    reference: Reference<'a>,
+    source: u64,
+    items: Term<'a>,
+    options: CallOptions<'a>,
+) -> NifResult<Term<'a>> {
+    feed(&Caller { env, interpreter, reference, options }, source, items)
+}
+
+#[rustler::nif(schedule = "DirtyCpu")]
+fn source_feed_dirty<'a>(
+    env: Env<'a>,
+    interpreter: LocalPid,
+    reference: Reference<'a>,
+    source: u64,
+    items: Term<'a>,
+    options: CallOptions<'a>,
+) -> NifResult<Term<'a>> {
+    feed(&Caller { env, interpreter, reference, options }, source, items)
+}
+
+/// Submits the end of a source, and how it has failed unless that is `nil`. On a dirty scheduler, as `call_error`.
+#[rustler::nif(schedule = "DirtyCpu")]
+fn source_end(interpreter: LocalPid, source: u64, failure: Option<Failure<'_>>) -> Atom {
+    if let Some(interpreter) = registry::find(interpreter) {
+        let worker = &interpreter.worker;
+        if worker.sink.sources.remove(source).is_some() {
+            let header = Header::new(Kind::FeedEnd, source);
+            let frame = match failure {
+                None => Frame::new(header, &[]),
+                Some(failure) => {
+                    let mut pickle = Pickle::new();
+                    failure.write(&mut pickle);
+                    pickle.into_frame(header)
+                }
+            };
+            worker.submit(frame);
+        }
+    }
+    atoms::ok()
+}
+
+fn feed<'a>(caller: &Caller<'a>, source: u64, items: Term<'a>) -> NifResult<Term<'a>> {
+    if !items.is_list() {
+        return Err(Error::BadArg);
+    }
+    let submit = || {
+        let interpreter = caller.with_room(usize::MAX)?;
+        let mut walk = caller.walk(&interpreter);
+        write(&mut walk, items)?;
+        let frame = walk.pickle.into_frame(Header::new(Kind::Feed, source));
+        let length = frame.len();
+        interpreter.worker.submit(frame);
+        Ok(Outcome::Fed(length))
+    };
+    Ok(submit().unwrap_or_else(|outcome: Outcome<'a>| outcome).encode(caller.env))
+}
+
+/// The list is kept in Python's memo, and each item is added to it at once: where one cannot be loaded, those before it are there.
+fn write<'a>(walk: &mut Walk<'a>, items: Term<'a>) -> Result<(), Stop<'a>> {
+    walk.pickle.list_grow();
+    let mut rest = items;
+    while let Ok((item, tail)) = rest.list_get_cell() {
+        walk.value(item)?;
+        walk.pickle.append();
+        rest = tail;
+    }
+    if !rest.is_empty_list() {
+        return Err(Stop::BadTerm(items));
+    }
+    walk.complete()
+}

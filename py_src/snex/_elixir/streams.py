@@ -1,0 +1,396 @@
+"""Enumerables of Elixir's that Python iterates: `Snex.Serde.stream/2`. Pickles from the VM name this module.
+
+Items come in frames, which stay as they are until somebody takes the first item of one. The items of the frame at
+hand are in a list's iterator, `_chunk`: to take one is a single operation, so tasks and threads can share a stream.
+When it is empty, whoever finds it so goes on to the next frame, with `_lock` held. Nobody waits for that lock: if it is taken,
+the one who holds it will wake those who wait for items.
+"""
+
+from __future__ import annotations
+
+import _thread
+import asyncio
+import threading
+import weakref
+from collections import deque
+from contextlib import suppress
+from operator import length_hint
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from .._etf import encoder
+from .._eval.request import OUTSIDE
+from .._eval.request import current as current_request
+from .._wire import frame
+from .._wire.body import load_items
+from .answers import value_of
+from .client import call_soon, current
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import TracebackType
+    from typing import NoReturn
+
+    from .answers import Answer
+    from .client import Client
+
+# Set in the number of a source, where numbers of calls could be as well.
+SOURCE = 1 << 63
+
+_MADE_BY_ELIXIR = "a snex.Stream is made by Snex.Serde.stream/2, in Elixir"
+_NOT_SERVED = (
+    "a stream cannot be used in a served process: only the interpreter itself can iterate it"
+)
+_NOT_BACK = "a snex.Stream cannot be sent to Elixir; send its items, for instance as a list"
+_NOTHING: list[Any] = []
+
+
+class Stream:
+    """An enumerable of Elixir's: an async iterator, and an ordinary iterator over the same items.
+
+    Both take the same items: a `for` goes on where an `async for` has stopped. Several tasks and threads may take items of one stream; each
+    item goes to one of them. `for` blocks the thread, on the event loop's thread as `snex.call_sync` does.
+
+    The enumerable runs on demand, and is at most a number of items ahead. It is ended by `close`, at the end of a `with` block,
+    when the stream is dropped, and with the call that has brought it to Python. Afterwards there are no more
+    items; a call that has returned makes it an error to ask for one.
+
+    Raises:
+        ElixirError: while iterating, for what the enumerable raises, exits with or throws, behind the items before it.
+        RuntimeError: while iterating, when the call that has brought it has returned, or the VM is gone.
+
+    Example:
+        ```python
+        async for row in rows:
+            await load(row)
+        ```
+    """
+
+    __module__ = "snex"
+    __slots__ = (
+        "__weakref__",
+        "_bytes",
+        "_chunk",
+        "_client",
+        "_demand",
+        "_error",
+        "_frames",
+        "_gone",
+        "_is_open",
+        "_lock",
+        "_number",
+        "_over",
+        "_size",
+        "_taken",
+        "_taken_bytes",
+        "_waiting",
+    )
+    # Bytes of frames that are taken at most before the VM is told.
+    most_bytes: ClassVar[int] = 1 << 20
+
+    def __init__(self, client: Client | None = None, number: int = 0, demand: int = 0) -> None:
+        """Refuse: it comes from Elixir."""
+        if client is None:
+            raise TypeError(_MADE_BY_ELIXIR)
+        self._client = client
+        self._number = number
+        self._demand = demand
+        self._frames: deque[Answer] = deque()
+        self._chunk: Iterator[Any] = iter(_NOTHING)
+        # Items in the frame at hand and its bytes; what has been taken and the VM does not know of yet. At first it may send
+        # as much as there may be on the way.
+        self._size = 0
+        self._bytes = 0
+        self._taken = demand
+        self._taken_bytes = 0
+        # What comes behind the items at hand.
+        self._error: BaseException | None = None
+        # The VM may send items; there are no more; why none can be taken any more.
+        self._is_open = True
+        self._over = False
+        self._gone: str | None = None
+        self._lock = _thread.allocate_lock()
+        # Those who wait for items.
+        self._waiting: deque[Callable[[], None]] = deque()
+
+    def __iter__(self) -> Stream:
+        """Return itself."""
+        return self
+
+    def __aiter__(self) -> Stream:
+        """Return itself."""
+        return self
+
+    def __next__(self) -> Any:  # noqa: ANN401 - whatever Elixir sends
+        """Return the next item, or block the thread until there is one."""
+        while True:
+            for item in self._chunk:
+                return item
+            if self._over:
+                raise StopIteration
+            if not self._advance():
+                self._wait()
+
+    async def __anext__(self) -> Any:  # noqa: ANN401 - whatever Elixir sends
+        """Return the next item when there is one. On any event loop."""
+        while True:
+            for item in self._chunk:
+                return item
+            if self._over:
+                raise StopAsyncIteration
+            if not self._advance():
+                await self._wait_in_task()
+            elif not self._client.is_here():
+                # Frames arrive on another thread, perhaps as fast as they are taken here.
+                await asyncio.sleep(0)
+
+    def _advance(self) -> bool:
+        """Go on to the next frame. Returns False if that has to wait."""
+        request = current_request.get()
+        # Nothing is raised by another thread in here.
+        with request:
+            if not self._lock.acquire(blocking=False):
+                return False
+            try:
+                more = self._next_frame()
+            finally:
+                self._lock.release()
+                if self._waiting:
+                    self._wake()
+        request.checkpoint()
+        return more
+
+    def _next_frame(self) -> bool:
+        if length_hint(self._chunk):
+            # Somebody else has been here.
+            return True
+        if self._gone is not None:
+            raise RuntimeError(self._gone)
+        self._taken += self._size
+        self._taken_bytes += self._bytes
+        self._size = self._bytes = 0
+        error = self._error
+        if error is not None:
+            self._error = None
+            self.close()
+            raise error
+        if self._over:
+            return True
+        if self._taken * 2 >= self._demand or self._taken_bytes >= self.most_bytes:
+            taken, self._taken, self._taken_bytes = self._taken, 0, 0
+            self._client.signal(frame.PULL, self._number, taken.to_bytes(4, "little"))
+        try:
+            answer = self._frames.popleft()
+        except IndexError:
+            return False
+        if answer.kind == frame.FEED_END:
+            self._over = True
+            if answer.body:
+                value_of(answer)
+            return True
+        try:
+            items, self._error = load_items(answer.body, answer.sinks)
+        finally:
+            if answer.hold is not None:
+                answer.hold.release()
+        self._bytes = len(answer.body) + sum(sink.size for sink in answer.sinks)
+        self._size = len(items)
+        self._chunk = iter(items)
+        if self._over or self._gone is not None:
+            # Closed meanwhile.
+            self._chunk = iter(_NOTHING)
+        return True
+
+    def _is_ready(self) -> bool:
+        """Return whether it is worth a try to go on."""
+        return not self._lock.locked() and (
+            bool(self._frames)
+            or self._over
+            or self._gone is not None
+            or length_hint(self._chunk) > 0
+        )
+
+    def _wait(self) -> None:
+        client = current()
+        if client.is_here():
+            self._wait_here(client)
+            return
+        # Taken until there is something to look at.
+        bell = _thread.allocate_lock()
+        bell.acquire()
+
+        def wake() -> None:
+            with suppress(RuntimeError):
+                bell.release()
+
+        request = current_request.get()
+        here = request.is_here
+        if here:
+            request.wake = wake
+        try:
+            while True:
+                self._waiting.append(wake)
+                if self._is_ready():
+                    return
+                bell.acquire()
+                request.checkpoint()
+        finally:
+            if here:
+                request.wake = None
+            with suppress(ValueError):
+                self._waiting.remove(wake)
+
+    def _wait_here(self, client: Client) -> None:
+        """Wait on the event loop's own thread, which reads what arrives itself."""
+        until = _Ready(self, client)
+        try:
+            client.wait_here("a stream", self._number | SOURCE, until)
+        finally:
+            with suppress(ValueError):
+                self._waiting.remove(until.wake)
+
+    async def _wait_in_task(self) -> None:
+        current()
+        loop = asyncio.get_running_loop()
+        thread = threading.get_ident()
+        future: asyncio.Future[None] = loop.create_future()
+
+        def settle() -> None:
+            if not future.done():
+                future.set_result(None)
+
+        def wake() -> None:
+            if threading.get_ident() == thread:
+                settle()
+            else:
+                call_soon(loop, settle)
+
+        self._waiting.append(wake)
+        try:
+            if not self._is_ready():
+                await future
+        finally:
+            with suppress(ValueError):
+                self._waiting.remove(wake)
+
+    def _wake(self) -> None:
+        with suppress(IndexError):
+            while True:
+                self._waiting.popleft()()
+
+    def take(self, answer: Answer) -> None:
+        """Take a frame that has arrived. On the event loop's thread."""
+        if self._is_open:
+            self._frames.append(answer)
+            if answer.kind == frame.FEED_END:
+                self._is_open = False
+                self._client.streams.pop(self._number, None)
+            self._wake()
+
+    def end(self, why: str | None) -> None:
+        """Have it end, on any thread; `why` is what is raised from now on, if anything is."""
+        self._gone = self._gone or why
+        self._over = self._over or why is None
+        self._chunk = iter(_NOTHING)
+        self._error = None
+        self._frames.clear()
+        if self._is_open:
+            self._is_open = False
+            self._client.streams.pop(self._number, None)
+            self._client.signal(frame.CLOSE, self._number)
+        self._wake()
+
+    def close(self) -> None:
+        """Take no more items, and end the enumerable. More than once does no harm."""
+        if not self._over or self._is_open:
+            self.end(None)
+
+    async def aclose(self) -> None:
+        """Do the same; async iterators have this method."""
+        self.close()
+
+    def __del__(self) -> None:
+        """Close it. Nothing here blocks."""
+        # One that was never begun has nothing; at the end of the process there may be nothing left to tell.
+        with suppress(Exception):
+            self.close()
+
+    def __enter__(self) -> Stream:  # noqa: PYI034 - as in `Term`
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        """Close it."""
+        self.close()
+
+    async def __aenter__(self) -> Stream:  # noqa: PYI034 - as in `Term`
+        """Return itself."""
+        return self
+
+    async def __aexit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        """Close it."""
+        self.close()
+
+    def __repr__(self) -> str:
+        """Tell its number."""
+        return f"<snex.Stream {self._number}>"
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be copied or pickled: there is one of each."""
+        msg = "a snex.Stream can be neither copied nor pickled"
+        raise TypeError(msg)
+
+
+class _Ready:
+    """True when a stream is worth a look, for a wait on the event loop's thread."""
+
+    __slots__ = ("_stream", "wake")
+
+    def __init__(self, stream: Stream, client: Client) -> None:
+        self._stream = stream
+        # For other threads, which may change something as well.
+        self.wake = client.wake_here
+
+    def __bool__(self) -> bool:
+        waiting = self._stream._waiting  # noqa: SLF001 - a part of it
+        if self.wake not in waiting:
+            waiting.append(self.wake)
+        return self._stream._is_ready()  # noqa: SLF001 - as above
+
+
+def open(number: int, demand: int) -> Stream:  # noqa: A001 - the VM's name for it
+    """Return the stream of a source; the same one if it is here already.
+
+    Raises:
+        RuntimeError: in a process that has no connection to the VM of its own.
+    """
+    client = current()
+    if not client.has_objects:
+        raise RuntimeError(_NOT_SERVED)
+    known = client.streams.get(number)
+    stream = known() if known is not None else None
+    if stream is None:
+        stream = Stream(client, number, demand)
+        known = client.streams[number] = weakref.ref(stream)
+        request = current_request.get()
+        if not (request is OUTSIDE or request.ended):
+            if request.streams is None:
+                request.streams = {}
+            request.streams[number] = known
+    return stream
+
+
+def _refuse(_stream: object) -> NoReturn:
+    raise TypeError(_NOT_BACK)
+
+
+encoder.add_converter(Stream, _refuse)
