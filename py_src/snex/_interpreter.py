@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import os
+import struct
 import sys
 import threading
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from ._eval.envs import Envs
 from ._eval.prints import Printer, Streams
 from ._eval.request import Request
 from ._eval.runner import Runner
+from ._eval.streams import Streams as ItemStreams
 from ._eval.traceback import report
 from ._eval.waits import Waits
 from ._fork import end_of, in_child, leave
@@ -99,6 +101,7 @@ class Interpreter:
         self._reader = FrameReader(in_fd, loop, self._frame, self._input_ended)
         self._envs = Envs()
         self._runner = Runner(loop, self._envs, interrupts, self._answer, self._exhausted)
+        self._streams = ItemStreams(self._runner, self._send_items, self._writer_of, high)
         self._works: dict[int, Callable[[Request, int, Body, Sequence[Sink]], None]] = {
             frame.MAKE_ENV: self._make_env,
             frame.DROP: self._drop,
@@ -276,7 +279,9 @@ class Interpreter:
             if not self._loop.is_closed():
                 raise
 
-    def _answer(self, kind: int, request: Request, parts: Sequence[bytes | memoryview]) -> None:
+    def _answer(
+        self, kind: int, request: Request, parts: Sequence[bytes | memoryview], cause: int
+    ) -> None:
         if in_child():
             end_of(request, None)
             return
@@ -284,9 +289,19 @@ class Interpreter:
         if type(parts) is WithHandles:
             flags, parts = objects.body_of(parts)
         if request.printed and self._printer is not None:
-            self._printer.answer(kind, flags, request, parts)
+            self._printer.answer(kind, flags, request, parts, cause)
         else:
-            self._writer.write(kind, request.number, parts, flags)
+            self._writer.write(kind, request.number, parts, flags, cause)
+
+    def _send_items(
+        self, request: Request, parts: Sequence[bytes | memoryview], before: int
+    ) -> None:
+        self._answer(frame.ITEMS, request, parts, before)
+
+    def _writer_of(self, request: Request) -> FrameWriter:
+        """Return what the answer of a request is written to, at present."""
+        is_printed = request.printed and self._printer is not None
+        return self._printer.writer if is_printed else self._writer  # type: ignore[union-attr]
 
     def _log(self, parts: Sequence[bytes | memoryview]) -> None:
         if self._printer is not None:
@@ -301,6 +316,9 @@ class Interpreter:
             hold = objects.table.hold() if objects.NAME in body else None
             take = self._client.answer if kind in _ANSWERS else self._client.feed
             take(number, Answer(kind, body, sinks, hold))
+            return
+        if kind == frame.CREDIT:
+            self._credit(number, body)
             return
         request = Request(number)
         if cause:
@@ -343,14 +361,26 @@ class Interpreter:
             # It may take a while to load, and code of the user's may run.
             fields = self._envs.root.context.copy().run(self._load, request, body, sinks)
             if not request.ended:
-                self._runner.begin(how, request, flags, fields)
+                self._begin_loaded(how, request, flags, fields)
             return
         try:
             fields = loads(body)  # from the VM, which could run any code anyway
         except BaseException as error:  # noqa: BLE001 - whatever is wrong with it
             self._runner.fail(request, error)
         else:
+            self._begin_loaded(how, request, flags, fields)
+
+    def _begin_loaded(self, how: How, request: Request, flags: int, fields: Any) -> None:  # noqa: ANN401
+        if flags & frame.STREAM:
+            self._streams.begin(how, request, flags, fields)
+        else:
             self._runner.begin(how, request, flags, fields)
+
+    def _credit(self, number: int, body: Body) -> None:
+        try:
+            self._streams.credit(number, body)
+        except struct.error as error:
+            self._input_ended(frame.FrameError(f"CREDIT that does not decode: {error!r}"))
 
     def _cancel(self, request: Request, _flags: int, _body: Body, _sinks: Sequence[Sink]) -> None:
         self._runner.cancel(request.number)

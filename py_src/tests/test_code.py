@@ -120,7 +120,7 @@ def test_generics_and_type_aliases() -> None:
 @pytest.mark.parametrize(
     ("source", "message", "line"),
     [
-        ("x = 1\nyield x", "'yield' outside function", 11),
+        ("x = 1\nyield x", "^'yield' outside function: code that yields is for Snex.stream$", 11),
         ("x = [(yield 1)]", "'yield' outside function", 10),
         ("async def f(): pass\nawait f()\nyield from ()", "'yield' outside function", 12),
         ("nonlocal x", "nonlocal declaration not allowed at module level", 10),

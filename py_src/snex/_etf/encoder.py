@@ -224,6 +224,23 @@ def encode_pure(
     return WithHandles(parts, objects)
 
 
+def encode_item(obj: object, objects: list[object], auto: bool) -> list[bytes | memoryview]:  # noqa: FBT001 - internal
+    r"""Return the parts of a term that is to stand in a list, without the leading 131.
+
+    Handles count from the end of `objects`, to which theirs are added.
+
+    >>> encode_item([1], [], False)
+    [b'l\x00\x00\x00\x01a\x01j']
+    """
+    before = len(objects)
+    parts = _encode(obj, b"\x83", Limit.reply, objects, auto)
+    if len(objects) > before:
+        size = sum(map(len, parts)) + (len(objects) - before) * BYTES_OF_HANDLE
+        check_room(size, Limit.reply)
+    parts[0] = parts[0][1:]
+    return parts
+
+
 def _counted(out: list[Piece], counted: int, size: int, most: int) -> int:
     """Return the size of all pieces; `size` is that of the first `counted` ones."""
     size += sum(map(len, out[counted:]))

@@ -68,12 +68,19 @@ class Program:
         return FunctionType(self.code, env)
 
 
-_cache: dict[tuple[str, str | None, int], Program] = {}
+_cache: dict[tuple[str, str | None, int, bool], Program] = {}
 _characters = 0
 
 
-def compile_code(source: str, file: str | None, line: int) -> Program:
+def compile_code(
+    source: str,
+    file: str | None,
+    line: int,
+    yields: bool = False,  # noqa: FBT001, FBT002 - internal
+) -> Program:
     r"""Compile `source`, whose first line is line `line` of `file`; cached.
+
+    With `yields`, it may yield, and is a generator then.
 
     Raises:
         SyntaxError: with the place in `file`.
@@ -86,7 +93,7 @@ def compile_code(source: str, file: str | None, line: int) -> Program:
     20
     """
     global _characters  # noqa: PLW0603 - belongs to the cache
-    key = (source, file, line)
+    key = (source, file, line, yields)
     program = _cache.pop(key, None)
     if program is None:
         if line > _MAX_LINE:
@@ -94,7 +101,7 @@ def compile_code(source: str, file: str | None, line: int) -> Program:
             raise ValueError(msg)
         try:
             program = _compile(
-                sources.Source(sources.name(source, file, line), source, max(line, 1))
+                sources.Source(sources.name(source, file, line), source, max(line, 1)), yields
             )
         except SyntaxError as error:
             error.filename = file or sources.NO_FILE
@@ -110,7 +117,7 @@ def compile_code(source: str, file: str | None, line: int) -> Program:
     return program
 
 
-def _compile(source: sources.Source) -> Program:
+def _compile(source: sources.Source, yields: bool) -> Program:  # noqa: FBT001 - as above
     file, content, line = source
     # For the compiler's warnings, too.
     sources.keep(source)
@@ -122,7 +129,8 @@ def _compile(source: sources.Source) -> Program:
         mark_classes(module, _CLASS_MARK)
     top = TopLevel(module.body, file)
     futures, body = top.futures, top.body
-    is_async = top.is_async() if any(w in content for w in ("await", "async", "yield")) else False
+    looks = any(word in content for word in ("await", "async", "yield"))
+    is_async = looks and top.is_async(yields=yields)
     bound = _bound_names(_function(futures, body, is_async=is_async), file)
     if bound:
         body = [_at_start(_ast.Global(names=bound)), *body]

@@ -60,8 +60,8 @@ class Printer:
         """Print through `writer`."""
         self._writer = self.writer = writer
         self._lock = threading.Lock()
-        # (request, a stream or the kind of a frame, flags of the frame, parts)
-        self._line: deque[tuple[Request, int, int, Sequence[bytes | memoryview]]] = deque()
+        # (request, a stream or the kind of a frame, its flags and cause, parts)
+        self._line: deque[tuple[Request, int, int, int, Sequence[bytes | memoryview]]] = deque()
         # Requests with a line begun. Needs the lock.
         self._partial: set[Request] = set()
         # The thread that works the line off.
@@ -90,7 +90,7 @@ class Printer:
 
     def _add(self, request: Request, what: int, parts: Sequence[bytes | memoryview]) -> None:
         with request:
-            self._line.append((request, what, 0, parts))
+            self._line.append((request, what, 0, 0, parts))
             self._work()
             if self._writer.backlog:
                 self._wait_for_room(request)
@@ -100,25 +100,30 @@ class Printer:
         """Send what the request that runs has printed so far."""
         request = current.get()
         with request:
-            self._line.append((request, _FLUSH, 0, ()))
+            self._line.append((request, _FLUSH, 0, 0, ()))
             self._work()
         request.checkpoint()
         checkpoint()
 
     def answer(
-        self, kind: int, flags: int, request: Request, parts: Sequence[bytes | memoryview]
+        self,
+        kind: int,
+        flags: int,
+        request: Request,
+        parts: Sequence[bytes | memoryview],
+        cause: int = 0,
     ) -> None:
         """Send the answer of a request behind what it has printed."""
         if self._lock.acquire(blocking=False):
             try:
                 self._work_off()
-                self._do(request, kind, flags, parts)
+                self._do(request, kind, flags, cause, parts)
             finally:
                 self._lock.release()
         else:
             # It is written later: what could change meanwhile is copied.
             frozen = [part if type(part) is bytes else bytes(part) for part in parts]
-            self._line.append((request, kind, flags, frozen))
+            self._line.append((request, kind, flags, cause, frozen))
         self._work()
 
     def _work(self) -> None:
@@ -149,12 +154,17 @@ class Printer:
         return self._worker == threading.get_ident()
 
     def _do(
-        self, request: Request, what: int, flags: int, parts: Sequence[bytes | memoryview]
+        self,
+        request: Request,
+        what: int,
+        flags: int,
+        cause: int,
+        parts: Sequence[bytes | memoryview],
     ) -> None:
         if what not in {STDOUT, STDERR}:
             self._send(request)
             if what != _FLUSH:
-                self._writer.write(what, request.number, parts, flags)
+                self._writer.write(what, request.number, parts, flags, cause)
             return
         if request.stream != what:
             self._send(request)

@@ -73,6 +73,9 @@ class Request:
     noticed = False
     # Has that thread look up from waiting for an answer.
     wake: Callable[[], None] | None = None
+    # Of a stream: has its iterator closed; how many items there have been, once it has ended.
+    stop: Callable[[], None] | None = None
+    items = 0
     # The answer has been sent, or will never be.
     ended = False
     # An interrupt came while code of ours ran for it, where nothing could be raised.

@@ -29,6 +29,7 @@ from .code import Program, compile_code
 from .contexts import enter
 from .envs import EnvError
 from .invocation import Invocation, is_awaitable
+from .iterables import Rest
 from .overload import Durations, now, refusal
 from .request import Cancelled, Request
 from .threads import Job, Threads
@@ -39,19 +40,20 @@ if TYPE_CHECKING:
     from contextvars import Context
 
     from .envs import Env, Envs
+    from .iterables import InThread
     from .signals import Interrupts
 
     # What the body of a request brings, see `docs/protocol.md`.
     Fields = tuple[Any, ...]
     # Until when, and for how long in all, the caller waits.
     Time = tuple[int, int]
-    Work = Program | Invocation
+    Work = Program | Invocation | InThread
     # What is to be run, variables to be set, how long the caller waits, and its span.
     Requested = tuple[Work, dict[str, object] | None, Time | None, str | None]
     WorkOf = Callable[[Fields], Requested]
     # How to find the environment of a request, and what it wants to be run.
     How = tuple[Callable[[int | None], Env], WorkOf]
-    Write = Callable[[int, Request, Sequence[bytes | memoryview]], None]
+    Write = Callable[[int, Request, Sequence[bytes | memoryview], int], None]
 
 
 # Set in the number of a CANCEL frame that asks whether the one whose request it belongs to is heard.
@@ -118,7 +120,7 @@ class Runner:
         work = context.run(self._eval, request, env, fields, flags, work_of)
         if work is not None:
             # Not within the request's context, which the new thread would keep.
-            self._start_thread(request, work, env, context, flags)
+            self.start_thread(request, work, env, context, flags)
         elif request.number not in self._running:
             env.keep(before, context)
 
@@ -139,7 +141,7 @@ class Runner:
             if in_thread:
                 return work
             if work.is_async:
-                self._start(request, work.bind(env.names)(), env, flags)
+                self.start(request, work.bind(env.names)(), env, flags)
                 return None
             parts = self._run_through(request, work, env, flags)
             if parts is None:
@@ -150,9 +152,10 @@ class Runner:
             self.succeed(request, parts)
         return None
 
-    def _start_thread(
+    def start_thread(
         self, request: Request, work: Work, env: Env, context: Context, flags: int
     ) -> None:
+        """Run work in a worker thread, within `context`."""
         before = env.context
         after = context
 
@@ -213,7 +216,7 @@ class Runner:
             run = work.bind(env.names)
             result = run() if request.traceparent is None else trace.call(request.traceparent, run)
             if work.is_call and is_awaitable(result):
-                self._start(request, result, env, flags)
+                self.start(request, result, env, flags)
                 return None
             parts = _encoded(result, flags) if flags else encode(result)
         except Cancelled:
@@ -230,7 +233,8 @@ class Runner:
         work.durations.add(took)
         self._durations.add(took)
 
-    def _start(self, request: Request, awaitable: Any, env: Env, flags: int) -> None:  # noqa: ANN401
+    def start(self, request: Request, awaitable: Any, env: Env, flags: int) -> None:  # noqa: ANN401
+        """Await something in a task."""
         if request.is_nested:
             # The event loop stands still.
             if isinstance(awaitable, CoroutineType):
@@ -262,7 +266,12 @@ class Runner:
         try:
             if request.traceparent is not None:
                 awaitable = trace.wait(request.traceparent, awaitable)
-            parts = _encoded(await awaitable, flags)
+            result = await awaitable
+            if type(result) is Rest:
+                del self._running[request.number]
+                self.start_thread(request, result, env, copy_context(), flags)
+                return
+            parts = _encoded(result, flags)
         except BaseException as error:  # noqa: BLE001 - also SystemExit and CancelledError
             self.fail(request, error)
         else:
@@ -274,7 +283,7 @@ class Runner:
         """Answer for a task that has been cancelled before its first step."""
         # It knows the request through its callback, and the request knows it.
         request.task = None
-        if not request.ended:
+        if not request.ended and request.number not in self._jobs:
             self.fail(request, asyncio.CancelledError())
 
     def look(self) -> bool:
@@ -310,6 +319,8 @@ class Runner:
         if not request.cancels:
             request.cancels = deque()
         request.cancels.append(number)
+        if request.stop is not None:
+            request.stop()
         if job is not None:
             self._threads.cancel(job)
             if number not in self._jobs:
@@ -335,6 +346,8 @@ class Runner:
     def cancel_threads(self) -> None:
         """Cancel what runs in worker threads, at the end of the interpreter."""
         for job in list(self._jobs.values()):
+            if job.request.stop is not None:
+                job.request.stop()
             self._threads.cancel(job)
 
     def _thread_has_ended(self) -> None:
@@ -361,7 +374,7 @@ class Runner:
         self._interrupts.settled(number)
         # Nothing that is printed needs to come before it, and a VM that waits for it to know
         # whether this interpreter is stuck should not wait for readers of output.
-        self._write(frame.CANCELLED, Request(number), ())
+        self._write(frame.CANCELLED, Request(number), (), 0)
 
     def succeed(self, request: Request, parts: Sequence[bytes | memoryview]) -> None:
         """Answer a request with its result."""
@@ -407,7 +420,7 @@ class Runner:
         if request.cancels:
             self._say_cancelled(request)
         elif parts and request.number not in self._wanted:
-            self._write(kind, request, parts)
+            self._write(kind, request, parts, request.items)
         if request.no_memory and Memory.ends:
             self._exhausted()
 

@@ -87,6 +87,8 @@ class Job:
         self.asked = 0.0
         self.overdue = False
         self.cancelled_loop: asyncio.AbstractEventLoop | None = None
+        # A stream is only asked at first: it looks after each item.
+        self._is_polite = request.stop is not None
         self._exception_set = False
 
     def run(self) -> Answer | None:
@@ -121,6 +123,8 @@ class Job:
         again = self.asked != 0.0
         self.asked = monotonic()
         request.noticed = False
+        if self._is_polite:
+            return
         loop = _running_loop(request.thread)
         if loop is None:
             self.overdue = again
@@ -147,6 +151,11 @@ class Job:
 
     def interrupt(self) -> None:
         """Raise `Cancelled` in the thread. On the event loop's thread."""
+        if self._is_polite:
+            self._is_polite = False
+            self.asked = 0.0
+            self.ask()
+            return
         request = self.request
         thread = request.thread
         set_exception = _exception_setter() or _set_nothing

@@ -18,6 +18,7 @@ ONLY_AST = 0x400
 
 _FUNCTIONS = (_ast.FunctionDef, _ast.AsyncFunctionDef)
 _COMPREHENSIONS = (_ast.ListComp, _ast.SetComp, _ast.DictComp)
+_YIELD = "'yield' outside function: code that yields is for Snex.stream"
 # Whether annotations are evaluated when somebody asks for them.
 _DEFERRED = sys.version_info >= (3, 14)
 
@@ -166,14 +167,14 @@ class TopLevel:
             c for c in compiled.co_consts if isinstance(c, CodeType) and c.co_name == "__annotate__"
         )
 
-    def is_async(self) -> bool:
-        """Return whether the top level awaits. Refuses `yield`, which a module does not allow."""
+    def is_async(self, *, yields: bool = False) -> bool:
+        """Return whether the top level awaits. Refuses `yield`, which a module does not allow, unless it may."""
         is_async = False
         todo: list[Any] = list(self.body)
         while todo:
             node = todo.pop()
-            if isinstance(node, (_ast.Yield, _ast.YieldFrom)):
-                raise self._error("'yield' outside function", node)
+            if not yields and isinstance(node, (_ast.Yield, _ast.YieldFrom)):
+                raise self._error(_YIELD, node)
             if isinstance(node, (_ast.Await, _ast.AsyncFor, _ast.AsyncWith)):
                 is_async = True
             if isinstance(node, _COMPREHENSIONS) and any(g.is_async for g in node.generators):

@@ -52,7 +52,7 @@ HANDLES = 0x10
 # Of requests again: the result is iterated; on the event loop, whatever it is.
 STREAM = 0x20
 LOOP = 0x40
-_KNOWN_FLAGS = BUFFERS | THREAD | AUTO | OBJECT
+_KNOWN_FLAGS = BUFFERS | THREAD | AUTO | OBJECT | STREAM | LOOP
 
 # What Snex itself says (an error with its traceback, a log event) may be longer than the limit by so much.
 # As in `frame.rs`.
@@ -60,7 +60,7 @@ SPARE = 1 << 20
 
 # Behind HELLO.
 INCOMING = frozenset(
-    {EVAL, INVOKE, MAKE_ENV, DROP, CANCEL, CALL_RESULT, CALL_ERROR, FEED, FEED_END}
+    {EVAL, INVOKE, MAKE_ENV, DROP, CANCEL, CALL_RESULT, CALL_ERROR, CREDIT, FEED, FEED_END}
 )
 _FIRST = frozenset({HELLO, READY, REFUSED})
 # Between an interpreter and a process that it serves, behind HELLO: from the interpreter, and towards it.

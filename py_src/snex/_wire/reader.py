@@ -20,8 +20,10 @@ from .frame import (
     BUFFERS,
     HEADER_SIZE,
     INCOMING,
+    LOOP,
     MAGIC,
     OBJECT,
+    STREAM,
     THREAD,
     FrameError,
     parse_header,
@@ -44,7 +46,7 @@ _DIRECT = 16 * 1024
 _FRAMES_PER_TURN = 32
 _READS_PER_TURN = 16
 # Flags of a frame that is not simply cut out of the chunk.
-_UNUSUAL = ~(THREAD | AUTO | OBJECT)
+_UNUSUAL = ~(THREAD | AUTO | OBJECT | STREAM | LOOP)
 
 
 class FrameReader:

@@ -22,8 +22,11 @@ from support.etf import A, decode
 PACKAGE = Path(snex.__file__).parents[1]
 START = str(PACKAGE / "snex" / "__main__.py")
 HELLO, EVAL, MAKE_ENV, DROP, CANCEL, CALL_RESULT, CALL_ERROR, _, INVOKE = range(1, 10)
-READY, REFUSED, RESULT, ERROR, CALL, CAST, SEND, PRINT, CANCELLED, LOG, APPLY = range(0x81, 0x8C)
-BUFFERS, THREAD, AUTO, OBJECT, HANDLES = 1, 2, 4, 8, 16
+READY, REFUSED, RESULT, ERROR, CALL, CAST, SEND, PRINT, CANCELLED, LOG, APPLY, ITEMS = range(
+    0x81, 0x8D
+)
+CREDIT = 0x0A
+BUFFERS, THREAD, AUTO, OBJECT, HANDLES, STREAM, LOOP = 1, 2, 4, 8, 16, 32, 64
 
 HEADER = struct.Struct("<2sBBQQQ")
 # Of the first frame of each side.
@@ -111,6 +114,8 @@ class Source:
         # The request that each frame names, and the numbers of objects in its table of handles, by kind and number.
         self.causes: dict[tuple[int, int], int] = {}
         self.handles: dict[tuple[int, int], list[int]] = {}
+        # Of each ITEMS frame of a request: the number of items before, the body, and the numbers of objects.
+        self.items: dict[int, list[tuple[int, bytes, list[int]]]] = {}
 
     def frame(self) -> tuple[int, int, bytes] | None:
         """Return the next frame if it has arrived as a whole."""
@@ -132,6 +137,10 @@ class Source:
             body = body[4 + 8 * count :]
         if not first:
             self.causes[kind, number] = HEADER.unpack_from(data)[-1]
+        if kind == ITEMS:
+            handed = self.handles.pop((kind, number), [])
+            entry = (self.causes.pop((kind, number)), body, handed)
+            self.items.setdefault(number, []).append(entry)
         del data[:end]
         return int(kind), int(number), body
 

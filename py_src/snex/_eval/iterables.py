@@ -1,0 +1,114 @@
+"""What a stream iterates over, and what of that runs in a worker thread.
+
+Each is run like a `Program`, which see.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from .invocation import is_awaitable
+from .overload import Durations
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from .producer import Producer
+    from .runner import Work
+
+_NO_PAIRS: dict[object, object] = {}
+_VIEWS = (_NO_PAIRS.keys(), _NO_PAIRS.values(), _NO_PAIRS.items())
+_CONTAINERS: tuple[Any, ...] = (
+    [],
+    (),
+    {},
+    set(),
+    frozenset(),
+    "",
+    b"",
+    bytearray(),
+    range(0),
+    deque(),
+    *_VIEWS,
+)
+# Iterating over these runs no code of the user's, and does not block.
+_HARMLESS = frozenset(
+    {*map(type, _CONTAINERS), *(type(iter(container)) for container in _CONTAINERS)}
+)
+
+
+def is_async(iterable: object) -> bool:
+    """Return whether something is iterated with `async for`; nothing is asked of the value itself."""
+    kind = type(iterable)
+    return hasattr(kind, "__aiter__") or hasattr(kind, "__anext__")
+
+
+def is_harmless(iterable: object) -> bool:
+    """Return whether iterating over something neither blocks nor runs code of the user's."""
+    return type(iterable) in _HARMLESS
+
+
+class InThread:
+    """What a stream runs in a worker thread."""
+
+    # Whether its result is awaited, it says itself.
+    is_async = False
+    is_call = True
+
+    def __init__(self, producer: Producer) -> None:
+        """Belong to a stream."""
+        self.durations = Durations()
+        self._producer = producer
+
+    def bind(self, names: dict[str, Any]) -> Callable[[], Any]:
+        """Return a function that does it; it may return a coroutine."""
+        raise NotImplementedError
+
+
+class Rest(InThread):
+    """An ordinary iterator that is advanced in a worker thread."""
+
+    def __init__(self, producer: Producer, iterable: object) -> None:
+        """Iterate over something."""
+        super().__init__(producer)
+        self._iterable: object = iterable
+
+    def bind(self, _names: dict[str, Any]) -> Callable[[], Any]:
+        """Return a function that does it."""
+        return self._run
+
+    def _run(self) -> None:
+        # Nothing but the producer refers to it from here on.
+        iterable, self._iterable = self._iterable, None
+        self._producer.produce(iterable)
+
+
+class Whole(InThread):
+    """All of a stream: the code runs in the worker thread as well."""
+
+    def __init__(self, producer: Producer, work: Work) -> None:
+        """Run what the request wants."""
+        super().__init__(producer)
+        self._work = work
+
+    def bind(self, names: dict[str, Any]) -> Callable[[], Any]:
+        """Return a function that does it; it may return a coroutine."""
+        self._run = self._work.bind(names)
+        return self._start
+
+    def _start(self) -> Coroutine[Any, Any, None] | None:
+        result = self._run()
+        if is_async(result):
+            return self._producer.produce_async(result)
+        if is_awaitable(result):
+            return self._await(result)
+        self._producer.produce(result)
+        return None
+
+    async def _await(self, awaitable: Any) -> None:  # noqa: ANN401 - of any type
+        result = await awaitable
+        if is_async(result):
+            await self._producer.produce_async(result)
+        else:
+            self._producer.produce(result)

@@ -1,0 +1,147 @@
+"""Streams: requests whose result is iterated, see `docs/protocol.md`.
+
+The code runs where other code does: on the event loop, or in a worker thread. What it returns decides what follows. An async
+iterator is advanced by a task; an ordinary one, which may block, in a worker thread of its own. Only what Python's own
+containers hold is known not to block.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from types import CoroutineType
+from typing import TYPE_CHECKING, Any
+
+from .._wire import frame
+from . import trace
+from .batch import Batch
+from .code import compile_code
+from .contexts import enter
+from .invocation import is_awaitable
+from .iterables import Rest, Whole, is_async, is_harmless
+from .producer import Producer
+from .runner import NESTED
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .._wire.body import Body
+    from .._wire.pressure import Pressure
+    from .envs import Env
+    from .producer import Send
+    from .request import Request
+    from .runner import Fields, How, Requested, Runner, Work
+
+_CREDIT = struct.Struct("<I")
+# Where `demand` stands in a body.
+_DEMAND = 7
+_DEFAULT_DEMAND = 256
+
+
+class Streams:
+    """The streams of one interpreter. On the event loop's thread."""
+
+    def __init__(
+        self, runner: Runner, send: Send, pressure: Callable[[Request], Pressure], most: int
+    ) -> None:
+        """Send items through `send`; each stream has at most `most` bytes that nobody has taken."""
+        self._runner = runner
+        self._send = send
+        self._pressure = pressure
+        self._most = most
+        # Those that produce, by their requests' numbers. Changed by single operations, on any thread.
+        self._producers: dict[int, Producer] = {}
+        os.register_at_fork(after_in_child=self._forked)
+
+    def begin(self, how: How, request: Request, flags: int, fields: Fields) -> None:
+        """Run what a request wants, and send what comes of it item by item."""
+        runner = self._runner
+        if runner.is_unwanted(request):
+            # Interrupted before it began; its CANCEL is on the way.
+            request.ended = True
+            return
+        env_of, work_of = how
+        if how is runner.eval:
+            work_of = _program
+        try:
+            env = env_of(fields[0])
+        except BaseException as error:  # noqa: BLE001 - also fields that are none
+            runner.fail(request, error)
+            return
+        request.names = env.names
+        before = env.context
+        context = before.copy()
+        work = context.run(self._start, request, env, fields, flags, work_of)
+        if work is not None:
+            runner.start_thread(request, work, env, context, 0)
+        elif request.ended:
+            env.keep(before, context)
+
+    def _start(
+        self,
+        request: Request,
+        env: Env,
+        fields: Fields,
+        flags: int,
+        work_of: Callable[[Fields], Requested],
+    ) -> Work | None:
+        """Run the code, and start a task for what it returns. Returns what is to run in a thread."""
+        enter(request)
+        try:
+            work, variables, _, request.traceparent = work_of(fields)
+            if variables:
+                env.names.update(variables)
+            batch = Batch(fields[_DEMAND] or _DEFAULT_DEMAND, self._most, flags)
+            producer = Producer(request, batch, self._send, self._pressure, self._producers)
+            if flags & frame.THREAD:
+                return Whole(producer, work)
+            result = trace.call(request.traceparent, work.bind(env.names))
+            waits = is_awaitable(result) and not is_async(result)
+            rest = None if waits else _iterate(producer, result, flags, request.is_nested)
+            if type(rest) is Rest:
+                return rest
+            if request.is_nested:
+                for each in (rest, result):
+                    if isinstance(each, CoroutineType):
+                        each.close()
+                raise RuntimeError(NESTED)  # noqa: TRY301 - the request's error
+            coroutine = _await(producer, result, flags) if waits else rest
+            self._runner.start(request, coroutine, env, 0)
+        except BaseException as error:  # noqa: BLE001 - also SystemExit and KeyboardInterrupt
+            self._runner.fail(request, error)
+        return None
+
+    def credit(self, number: int, body: Body) -> None:
+        """Take a CREDIT frame. On the event loop's thread, also while that waits.
+
+        Raises:
+            struct.error: for a body that is none.
+        """
+        (count,) = _CREDIT.unpack(body)
+        producer = self._producers.get(number)
+        if producer is not None:
+            producer.credit(count)
+
+    def _forked(self) -> None:
+        """End all streams in a forked child: nobody takes anything from it."""
+        for producer in list(self._producers.values()):
+            producer.stop()
+
+
+def _program(fields: Fields) -> Requested:
+    work = compile_code(fields[1] or "", fields[2], fields[3] or 1, True)  # noqa: FBT003 - it may yield
+    return work, fields[4], fields[5], fields[6]
+
+
+def _iterate(producer: Producer, iterable: object, flags: int, in_thread: bool) -> Any:  # noqa: ANN401, FBT001
+    """Return a coroutine that iterates over something, or what does so in a worker thread."""
+    if is_async(iterable):
+        return producer.produce_async(iterable)
+    if not flags & frame.LOOP and (in_thread or not is_harmless(iterable)):
+        return Rest(producer, iterable)
+    return producer.produce_here(iterable)
+
+
+async def _await(producer: Producer, awaitable: Any, flags: int) -> Rest | None:  # noqa: ANN401
+    rest = _iterate(producer, await awaitable, flags, False)  # noqa: FBT003
+    return rest if type(rest) is Rest else await rest
