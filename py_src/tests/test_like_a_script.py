@@ -87,7 +87,6 @@ PIECES = [
     "def f():\n    raise KeyError('k')\nf()",
     "try:\n    1/0\nexcept ZeroDivisionError:\n    raise ValueError('v')",
     "x = 1\nx +",
-    "print((yield))",
     "nonlocal x",
     "def f():\n    nonlocal x",
     "x = 1\nglobal x",

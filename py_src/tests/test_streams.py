@@ -169,8 +169,10 @@ def test_objects_are_handles_that_count_over_the_frame(vm: VM) -> None:
                 number = objects.handles[n]
                 assert vm.reply(vm.invoke("n.__int__", root=(Ref(number),))) == n
             vm.drop_objects(*((number, 1) for number in objects.handles))
-    vm.run("import gc\ngc.collect()")
-    assert vm.run("return sum(type(o) is C for o in gc.get_objects())") == 0
+    vm.run("import gc")
+    wait_until(
+        lambda: vm.run("gc.collect()\nreturn sum(type(o) is C for o in gc.get_objects())") == 0
+    )
 
 
 def test_prints_belong_to_the_request_and_nothing_gets_lost_between_the_descriptors(vm: VM) -> None:
