@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -205,12 +206,32 @@ def test_only_types_tell_what_can_be_awaited() -> None:
         assert not is_awaitable(value)
 
 
+def test_a_path_is_remembered_and_what_it_leads_to_is_not() -> None:
+    names: dict[str, Any] = {"f": lambda: 1, "o": SimpleNamespace(f=lambda: 2)}
+    assert (run("f", names=names), run("o.f", names=names)) == (1, 2)
+    names["f"], names["o"].f = (lambda: 3), (lambda: 4)
+    assert (run("f", names=names), run("o.f", names=names)) == (3, 4)
+    # The same path from something else.
+    assert run("f", names={"f": lambda: 5}) == 5
+    one, other = SimpleNamespace(f=lambda: 7), SimpleNamespace(f=lambda: 8)
+    calls = [Invocation((obj,), "f", (), None, copies=False) for obj in (one, other)]
+    assert [call.bind(names)() for call in calls] == [7, 8]
+    assert Invocation("math", "pi", None, None, copies=False).bind({"math": 1})() == math.pi
+
+
+def test_a_long_path_is_not_remembered() -> None:
+    long = "x" * 2000
+    for root, path in (None, long), ("m", long), (long, "m"), ((1,), long):
+        one, other = (Invocation(root, path, (), None, copies=False) for _ in range(2))
+        assert one.durations is not other.durations
+
+
 def test_functions_are_remembered_by_how_long_they_take_but_not_all_for_ever() -> None:
     one = Invocation(None, "f", (), None, copies=False).durations
     assert Invocation(None, "f", (), None, copies=False).durations is one
     for number in range(2000):
         Invocation("m", f"f{number}", (), None, copies=False)
-    assert len(invocation._durations) <= invocation._MOST
+    assert len(invocation._paths) <= invocation._MOST
     assert Invocation(None, "f", (), None, copies=False).durations is not one
 
 

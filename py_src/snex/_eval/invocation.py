@@ -22,13 +22,34 @@ if TYPE_CHECKING:
 _MISSING = object()
 _sys_modules = sys.modules
 _BUILTINS = sys.modules["builtins"]
-# How many functions are known by how long they have lately taken.
+_NAMES_OF_BUILTINS = _BUILTINS.__dict__
+# How many paths are remembered, and how many characters these may have.
 _MOST = 512
-_durations: dict[object, Durations] = {}
+_LONGEST = 1024
+_paths: dict[object, Path] = {}
 _SUGGESTIONS = 3
 _NOTHING: dict[str, object] = {}
 # Most results are of these types.
 _NEVER_AWAITED = frozenset({type(None), bool, int, float, str, bytes, list, tuple, dict})
+
+
+class Path:
+    """What a path says, and how long the function that it leads to has lately taken.
+
+    What that is, is looked up for each call: meanwhile, a name may have been assigned again, and a module reloaded.
+    """
+
+    __slots__ = ("attributes", "durations", "first", "text")
+
+    def __init__(self, root: Root, text: str) -> None:
+        """Take it apart."""
+        self.text = text
+        # The name that is looked up in an environment; where there is a root, they are attributes all.
+        self.first: str | None = None
+        if root is None:
+            self.first, _, text = text.partition(".")
+        self.attributes = text.split(".") if text else ()
+        self.durations = Durations()
 
 
 class Invocation:
@@ -61,15 +82,15 @@ class Invocation:
         With `copies`, what is called gets only a copy of the names to change.
         """
         self._root = root
-        self._path = path
         self._arguments = arguments
         self._keywords = keywords
         self._copies = copies
         # Whether it is a call, whose result is awaited if it can be.
         self.is_call = arguments is not None
         # Methods of objects of one type are the same function, mostly.
-        key = (id(type(root[0])) if type(root) is tuple else root, path)
-        self.durations = _durations.get(key) or _durations_of(key)
+        key = path if root is None else (id(type(root[0])) if type(root) is tuple else root, path)
+        self._path = known = _paths.get(key) or _path(key, root, path)
+        self.durations = known.durations
 
     def bind(self, names: dict[str, Any]) -> Callable[[], Any]:
         """Return a function that does it, with the names of an environment."""
@@ -78,7 +99,7 @@ class Invocation:
 
     def _run(self) -> object:
         names = self._names
-        found = resolve(self._root, self._path, names)
+        found = _follow(self._path, self._root, names)
         arguments = self._arguments
         if arguments is None:
             return found
@@ -129,8 +150,12 @@ def resolve(root: Root, path: str, names: Mapping[str, Any]) -> object:
     Traceback (most recent call last):
     AttributeError: 'math.sqr' leads nowhere: module 'math' has no attribute 'sqr'. Did you mean: 'sqrt', 'isqrt'?
     """
-    if root is None:
-        first, _, path = path.partition(".")
+    return _follow(Path(root, path), root, names)
+
+
+def _follow(path: Path, root: Root, names: Mapping[str, Any]) -> object:
+    first = path.first
+    if first is not None:
         value = names.get(first, _MISSING)
         if value is _MISSING:
             value = _elsewhere(first, names)
@@ -141,13 +166,11 @@ def resolve(root: Root, path: str, names: Mapping[str, Any]) -> object:
         if value is None:
             msg = f"No module named {root!r}{_nearest(root, _modules())}"  # type: ignore[arg-type]
             raise ModuleNotFoundError(msg, name=root)  # type: ignore[arg-type]
-    if path:
-        for name in path.split("."):
-            try:
-                value = getattr(value, name)
-            except AttributeError as error:
-                whole = path if root is not None else f"{first}.{path}"
-                value = _submodule(value, name, whole, error)
+    for name in path.attributes:
+        try:
+            value = getattr(value, name)
+        except AttributeError as error:
+            value = _submodule(value, name, path.text, error)
     return value
 
 
@@ -155,7 +178,7 @@ def _elsewhere(name: str, names: Mapping[str, Any]) -> object:
     """Return what a name means that is no variable."""
     builtins = names.get("__builtins__", _BUILTINS)
     if builtins is _BUILTINS:
-        builtins = _BUILTINS.__dict__
+        builtins = _NAMES_OF_BUILTINS
     value = (
         builtins.get(name, _MISSING)
         if type(builtins) is dict
@@ -229,9 +252,12 @@ def _nearest(name: str, known: set[str]) -> str:
     return f". Did you mean: {', '.join(map(repr, near))}?" if near else ""
 
 
-def _durations_of(key: object) -> Durations:
-    if len(_durations) >= _MOST:
-        # Those of the function that has been known for longest.
-        _durations.pop(next(iter(_durations)), None)
-    found = _durations[key] = Durations()
-    return found
+def _path(key: object, root: Root, text: str) -> Path:
+    """Make a path, and remember it."""
+    path = Path(root, text)
+    if len(text) <= _LONGEST and (type(root) is not str or len(root) <= _LONGEST):
+        if len(_paths) >= _MOST:
+            # The one that has been known for longest.
+            _paths.pop(next(iter(_paths)), None)
+        _paths[key] = path
+    return path
