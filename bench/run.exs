@@ -1,7 +1,7 @@
 # Measures Snex against its floors. Run it with bin/bench, which says how.
 
 for file <- ~w[support/stats support/row support/python support/schedulers baseline/bridge
-               rows/calls rows/objects rows/data rows/start rows/memory
+               rows/calls rows/objects rows/streams rows/data rows/start rows/memory
                support/curves],
     path = Path.join(__DIR__, file <> ".ex"),
     File.exists?(path),
@@ -21,7 +21,13 @@ defmodule Bench do
 
     context = context(opts)
     wanted = Keyword.get_values(opts, :only)
-    rows = Enum.flat_map([Bench.Calls, Bench.Objects, Bench.Data, Bench.Start, Bench.Memory], & &1.rows())
+
+    rows =
+      Enum.flat_map(
+        [Bench.Calls, Bench.Objects, Bench.Streams, Bench.Data, Bench.Start, Bench.Memory],
+        & &1.rows()
+      )
+
     names = Enum.map(rows, &to_string(elem(&1, 0)))
 
     if wanted -- names != [],

@@ -260,7 +260,47 @@ defmodule Snex do
   @spec get!(Env.t() | Interpreter.server(), path(), [get_opt()]) :: term()
   def get!(where, path, opts \\ []), do: Error.unwrap!(get(where, path, opts))
 
-  @doc false
+  @doc """
+  Returns an `Enumerable` of the items that Python produces: by code with `yield` in it, or from what code or a function returns.
+
+  `yield` and `yield from` at the top level of the code make it a generator, also together with `await`. Without them, the value that
+  the code returns is iterated: a generator, an iterator, any object that `for` or `async for` takes. So is what
+  `{function, args}` returns, where `function` is a path as in `call/4`; `{function, args, kwargs}` adds arguments by their names. `vars`
+  are for code alone. Both of `vars` and `opts` may be left out.
+
+  Nothing runs before the stream is enumerated, and each enumeration starts anew. While the consumer keeps up, it gets each item
+  as soon as that is produced. When it does not, many items travel together, and the generator waits once `:demand` of them are on
+  their way. When the enumeration ends early, as with `Enum.take/2`, by an exception, or because its process or node goes, the generator is
+  closed, and its `finally` blocks run.
+
+  An exception in Python, and any other error, is raised as `Snex.Error` when all items before it have been consumed.
+
+  #{Options.documentation(CallOptions.stream())}
+
+  Raises `ArgumentError` when an argument has the wrong form, or, when it is enumerated, for a value that cannot be encoded.
+
+      iex> {:ok, py} = Snex.Interpreter.start_link()
+      iex> code = "for n in range(start, 10): yield n * n"
+      iex> Snex.stream(py, code, %{"start" => 7}) |> Enum.to_list()
+      [49, 64, 81]
+
+      iex> {:ok, py} = Snex.Interpreter.start_link()
+      iex> Snex.stream(py, {"itertools.count", [1]}) |> Stream.filter(&(rem(&1, 7) == 0)) |> Enum.take(3)
+      [7, 14, 21]
+      iex> Snex.stream(py, {"enumerate", [["a", "b"]], start: 1}) |> Enum.to_list()
+      [{1, "a"}, {2, "b"}]
+
+      iex> {:ok, py} = Snex.Interpreter.start_link()
+      iex> stream = Snex.stream(py, "yield 1; yield 1 / 0")
+      iex> Enum.take(stream, 1)
+      [1]
+      iex> try do
+      ...>   Enum.to_list(stream)
+      ...> rescue
+      ...>   error in Snex.Error -> error.reason
+      ...> end
+      "division by zero"
+  """
   @spec stream(Env.t() | Interpreter.server(), source(), vars(), [stream_opt()]) :: Enumerable.t()
   def stream(where, source, vars, opts)
 
@@ -293,12 +333,26 @@ defmodule Snex do
     Snex.Stream.new(where, fn -> Request.eval(env_id, code, vars, opts) end, opts, & &1)
   end
 
-  @doc false
+  @doc """
+  `stream/4` with `vars` or `opts` left out.
+
+      iex> {:ok, py} = Snex.Interpreter.start_link()
+      iex> Snex.stream(py, "yield from text", %{"text" => "abc"}) |> Enum.join("-")
+      "a-b-c"
+      iex> Snex.stream(py, {"range", [3]}, demand: 1) |> Enum.sum()
+      3
+  """
   @spec stream(Env.t() | Interpreter.server(), source(), vars() | [stream_opt()]) :: Enumerable.t()
   def stream(where, source, opts) when is_list(opts), do: stream(where, source, %{}, opts)
   def stream(where, source, vars), do: stream(where, source, vars, [])
 
-  @doc false
+  @doc """
+  `stream/4` with `vars` and `opts` left out.
+
+      iex> {:ok, py} = Snex.Interpreter.start_link()
+      iex> Snex.stream(py, "return 'abc'") |> Enum.to_list()
+      ["a", "b", "c"]
+  """
   @spec stream(Env.t() | Interpreter.server(), source()) :: Enumerable.t()
   def stream(where, source), do: stream(where, source, %{}, [])
 

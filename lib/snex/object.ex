@@ -242,6 +242,15 @@ defmodule Snex.Object do
 
   An object is an `Enumerable` itself, with no options: `Enum.to_list(object)`, `for item <- object`. `Enum.count/1` is
   Python's `len()` where there is one, and `Enum.member?/2` is Python's `in`.
+
+      iex> {:ok, py} = Snex.Interpreter.start_link()
+      iex> {:ok, numbers} = Snex.call(py, "range", [10, 20], returns: :object)
+      iex> Snex.Object.stream(numbers, demand: 10) |> Enum.take(2)
+      [10, 11]
+      iex> for n <- numbers, n > 17, do: n
+      [18, 19]
+      iex> {Enum.count(numbers), 12 in numbers, 20 in numbers}
+      {10, true, false}
   """
   @spec stream(t(), [Snex.stream_opt()]) :: Enumerable.t()
   def stream(%__MODULE__{} = object, opts \\ []) do

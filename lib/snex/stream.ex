@@ -37,7 +37,10 @@ defmodule Snex.Stream do
           span: Telemetry.stream_started(where),
           courier: nil,
           consumer: nil,
-          items: 0
+          items: 0,
+          # How many items are in the hands of the consumer, and frames that come behind them.
+          taken: 0,
+          frames: []
         }
       end,
       &next/1,
@@ -50,10 +53,9 @@ defmodule Snex.Stream do
   defp next({:raised, kind, reason, stacktrace, _state}), do: :erlang.raise(kind, reason, stacktrace)
 
   defp next(state) do
-    deadline = Request.deadline(state.opts.timeout)
-
-    case next(state, deadline) do
-      {:items, items, state} -> {items, %{state | items: state.items + length(items)}}
+    case receive_items(state) do
+      {:items, [], frames, state} -> next(%{state | taken: 0, frames: frames})
+      {:items, items, frames, state} -> {items, in_hand(state, length(items), frames)}
       {:end, state} -> {:halt, {:done, state}}
       {:error, error, state} -> {[], {:failed, error, state}}
     end
@@ -61,29 +63,38 @@ defmodule Snex.Stream do
     kind, reason -> {[], {:raised, kind, reason, __STACKTRACE__, state}}
   end
 
+  defp in_hand(state, count, frames), do: %{state | items: state.items + count, taken: count, frames: frames}
+
+  defp receive_items(%{frames: []} = state), do: ask(state, Request.deadline(state.opts.timeout))
+
+  defp receive_items(%{courier: {_courier, id}} = state) do
+    {result, _handles} = Courier.next(state.interpreter, id, state.taken, state.frames)
+    received(result, state)
+  end
+
   # Not before the first item is wanted: the courier of a consumer on another node expects to hear from it at once.
-  defp next(%{courier: nil} = state, deadline) do
+  defp ask(%{courier: nil} = state, deadline) do
     consumer = {self(), Origin.surroundings()}
     args = [state.request, state.opts.encoding_opts, consumer]
 
     case Remote.run(state.interpreter, Courier, :start, args, options(state, deadline)) do
       {:ok, interpreter, courier, id} ->
-        next(%{state | interpreter: interpreter, courier: {courier, id}, consumer: self()}, deadline)
+        ask(%{state | interpreter: interpreter, courier: {courier, id}, consumer: self()}, deadline)
 
       {:error, _error} = failed ->
-        error(failed, state)
+        received(failed, state)
     end
   end
 
-  defp next(%{courier: {courier, _id}} = state, deadline) do
+  defp ask(%{courier: {courier, id}} = state, deadline) do
     consumer = {self(), if(self() != state.consumer, do: Origin.surroundings())}
-
-    case Remote.run(state.interpreter, Courier, :next, [courier, consumer], options(state, deadline)) do
-      {:items, items} -> {:items, items, %{state | consumer: self()}}
-      :end -> {:end, state}
-      {:error, _error} = failed -> error(failed, state)
-    end
+    args = [courier, id, state.taken, consumer]
+    received(Remote.run(state.interpreter, Courier, :next, args, options(state, deadline)), state)
   end
+
+  defp received({:items, items, frames}, state), do: {:items, items, frames, %{state | consumer: self()}}
+  defp received(:end, state), do: {:end, state}
+  defp received({:error, _error} = failed, state), do: error(failed, state)
 
   defp error(failed, state) do
     {:error, error} = Error.in_call(failed, state.interpreter, state.opts.timeout)

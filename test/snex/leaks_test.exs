@@ -42,6 +42,11 @@ defmodule Snex.LeaksTest do
     end
 
     @tag tag
+    test "#{div(count, 10)} streams that end, in every way, leave nothing behind" do
+      compare("streams", unquote(div(count, 10)), 2, &stream(&1, &2))
+    end
+
+    @tag tag
     test "#{count} calls that fail, for every reason, leave nothing behind" do
       compare("failures", unquote(count), 2, &failure(&1, &2))
     end
@@ -250,6 +255,89 @@ defmodule Snex.LeaksTest do
   defp object(_n, inp) do
     assert {:ok, %Object{}} = Snex.call(inp, "object", [], timeout: 60_000)
     "dropped"
+  end
+
+  # ---- Streams -----------------------------------------------------------------------------
+
+  defp stream(n, inp) when rem(n, 8) == 0 do
+    assert inp |> Snex.stream("for x in range(n): yield x", %{"n" => rem(n, 300)}) |> Enum.sum() >= 0
+    "from generators"
+  end
+
+  defp stream(n, inp) when rem(n, 8) == 1 do
+    assert inp
+           |> Snex.stream("import asyncio\nwhile True:\n  yield 1\n  await asyncio.sleep(0)")
+           |> Enum.take(3) == [1, 1, 1]
+
+    "cut short, asynchronous"
+  end
+
+  defp stream(n, inp) when rem(n, 8) == 2 do
+    assert inp |> Snex.stream("while True: yield 1") |> Enum.take(rem(n, 300) + 1) |> List.first() == 1
+    "cut short"
+  end
+
+  defp stream(n, inp) when rem(n, 8) == 3 do
+    assert %Error{exception: %{type: "ValueError"}} =
+             catch_error(
+               inp
+               |> Snex.stream("yield from range(n)\nraise ValueError(n)", %{"n" => rem(n, 300)})
+               |> Enum.to_list()
+             )
+
+    "that raise"
+  end
+
+  defp stream(n, inp) when rem(n, 8) == 4 do
+    assert [%Object{}, %Object{} | _] =
+             inp |> Snex.stream("while True: yield object()", returns: :auto) |> Enum.take(2 + rem(n, 30))
+
+    "of objects, cut short"
+  end
+
+  defp stream(n, inp) when rem(n, 8) == 5 do
+    assert [%Object{} | _] =
+             inp |> Snex.stream("return [object(), object()]", returns: :auto) |> Enum.to_list()
+
+    "of objects"
+  end
+
+  defp stream(n, inp) when rem(n, 80) == 6 do
+    test = self()
+    code = "while True: yield [object()] * 20"
+
+    {consumer, monitor} =
+      spawn_monitor(fn ->
+        inp |> Snex.stream(code, returns: :auto) |> Enum.each(fn [o | _] -> send(test, {n, o.id}) end)
+      end)
+
+    assert_receive {^n, _object}, 60_000
+    Process.exit(consumer, :kill)
+    assert_receive {:DOWN, ^monitor, :process, ^consumer, :killed}, 60_000
+    received_all(n)
+    "of consumers that were killed"
+  end
+
+  defp stream(n, inp) when rem(n, 80) == 7 do
+    code = "import asyncio\nyield 1\nawait asyncio.Event().wait()"
+
+    assert %Error{code: :response_timeout} =
+             catch_error(inp |> Snex.stream(code, timeout: 5) |> Enum.to_list())
+
+    "timed out"
+  end
+
+  defp stream(_n, inp) do
+    assert inp |> Snex.stream("return 'abc'", demand: 1) |> Enum.join() == "abc"
+    "of containers"
+  end
+
+  defp received_all(n) do
+    receive do
+      {^n, _} -> received_all(n)
+    after
+      0 -> :ok
+    end
   end
 
   # ---- Failures ----------------------------------------------------------------------------

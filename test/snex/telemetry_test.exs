@@ -130,6 +130,62 @@ defmodule Snex.TelemetryTest do
       refute_received {[:snex, :call, :stop], _, _}
     end
 
+    test "[:snex, :stream, :start] and [:snex, :stream, :stop] are emitted around each enumeration" do
+      inp = start_interpreter!()
+      env = Snex.make_env!(inp)
+      object = Snex.call!(env, "list", [[1, 2]], returns: :object)
+      flush()
+
+      for {stream, where, take, items, halted} <- [
+            {Snex.stream(inp, "yield from range(1000)"), nil, 2_000, 1_000, false},
+            {Snex.stream(env, {"iter", [[1, 2]]}), env, 3, 2, false},
+            {Snex.Object.stream(object), nil, 3, 2, false},
+            {Snex.stream(env, "while True: yield 1", demand: 1), env, 5, 5, true}
+          ] do
+        refute_received {[:snex, :stream, _], _, _}
+        call(fn -> Enum.take(stream, take) end)
+        assert_received {[:snex, :stream, :start], %{system_time: _, monotonic_time: started}, metadata}
+
+        assert %{function: :stream, interpreter: ^inp, env: ^where, telemetry_span_context: context} =
+                 metadata
+
+        assert_received {[:snex, :stream, :stop], measurements, stopped}
+        assert %{items: ^items, duration: duration, monotonic_time: ended} = measurements
+        assert ended - started == duration
+        assert %{telemetry_span_context: ^context, env: ^where, error: nil, halted: ^halted} = stopped
+      end
+
+      refute_received {[:snex, :stream, _], _, _}
+    end
+
+    test "[:snex, :stream, :stop] has the error that is raised, and says when the consumer raises" do
+      inp = start_interpreter!()
+      error = call(fn -> catch_error(inp |> Snex.stream("yield 1; yield 1 / 0") |> Enum.to_list()) end)
+      assert %Error{exception: %{type: "ZeroDivisionError"}} = error
+      assert_received {[:snex, :stream, :start], _, _}
+      assert_received {[:snex, :stream, :stop], %{items: 1}, %{error: ^error, halted: false}}
+
+      call(fn ->
+        catch_error(inp |> Snex.stream("yield 1; yield 2", demand: 1) |> Enum.each(fn _ -> raise "mine" end))
+      end)
+
+      assert_received {[:snex, :stream, :start], _, _}
+      assert_received {[:snex, :stream, :stop], %{items: 1}, %{error: nil, halted: true}}
+      refute_received {[:snex, :stream, _], _, _}
+    end
+
+    test "[:snex, :stream, :exception] is emitted when a stream cannot begin" do
+      inp = start_interpreter!()
+      assert_raise ArgumentError, fn -> Enum.to_list(Snex.stream(inp, "yield 1", %{x: 1})) end
+      assert_received {[:snex, :stream, :start], _, %{telemetry_span_context: context}}
+      assert_received {[:snex, :stream, :exception], %{items: 0, duration: _}, metadata}
+
+      assert %{telemetry_span_context: ^context, kind: :error, reason: %ArgumentError{}, stacktrace: [_ | _]} =
+               metadata
+
+      refute_received {[:snex, :stream, :stop], _, _}
+    end
+
     test "[:snex, :interpreter, :start] is emitted when Python is ready, [:snex, :interpreter, :stop] when it is stopped" do
       {:ok, inp} = Interpreter.start_link(label: "mine")
       os_pid = Interpreter.os_pid(inp)

@@ -144,8 +144,10 @@ defmodule Snex.Figures do
       counts = take(interpreters).counts
       busy = for what <- ~w[pending cancelling alive], do: counts["nif: " <> what]
 
+      # Worker threads of Python's stay for some seconds.
       busy == [0, 0, 0] and counts["nif: workers"] == length(interpreters) and
-        counts["os: processes"] == 2 * length(interpreters)
+        counts["os: processes"] == 2 * length(interpreters) and
+        Map.get(counts, "python: threads", 0) == length(interpreters)
     end
 
     Case.eventually(rest?, 300, fn -> inspect(take(interpreters), pretty: true) end)

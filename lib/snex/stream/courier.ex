@@ -24,11 +24,14 @@ defmodule Snex.Stream.Courier do
   # been told of this process, and never will be.
   @unclaimed 60_000
 
+  @typedoc "Items as they have arrived."
+  @type frame() :: {:items | :items_safe, Decoder.content()}
+
   @typedoc "The process that enumerates, and what it has around it; `nil` if the courier knows that."
   @type consumer() :: {pid(), Origin.surroundings() | nil}
 
   @doc """
-  Submits a request, and starts the process that receives what comes of it. For `Snex.Remote.run/5`, like `next/4` and `stop/4`.
+  Submits a request, and starts the process that receives what comes of it. For `Snex.Remote.run/5`, like `next/6` and `stop/4`.
   """
   @spec start(pid(), Request.t(), tuple(), consumer(), Request.options()) ::
           {{:ok, pid(), courier :: pid(), request :: pos_integer()} | {:error, Error.t()}, []}
@@ -64,14 +67,17 @@ defmodule Snex.Stream.Courier do
   end
 
   @doc """
-  The next items, or the end. Says that the last ones have been taken.
+  Says that so many items have been taken, and returns the next ones, or the end. With the items come frames that have arrived behind
+  them, if the consumer is on this node.
   """
-  @spec next(pid(), pid(), consumer(), Request.options()) ::
-          {{:items, [term()]} | :end | {:error, Error.t()}, [reference()]}
-  def next(interpreter, courier, consumer, options) do
+  @spec next(pid(), pid(), pos_integer(), non_neg_integer(), consumer(), Request.options()) ::
+          {{:items, [term()], [frame()]} | :end | {:error, Error.t()}, [reference()]}
+  def next(interpreter, courier, request, taken, consumer, options) do
+    # Not by the courier: Python may go on all the sooner.
+    if taken > 0, do: Native.stream_credit(interpreter, request, taken)
+
     case GenServer.call(courier, {:next, consumer}, Request.time_left(options.deadline)) do
-      {:items, content} -> decode(content, [], interpreter)
-      {:items_safe, content} -> decode(content, [:safe], interpreter)
+      [frame | frames] -> open(interpreter, frame, frames)
       end_or_error -> {end_or_error, []}
     end
   catch
@@ -83,9 +89,19 @@ defmodule Snex.Stream.Courier do
       {{:error, %Error{code: :call_failed, reason: reason}}, []}
   end
 
-  defp decode(content, options, interpreter) do
-    case Decoder.decode(content, options, interpreter) do
-      {:ok, items, handles} when is_list(items) -> {{:items, items}, handles}
+  @doc """
+  As `next/6`, with frames that have arrived already.
+  """
+  @spec next(pid(), pos_integer(), non_neg_integer(), [frame(), ...]) ::
+          {{:items, [term()], [frame()]} | {:error, Error.t()}, [reference()]}
+  def next(interpreter, request, taken, [frame | frames]) do
+    Native.stream_credit(interpreter, request, taken)
+    open(interpreter, frame, frames)
+  end
+
+  defp open(interpreter, {tag, content}, frames) do
+    case Decoder.decode(content, if(tag == :items_safe, do: [:safe], else: []), interpreter) do
+      {:ok, items, handles} when is_list(items) -> {{:items, items, frames}, handles}
       {:ok, other, _handles} -> {{:error, garbage(other)}, []}
       {:error, error} -> {{:error, error}, []}
     end
@@ -129,16 +145,15 @@ defmodule Snex.Stream.Courier do
            unclaimed: node(consumer) != node() && Process.send_after(self(), :unclaimed, @unclaimed),
            output: options.output,
            cut: %{},
-           # Frames that the consumer has not got: each with its number of items, and as it has arrived.
-           queue: :queue.new(),
+           # Frames that the consumer has not got, the latest first.
+           queue: [],
            # How many items have arrived without a gap, and frames that come after one, by the number of items before them.
            arrived: 0,
            early: %{},
            # How many items there are in all, and what comes after them.
            total: nil,
            last: nil,
-           # How many items the consumer has got and not taken, and whom to answer if it waits.
-           taken: 0,
+           # Whom to answer if the consumer waits.
            waiting: nil
          }}
 
@@ -150,19 +165,12 @@ defmodule Snex.Stream.Courier do
   end
 
   @impl GenServer
-  def handle_call({:next, consumer}, from, state) do
-    state = belong(consumer, state)
-    taken = state.taken
-    answered = serve(%{state | waiting: from, taken: 0})
-    # Behind the answer: the consumer may go on meanwhile.
-    if taken > 0 and not complete?(state), do: Native.stream_credit(state.interpreter, state.request, taken)
-    answered
-  end
+  def handle_call({:next, consumer}, from, state), do: serve(%{belong(consumer, state) | waiting: from})
 
   @impl GenServer
   def handle_info({reference, tag, {index, content}}, %{reference: reference} = state)
       when tag in [:items, :items_safe] do
-    serve(put(index, {count(content), {tag, content}}, state))
+    serve(put(index, {tag, content}, state))
   end
 
   def handle_info({reference, :print, printed}, %{reference: reference} = state) do
@@ -202,12 +210,9 @@ defmodule Snex.Stream.Courier do
   def handle_info(:stop, state), do: cancel(state)
   def handle_info(_message, state), do: {:noreply, state}
 
-  @impl GenServer
-  def terminate(_reason, state), do: Output.flush(state.output, state.interpreter, state.cut)
-
   defp cancel(state) do
     Native.request_forget(state.interpreter, state.request, true)
-    {:stop, :normal, state}
+    {:stop, :normal, flush(state)}
   end
 
   # Another process has gone on with the enumeration.
@@ -226,8 +231,8 @@ defmodule Snex.Stream.Courier do
     %{state | unclaimed: false}
   end
 
-  defp put(index, {count, _part} = frame, %{arrived: index} = state) do
-    state = %{state | queue: :queue.in(frame, state.queue), arrived: index + count}
+  defp put(index, {_tag, content} = frame, %{arrived: index} = state) do
+    state = %{state | queue: [frame | state.queue], arrived: index + count(content)}
 
     case Map.pop(state.early, state.arrived) do
       {nil, _early} -> settle(state)
@@ -241,31 +246,49 @@ defmodule Snex.Stream.Courier do
 
   # Once everything has arrived, nothing more is waited for.
   defp settle(state) do
-    if complete?(state), do: Native.request_forget(state.interpreter, state.request, false)
-    state
+    if complete?(state) do
+      Native.request_forget(state.interpreter, state.request, false)
+      flush(state)
+    else
+      state
+    end
+  end
+
+  defp flush(state) do
+    Output.flush(state.output, state.interpreter, state.cut)
+    %{state | cut: %{}}
   end
 
   defp complete?(state), do: state.total != nil and state.arrived >= state.total
 
   defp serve(%{waiting: nil} = state), do: {:noreply, state}
 
-  defp serve(state) do
-    case :queue.out(state.queue) do
-      {{:value, {count, {_tag, content} = part}}, queue} ->
-        GenServer.reply(state.waiting, part)
-        state = %{state | queue: queue, waiting: nil, taken: count}
-        # Handles would live in this heap until the next garbage collection.
-        if is_tuple(content), do: {:noreply, state, :hibernate}, else: {:noreply, state}
+  defp serve(%{queue: [_ | _] = queue} = state) do
+    {frames, left} = portion(queue, state.consumer)
+    GenServer.reply(state.waiting, frames)
+    state = %{state | queue: left, waiting: nil}
+    # Handles would live in this heap until the next garbage collection.
+    if handles?(frames), do: {:noreply, state, :hibernate}, else: {:noreply, state}
+  end
 
-      {:empty, _queue} ->
-        if complete?(state) do
-          GenServer.reply(state.waiting, state.last)
-          {:stop, :normal, state}
-        else
-          {:noreply, state}
-        end
+  defp serve(state) do
+    if complete?(state) do
+      GenServer.reply(state.waiting, state.last)
+      {:stop, :normal, state}
+    else
+      {:noreply, state}
     end
   end
+
+  # What is decoded on this node for another one comes frame by frame: its items are all taken at once.
+  defp portion(queue, consumer) when node(consumer) == node(), do: {Enum.reverse(queue), []}
+
+  defp portion(queue, _elsewhere) do
+    {left, [first]} = Enum.split(queue, -1)
+    {[first], left}
+  end
+
+  defp handles?(frames), do: Enum.any?(frames, fn {_tag, content} -> is_tuple(content) end)
 
   # The number of items in a frame: it begins as a list in external format does.
   defp count({body, _handles}), do: count(body)
