@@ -49,9 +49,9 @@ defmodule Snex.Soak.Ledger do
   def count(home, what), do: GenServer.call({__MODULE__, home}, {:count, what}, :infinity)
 
   @doc """
-  Counts handles of objects: `:made`, or `:released` by hand.
+  Counts handles of objects, `{:handles, :made | :released}`, or items of streams, `{:items, what}`.
   """
-  def note(home, what, count) when home == node(), do: bump({:handles, what}, count)
+  def note(home, what, count) when home == node(), do: bump(what, count)
   def note(home, what, count), do: GenServer.call({__MODULE__, home}, {:note, what, count}, :infinity)
 
   # ---- Called by Python ------------------------------------------------------------------------
@@ -126,7 +126,7 @@ defmodule Snex.Soak.Ledger do
   def handle_call(:details, _from, details), do: {:reply, details, details}
 
   def handle_call({:note, what, count}, _from, details),
-    do: {:reply, bump({:handles, what}, count), details}
+    do: {:reply, bump(what, count), details}
 
   def handle_call({:count, what}, _from, details) do
     bump({:fault, what})

@@ -109,7 +109,7 @@ defmodule Snex.Soak.Objects do
 
   defp release(home, box) do
     :ok = Object.release(box)
-    Ledger.note(home, :released, 1)
+    Ledger.note(home, {:handles, :released}, 1)
 
     ask(
       home,
@@ -125,7 +125,7 @@ defmodule Snex.Soak.Objects do
     Requests.entered(home, kind, fn number ->
       case call.() do
         {:ok, value} ->
-          Ledger.note(home, :made, count)
+          Ledger.note(home, {:handles, :made}, count)
           {:answered, value}
 
         {:error, error} ->
@@ -158,12 +158,7 @@ defmodule Snex.Soak.Objects do
         {:failed, "object_not_found: interpreter ended"}
 
       true ->
-        Ledger.blame(
-          home,
-          :handles_lost,
-          "call #{number}: #{error.reason} #{inspect(Process.get(:dbg))} from #{node()} trace #{inspect(error.traceback)}"
-        )
-
+        Ledger.blame(home, :handles_lost, "call #{number}: #{error.reason} from #{node()}")
         {:wrong, error.reason}
     end
   end

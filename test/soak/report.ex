@@ -16,6 +16,7 @@ defmodule Snex.Soak.Report do
     failed = for {{:ended, {:failed, cause}}, n} <- run.totals, into: %{}, do: {cause, n}
     faults = for {{:fault, kind}, n} <- run.totals, into: %{}, do: {kind, n}
     handles = for {{:handles, what}, n} <- run.totals, into: %{}, do: {what, n}
+    items = for {{:items, what}, n} <- run.totals, into: %{}, do: {what, n}
     dropped = Map.get(handles, :made, 0) - Map.get(handles, :released, 0)
     answered = Map.get(run.totals, {:ended, :answered}, 0)
     wrong = Map.get(run.totals, {:ended, :wrong}, 0)
@@ -28,6 +29,10 @@ defmodule Snex.Soak.Report do
       "wrong answers" => max(wrong, blamed(run, :wrong)),
       "handles lost" => blamed(run, :handles_lost),
       "handles alive at the end" => blamed(run, :handles_alive),
+      "items lost" => blamed(run, :items_lost) + unaccounted(items),
+      "items doubled" => blamed(run, :doubled),
+      "items out of order" => blamed(run, :out_of_order),
+      "generators open at the end" => blamed(run, :streams_open),
       "marked twice" => blamed(run, :marked_twice),
       "unaccounted for" => all - answered - wrong - lost - sum(failed),
       "processes left" => length(run.left),
@@ -41,6 +46,7 @@ defmodule Snex.Soak.Report do
       section("answered: #{answered}; failed: #{sum(failed)}, by cause", failed),
       section("faults: #{sum(faults)}", faults),
       section("handles of objects", Map.put(handles, :dropped, dropped)),
+      section("items of streams", items),
       section("must be 0", zero),
       for({what, details} <- run.details, detail <- Enum.reverse(details), do: "  #{what}: #{detail}\n"),
       for({pid, command} <- run.left, do: "  left: #{pid} #{inspect(command)}\n"),
@@ -60,6 +66,7 @@ defmodule Snex.Soak.Report do
         failed: failed,
         faults: faults,
         handles: Map.put(handles, :dropped, dropped),
+        items: items,
         must_be_0: zero,
         details: run.details,
         before: run.before,
@@ -78,6 +85,12 @@ defmodule Snex.Soak.Report do
   end
 
   defp blamed(run, what), do: Map.get(run.totals, {:blame, what}, 0)
+
+  # Items that were neither received nor dropped for a cause.
+  defp unaccounted(items) do
+    {sent, rest} = Map.pop(items, :sent, 0)
+    abs(sent - sum(rest))
+  end
 
   defp sum(counts), do: counts |> Map.values() |> Enum.sum()
 

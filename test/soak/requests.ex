@@ -11,6 +11,7 @@ defmodule Snex.Soak.Requests do
   alias Snex.Serde
   alias Snex.Soak.Ledger
   alias Snex.Soak.Objects
+  alias Snex.Soak.Streams
 
   @doc """
   What every interpreter starts with.
@@ -25,10 +26,11 @@ defmodule Snex.Soak.Requests do
         return subprocess.Popen([mark, "1000000"], executable="sleep", env=env, start_new_session=True)
 
     #{Objects.init_script()}
+    #{Streams.init_script()}
     """
   end
 
-  # How often each is made, besides those of `Objects`.
+  # How often each is made, besides those of `Objects` and `Streams`.
   @weights [
     small: 220,
     asleep: 120,
@@ -54,7 +56,10 @@ defmodule Snex.Soak.Requests do
   ]
 
   @objects Keyword.keys(Objects.weights())
-  @dealt List.to_tuple(for {kind, weight} <- @weights ++ Objects.weights(), _ <- 1..weight, do: kind)
+  @streams Keyword.keys(Streams.weights())
+  @dealt List.to_tuple(
+           for {kind, weight} <- @weights ++ Objects.weights() ++ Streams.weights(), _ <- 1..weight, do: kind
+         )
 
   @doc """
   One of them, as the process's random numbers choose.
@@ -222,6 +227,7 @@ defmodule Snex.Soak.Requests do
   end
 
   def make(kind, home, inp) when kind in @objects, do: Objects.make(kind, home, inp)
+  def make(kind, home, inp) when kind in @streams, do: Streams.make(kind, home, inp)
 
   # The interpreter has it, until its own end.
   def make(:child, home, inp) do

@@ -3,7 +3,7 @@ defmodule Snex.Soak do
   Mixed traffic over several interpreters on two nodes, while everything in it is killed at random. Ends with a ledger.
 
   `bin/soak` runs it. The other modules here are its parts: `Fleet` has what is killed, `Traffic` and `Caller` who calls,
-  `Requests` and `Objects` what they ask and what is right, `Faults` kills, `Ledger` knows what became of each call, `Report` says so.
+  `Requests`, `Objects` and `Streams` what they ask and what is right, `Faults` kills, `Ledger` knows what became of each call, `Report` says so.
   """
 
   alias Snex.Figures
@@ -13,6 +13,7 @@ defmodule Snex.Soak do
   alias Snex.Soak.Ledger
   alias Snex.Soak.Objects
   alias Snex.Soak.Report
+  alias Snex.Soak.Streams
   alias Snex.Soak.Traffic
 
   # Callers on each node.
@@ -88,6 +89,10 @@ defmodule Snex.Soak do
 
     for {inp, count} <- Objects.left(Fleet.names(node)),
         do: Ledger.blame(node(), :handles_alive, "#{inspect(inp)} has #{count} objects that nobody refers to")
+
+    for {inp, count} <- Streams.left(Fleet.names(node)),
+        do:
+          Ledger.blame(node(), :streams_open, "#{inspect(inp)} has #{count} generators that nobody consumes")
 
     Fleet.stop(node)
     Fleet.stop(node())
