@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import snex
 from snex import Atom, Term, set_custom_encoder
 from snex._elixir import calls
 from snex._etf.encoder import Settings, encode, encode_pure
@@ -158,6 +159,19 @@ def test_a_coroutine_asks_whether_await_was_forgotten(encoder: Callable[[object]
         f"(fetch, {__file__}, line {line})"
     )
     coroutine.close()
+    # Nobody looks for functions of the package.
+    for function, args, named in (
+        (
+            snex.Function(b"\x83qw\x0bElixir.Enumw\x03suma\x01"),
+            ([],),
+            "<snex.Function &Enum.sum/1>",
+        ),
+        (snex.call, ("m", "f", []), "snex.call"),
+        (snex.Elixir.Enum.sum, ([],), "snex.call"),
+    ):
+        coroutine = function(*args)
+        assert message(encoder, coroutine).endswith(f": was `await` forgotten? ({named})")
+        coroutine.close()
     loop = asyncio.new_event_loop()
     text = message(encoder, loop.create_future())
     loop.close()

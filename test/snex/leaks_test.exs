@@ -137,7 +137,11 @@ defmodule Snex.LeaksTest do
 
     for %{pid: pid} <- tasks, do: assert_receive({:done, ^pid}, 1_800_000)
     # Their end would take out what they have left behind.
-    eventually(fn -> match?(%{pending: 0, cancelling: 0}, Native.resources_count()) end, 1_000)
+    eventually(
+      fn -> match?(%{pending: 0, cancelling: 0, answering: 0}, Native.resources_count()) end,
+      1_000
+    )
+
     for %{pid: pid} <- tasks, do: send(pid, :leave)
 
     tasks

@@ -14,6 +14,7 @@ from .._wire.body import Unpickler
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+_PACKAGE = __file__.removesuffix("_etf/where.py")
 # Steps that are shown of a longer way, from either end.
 _SHOWN = 10
 _LONGEST_KEY = 60
@@ -30,16 +31,24 @@ def unknown(value: object) -> str:
     kind = type(value)
     text = f"Cannot serialize object of {kind}"
     if hasattr(kind, "__await__"):
-        code = getattr(value, "cr_code", None)
-        defined = (
-            code and f" ({code.co_name}, {shown(code.co_filename)}, line {code.co_firstlineno})"
-        )
-        return f"{text}: was `await` forgotten?{defined or ''}"
+        return f"{text}: was `await` forgotten?{_called(value)}"
     if hasattr(kind, "__anext__"):
         return f"{text}; make a list of it: [item async for item in it]"
     if hasattr(kind, "__next__"):
         return f"{text}; make a list of it"
     return f"{text}; convert it, or see snex.set_custom_encoder"
+
+
+def _called(awaitable: Any) -> str:  # noqa: ANN401 - of any type
+    """Return which function has been called, if a value is a coroutine."""
+    code = getattr(awaitable, "cr_code", None)
+    if code is None:
+        return ""
+    if not code.co_filename.startswith(_PACKAGE):
+        return f" ({code.co_name}, {shown(code.co_filename)}, line {code.co_firstlineno})"
+    # One of ours: where it is written helps nobody.
+    function = awaitable.cr_frame and awaitable.cr_frame.f_locals.get("self")
+    return f" ({function!r})" if function else f" (snex.{code.co_name})"
 
 
 def explain(error: Exception, chain: Sequence[object], *culprits: object) -> None:
