@@ -18,6 +18,26 @@ defmodule Snex.Serde do
   | `object/3` | an object of that class | |
   | an enumerable in `stream/2` | `snex.Stream`, an iterator and async iterator | |
 
+  Python's other everyday types become the nearest that Elixir has:
+
+  | Python | Elixir |
+  |---|---|
+  | `datetime.date`, `time`; `datetime` without a zone | `Date`, `Time`; `NaiveDateTime` |
+  | `datetime.datetime` with a zone | `DateTime`: in that zone if it has a name, otherwise the same moment in UTC |
+  | `datetime.timedelta` | `Duration` of days, seconds and microseconds |
+  | `decimal.Decimal` | `Decimal`, if the application has that library |
+  | `range` | `Range` |
+  | `enum.Enum` | its value |
+  | `uuid.UUID`, `pathlib.PurePath` | string |
+  | dataclass, `types.MappingProxyType` | map; a dataclass with strings as keys |
+  | `collections.deque`, `array.array`, views of `collections.abc` | list |
+  | `fractions.Fraction`, `complex` | tuple of numerator and denominator, of real and imaginary part |
+  | scalars of numpy | number, boolean, `Date`, `NaiveDateTime`, `Duration`; `nil` for `NaT` |
+  | `pandas.Timestamp`, `Timedelta`; `NaT`, `NA` | `NaiveDateTime` or `DateTime`, `Duration`; `nil` |
+
+  A class is treated like the nearest of its base classes in these tables. Encoders come first: that of `snex.set_custom_encoder`, then those of
+  `snex.register_encoder`. Anything else is an error that says where the value is, or stays in Python with `returns: :auto`.
+
   In Python, `1`, `1.0` and `True` are the same key of a `dict`, and so are `"name"` and `snex.Atom("name")`: of keys
   that Elixir tells apart and Python does not, one is left. Lists and maps cannot be keys in Python: `TypeError`.
 

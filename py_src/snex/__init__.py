@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from ._elixir.calls import ElixirError, call, call_sync, cast, send, send_sync
 from ._elixir.modules import BeamModuleProxy, Elixir
-from ._etf.encoder import set_custom_encoder
+from ._etf.encoder import register_encoder, set_custom_encoder
 from ._etf.handles import Handle, keep
 from ._etf.terms import Atom, DistinctAtom, Term
 from ._eval.request import Cancelled
@@ -52,6 +52,7 @@ __all__ = [
     "cast",
     "io_loop_for_connection",
     "keep",
+    "register_encoder",
     "send",
     "send_sync",
     "serve",

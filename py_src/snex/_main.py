@@ -69,6 +69,8 @@ def main(argv: list[str]) -> int:
         return _EXIT_REFUSED
     if "map_set" in hello:
         Settings.set_head, Settings.set_member = map(bytes, hello["map_set"])
+    if "structs" in hello:
+        Settings.structs = hello["structs"]
     if "object" in hello:
         Layout.before_number, Layout.before_type, Layout.end = map(bytes, hello["object"])
     return _serve(in_fd, out_fd, print_fd, interrupt_fd, hello)

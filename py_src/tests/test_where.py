@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 Point = namedtuple("Point", ["x", "y"])  # noqa: PYI024 - as users have them
-HELP = "; convert it, or see snex.set_custom_encoder"
+HELP = (
+    "; convert it, see snex.register_encoder, or let it stay in Python (returns: :auto, snex.keep)"
+)
 OBJECT = f"Cannot serialize object of <class 'object'>{HELP}"
 
 

@@ -41,6 +41,45 @@ defmodule Snex.LibrariesTest do
                {:ok, {-1, 2 ** 64 - 1, 0.5, 0.5, true}}
 
       assert Snex.pyeval(env, "return {np.int64(3): [np.float64(1.5)]}") == {:ok, %{3 => [1.5]}}
+
+      assert Snex.pyeval(
+               env,
+               "return np.complex64(1j), np.datetime64('2026-01-02'), np.datetime64('2026-01-02T03:04:05.5', 'ns')"
+             ) == {:ok, {{0.0, 1.0}, ~D[2026-01-02], ~N[2026-01-02 03:04:05.500000]}}
+
+      assert Snex.pyeval(
+               env,
+               "return np.timedelta64(-1500, 'ms'), np.timedelta64('NaT', 's'), np.datetime64('NaT', 's')"
+             ) == {:ok, {Duration.new!(second: -1, microsecond: {-500_000, 6}), nil, nil}}
+
+      for {value, why} <- [
+            {"np.timedelta64(1, 'M')", "not all months are of the same length"},
+            {"np.datetime64(20_000, 'Y')", "Python's datetime has no room for it"},
+            {"np.datetime64(2**62, 's')", "Python's datetime has no room for it"},
+            {"np.timedelta64(2**62, 'h')", "Python's datetime has no room for it"},
+            {"np.longdouble(1)", "convert it with float()"},
+            {"np.void(b'x')", "convert it, see snex.register_encoder"}
+          ] do
+        assert {:error, error} = Snex.pyeval(env, "return [#{value}]")
+        assert error.reason =~ "[0]: Cannot serialize object of <class 'numpy."
+        assert error.reason =~ why
+      end
+
+      code = """
+      import pandas as pd
+      return [pd.Timestamp("2026-01-02T03:04:05.123456789"), pd.Timestamp("2026-07-01", tz="Europe/Berlin"),
+              pd.Timedelta(hours=30), pd.NaT, pd.NA, {"frame": list(pd.Series([1, None], dtype="Int64"))}]
+      """
+
+      assert {:ok, [at, berlin, hours, nil, nil, %{"frame" => [1, nil]}]} = Snex.pyeval(env, code)
+      assert at == ~N[2026-01-02 03:04:05.123456]
+
+      assert %DateTime{time_zone: "Europe/Berlin", zone_abbr: "CEST", utc_offset: 3600, std_offset: 3600} =
+               berlin
+
+      assert DateTime.to_unix(berlin) == DateTime.to_unix(~U[2026-06-30 22:00:00Z])
+      assert hours == Duration.new!(day: 1, second: 6 * 3600)
+
       assert {:error, error} = Snex.pyeval(env, "return [np.array([1])]")
       assert error.reason =~ "[0]: Cannot serialize object of <class 'numpy.ndarray'>"
 

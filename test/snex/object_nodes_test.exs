@@ -158,7 +158,7 @@ defmodule Snex.ObjectNodesTest do
 
   test "cannot be used in another interpreter, and are copied from node to node", %{there: there, b: b} do
     here = start_interpreter!()
-    object = Snex.call!(there, "fractions.Fraction", [1, 2])
+    object = Snex.call!(there, "fractions.Fraction", [1, 2], returns: :object)
     error = assert_raise ArgumentError, fn -> Snex.call(here, "str", [object]) end
     assert error.message =~ inspect(there) and error.message =~ inspect(here)
     assert_raise ArgumentError, fn -> Snex.call(there, "str", [Snex.call!(here, "object")]) end

@@ -43,8 +43,8 @@ defmodule Snex.ObjectTest do
       assert inspect(object) == "#Snex.Object<Thing #{object.id}>"
       assert Object.type(object) == "Thing"
 
-      assert inspect(Snex.call!(inp, "fractions.Fraction", [1, 2])) =~
-               ~r/^#Snex.Object<fractions.Fraction \d+>$/
+      assert inspect(Snex.call!(inp, "types.SimpleNamespace", [])) =~
+               ~r/^#Snex.Object<types.SimpleNamespace \d+>$/
 
       assert object.interpreter == inp
     end
@@ -239,10 +239,11 @@ defmodule Snex.ObjectTest do
       assert Object.length(object) == {:ok, 3}
       assert Object.length!(object) == 3
       assert Object.type(object) == "range"
-      # A range has no form of its own in Elixir.
-      assert {:error, %Error{reason: reason}} = Object.value(object)
-      assert reason =~ "range"
-      assert_raise Error, fn -> Object.value!(object) end
+      assert Object.value(object) == {:ok, 0..2}
+      # This one has no form in Elixir.
+      assert {:error, %Error{reason: reason}} = Object.value(thing(inp))
+      assert reason =~ "Thing"
+      assert_raise Error, fn -> Object.value!(thing(inp)) end
       assert Object.value(Snex.call!(inp, "list", [object], returns: :object)) == {:ok, [0, 1, 2]}
       assert {:error, %Error{exception: %{type: "TypeError"}}} = Object.length(thing(inp))
       assert_raise Error, fn -> Object.length!(thing(inp)) end
@@ -561,11 +562,11 @@ defmodule Snex.ObjectTest do
     test "with :auto, what has no form in Elixir stays in Python, in its place", %{inp: inp} do
       code = """
       t = thing()
-      return [1, t, (2, t), {"a": t, t: 3, (t, 1): 4}, {t}, frozenset([t]), {"k": [{"deep": thing}]}, range(2), None]
+      return [1, t, (2, t), {"a": t, t: 3, (t, 1): 4}, {t}, frozenset([t]), {"k": [{"deep": thing}]}, slice(2), None]
       """
 
       assert {:ok, value} = Snex.pyeval(inp, code, returns: :auto)
-      [1, thing, {2, thing2}, map, set, frozen, deep, range, nil] = value
+      [1, thing, {2, thing2}, map, set, frozen, deep, slice, nil] = value
       assert %Object{type: "Thing"} = thing
       assert thing == thing2 or thing2.id == thing.id
       assert %Object{type: "Thing"} = map["a"]
@@ -575,7 +576,7 @@ defmodule Snex.ObjectTest do
       assert [%Object{}] = MapSet.to_list(set)
       assert [%Object{}] = MapSet.to_list(frozen)
       assert %{"k" => [%{"deep" => %Object{type: "function"}}]} = deep
-      assert %Object{type: "range"} = range
+      assert %Object{type: "slice"} = slice
       assert Interpreter.info(inp).objects == 3
     end
 

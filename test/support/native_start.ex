@@ -23,6 +23,7 @@ defmodule Snex.NativeStart do
       end_on_memory_error: true,
       map_set: {"", ""},
       object: {"", "", ""},
+      structs: [{"date", ["", ""]}],
       owner: owner,
       calls: owner,
       output: owner,

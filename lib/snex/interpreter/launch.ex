@@ -12,6 +12,7 @@ defmodule Snex.Interpreter.Launch do
   alias Snex.Project
   alias Snex.Request
   alias Snex.Serde.Decoder
+  alias Snex.Serde.Layout
 
   @version Mix.Project.config()[:version]
 
@@ -121,8 +122,9 @@ defmodule Snex.Interpreter.Launch do
          max_in_flight: if(options.max_in_flight != :infinity, do: options.max_in_flight),
          cleanup_timeout: options.cleanup_timeout,
          end_on_memory_error: elem(options.limits, 0) != nil and options.on_memory_limit == :restart,
-         map_set: map_set(),
+         map_set: Layout.map_set(),
          object: Decoder.place_layout(),
+         structs: Layout.structs(),
          owner: owner,
          calls: calls,
          output: output,
@@ -279,20 +281,6 @@ defmodule Snex.Interpreter.Launch do
       nil -> %{}
       venv -> %{"VIRTUAL_ENV" => given || venv, "PATH" => "#{Path.dirname(python)}:#{path || @default_path}"}
     end
-  end
-
-  # How this Elixir lays out a MapSet, as fragments of ETF around the members; see docs/protocol.md.
-  defp map_set do
-    fields = Map.to_list(MapSet.new([:member]))
-    {[map: %{member: value}], others} = Keyword.split(fields, [:map])
-    pairs = for {name, term} <- others, do: [etf(name), etf(term)]
-    head = [<<116, length(fields)::32>>, pairs, etf(:map)]
-    {IO.iodata_to_binary(head), etf(value)}
-  end
-
-  defp etf(term) do
-    <<131, rest::binary>> = :erlang.term_to_binary(term)
-    rest
   end
 
   defp await_news(tag, deadline) do

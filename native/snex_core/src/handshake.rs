@@ -5,6 +5,7 @@ mod flat;
 use crate::frame::{Frame, Header, Kind, PROTOCOL};
 use eetf::{Map, Term};
 use serde::Serialize;
+use std::collections::BTreeMap;
 use thiserror::Error;
 
 /// What the VM tells Python first.
@@ -28,6 +29,8 @@ pub struct Hello {
     pub map_set: (Blob, Blob),
     /// How a handle of an object is laid out: ETF before its number, before the name of its type, and behind that.
     pub object: (Blob, Blob, Blob),
+    /// How other structs are laid out, by a name: ETF before the value of each field.
+    pub structs: BTreeMap<String, Vec<Blob>>,
 }
 
 /// The most bytes in the body of a first frame: it has a few hundred.
@@ -203,11 +206,13 @@ mod tests {
             reply_limit: 4,
             map_set: (Blob(vec![1]), Blob(vec![2])),
             object: (Blob(vec![3]), Blob(vec![4]), Blob(vec![])),
+            structs: BTreeMap::from([("date".into(), vec![Blob(vec![5]), Blob(vec![6])])]),
         };
         let frame: Frame<Vec<u8>> = control_frame(Kind::Hello, &hello).unwrap();
         let pickle = &frame.segments[0].as_ref()[Kind::Hello.header_len()..];
         let value = serde_pickle::value_from_slice(pickle, serde_pickle::DeOptions::new()).unwrap();
         let text = value.to_string();
+        assert!(text.contains(r#""structs": {"date": [b[5], b[6]]}"#), "{text}");
         assert!(
             text.contains(r#""map_set": (b[1], b[2]), "object": (b[3], b[4], b[]), "protocol": 3"#),
             "{text}"

@@ -5,6 +5,12 @@ use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyInt, PyList};
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// Whether the package has to be asked about objects of subclasses of the types that are encoded here: once a user has
+/// registered an encoder for such a class, for ever.
+pub static ASK_SUBCLASSES: AtomicBool = AtomicBool::new(false);
 
 /// What the extension needs of the package; set once. A dict with these names.
 #[derive(FromPyObject)]
@@ -14,7 +20,7 @@ pub struct Helpers {
     atom: Py<PyAny>,
     distinct_atom: Py<PyAny>,
     term: Py<PyAny>,
-    /// The class of what a custom encoder returned.
+    /// The class of what holds another object to be encoded.
     custom: Py<PyAny>,
     /// The class of what is encoded already, as its `piece`.
     raw: Py<PyAny>,
@@ -116,6 +122,9 @@ impl Helpers {
         if class.cast() == self.raw.as_ptr() {
             return Kind::Raw;
         }
+        if ASK_SUBCLASSES.load(Relaxed) {
+            return self.unasked_kind(class);
+        }
         // SAFETY: `class` is a living type.
         let flags = unsafe { ffi::PyType_GetFlags(class) };
         if flags & ffi::Py_TPFLAGS_UNICODE_SUBCLASS != 0 {
@@ -135,6 +144,18 @@ impl Helpers {
         } else if flags & ffi::Py_TPFLAGS_DICT_SUBCLASS != 0 {
             Kind::Dict
         } else if is(&raw mut ffi::PySet_Type) || is(&raw mut ffi::PyFrozenSet_Type) {
+            Kind::Set
+        } else {
+            Kind::Other
+        }
+    }
+
+    /// As `rarer_kind`, where there may be an encoder of the user's for any subclass: exact types only.
+    fn unasked_kind(&self, class: *mut ffi::PyTypeObject) -> Kind {
+        // These are only addresses.
+        if class == &raw mut ffi::PyByteArray_Type || class == &raw mut ffi::PyMemoryView_Type {
+            Kind::Buffer
+        } else if class == &raw mut ffi::PySet_Type || class == &raw mut ffi::PyFrozenSet_Type {
             Kind::Set
         } else {
             Kind::Other

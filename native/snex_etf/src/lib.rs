@@ -40,6 +40,12 @@ fn set_reply_limit(limit: u64) {
     REPLY_LIMIT.store(usize::try_from(limit).unwrap_or(usize::MAX), Relaxed);
 }
 
+/// From now on the package is asked about each object of a subclass: it may have an encoder for it.
+#[pyfunction]
+fn ask_subclasses() {
+    kinds::ASK_SUBCLASSES.store(true, Relaxed);
+}
+
 /// As `snex._etf.encoder.encode_pure`.
 #[pyfunction]
 #[pyo3(signature = (obj, spare = 0, auto = false))]
@@ -66,5 +72,6 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(set_up, module)?)?;
     module.add_function(wrap_pyfunction!(encode, module)?)?;
     module.add_function(wrap_pyfunction!(set_reply_limit, module)?)?;
+    module.add_function(wrap_pyfunction!(ask_subclasses, module)?)?;
     module.add_class::<room::Room>()
 }

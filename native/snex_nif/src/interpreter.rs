@@ -146,6 +146,7 @@ struct StartOptions<'a> {
     end_on_memory_error: bool,
     map_set: (Binary<'a>, Binary<'a>),
     object: (Binary<'a>, Binary<'a>, Binary<'a>),
+    structs: Vec<(String, Vec<Binary<'a>>)>,
     owner: LocalPid,
     calls: LocalPid,
     output: LocalPid,
@@ -192,6 +193,13 @@ impl StartOptions<'_> {
                     Blob(bytes(&self.object.1)),
                     Blob(bytes(&self.object.2)),
                 ),
+                structs: self
+                    .structs
+                    .iter()
+                    .map(|(name, layout)| {
+                        (name.clone(), layout.iter().map(|part| Blob(bytes(part))).collect())
+                    })
+                    .collect(),
             },
             marks: (self.low, self.high),
         }

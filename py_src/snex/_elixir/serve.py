@@ -47,6 +47,7 @@ class _Relay:
             "protocol": PROTOCOL,
             "version": VERSION,
             "map_set": (Settings.set_head, Settings.set_member),
+            "structs": Settings.structs,
             "reply_limit": frame.Limit.reply,
         }
         self._writer.write(frame.HELLO, 0, [dumps(hello)])
@@ -251,5 +252,6 @@ def _greeted(body: bytes) -> None:
         )
         raise frame.FrameError(msg)
     Settings.set_head, Settings.set_member = hello["map_set"]
+    Settings.structs = hello.get("structs")
     if "reply_limit" in hello:
         set_reply_limit(hello["reply_limit"])

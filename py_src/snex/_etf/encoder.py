@@ -12,12 +12,24 @@ from __future__ import annotations
 import os
 from collections.abc import ItemsView, KeysView, ValuesView
 from itertools import chain, repeat
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from .._wire.frame import Limit, TooLargeError
-from . import libraries
 from .handles import BYTES_OF_HANDLE, MRO, Handle, WithHandles, place
-from .scalars import BULK, LARGE, LEAVES, NIL, Raw, atom, buffer, bulk, check_room, header
+from .scalars import (
+    BULK,
+    LARGE,
+    LEAVES,
+    NIL,
+    Instead,
+    NoFormError,
+    Raw,
+    atom,
+    buffer,
+    bulk,
+    check_room,
+    header,
+)
 from .terms import Atom, DistinctAtom, Term
 
 if TYPE_CHECKING:
@@ -25,7 +37,8 @@ if TYPE_CHECKING:
 
     from .scalars import Piece
 
-    Encoder = Callable[[object], object]
+    Encoder = Callable[[Any], object]
+    Converter = Callable[[Any], object]
     # What to encode, and by how much it may exceed the limit.
     _Encode = Callable[..., list[bytes | memoryview]]
 
@@ -48,9 +61,13 @@ class Settings:
     """What an interpreter sets for all encodings of its process."""
 
     custom_encoder: Encoder | None = None
+    # By class.
+    encoders: ClassVar[dict[type, Encoder]] = {}
     # How the VM lays out a MapSet; HELLO replaces it with what the VM really does.
     set_head = b"t\x00\x00\x00\x02" + atom("__struct__") + atom("Elixir.MapSet") + atom("map")
     set_member = NIL
+    # The same of other structs, by name; see `structs.py`.
+    structs: dict[str, tuple[bytes, ...]] | None = None
 
 
 def set_custom_encoder(encoder: Encoder) -> None:
@@ -73,17 +90,13 @@ def set_custom_encoder(encoder: Encoder) -> None:
     Settings.custom_encoder = encoder
 
 
-class _Custom:
-    """What the custom encoder returned, as a container of one."""
-
-    __slots__ = ("result",)
-
-    def __init__(self, result: object) -> None:
-        self.result = result
+# What `everyday` makes of objects that are no containers or leaves, by their exact class. It fills the table when an
+# object of an unknown class is met; few programs need it at their start.
+KNOWN: dict[type, Converter] = {}
 
 
 def _converted(value: object, objects: list[object], auto: bool) -> object:  # noqa: FBT001 - internal
-    """Return a subclass's instance as its base, a view as a list, others as the encoder says.
+    """Return a subclass's instance as its base, a view as a list, others as encoders or `everyday` say.
 
     A handle, and with `auto` what nobody knows, is added to `objects`.
     """
@@ -91,29 +104,95 @@ def _converted(value: object, objects: list[object], auto: bool) -> object:  # n
     kind = type(value)
     if kind is Handle:
         return place(value.object, objects)  # type: ignore[attr-defined]
+    custom, encoders = Settings.custom_encoder, Settings.encoders
+    convert = KNOWN.get(kind)
+    if convert is not None and custom is None and not encoders:
+        return _in_form(value, convert, objects, auto)
+    encoder = None
     for base in MRO(kind):
+        encoder = encoder or encoders.get(base)
         convert = _CONVERTERS.get(base)
         if convert is not None:
-            return convert(value)
+            return convert(value) if encoder is None else Instead(encoder(value))
     if issubclass(kind, (KeysView, ValuesView, ItemsView)):
         return list(value)  # type: ignore[call-overload]
     refusal: TypeError | None = None
-    if Settings.custom_encoder is not None:
+    if custom is not None:
         try:
-            return _Custom(Settings.custom_encoder(value))
+            return Instead(custom(value))
         except TypeError as error:
             refusal = error
-    known = libraries.converted(value)
-    if known is not None:
-        return known
+    if encoder is not None:
+        return Instead(encoder(value))
+    from . import everyday
+
+    convert = everyday.converter(kind)
+    if convert is not None:
+        return _in_form(value, convert, objects, auto)
     if auto:
         # All of this depends on the type alone, but for custom encoders.
-        return place(value, objects, alike=Settings.custom_encoder is None)
+        return place(value, objects, alike=custom is None)
     if refusal is not None:
         raise refusal
     from .where import unknown
 
     raise TypeError(unknown(value))
+
+
+def _in_form(
+    value: object,
+    convert: Converter,
+    objects: list[object],
+    auto: bool,  # noqa: FBT001 - internal
+) -> object:
+    try:
+        return convert(value)
+    except NoFormError as error:
+        if auto:
+            return place(value, objects)
+        from .where import unknown
+
+        raise TypeError(unknown(value, str(error))) from None
+
+
+_T = TypeVar("_T")
+
+
+def register_encoder(kind: type[_T], encoder: Callable[[_T], object]) -> None:
+    """Set the function that encodes the objects of one class, and of its subclasses.
+
+    There is one for each class in the whole process; of several that fit an object, that of the most specific
+    class is used. It comes after the custom encoder (`set_custom_encoder`) and before what Snex
+    does by itself. It may be called on any thread, wherever something is encoded.
+
+    Args:
+        kind: a class. Not one that Snex has to encode itself, such as `str`; a subclass of such a class may be.
+        encoder: takes the object and returns another, which is encoded in its place. What it raises is
+            the error of that call.
+
+    Raises:
+        TypeError: for what is no class, or no function.
+        ValueError: for a class that Snex encodes itself.
+
+    >>> class Money:
+    ...     def __init__(self, amount, currency):
+    ...         self.amount, self.currency = amount, currency
+    >>> register_encoder(Money, lambda money: {"amount": money.amount, "currency": money.currency})
+    """
+    if not isinstance(kind, type):
+        msg = f"expected a class, got: {kind!r}"
+        raise TypeError(msg)
+    if not callable(encoder):
+        msg = f"expected a function, got: {encoder!r}"
+        raise TypeError(msg)
+    if kind in LEAVES or kind in _CONVERTERS or issubclass(kind, (Atom, Term, Handle)):
+        msg = f"{kind} has a form of its own in Elixir: register an encoder for a subclass of it"
+        raise ValueError(msg)
+    Settings.encoders[kind] = encoder
+    if _native_encode is not None and any(base in _CONVERTERS for base in MRO(kind)):
+        from . import _native
+
+        _native.ask_subclasses()
 
 
 # How an instance of a subclass becomes one of the class itself: of its base classes, the nearest one that is here decides.
@@ -394,7 +473,7 @@ def _native_encoder() -> _Encode | None:
             "atom": Atom,
             "distinct_atom": DistinctAtom,
             "term": Term,
-            "custom": _Custom,
+            "custom": Instead,
             "raw": Raw,
             "with_handles": WithHandles,
             "settings": Settings,

@@ -1,30 +1,96 @@
-"""Values of common libraries that have a form in Elixir.
-
-Nothing is imported for it: a type can only be that of a library which is loaded.
-"""
+"""Scalars of numpy and pandas that have a form in Elixir: functions that add their types to those of `everyday`."""
 
 from __future__ import annotations
 
-import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-_modules = sys.modules
+from . import structs
+from .scalars import LEAVES, NoFormError, Raw
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 # Kinds of numpy's dtypes: booleans, integers with and without sign, floats.
 _NUMBERS = frozenset("biuf")
+_COMPLEX = "c"
+_DATETIME = "M"
+_TIMEDELTA = "m"
+# Units that have no length.
+_UNEVEN = {
+    "Y": "not all years are of the same length; convert it to days",
+    "M": "not all months are of the same length; convert it to days",
+    "generic": "it has no unit; convert it with int()",
+}
+# Units from a day up: a date.
+_DATES = frozenset("YMWD")
+# Units that are not as long as a microsecond.
+_FINE = frozenset({"ns", "ps", "fs", "as"})
+_PLAIN = frozenset({bool, int, float})
+NIL = Raw(LEAVES[type(None)](None))
 
 
-def converted(value: object) -> object:
-    """Return a number of numpy's as one of Python's; None for anything else.
+def numpy(module: Any) -> dict[type, Callable[[Any], object]]:  # noqa: ANN401
+    """Return what is known of numpy's types."""
+    unit_of = module.datetime_data
+    is_nat = module.isnat
 
-    Numbers that Python's float cannot hold (`longdouble`) stay what they are.
-    """
-    numpy: Any = _modules.get("numpy")
-    # Another thread may be about to import it.
-    generic = getattr(numpy, "generic", None)
-    if generic is None or not issubclass(type(value), generic):
-        return None
-    number: Any = value
-    if number.dtype.kind not in _NUMBERS:
-        return None
-    plain = number.item()
-    return plain if type(plain) in {bool, int, float} else None
+    def scalar(value: Any) -> object:  # noqa: ANN401
+        kind = value.dtype.kind
+        if kind in _NUMBERS:
+            plain = value.item()
+            # Numbers that Python's float cannot hold (`longdouble`) stay what they are.
+            if type(plain) in _PLAIN:
+                return plain
+            msg = "Elixir has no float of this size; convert it with float()"
+            raise NoFormError(msg)
+        if kind == _COMPLEX:
+            if type(value.item()) is complex:
+                return scalar(value.real), scalar(value.imag)
+            msg = "Elixir has no float of this size; convert it with complex()"
+            raise NoFormError(msg)
+        if kind == _DATETIME:
+            return NIL if is_nat(value) else moment(value)
+        if kind == _TIMEDELTA:
+            return NIL if is_nat(value) else interval(value)
+        raise NoFormError
+
+    def moment(value: Any) -> object:  # noqa: ANN401
+        if unit_of(value.dtype)[0] in _DATES:
+            return structs.date(item(value, "M8[D]"))
+        return structs.date_time(item(value, "M8[us]"))
+
+    def interval(value: Any) -> object:  # noqa: ANN401
+        unit = unit_of(value.dtype)[0]
+        if unit in _UNEVEN:
+            raise NoFormError(_UNEVEN[unit])
+        return structs.duration(item(value, "m8[us]"))
+
+    def item(value: Any, dtype: str) -> Any:  # noqa: ANN401
+        """Return an object of Python's, which `item` alone does not for what is finer than a microsecond."""
+        try:
+            whole = value.astype(dtype)
+            # A number that overflows becomes another one, or an error.
+            same = unit_of(value.dtype)[0] in _FINE or whole.astype(value.dtype) == value
+        except OverflowError:
+            same = False
+        exact = whole.item() if same else 0
+        if type(exact) is int:
+            msg = "Python's datetime has no room for it"
+            raise NoFormError(msg)
+        return exact
+
+    return {module.generic: scalar}
+
+
+def pandas(module: Any) -> dict[type, Callable[[Any], object]]:  # noqa: ANN401
+    """Return what is known of pandas' types."""
+
+    def nil(_value: object) -> object:
+        return NIL
+
+    return {
+        module.Timestamp: structs.date_time,
+        module.Timedelta: structs.duration,
+        type(module.NaT): nil,
+        type(module.NA): nil,
+    }

@@ -157,6 +157,19 @@ class Raw:
         self.around = around
 
 
+class NoFormError(Exception):
+    """A value has no form in Elixir, although others of its type have one. Says why."""
+
+
+class Instead:
+    """In the place of an object: another one, which is encoded like any. A container of one."""
+
+    __slots__ = ("result",)
+
+    def __init__(self, result: object) -> None:
+        self.result = result
+
+
 def _raw(value: Raw) -> Piece:
     return value.piece
 

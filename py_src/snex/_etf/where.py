@@ -5,7 +5,9 @@ A place is written as the code that leads there from the value itself, `['rows']
 
 from __future__ import annotations
 
+from collections import deque
 from itertools import pairwise
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from .._eval.sources import shown
@@ -20,23 +22,29 @@ _SHOWN = 10
 _LONGEST_KEY = 60
 
 
-def unknown(value: object) -> str:
+def unknown(value: object, why: str = "") -> str:
     """Return what to say of an object that cannot be encoded.
 
     >>> unknown(object())
-    "Cannot serialize object of <class 'object'>; convert it, or see snex.set_custom_encoder"
+    "Cannot serialize object of <class 'object'>; convert it, see snex.register_encoder, \
+or let it stay in Python (returns: :auto, snex.keep)"
     >>> unknown(item for item in [])
     "Cannot serialize object of <class 'generator'>; make a list of it"
     """
     kind = type(value)
     text = f"Cannot serialize object of {kind}"
+    if why:
+        return f"{text}: {why}"
     if hasattr(kind, "__await__"):
         return f"{text}: was `await` forgotten?{_called(value)}"
     if hasattr(kind, "__anext__"):
         return f"{text}; make a list of it: [item async for item in it]"
     if hasattr(kind, "__next__"):
         return f"{text}; make a list of it"
-    return f"{text}; convert it, or see snex.set_custom_encoder"
+    return (
+        f"{text}; convert it, see snex.register_encoder, "
+        "or let it stay in Python (returns: :auto, snex.keep)"
+    )
 
 
 def _called(awaitable: Any) -> str:  # noqa: ANN401 - of any type
@@ -130,6 +138,15 @@ def _steps(container: object) -> Iterator[tuple[str, object]]:
         fields: Any = container._fields
         for name, value in zip(fields, tuple.__iter__(container), strict=False):
             yield f".{name}", value
+    elif type(container) is MappingProxyType:
+        yield from _steps(dict(container))
+    elif hasattr(type(container), "__dataclass_fields__"):
+        names: Any = type(container).__dataclass_fields__  # type: ignore[attr-defined]
+        for name in names:
+            yield f".{name}", getattr(container, name, None)
+    elif hasattr(type(container), "__members__"):
+        # A member of an enum.
+        yield ".value", container.value  # type: ignore[attr-defined]
     else:
         for index, value in enumerate(_items(container)):
             yield f"[{index}]", value
@@ -140,6 +157,8 @@ def _items(container: object) -> Iterable[object]:
         return tuple.__iter__(container)
     if isinstance(container, list):
         return list.__iter__(container)
+    if isinstance(container, deque):
+        return deque.__iter__(container)
     # What a custom encoder made is not in what it was made from.
     return ()
 

@@ -56,14 +56,15 @@ defmodule Snex.Serde.PythonTest do
   } do
     for {code, class} <- [
           {"return object()", "object"},
-          {"return 1j", "complex"},
-          {"import decimal; return decimal.Decimal(1)", "decimal.Decimal"}
+          {"return ...", "ellipsis"},
+          {"import types; return types.SimpleNamespace()", "types.SimpleNamespace"}
         ] do
       assert {:error, %Error{code: :python_runtime_error} = error} = Snex.pyeval(inp, code)
       assert error.exception.type == "TypeError"
 
       assert error.reason ==
-               "Cannot serialize object of <class '#{class}'>; convert it, or see snex.set_custom_encoder"
+               "Cannot serialize object of <class '#{class}'>; convert it, see snex.register_encoder, " <>
+                 "or let it stay in Python (returns: :auto, snex.keep)"
     end
 
     assert Snex.pyeval(inp, "return 1") == {:ok, 1}

@@ -142,6 +142,7 @@ impl Running {
                 reply_limit: 1 << 20,
                 map_set: (Blob(Vec::new()), Blob(Vec::new())),
                 object: (Blob(Vec::new()), Blob(Vec::new()), Blob(Vec::new())),
+                structs: std::collections::BTreeMap::new(),
             },
             marks: (1000, 100_000),
         };
