@@ -3,10 +3,10 @@ defmodule Snex.NodesTest do
   use Snex.Case
 
   import ExUnit.CaptureIO
+  import Snex.Peer, only: [at_rest?: 1, tracked: 1]
 
   alias Snex.Env
   alias Snex.Peer
-  alias Snex.Remote.Tracker
 
   # Runs until it is cancelled.
   @endless """
@@ -18,17 +18,10 @@ defmodule Snex.NodesTest do
       await snex.send(test, "cancelled")
   """
 
-  setup_all do
-    Peer.start_distribution!()
-    {b, _control} = Peer.start_node!()
-    {:ok, b: b}
-  end
+  setup_all {Peer, :two_nodes}
+  setup {Peer, :await_rest}
 
-  setup %{b: b} do
-    # What the test before has left to the garbage collector is gone first.
-    eventually(fn -> at_rest?([node(), b]) end)
-    {:ok, there: Peer.start_interpreter!(b, init_script: marks())}
-  end
+  setup %{b: b}, do: {:ok, there: Peer.start_interpreter!(b, init_script: marks())}
 
   defp marked!(interpreter) do
     env = Snex.make_env!(interpreter)
@@ -40,12 +33,6 @@ defmodule Snex.NodesTest do
 
   # In a process of its own: nothing in this one refers to what it made.
   defp elsewhere(fun), do: Task.await(Task.async(fun), :infinity)
-
-  # What the tracker of a node has.
-  defp tracked(node), do: :erpc.call(node, Tracker, :counts, [])
-
-  defp at_rest?(nodes),
-    do: Enum.all?(nodes, fn node -> node |> tracked() |> Map.values() |> Enum.all?(&(&1 == 0)) end)
 
   defp in_flight(interpreter), do: Interpreter.info(interpreter).requests_in_flight
 

@@ -2,30 +2,20 @@ defmodule Snex.ObjectNodesTest do
   # Objects of interpreters on other nodes. Not async: this VM becomes a node meanwhile.
   use Snex.Case
 
+  import Snex.Peer, only: [at_rest?: 1]
+
   alias Snex.Object
   alias Snex.Peer
-  alias Snex.Remote.Tracker
 
-  setup_all do
-    Peer.start_distribution!()
-    {b, _control} = Peer.start_node!()
-    {:ok, b: b}
-  end
+  setup_all {Peer, :two_nodes}
+  setup {Peer, :await_rest}
 
   setup %{b: b} do
-    eventually(fn -> at_rest?([node(), b]) end)
-
     script =
       marks() <>
         "\ndef left():\n  import gc; from snex._eval import objects\n  gc.collect()\n  return len(objects.table), len(marks)"
 
     {:ok, there: Peer.start_interpreter!(b, init_script: script), script: script}
-  end
-
-  defp at_rest?(nodes) do
-    Enum.all?(nodes, fn node ->
-      node |> :erpc.call(Tracker, :counts, []) |> Map.values() |> Enum.all?(&(&1 == 0))
-    end)
   end
 
   defp left(interpreter), do: Snex.call!(interpreter, "left", [], timeout: 60_000)

@@ -21,6 +21,34 @@ defmodule Snex.Peer do
   end
 
   @doc """
+  For `setup_all {Peer, :two_nodes}`: makes this VM a node, and starts another one, `b`, for the tests of the module.
+  """
+  def two_nodes(_context) do
+    start_distribution!()
+    {b, _control} = start_node!()
+    {:ok, b: b}
+  end
+
+  @doc """
+  For `setup {Peer, :await_rest}`: returns when what the test before has left to the garbage collector is gone, here and on `b`.
+  """
+  def await_rest(%{b: b}) do
+    Snex.Case.eventually(fn -> at_rest?([node(), b]) end)
+    :ok
+  end
+
+  @doc """
+  Whether the trackers of all these nodes have nothing.
+  """
+  def at_rest?(nodes),
+    do: Enum.all?(nodes, fn node -> node |> tracked() |> Map.values() |> Enum.all?(&(&1 == 0)) end)
+
+  @doc """
+  What the tracker of a node has: see `Snex.Remote.Tracker.counts/0`.
+  """
+  def tracked(node), do: :erpc.call(node, Snex.Remote.Tracker, :counts, [])
+
+  @doc """
   Makes this VM a node, outside of tests.
   """
   def become_node! do

@@ -2,6 +2,8 @@ defmodule Snex.Remote.TrackerTest do
   # Not async: this VM becomes a node meanwhile, and counts what it holds.
   use Snex.Case
 
+  import Snex.Peer, only: [at_rest?: 1, tracked: 1]
+
   alias Snex.Env
   alias Snex.Handle
   alias Snex.Native
@@ -11,21 +13,10 @@ defmodule Snex.Remote.TrackerTest do
 
   @options %{deadline: :infinity, on_timeout: :leave, output: nil}
 
-  setup_all do
-    Peer.start_distribution!()
-    {b, _control} = Peer.start_node!()
-    {:ok, b: b}
-  end
+  setup_all {Peer, :two_nodes}
+  setup {Peer, :await_rest}
 
-  setup %{b: b} do
-    eventually(fn -> at_rest?([node(), b]) end)
-    {:ok, there: Peer.start_interpreter!(b)}
-  end
-
-  defp tracked(node), do: :erpc.call(node, Tracker, :counts, [])
-
-  defp at_rest?(nodes),
-    do: Enum.all?(nodes, fn node -> node |> tracked() |> Map.values() |> Enum.all?(&(&1 == 0)) end)
+  setup %{b: b}, do: {:ok, there: Peer.start_interpreter!(b)}
 
   defp environments(interpreter), do: Interpreter.info(interpreter).environments
 
