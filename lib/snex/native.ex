@@ -35,6 +35,7 @@ defmodule Snex.Native do
     call_begin: 3,
     call_end: 2,
     source_open: 1,
+    source_begin: 2,
     source_close: 2,
     source_feed: 5,
     source_feed_dirty: 5,
@@ -157,6 +158,10 @@ defmodule Snex.Native do
   # A stream that Python iterates. The calling process gets `{:snex_pull, items}` and `:snex_close`.
   @spec source_open(pid()) :: {:ok, source :: pos_integer(), high :: pos_integer()} | :noproc
   def source_open(_interpreter), do: not_loaded()
+
+  # The calling process makes its items, until `call_end/2`.
+  @spec source_begin(pid(), source :: pos_integer()) :: :ok
+  def source_begin(_interpreter, _source), do: not_loaded()
 
   @spec source_close(pid(), source :: pos_integer()) :: :ok
   def source_close(_interpreter, _source), do: not_loaded()

@@ -113,6 +113,7 @@ class Interpreter:
         self._tables: dict[int, Envs | Objects] = {ENVIRONMENT: self._envs, OBJECT: objects.table}
         objects.table.later = lambda function: client.call_soon(loop, function)
         self._client = Client(self._writer, self._log)
+        self._client.most_bytes = high // 2
         self._waits = Waits(
             loop, self._reader, self._writer, self._printer, self._runner, self._work
         )

@@ -226,6 +226,7 @@ defmodule Snex.NativeTest do
         call_begin: [inp, owner, none],
         call_end: [inp, owner],
         source_open: [inp],
+        source_begin: [inp, none],
         source_close: [inp, none],
         source_feed: [inp, reference, none, [1], encoding],
         source_feed_dirty: [inp, reference, none, [1], encoding],

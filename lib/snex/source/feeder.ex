@@ -20,8 +20,10 @@ defmodule Snex.Source.Feeder do
   # How long a producer may take to end, in ms, before it is killed.
   @grace 5_000
 
-  # So many frames share the demand, so that the producer goes on while Python takes the first of them.
-  @frames 4
+  # So many frames share the demand, so that the producer goes on while Python takes the first of them. More items in a frame than
+  # the other number gain nothing.
+  @frames 2
+  @most 512
 
   @nested "a stream cannot be an item of another stream"
 
@@ -78,7 +80,7 @@ defmodule Snex.Source.Feeder do
            producer: nil,
            # Items that have not been submitted, the latest first; how many may share a frame; the try that waits for room.
            items: [],
-           most: max(div(stream.demand, @frames), 1),
+           most: stream.demand |> div(@frames) |> max(1) |> min(@most),
            waiting: nil,
            flight: :queue.new(),
            bytes: 0,
@@ -98,11 +100,14 @@ defmodule Snex.Source.Feeder do
 
   @impl GenServer
   def handle_info({:snex_pull, items}, %{producer: nil, outcome: nil, ended?: false} = state) do
-    %{stream: stream, reference: reference} = state
-    credit = min(items, stream.demand)
+    %{stream: stream} = state
 
-    producer =
-      Producer.start_link(stream.node, reference, stream.enumerable, state.origin, credit, state.high)
+    options =
+      state
+      |> Map.take([:interpreter, :source, :reference, :origin, :high])
+      |> Map.merge(%{feeder: self(), enumerable: stream.enumerable, credit: min(items, stream.demand)})
+
+    producer = Producer.start_link(stream.node, options)
 
     # Nobody needs it here any more.
     {:noreply, %{state | producer: producer, stream: %{stream | enumerable: []}}}
@@ -115,7 +120,7 @@ defmodule Snex.Source.Feeder do
   end
 
   def handle_info({reference, :item, item}, %{reference: reference, ended?: false} = state),
-    do: feed(%{state | items: collect(reference, [item | state.items], state.most)})
+    do: feed(%{state | items: collect(reference, [item | state.items], state.most - 1)})
 
   def handle_info({reference, :heavy}, %{reference: reference} = state),
     do: feed(%{state | heavy?: true})
@@ -145,13 +150,16 @@ defmodule Snex.Source.Feeder do
   def handle_info({:DOWN, _monitor, :process, interpreter, _reason}, %{interpreter: interpreter} = state),
     do: stop(state)
 
-  def handle_info({:EXIT, producer, _reason}, %{producer: producer, ended?: true} = state),
-    do: {:stop, :normal, state}
-
-  # One that was killed has not said how it has ended.
   def handle_info({:EXIT, producer, reason}, %{producer: producer} = state) do
-    outcome = state.outcome || Failure.describe(:exit, reason, [])
-    feed(%{state | producer: nil, outcome: outcome})
+    if node(producer) == node(), do: Native.call_end(state.interpreter, producer)
+
+    if state.ended? do
+      {:stop, :normal, state}
+    else
+      # One that was killed has not said how it has ended.
+      outcome = state.outcome || Failure.describe(:exit, reason, [])
+      feed(%{state | producer: nil, outcome: outcome})
+    end
   end
 
   def handle_info(:kill, state) do
@@ -162,16 +170,16 @@ defmodule Snex.Source.Feeder do
   # What was on its way when the source ended.
   def handle_info(_message, state), do: {:noreply, state}
 
-  # What else the producer has sent by now.
-  defp collect(reference, items, most) when length(items) < most do
+  # What else the producer has sent by now, at most so many items.
+  defp collect(_reference, items, 0), do: items
+
+  defp collect(reference, items, most) do
     receive do
-      {^reference, :item, item} -> collect(reference, [item | items], most)
+      {^reference, :item, item} -> collect(reference, [item | items], most - 1)
     after
       0 -> items
     end
   end
-
-  defp collect(_reference, items, _most), do: items
 
   # Takes frames off that Python has taken: with their items, of which no more count than have been sent.
   defp take_off(items, taken, state) do

@@ -11,25 +11,38 @@ defmodule Snex.Source.Producer do
 
   alias Snex.Failure
   alias Snex.Interpreter.Origin
+  alias Snex.Native
   alias Snex.Serde.Weight
 
   @typedoc "The process that the enumerable belongs to, and what that has around it, or `nil`: the producer looks."
   @type origin() :: {pid(), Origin.surroundings() | nil}
 
+  @typedoc "What there is to know; `:credit` at first, `:high` in bytes."
+  @type options() :: %{
+          feeder: pid(),
+          interpreter: pid(),
+          source: pos_integer(),
+          reference: reference(),
+          enumerable: Enumerable.t(),
+          origin: origin(),
+          credit: pos_integer(),
+          high: pos_integer()
+        }
+
   @doc """
   Starts the producer, linked to the calling feeder, on a node.
   """
-  @spec start_link(node(), reference(), Enumerable.t(), origin(), pos_integer(), pos_integer()) :: pid()
-  def start_link(node, reference, enumerable, origin, credit, high),
-    do: Node.spawn_link(node, __MODULE__, :run, [self(), reference, enumerable, origin, credit, high])
+  @spec start_link(node(), options()) :: pid()
+  def start_link(node, options), do: Node.spawn_link(node, __MODULE__, :run, [options])
 
   @doc false
-  @spec run(pid(), reference(), Enumerable.t(), origin(), pos_integer(), pos_integer()) :: term()
-  def run(feeder, reference, enumerable, origin, credit, high) do
-    Process.set_label(__MODULE__)
-    adopt(origin)
-
-    send(feeder, end_of(feeder, reference, enumerable, credit, high))
+  @spec run(options()) :: term()
+  def run(%{feeder: feeder, interpreter: interpreter} = options) do
+    Process.set_label({__MODULE__, interpreter})
+    # What it asks of the interpreter while that waits for its items.
+    if node(interpreter) == node(), do: Native.source_begin(interpreter, options.source)
+    adopt(options.origin)
+    send(feeder, end_of(options))
   end
 
   defp adopt({process, nil}) when node(process) == node() do
@@ -41,15 +54,15 @@ defmodule Snex.Source.Producer do
   defp adopt({_process, nil}), do: :ok
   defp adopt({process, surroundings}), do: Origin.belong(process, surroundings)
 
-  defp end_of(feeder, reference, enumerable, credit, high) do
-    Enumerable.reduce(enumerable, {:cont, {credit, 0}}, fn item, {credit, bytes} ->
+  defp end_of(%{feeder: feeder, reference: reference, high: high} = options) do
+    Enumerable.reduce(options.enumerable, {:cont, {options.credit, 0}}, fn item, {credit, bytes} ->
       send(feeder, {reference, :item, item})
       weigh(item, feeder, reference, credit - 1, bytes, high)
     end)
 
     {reference, :done}
   catch
-    kind, reason -> {reference, :failed, Failure.describe(kind, reason, __STACKTRACE__)}
+    kind, reason -> {options.reference, :failed, Failure.describe(kind, reason, __STACKTRACE__)}
   end
 
   defp weigh(item, feeder, reference, credit, bytes, high) do

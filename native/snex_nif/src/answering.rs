@@ -46,9 +46,17 @@ impl Answering {
         0
     }
 
-    fn insert(&self, pid: LocalPid, call: u64) {
+    /// From now on, this process answers this call, or makes the items of this source.
+    pub fn insert(&self, pid: LocalPid, call: u64) {
         let mut calls = self.table();
         calls.insert(pid, call);
+        self.count.store(calls.len(), Ordering::Release);
+    }
+
+    /// The processes that answer a call do so no longer.
+    pub fn forget(&self, call: u64) {
+        let mut calls = self.table();
+        calls.retain(|_, of| *of != call);
         self.count.store(calls.len(), Ordering::Release);
     }
 

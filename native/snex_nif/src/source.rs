@@ -15,6 +15,10 @@ use snex_core::pickle::{BinaryAs, Global, Pickle};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+/// Set in the number of a source where that of a call could be as well: what the process asks that makes its items has been caused
+/// by it.
+const SOURCE: u64 = 1 << 63;
+
 /// The sources of one interpreter that have not ended. Numbers are never used again.
 #[derive(Default)]
 pub struct Sources(Mutex<Table>);
@@ -96,7 +100,10 @@ impl Shared {
 
 /// A feeder that is gone, and has not ended its source. On any thread.
 pub fn abandon(interpreter: &Interpreter, feeder: LocalPid) {
-    let Some(source) = interpreter.worker.sink.sources.abandon(feeder) else { return };
+    let sink = &interpreter.worker.sink;
+    let Some(source) = sink.sources.abandon(feeder) else { return };
+    // What makes its items is linked to it.
+    sink.answering.forget(source | SOURCE);
     let mut pickle = Pickle::new();
     pickle.dict_begin();
     for (name, value) in [("kind", "exit"), ("message", "** (exit) killed")] {
@@ -132,6 +139,15 @@ fn source_open(env: Env<'_>, interpreter: LocalPid) -> Term<'_> {
 fn source_close(interpreter: LocalPid, source: u64) -> Atom {
     if let Some(interpreter) = registry::known(interpreter) {
         interpreter.worker.sink.sources.remove(source);
+    }
+    atoms::ok()
+}
+
+/// The calling process makes the items of a source, until `call_end`.
+#[rustler::nif]
+fn source_begin(env: Env<'_>, interpreter: LocalPid, source: u64) -> Atom {
+    if let Some(interpreter) = registry::find(interpreter) {
+        interpreter.worker.sink.answering.insert(env.pid(), source | SOURCE);
     }
     atoms::ok()
 }

@@ -51,7 +51,15 @@ def value_of(answer: Answer | BaseException) -> object:
             answer.hold.release()
     if answer.kind != frame.CALL_ERROR:
         return value
-    fields: Any = value
-    raise ElixirError(
+    raise _error(value)
+
+
+def error_of(answer: Answer) -> ElixirError:
+    """Return the error that a frame brings."""
+    return _error(load(answer.body, answer.sinks))
+
+
+def _error(fields: Any) -> ElixirError:  # noqa: ANN401 - a dict
+    return ElixirError(
         str(fields["kind"]), fields["reason"], fields["message"], fields["stacktrace"]
     )

@@ -21,6 +21,7 @@ from .._eval.objects import body_of
 from .._eval.request import current as current_request
 from .._wire import frame
 from .._wire.body import STREAMS, numbers_of_streams
+from .._wire.frame import SOURCE
 from .answers import Answer, value_of
 
 if TYPE_CHECKING:
@@ -82,6 +83,8 @@ class Client:
         """Send through `writer`. `has_objects` says whether the VM may have handles of objects here."""
         self._writer = writer
         self.has_objects = has_objects
+        # Bytes of a stream that may be taken before the VM is told: it may wait for that with twice as many on the way.
+        self.most_bytes = 1 << 20
         # Streams of Elixir's, by number. Put in by whoever loads one, taken out by whoever ends it.
         self.streams: dict[int, ref[Stream]] = {}
         self.log = log
@@ -201,7 +204,11 @@ class Client:
                     self.signal(frame.CLOSE, number)
 
     def requester(self, number: int) -> Request | None:
-        """Return the request whose code waits for the answer to a call."""
+        """Return the request whose code waits for the answer to a call, or that a source belongs to."""
+        if number & SOURCE:
+            known = self.streams.get(number ^ SOURCE)
+            stream = known() if known is not None else None
+            return None if stream is None else stream.request
         entry = self._waiting.get(number)
         return None if entry is None else entry[1]
 

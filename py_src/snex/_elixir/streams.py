@@ -15,14 +15,15 @@ import weakref
 from collections import deque
 from contextlib import suppress
 from operator import length_hint
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from .._etf import encoder
 from .._eval.request import OUTSIDE
 from .._eval.request import current as current_request
 from .._wire import frame
-from .._wire.body import load_items
-from .answers import value_of
+from .._wire.body import COUNT, ENTRY, load_items
+from .._wire.frame import HEADER_SIZE, SOURCE
+from .answers import error_of
 from .client import call_soon, current
 
 if TYPE_CHECKING:
@@ -30,12 +31,13 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import NoReturn
 
+    from .._eval.request import Request
     from .answers import Answer
     from .client import Client
 
-# Set in the number of a source, where numbers of calls could be as well.
-SOURCE = 1 << 63
-
+# The VM is told what has been taken when it is such a part of the demand, so that it goes on while the rest is taken. It makes
+# frames of this size.
+_PARTS = 2
 _MADE_BY_ELIXIR = "a snex.Stream is made by Snex.Serde.stream/2, in Elixir"
 _NOT_SERVED = (
     "a stream cannot be used in a served process: only the interpreter itself can iterate it"
@@ -83,15 +85,22 @@ class Stream:
         "_taken",
         "_taken_bytes",
         "_waiting",
+        "request",
     )
-    # Bytes of frames that are taken at most before the VM is told.
-    most_bytes: ClassVar[int] = 1 << 20
 
-    def __init__(self, client: Client | None = None, number: int = 0, demand: int = 0) -> None:
+    def __init__(
+        self,
+        client: Client | None = None,
+        number: int = 0,
+        demand: int = 0,
+        request: Request = OUTSIDE,
+    ) -> None:
         """Refuse: it comes from Elixir."""
         if client is None:
             raise TypeError(_MADE_BY_ELIXIR)
         self._client = client
+        # What it ends with.
+        self.request = request
         self._number = number
         self._demand = demand
         self._frames: deque[Answer] = deque()
@@ -154,7 +163,8 @@ class Stream:
                 more = self._next_frame()
             finally:
                 self._lock.release()
-                if self._waiting:
+                # Also those who have found the lock taken.
+                if self._waiting and self._is_ready():
                     self._wake()
         request.checkpoint()
         return more
@@ -175,7 +185,7 @@ class Stream:
             raise error
         if self._over:
             return True
-        if self._taken * 2 >= self._demand or self._taken_bytes >= self.most_bytes:
+        if self._taken * _PARTS >= self._demand or self._taken_bytes >= self._client.most_bytes:
             taken, self._taken, self._taken_bytes = self._taken, 0, 0
             self._client.signal(frame.PULL, self._number, taken.to_bytes(4, "little"))
         try:
@@ -185,14 +195,16 @@ class Stream:
         if answer.kind == frame.FEED_END:
             self._over = True
             if answer.body:
-                value_of(answer)
+                raise error_of(answer)
             return True
         try:
             items, self._error = load_items(answer.body, answer.sinks)
         finally:
             if answer.hold is not None:
                 answer.hold.release()
-        self._bytes = len(answer.body) + sum(sink.size for sink in answer.sinks)
+        self._bytes = HEADER_SIZE + len(answer.body)
+        if answer.sinks:
+            self._bytes += COUNT.size + sum(ENTRY.size + sink.size for sink in answer.sinks)
         self._size = len(items)
         self._chunk = iter(items)
         if self._over or self._gone is not None:
@@ -379,10 +391,13 @@ def open(number: int, demand: int) -> Stream:  # noqa: A001 - the VM's name for 
     known = client.streams.get(number)
     stream = known() if known is not None else None
     if stream is None:
-        stream = Stream(client, number, demand)
-        known = client.streams[number] = weakref.ref(stream)
         request = current_request.get()
-        if not (request is OUTSIDE or request.ended):
+        if request.ended:
+            # A task that it has left behind.
+            request = OUTSIDE
+        stream = Stream(client, number, demand, request)
+        known = client.streams[number] = weakref.ref(stream)
+        if request is not OUTSIDE:
             if request.streams is None:
                 request.streams = {}
             request.streams[number] = known

@@ -145,11 +145,11 @@ class Waits:
             # What has come with the last chunk.
             more = self._reader.has_more
             while True:
-                if answers:
+                if answers and not self._is_due_for_streams():
                     break
                 if more:
                     more = self._turn()
-                    if answers:
+                    if answers and not self._is_due_for_streams():
                         break
                 self._check_end()
                 cleaning = self._check_cancelled(request)
@@ -166,6 +166,13 @@ class Waits:
                 self.calls[number] = below
             if self._due and not self.calls:
                 self._leave_to_loop()
+
+    def _is_due_for_streams(self) -> bool:
+        """Return whether the next items of a stream may depend on what is to be run on top.
+
+        The event loop would run it too late, if code waits for those items on this thread.
+        """
+        return bool(self._due) and any(work[1].cause & frame.SOURCE for work in self._due)
 
     def _set_up(self) -> None:
         self._woken_fd, self._wake_fd = os.pipe()

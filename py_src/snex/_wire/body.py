@@ -81,27 +81,37 @@ def unpickle(body: Body, sinks: Sequence[Sink]) -> object:
 
 
 def load_items(body: Body, sinks: Sequence[Sink]) -> tuple[list[Any], Exception | None]:
-    """Return the items of a body that is a list of them, and what has kept those behind them from being loaded.
-
-    The VM has the list kept in the pickle's memo, and adds items one by one.
-    """
+    """Return the items of a body that is a list of them, and what has kept those behind them from being loaded."""
+    try:
+        buffers = [sink.finish() for sink in sinks]
+    except MemoryError as error:
+        return [], error
     large = len(body) >= _LARGE and gc.isenabled()
     if large:
         gc.disable()
-    unpickler = None
     try:
-        unpickler = Unpickler(BytesIO(body), buffers=[sink.finish() for sink in sinks])  # noqa: S301 - as above
-        return unpickler.load(), None
+        return loads(body, buffers=buffers), None  # noqa: S301 - from the VM, which could run any code anyway
     except Exception as error:  # noqa: BLE001 - constructors of the user's classes
         if isinstance(error, UnicodeDecodeError):
             from .._etf.where import not_text
 
             not_text(error, body, len(sinks))
-        known: Any = {} if unpickler is None else unpickler.memo.copy()
-        return known.get(0, []), error
+        return _first_items(body, buffers, error)
     finally:
         if large:
             gc.enable()
+
+
+def _first_items(
+    body: Body, buffers: list[Any], error: Exception
+) -> tuple[list[Any], Exception | None]:
+    """Load once more, by other means: the list is in the pickle's memo, and items are added to it one by one."""
+    unpickler = Unpickler(BytesIO(body), buffers=buffers)  # noqa: S301 - as above
+    try:
+        return unpickler.load(), None
+    except Exception:  # noqa: BLE001 - as above
+        items: Any = unpickler.memo.copy()[0]
+        return items, error
 
 
 def numbers_of_streams(body: Body) -> list[int]:

@@ -58,6 +58,9 @@ _KNOWN_FLAGS = BUFFERS | THREAD | AUTO | OBJECT | STREAM | LOOP
 # As in `frame.rs`.
 SPARE = 1 << 20
 
+# Set in the cause of a request that the maker of a source's items has made: the number is that of the source.
+SOURCE = 1 << 63
+
 # Behind HELLO.
 INCOMING = frozenset(
     {EVAL, INVOKE, MAKE_ENV, DROP, CANCEL, CALL_RESULT, CALL_ERROR, CREDIT, FEED, FEED_END}
