@@ -48,9 +48,6 @@ defmodule Snex.HandlesTest do
     eventually(rest?, 1_000, fn -> inspect(Native.resources_count()) end)
   end
 
-  # In a process of its own: when it ends, so do its references.
-  defp apart(fun), do: Task.await(Task.async(fn -> fun.() && nil end), :infinity)
-
   test "are given back when nobody refers to them any more, without any call in between", %{inp: inp} do
     apart(fn -> for _ <- 1..100, do: assert(%Object{} = Snex.call!(inp, "thing")) end)
     # Only the VM is asked.
@@ -141,7 +138,8 @@ defmodule Snex.HandlesTest do
       returns: :auto,
       callers: nil,
       time: nil,
-      traceparent: nil
+      traceparent: nil,
+      demand: nil
     }
 
     {pid, monitor} =

@@ -25,8 +25,6 @@ defmodule Snex.ObjectNodesTest do
     eventually(fn -> at_rest?([node(), b]) end, 1_000)
   end
 
-  defp apart(fun), do: Task.await(Task.async(fn -> fun.() && nil end), :infinity)
-
   test "are made, asked and released from here", %{there: there, b: b} do
     object = Snex.call!(there, "mark")
     assert %Object{interpreter: ^there, type: "Mark"} = object

@@ -335,7 +335,8 @@ defmodule Snex.SchedulersTest do
       returns: :value,
       callers: nil,
       time: nil,
-      traceparent: nil
+      traceparent: nil,
+      demand: nil
     }
 
     Native.request_eval(inp, make_ref(), eval, {nil, nil, nil, []})

@@ -28,6 +28,11 @@ defmodule Snex.Case do
   end
 
   @doc """
+  Calls `fun` in a process of its own: when it ends, so do its references to objects and environments.
+  """
+  def apart(fun), do: Task.await(Task.async(fn -> fun.() && nil end), :infinity)
+
+  @doc """
   An init script whose `mark()` makes an object that `len(marks)` counts for as long as it lives.
   """
   def marks do
