@@ -83,6 +83,9 @@ defmodule Snex.SchedulersTest do
     results: [:call_result, :call_result_dirty],
     failures: [:call_error],
     callers: [:request_eval, :call_begin, :call_end],
+    streams:
+      [:stream_credit, :source_open, :source_begin, :source_feed, :source_feed_dirty] ++
+        [:source_end, :source_close],
     code: [:request_eval, :request_eval_dirty],
     sources: [:request_make_env, :request_make_env_dirty],
     start: [:interpreter_start, :interpreter_output],
@@ -222,6 +225,38 @@ defmodule Snex.SchedulersTest do
       }
 
       :ok = Native.call_error(inp, make_ref(), 1_000_000, failure)
+      {:ok, 1} = Snex.pyeval(inp, "return 1", timeout: 60_000)
+    end)
+  end
+
+  test "streams: items in both directions, and how they fail", %{inp: inp, keys: keys} do
+    for {name, key} <- keys do
+      undisturbed("#{name} as an item", fn ->
+        items = Serde.stream([:persistent_term.get(key)])
+        {_, _} = Snex.pyeval(inp, "return [1 for _ in x]", %{"x" => items}, run: :thread, timeout: 60_000)
+      end)
+    end
+
+    undisturbed("200,000 items", fn ->
+      code = "return sum(1 for _ in x)"
+      items = Serde.stream(1..200_000)
+      {:ok, 200_000} = Snex.pyeval(inp, code, %{"x" => items}, run: :thread, timeout: 60_000)
+      200_000 = inp |> Snex.stream("yield from range(200_000)", %{}, timeout: 60_000) |> Enum.count()
+    end)
+
+    undisturbed("1,000,000 items at once, which nobody has asked for", fn ->
+      {:ok, source, _high} = Native.source_open(inp)
+      {:ok, _} = Native.source_feed_dirty(inp, make_ref(), source, term(:list), {nil, nil, nil, []})
+      :ok = Native.source_close(inp, source)
+    end)
+
+    undisturbed("a long failure", fn ->
+      {:ok, source, _high} = Native.source_open(inp)
+      :ok = Native.source_begin(inp, source)
+      text = term(:unaligned)
+      lines = term(:lines)
+      :ok = Native.source_end(inp, source, %{kind: text, reason: text, message: text, stacktrace: lines})
+      :ok = Native.call_end(inp, self())
       {:ok, 1} = Snex.pyeval(inp, "return 1", timeout: 60_000)
     end)
   end
