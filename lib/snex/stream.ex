@@ -54,7 +54,7 @@ defmodule Snex.Stream do
 
   defp next(state) do
     case receive_items(state) do
-      {:items, [], frames, state} -> next(%{state | taken: 0, frames: frames})
+      {:items, [], frames, state} -> next(in_hand(state, 0, frames))
       {:items, items, frames, state} -> {items, in_hand(state, length(items), frames)}
       {:end, state} -> {:halt, {:done, state}}
       {:error, error, state} -> {[], {:failed, error, state}}

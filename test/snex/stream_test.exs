@@ -146,6 +146,76 @@ defmodule Snex.StreamTest do
       assert objects |> Enum.flat_map(&Map.values/1) |> Enum.uniq_by(& &1.id) |> length() == 1000
     end
 
+    test "that cannot be decoded are an error behind those before them" do
+      inp = start_interpreter!(atoms: :existing)
+      name = "never_made_before_#{System.unique_integer([:positive])}"
+      code = "yield from range(n)\nyield snex.Atom(name)\nyield 'never seen'"
+
+      for n <- [0, 1, 100, 1_000], returns <- [:value, :auto] do
+        vars = %{"name" => name, "n" => n}
+        {items, error} = until_error(Snex.stream(inp, code, vars, returns: returns))
+        assert items == Enum.to_list(0..(n - 1)//1)
+        assert %Error{code: :internal_error, reason: reason} = error
+        assert reason =~ "names an atom that does not exist"
+      end
+
+      code = "yield snex.keep(object()), 1\nyield snex.keep(object()), snex.Atom(name)"
+      assert {[{%Object{}, 1}], %Error{}} = until_error(Snex.stream(inp, code, %{"name" => name}, demand: 1))
+      eventually(fn -> Interpreter.info(inp).requests_in_flight == 0 end)
+    end
+
+    test "that are objects are let go of as soon as nobody refers to them, also while the stream goes on", %{
+      inp: inp
+    } do
+      code = """
+      import asyncio
+      for n in range(5): yield object()
+      await asyncio.Event().wait()
+      """
+
+      test = self()
+
+      consumer =
+        spawn_link(fn ->
+          inp
+          |> Snex.stream(code, returns: :auto)
+          |> Stream.with_index()
+          |> Enum.each(fn {%Object{}, n} ->
+            :erlang.garbage_collect()
+            send(test, {:seen, n})
+          end)
+        end)
+
+      assert_receive {:seen, 4}, 60_000
+
+      eventually(fn ->
+        # That of a process which waits.
+        :erlang.garbage_collect(consumer)
+        Interpreter.info(inp).objects == 0
+      end)
+
+      assert Interpreter.info(inp).requests_in_flight == 1
+      Process.unlink(consumer)
+      Process.exit(consumer, :kill)
+    end
+
+    test "go through Python and come back: a stream of a stream", %{inp: inp} do
+      vars = %{"numbers" => Serde.stream(1..1_000)}
+      assert inp |> Snex.stream("for n in numbers: yield n * 2", vars) |> Enum.sum() == 1_001_000
+      assert inp |> Snex.stream("async for n in numbers: yield n * 2", vars) |> Enum.sum() == 1_001_000
+      endless = Stream.iterate(1, &(&1 + 1))
+
+      assert inp |> Snex.stream({"map", [Serde.callback(&(&1 * 2)), Serde.stream(endless)]}) |> Enum.take(3) ==
+               [2, 4, 6]
+
+      assert inp |> Snex.stream({"zip", [Serde.stream(endless), "ab"]}) |> Enum.to_list() == [
+               {1, "a"},
+               {2, "b"}
+             ]
+
+      eventually(fn -> Interpreter.info(inp).requests_in_flight == 0 end)
+    end
+
     test "by the thousand come complete and in order, with any demand", %{inp: inp} do
       for demand <- [1, 2, 3, 7, 256, 1_000_000],
           code <- ["yield from range(n)", "return range(n)", "return later(n)", "return list(range(n))"] do

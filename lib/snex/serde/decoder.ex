@@ -41,6 +41,32 @@ defmodule Snex.Serde.Decoder do
   end
 
   @doc """
+  Decodes the elements of a list, as `decode/3`, as far as that can be done.
+  """
+  @spec decode_some(content(), [:safe], pid()) :: {[term()], [reference()]}
+  def decode_some({body, handles}, options, interpreter) do
+    places = List.to_tuple(handles)
+    {elements, _none} = decode_some(body, options, interpreter)
+    {fill(elements, places, interpreter), for({_id, handle} <- handles, do: handle)}
+  end
+
+  def decode_some(<<131, ?l, count::32, rest::binary>>, options, _interpreter),
+    do: {elements(count, rest, [:used | options]), []}
+
+  def decode_some(_other, _options, _interpreter), do: {[], []}
+
+  defp elements(0, _rest, _options), do: []
+  # See below.
+  defp elements(_count, <<80, _::binary>>, _options), do: []
+
+  defp elements(count, rest, options) do
+    {element, used} = :erlang.binary_to_term(<<131, rest::binary>>, options)
+    [element | elements(count - 1, binary_slice(rest, (used - 1)..-1//1), options)]
+  rescue
+    ArgumentError -> []
+  end
+
+  @doc """
   Decodes a term without handles.
   """
   @spec decode(binary(), [:safe]) :: {:ok, term()} | {:error, Error.t()}

@@ -24,8 +24,8 @@ defmodule Snex.Stream.Courier do
   # been told of this process, and never will be.
   @unclaimed 60_000
 
-  @typedoc "Items as they have arrived."
-  @type frame() :: {:items | :items_safe, Decoder.content()}
+  @typedoc "Items as they have arrived; or, behind items that could be decoded, why the next one could not."
+  @type frame() :: {:items | :items_safe, Decoder.content()} | {:error, Error.t()}
 
   @typedoc "The process that enumerates, and what it has around it; `nil` if the courier knows that."
   @type consumer() :: {pid(), Origin.surroundings() | nil}
@@ -94,16 +94,26 @@ defmodule Snex.Stream.Courier do
   """
   @spec next(pid(), pos_integer(), non_neg_integer(), [frame(), ...]) ::
           {{:items, [term()], [frame()]} | {:error, Error.t()}, [reference()]}
+  def next(_interpreter, _request, _taken, [{:error, error}]), do: {{:error, error}, []}
+
   def next(interpreter, request, taken, [frame | frames]) do
     Native.stream_credit(interpreter, request, taken)
     open(interpreter, frame, frames)
   end
 
   defp open(interpreter, {tag, content}, frames) do
-    case Decoder.decode(content, if(tag == :items_safe, do: [:safe], else: []), interpreter) do
-      {:ok, items, handles} when is_list(items) -> {{:items, items, frames}, handles}
-      {:ok, other, _handles} -> {{:error, garbage(other)}, []}
-      {:error, error} -> {{:error, error}, []}
+    options = if tag == :items_safe, do: [:safe], else: []
+
+    case Decoder.decode(content, options, interpreter) do
+      {:ok, items, handles} when is_list(items) ->
+        {{:items, items, frames}, handles}
+
+      {:ok, other, _handles} ->
+        {{:error, garbage(other)}, []}
+
+      {:error, error} ->
+        {items, handles} = Decoder.decode_some(content, options, interpreter)
+        {{:items, items, [{:error, error}]}, handles}
     end
   end
 

@@ -95,6 +95,60 @@ defmodule Snex.Stream.EndTest do
     end
   end
 
+  test "consumers that are killed at any moment, and those that want no more, leave no generator open" do
+    script = """
+    opened = closed = 0
+
+    def sync():
+        global opened, closed
+        opened += 1
+        try:
+            while True: yield 1
+        finally: closed += 1
+
+    async def later():
+        global opened, closed
+        opened += 1
+        try:
+            while True: yield 1
+        finally: closed += 1
+
+    def left():
+        return opened - closed
+    """
+
+    inp = start_interpreter!(init_script: script)
+
+    1..400
+    |> Task.async_stream(
+      fn round ->
+        source = {Enum.at(["sync", "later"], rem(round, 2)), []}
+
+        opts = [
+          demand: Enum.at([1, 7, 256], rem(round, 3)),
+          run: Enum.at([:auto, :thread, :loop], rem(round, 5) |> min(2))
+        ]
+
+        stream = Snex.stream(inp, source, opts)
+
+        if rem(round, 4) == 0 do
+          Enum.take(stream, round)
+        else
+          consumer = spawn(fn -> Enum.each(stream, fn 1 -> :ok end) end)
+          for _ <- 1..rem(round * 37, 2_000)//1, do: :erlang.yield()
+          Process.exit(consumer, :kill)
+        end
+      end,
+      timeout: :infinity,
+      max_concurrency: 8
+    )
+    |> Stream.run()
+
+    eventually(fn -> Interpreter.info(inp).requests_in_flight == 0 end)
+    eventually(fn -> Snex.call!(inp, "left", [], timeout: 60_000) == 0 end)
+    assert Snex.get!(inp, "opened") > 100
+  end
+
   test "an exception, an exit and a throw in the consumer close it", %{inp: inp} do
     for kind <- [:error, :exit, :throw] do
       stream = endless(inp, "sync")
@@ -137,11 +191,16 @@ defmodule Snex.Stream.EndTest do
     assert_closed(inp, "sync")
   end
 
-  test "a generator that ignores it, or raises meanwhile, disturbs nobody", %{inp: inp} do
+  test "a generator that ignores it, or raises meanwhile, disturbs nobody" do
+    # What Python says of it.
+    inp = start_interpreter!(output: self())
+
     for cleanup <- ["except GeneratorExit: yield 2", "finally: raise ValueError('mine')"] do
       code = "try:\n    while True: yield 1\n#{cleanup}"
       assert inp |> Snex.stream(code) |> Enum.take(3) == [1, 1, 1]
-      assert_rest(inp)
+      eventually(fn -> Interpreter.info(inp).requests_in_flight == 0 end)
+      assert_receive {:snex_output, ^inp, :stderr, said}, 60_000
+      assert said =~ "Exception ignored while a generator was closed"
     end
   end
 
