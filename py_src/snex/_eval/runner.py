@@ -253,7 +253,7 @@ class Runner:
         # Such a factory may also have run it to its end already.
         if number in self._running:
             request.task = task
-            task.add_done_callback(lambda _: self._done(request))
+            task.add_done_callback(lambda _: self._done(request, awaitable))
 
     async def _run(
         self,
@@ -279,11 +279,14 @@ class Runner:
         # The task's own copy.
         env.keep(before, copy_context())
 
-    def _done(self, request: Request) -> None:
+    def _done(self, request: Request, awaitable: Any) -> None:  # noqa: ANN401 - of any type
         """Answer for a task that has been cancelled before its first step."""
         # It knows the request through its callback, and the request knows it.
         request.task = None
         if not request.ended and request.number not in self._jobs:
+            if isinstance(awaitable, CoroutineType):
+                # Or Python would warn that nobody has awaited it.
+                awaitable.close()
             self.fail(request, asyncio.CancelledError())
 
     def look(self) -> bool:
