@@ -168,7 +168,7 @@ def test_objects_are_handles_that_count_over_the_frame(vm: VM) -> None:
             for n in (0, 1, 17, 999):
                 number = objects.handles[n]
                 assert vm.reply(vm.invoke("n.__int__", root=(Ref(number),))) == n
-            vm.drop_objects(*((number, 1) for number in objects.handles))
+            vm.drop_objects(*((number, 1) for number in objects.table))
     vm.run("import gc")
     wait_until(
         lambda: vm.run("gc.collect()\nreturn sum(type(o) is C for o in gc.get_objects())") == 0

@@ -4,8 +4,9 @@ Two threads use a batch: the one that produces adds items, and whoever holds the
 notes what the consumer has taken. What one of them changes, the other one only reads; all of it changes by single
 operations, and counts only grow. So neither waits for the other.
 
-Handles count over all items of a frame. An item is encoded with the index that it has if it goes into one frame with those that
-wait by then. If these are sent meanwhile, their objects stand in the table of the item's frame once more, and nobody refers to them.
+Handles count over all items of a frame: an item is encoded with the index that it has if it goes into one frame with those
+that wait by then. If these are sent meanwhile, it is encoded once more. If they are sent in the very last moment, their objects stand in
+the table of its frame as well, and nobody refers to them.
 """
 
 from __future__ import annotations
@@ -88,15 +89,15 @@ class Batch:
         objects = self._objects
         if not items and objects:
             objects = self._objects = []
-        before = len(objects)
         if self._whole:
             item = keep(item)
-        try:
-            parts = encode_item(item, objects, self._auto)
-        except BaseException:
-            # Handles in the part that could be encoded.
-            del objects[before:]
-            raise
+        before = len(objects)
+        parts = self._encode(item, objects)
+        if before and len(objects) > before and not items:
+            # Those before it have been taken.
+            objects, before = [], 0
+            self._objects = objects
+            parts = self._encode(item, objects)
         size = sum(map(len, parts))
         if size >= self._enough:
             parts = [_frozen(part) for part in parts]
@@ -107,6 +108,15 @@ class Batch:
         if self.is_full:
             state |= FULL
         return state | STOPPED if self.stopped else state
+
+    def _encode(self, item: object, objects: list[object]) -> Parts:
+        before = len(objects)
+        try:
+            return encode_item(item, objects, self._auto)
+        except BaseException:
+            # Handles in the part that could be encoded.
+            del objects[before:]
+            raise
 
     def fill(self, iterator: Iterator[object], most: int) -> int:
         """Add up to `most` items of an iterator, until something is to be done. Returns what."""

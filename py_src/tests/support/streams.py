@@ -20,7 +20,9 @@ class Stream:
         # Items that have arrived in order, and how many there are in the frames that have not been taken.
         self.items: list[Any] = []
         self.frames: list[int] = []
+        # The objects that are items, and how many there are in all tables.
         self.handles: list[int] = []
+        self.table: list[int] = []
         self._early: dict[int, tuple[bytes, list[int]]] = {}
         self.error: dict[str, Any] | None = None
         self.total: int | None = None
@@ -50,7 +52,9 @@ class Stream:
             assert items
             self.items += items
             self.frames.append(len(items))
-            self.handles += handles
+            # The place of a handle has its index in the second field.
+            self.handles += [handles[item[1]] for item in items if handles]
+            self.table += handles
             seen = True
         for entry in list(self.vm.pending):
             kind, number, body = entry
