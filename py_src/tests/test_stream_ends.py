@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import pickle
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.streams import stream, stream_call
 from support.vm import CALL, CALL_RESULT, CANCEL, LOOP, PRINT, THREAD, VM, PythonError, wait_until
 
 from snex._pypy import PYPY
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 PLACES = [0, THREAD, LOOP]
 AWAIT = "import asyncio\nawait asyncio.sleep(0)\n"

@@ -102,6 +102,19 @@ impl<'py, 'h> Encoder<'py, 'h> {
         Self::nested(py, helpers, auto, 0, limit)
     }
 
+    /// As `new`, in memory that has been used before.
+    pub fn with_memory(
+        py: Python<'py>,
+        helpers: &'h Helpers,
+        auto: bool,
+        limit: usize,
+        memory: Vec<u8>,
+    ) -> Self {
+        let mut encoder = Self::nested(py, helpers, auto, 0, 0);
+        encoder.output = Output::with_memory(limit, memory);
+        encoder
+    }
+
     fn nested(py: Python<'py>, helpers: &'h Helpers, auto: bool, nested: usize, limit: usize) -> Self {
         let (output, path, objects, alike) = (Output::new(limit), Vec::new(), None, Alike::default());
         Encoder { py, helpers, auto, objects, alike, nested, output, path, look: FIRST_LOOK }
@@ -119,6 +132,20 @@ impl<'py, 'h> Encoder<'py, 'h> {
             Some(objects) if !objects.is_empty() => Ok(self.helpers.with_handles(parts, objects)?),
             _ => Ok(parts),
         }
+    }
+
+    /// What is to stand in a list of more items, without the leading 131. Its handles count on from the end of `objects`.
+    pub fn encode_item(
+        mut self,
+        object: &Bound<'py, PyAny>,
+        objects: Option<Bound<'py, PyList>>,
+    ) -> Result<(Output<'py>, Option<Bound<'py, PyList>>)> {
+        let before = objects.as_ref().map_or(0, |objects| objects.len());
+        self.objects = objects;
+        self.run(object)?;
+        let handles = self.objects.as_ref().map_or(0, |objects| objects.len()) - before;
+        self.output.check(handles.saturating_mul(BYTES_OF_HANDLE))?;
+        Ok((self.output, self.objects))
     }
 
     /// A key as a term of its own, without the leading 131.

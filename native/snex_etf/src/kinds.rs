@@ -34,6 +34,11 @@ pub struct Helpers {
     leaf: Py<PyAny>,
     /// The pure encoder.
     pub pure: Py<PyAny>,
+    /// What it does for an item of a stream, and what makes the parts of one last.
+    item: Py<PyAny>,
+    frozen: Py<PyAny>,
+    /// Makes a handle.
+    keep: Py<PyAny>,
     /// Adds to an error where the value is.
     explain: Py<PyAny>,
     /// The class of what is raised for a value that is too large.
@@ -200,6 +205,26 @@ impl Helpers {
         objects: Bound<'py, PyList>,
     ) -> PyResult<Bound<'py, PyAny>> {
         self.with_handles.bind(parts.py()).call1((parts, objects))
+    }
+
+    /// A handle of an object.
+    pub fn keep<'py>(&self, object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        self.keep.bind(object.py()).call1((object,))
+    }
+
+    /// What stays as it is, whatever becomes of the object that a part is a view of.
+    pub fn frozen<'py>(&self, part: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        self.frozen.bind(part.py()).call1((part,))
+    }
+
+    /// The parts of an item of a stream, as the pure encoder makes them.
+    pub fn encode_item<'py>(
+        &self,
+        item: &Bound<'py, PyAny>,
+        objects: &Bound<'py, PyList>,
+        auto: bool,
+    ) -> PyResult<Vec<Bound<'py, PyAny>>> {
+        self.item.bind(item.py()).call1((item, objects, auto))?.extract()
     }
 
     /// Adds to an error where in the containers of `chain`, outermost first, `value` is.

@@ -1,5 +1,5 @@
-//! `snex._etf._native`: what of the package is done better by an extension of CPython: the encoder of `snex._etf.encoder`, and memory
-//! for large bodies that arrive ([`room`]).
+//! `snex._etf._native`: what of the package is done better by an extension of CPython: the encoder of `snex._etf.encoder`, memory
+//! for large bodies that arrive ([`room`]), and the items of streams ([`batch`]).
 //!
 //! The encoder encodes what is of Snex's own types, and subclasses of these, to the same bytes as the pure one. Whatever is
 //! unusual (an error of any kind, a cycle, keys that collide) it leaves to the pure encoder, which starts over and says
@@ -7,6 +7,7 @@
 
 mod access;
 mod alike;
+mod batch;
 mod encoder;
 mod huge_pages;
 mod kinds;
@@ -73,5 +74,6 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(encode, module)?)?;
     module.add_function(wrap_pyfunction!(set_reply_limit, module)?)?;
     module.add_function(wrap_pyfunction!(ask_subclasses, module)?)?;
+    module.add_class::<batch::Batch>()?;
     module.add_class::<room::Room>()
 }

@@ -27,6 +27,15 @@ impl<'py> Output<'py> {
         Output { bytes: Vec::with_capacity(FIRST.min(limit)), parts: Vec::new(), left: limit }
     }
 
+    /// As `new`, in memory that has been used before.
+    pub fn with_memory(limit: usize, mut memory: Vec<u8>) -> Self {
+        memory.clear();
+        if memory.capacity() > limit {
+            memory = Vec::new();
+        }
+        Output { bytes: memory, parts: Vec::new(), left: limit }
+    }
+
     /// Adds bytes.
     pub fn put(&mut self, bytes: &[u8]) -> Result<()> {
         if bytes.len() > self.bytes.capacity() - self.bytes.len() {
@@ -106,6 +115,11 @@ impl<'py> Output<'py> {
             self.flush(py)?;
         }
         Ok(PyList::new(py, self.parts)?)
+    }
+
+    /// The parts, and the bytes behind them.
+    pub fn into_rest(self) -> (Vec<Bound<'py, PyAny>>, Vec<u8>) {
+        (self.parts, self.bytes)
     }
 
     /// The bytes, where all are in a row.

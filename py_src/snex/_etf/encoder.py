@@ -15,7 +15,7 @@ from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from .._wire.frame import Limit, TooLargeError
-from .handles import BYTES_OF_HANDLE, MRO, Handle, WithHandles, place
+from .handles import BYTES_OF_HANDLE, MRO, Handle, WithHandles, keep, place
 from .scalars import (
     BULK,
     LARGE,
@@ -320,6 +320,11 @@ def encode_item(obj: object, objects: list[object], auto: bool) -> list[bytes | 
     return parts
 
 
+def frozen(part: bytes | memoryview) -> bytes | memoryview:
+    """Return what stays as it is, whatever becomes of the object that a part is a view of."""
+    return part if type(part) is bytes or type(memoryview(part).obj) is bytes else bytes(part)
+
+
 def _counted(out: list[Piece], counted: int, size: int, most: int) -> int:
     """Return the size of all pieces; `size` is that of the first `counted` ones."""
     size += sum(map(len, out[counted:]))
@@ -480,6 +485,9 @@ def _native_encoder() -> _Encode | None:
             "convert": _converted,
             "leaf": buffer,
             "pure": encode_pure,
+            "item": encode_item,
+            "frozen": frozen,
+            "keep": keep,
             "explain": _explain,
             "too_large": TooLargeError,
         }

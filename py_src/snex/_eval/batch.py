@@ -15,7 +15,7 @@ import struct
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from .._etf.encoder import encode_item
+from .._etf.encoder import NAME, encode_item, frozen
 from .._etf.handles import WithHandles, keep
 from .._wire.frame import AUTO, OBJECT
 
@@ -52,7 +52,6 @@ class Batch:
         self._items: deque[Item] = deque()
         # Changed by who produces.
         self._produced = self._produced_bytes = 0
-        self._objects: list[object] = []
         # Changed with the producer's lock held.
         self._sent = self._sent_bytes = 0
         self._taken = self._taken_bytes = 0
@@ -66,6 +65,14 @@ class Batch:
         return (
             self._produced - self._taken >= self._demand
             or self._produced_bytes - self._taken_bytes >= self._most
+        )
+
+    @property
+    def has_room(self) -> bool:
+        """Whether it is worth waking who waits for room: for few items it would cost more than they do."""
+        return (
+            self._produced - self._taken <= self._demand - self._half
+            and self._produced_bytes - self._taken_bytes <= self._most // 2
         )
 
     @property
@@ -86,9 +93,8 @@ class Batch:
     def put(self, item: object) -> int:
         """Add an item. Returns what is to be done then."""
         items = self._items
-        objects = self._objects
-        if not items and objects:
-            objects = self._objects = []
+        # Those of the items that wait. They may be taken at any moment.
+        objects = _last_of(items)
         if self._whole:
             item = keep(item)
         before = len(objects)
@@ -96,11 +102,10 @@ class Batch:
         if before and len(objects) > before and not items:
             # Those before it have been taken.
             objects, before = [], 0
-            self._objects = objects
             parts = self._encode(item, objects)
         size = sum(map(len, parts))
-        if size >= self._enough:
-            parts = [_frozen(part) for part in parts]
+        if len(parts) > 1:
+            parts = [frozen(part) for part in parts]
         items.append((parts, size, objects, before, len(objects)))
         self._produced_bytes += size
         self._produced += 1
@@ -161,9 +166,11 @@ class Batch:
             self._taken += items
 
 
-def _frozen(part: bytes | memoryview) -> bytes | memoryview:
-    """Return what stays as it is, whatever becomes of the item."""
-    return part if type(part) is bytes or type(memoryview(part).obj) is bytes else bytes(part)
+def _last_of(items: deque[Item]) -> list[object]:
+    try:
+        return items[-1][2]
+    except IndexError:
+        return []
 
 
 def _joined(parts: list[bytes | memoryview]) -> Parts:
@@ -178,3 +185,15 @@ def _joined(parts: list[bytes | memoryview]) -> Parts:
             small = []
     joined.append(b"".join(small))
     return joined
+
+
+def _native_batch() -> type[Batch]:
+    """Return the class that does the same in the extension, if that is there."""
+    if NAME == "pure":
+        return Batch
+    from .._etf import _native
+
+    return _native.Batch  # type: ignore[return-value]
+
+
+new_batch = _native_batch()

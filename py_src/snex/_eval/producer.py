@@ -86,7 +86,7 @@ class Producer:
         """Note that the consumer has taken items. On the event loop's thread."""
         self._credits.append(count)
         self.flush()
-        if not self._batch.is_full:
+        if self._batch.has_room:
             self.wake()
 
     def flush(self) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._wire import frame
 from . import trace
-from .batch import Batch
+from .batch import new_batch
 from .code import compile_code
 from .contexts import enter
 from .invocation import is_awaitable
@@ -91,7 +91,7 @@ class Streams:
             work, variables, _, request.traceparent = work_of(fields)
             if variables:
                 env.names.update(variables)
-            batch = Batch(fields[_DEMAND] or _DEFAULT_DEMAND, self._most, flags)
+            batch = new_batch(fields[_DEMAND] or _DEFAULT_DEMAND, self._most, flags)
             producer = Producer(request, batch, self._send, self._pressure, self._producers)
             if flags & frame.THREAD:
                 return Whole(producer, work)
