@@ -82,6 +82,7 @@ def test_without_a_hook_of_the_users_it_is_printed(vm: VM) -> None:
     printed = vm.printed(bad.request, 2) + vm.errors().encode()
     assert b"snex: Exception ignored while a generator was closed: <generator object" in printed
     assert b'File "<Snex.Code>", line 2, in <module>' in printed
+    assert b"Cancelled" not in printed
 
 
 @pytest.mark.interrupts

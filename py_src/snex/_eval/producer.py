@@ -159,6 +159,8 @@ class Producer:
                 if state & END:
                     closes = False
                     return
+            closes = False
+            self._close(iterator)
             self._check_stopped()
         finally:
             if closes:
@@ -199,6 +201,8 @@ class Producer:
                     closes = False
                     return
                 until = await self._pause(state, until)
+            closes = False
+            self._close(iterator)
             self._check_stopped()
         finally:
             if closes:
@@ -227,6 +231,8 @@ class Producer:
                 count += 1
                 if state & FULL or not count % _FEW:
                     until = await self._pause(state, until)
+            closes = False
+            await self._aclose(iterator)
             self._check_stopped()
         finally:
             if closes:
