@@ -38,8 +38,17 @@ defmodule Snex.Serde do
   A class is treated like the nearest of its base classes in these tables. Encoders come first: that of `snex.set_custom_encoder`, then those of
   `snex.register_encoder`. Anything else is an error that says where the value is, or stays in Python with `returns: :auto`.
 
-  In Python, `1`, `1.0` and `True` are the same key of a `dict`, and so are `"name"` and `snex.Atom("name")`: of keys
-  that Elixir tells apart and Python does not, one is left. Lists and maps cannot be keys in Python: `TypeError`.
+  With `encoding_opts: [structs_as: :native]`, structs that have a counterpart in Python become that: `Date`, `Time`, `NaiveDateTime` and
+  `DateTime` those of `datetime`, `Duration` a `timedelta`, `Decimal` a `decimal.Decimal`, `Range` a `range`, and `URI` a string. An
+  implementation of `Snex.Serde.Encoder` comes first. What Python cannot hold, such as a year after 9999, is an error that says where it is.
+
+      iex> {:ok, interpreter} = Snex.Interpreter.start_link(encoding_opts: [structs_as: :native])
+      iex> Snex.pyeval(interpreter, "return day.replace(month=12)", %{"day" => ~D[2026-11-21]})
+      {:ok, ~D[2026-12-21]}
+
+  In Python, `1`, `1.0` and `True` are the same key of a `dict`, and so are `"name"` and `snex.Atom("name")`. A map or `MapSet` with keys
+  that Elixir tells apart and Python does not is an error of that call; with `atom_as: :distinct_atom`, strings and atoms are never
+  equal. Lists and maps cannot be keys in Python: `TypeError`.
 
   Depth is limited by memory alone.
   """
@@ -87,7 +96,12 @@ defmodule Snex.Serde do
       doc: "`:str`, `:bytes`, `:bytearray`, `:memoryview`"
     ],
     set_as: [type: {:in, [:set, :frozenset]}, default: nil, doc: "`:set`, `:frozenset`"],
-    atom_as: [type: {:in, [:atom, :distinct_atom]}, default: nil, doc: "`:atom`, `:distinct_atom`"]
+    atom_as: [type: {:in, [:atom, :distinct_atom]}, default: nil, doc: "`:atom`, `:distinct_atom`"],
+    structs_as: [
+      type: {:in, [:dict, :native]},
+      default: nil,
+      doc: "`:dict`, `:native`: dates, times, `Decimal`, `Range` and `URI` as what Python has for them"
+    ]
   ]
 
   @typedoc """
@@ -253,12 +267,12 @@ defmodule Snex.Serde do
   def encoding(options), do: {:ok, options!(options)}
 
   @doc false
-  # Options in the form that the native code takes; `nil` for those left out. The last are encoded structs, if any.
+  # Options in the form that the native code takes; `nil` for those left out. The fourth are encoded structs, if any.
   @spec options!(encoding_opts()) :: tuple()
-  def options!([]), do: {nil, nil, nil, []}
+  def options!([]), do: {nil, nil, nil, [], nil}
 
   def options!(options) do
     options = Options.check!(options, @encoding, :encoding_opts)
-    {options.binary_as, options.set_as, options.atom_as, []}
+    {options.binary_as, options.set_as, options.atom_as, [], options.structs_as}
   end
 end

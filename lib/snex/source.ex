@@ -49,8 +49,12 @@ defmodule Snex.Source do
   end
 
   # Options of the stream, and of the call where it leaves them out.
-  defp over({binary, set, atom, _none}, {binary_of_call, set_of_call, atom_of_call, _encoded}),
-    do: {binary || binary_of_call, set || set_of_call, atom || atom_of_call, []}
+  defp over(stream, call) do
+    [Tuple.to_list(stream), Tuple.to_list(call)]
+    |> Enum.zip_with(fn [own, of_call] -> own || of_call end)
+    |> List.to_tuple()
+    |> put_elem(3, [])
+  end
 
   @doc """
   Says what has become of the frame that the sources were opened for, or of its request:

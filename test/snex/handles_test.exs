@@ -144,7 +144,9 @@ defmodule Snex.HandlesTest do
 
     {pid, monitor} =
       spawn_monitor(fn ->
-        for _ <- 1..20, do: {:ok, _} = Native.request_invoke(inp, make_ref(), invoke, {nil, nil, nil, []})
+        for _ <- 1..20,
+            do: {:ok, _} = Native.request_invoke(inp, make_ref(), invoke, {nil, nil, nil, [], nil})
+
         send(test, :asked)
         receive do: (:end -> :ok)
       end)

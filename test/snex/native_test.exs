@@ -127,9 +127,29 @@ defmodule Snex.NativeTest do
         {1, map([odd, :proper_types.any()], fn [one, other] -> [one, other | one] end)},
         {1, map([odd, odd, :proper_types.any()], fn [one, two, any] -> %{one => two, any => {one, any}} end)},
         {1, map([odd, odd], fn [one, other] -> %{__struct__: one, map: other} end)},
+        {2, map([native(), :proper_types.integer(), odd], &mangled/1)},
         {1, map([any_term()], fn [{sent, _expected}] -> [sent | sent] end)}
       ])
     end)
+  end
+
+  # A struct that has a counterpart in Python, with a field that is not what it should be.
+  defp native do
+    :proper_types.oneof([
+      ~D[2026-11-21],
+      ~T[01:02:03],
+      ~N[2026-11-21 01:02:03],
+      ~U[2026-11-21 01:02:03Z],
+      %Duration{day: 1},
+      %Decimal{},
+      1..3,
+      %URI{host: "x"}
+    ])
+  end
+
+  defp mangled([struct, at, value]) do
+    field = struct |> Map.keys() |> List.delete(:__struct__) |> then(&Enum.at(&1, rem(abs(at), length(&1))))
+    Map.put(struct, field, value)
   end
 
   defp map(types, fun) do
@@ -147,7 +167,15 @@ defmodule Snex.NativeTest do
       [0.0, -0.0, 1.0e308, "", "text", <<0>>, <<0xFF>>, <<1::1>>, unaligned, bits] ++
       [binary_part(String.duplicate("part", 100), 3, 70), String.duplicate("long", 50_000)] ++
       [[], [1], ~c"list", [1 | 2], [[] | []], [[1 | 2] | [3 | 4]], ["a", {1} | :b]] ++
-      [{}, {1}, {nil, nil, nil, []}, {nil, nil, nil, [1 | 2]}, {:nothing, nil, nil, []}, {1, 2, 3, 4}] ++
+      [
+        {},
+        {1},
+        {nil, nil, nil, [], nil},
+        {nil, nil, nil, [1 | 2], nil},
+        {:nothing, nil, nil, [], nil},
+        {nil, nil, nil, [], :nothing},
+        {1, 2, 3, 4}
+      ] ++
       [%{}, %{1 => 2}, %{"x" => 1}, %{__struct__: 1}, %{__struct__: Nothing}, %{[1 | 2] => %{}}] ++
       [self(), spawn(fn -> :ok end), make_ref(), hd(Port.list()), &String.upcase/1, fn x -> x + local end] ++
       [
@@ -165,7 +193,7 @@ defmodule Snex.NativeTest do
     # What is right, for each function; `{:any, value}` where no term is wrong.
     defp valid(inp, env) do
       reference = make_ref()
-      encoding = {nil, nil, nil, []}
+      encoding = {nil, nil, nil, [], :native}
 
       eval = %{
         environment: env.id,

@@ -11,6 +11,7 @@ defmodule Snex.Interpreter.Launch do
   alias Snex.Os
   alias Snex.Project
   alias Snex.Request
+  alias Snex.Serde
   alias Snex.Serde.Decoder
   alias Snex.Serde.Layout
 
@@ -310,7 +311,7 @@ defmodule Snex.Interpreter.Launch do
 
     options = %{deadline: deadline, on_timeout: :leave, output: nil}
 
-    case Request.run(owner, request, {nil, nil, nil, []}, options) do
+    case Request.run(owner, request, Serde.options!([]), options) do
       {{:ok, _value}, []} ->
         :ok
 

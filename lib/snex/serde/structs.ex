@@ -13,10 +13,11 @@ defmodule Snex.Serde.Structs do
   alias Snex.Source
 
   @typedoc """
-  Structs with what is to be written for them: another value, or the struct itself as a dict. Of a stream its reference, with its source.
+  Structs with what is to be written for them: another value, the struct itself as a dict, or what is written for structs without an
+  encoder. Of a stream its reference, with its source.
   """
   @type encoded() :: [
-          {struct(), {:value, term()} | {:plain, struct()}} | {reference(), {:source, Source.t()}}
+          {struct(), {:value, term()} | {:plain | :default, struct()}} | {reference(), {:source, Source.t()}}
         ]
 
   @typedoc "How streams are encoded: with these encoding options, or not at all, and why."
@@ -60,6 +61,7 @@ defmodule Snex.Serde.Structs do
     if impl == Encoder.Any and Protocol.consolidated?(Encoder), do: Native.struct_plain(module)
 
     case impl.encode(struct) do
+      same when impl == Encoder.Any -> {:default, same}
       %^module{} = same -> {:plain, same}
       value -> {:value, value}
     end

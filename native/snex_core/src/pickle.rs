@@ -59,11 +59,31 @@ pub enum Global {
     Callback,
     /// `snex._eval.objects.get`
     Object,
+    /// `snex._etf.loading.distinct`
+    Distinct,
+    /// `snex._etf.loading.refuse`
+    Refuse,
+    /// `datetime.date`
+    Date,
+    /// `datetime.time`
+    Time,
+    /// `datetime.datetime`
+    DateTime,
+    /// `snex._etf.loading.zoned`
+    Zoned,
+    /// `datetime.timedelta`
+    Timedelta,
+    /// `decimal.Decimal`
+    Decimal,
+    /// `snex._etf.loading.number`
+    Number,
+    /// `snex._etf.loading.inclusive`
+    Inclusive,
     /// `snex._elixir.streams.open`
     Stream,
 }
 
-const GLOBALS: [(&str, &str); 9] = [
+const GLOBALS: [(&str, &str); 19] = [
     ("snex._etf.terms", "Atom"),
     ("snex._etf.terms", "DistinctAtom"),
     ("snex._etf.terms", "Term"),
@@ -72,6 +92,16 @@ const GLOBALS: [(&str, &str); 9] = [
     ("snex._etf.functions", "Function"),
     ("snex._etf.functions", "Callback"),
     ("snex._eval.objects", "get"),
+    ("snex._etf.loading", "distinct"),
+    ("snex._etf.loading", "refuse"),
+    ("datetime", "date"),
+    ("datetime", "time"),
+    ("datetime", "datetime"),
+    ("snex._etf.loading", "zoned"),
+    ("datetime", "timedelta"),
+    ("decimal", "Decimal"),
+    ("snex._etf.loading", "number"),
+    ("snex._etf.loading", "inclusive"),
     ("snex._elixir.streams", "open"),
 ];
 
@@ -405,6 +435,17 @@ impl<B: AsRef<[u8]>> Pickle<B> {
         self.global(global);
         argument(self);
         self.tuple_end(1);
+        self.reduce();
+    }
+
+    /// Has Python check that the dict or set on top of its stack has `length` members: keys that are equal in Python become one.
+    pub fn distinct(&mut self, length: usize) {
+        let index = self.memoize();
+        self.out.push(b'0');
+        self.global(Global::Distinct);
+        self.recall(index);
+        self.int(length as i64);
+        self.tuple_end(2);
         self.reduce();
     }
 

@@ -1,4 +1,5 @@
-//! Encoding options, as `Snex.Serde` normalises them: `{binary_as, set_as, atom_as, encoded}`, the first three `nil` where it is left out.
+//! Encoding options, as `Snex.Serde` normalises them: `{binary_as, set_as, atom_as, encoded, structs_as}`, each but `encoded` `nil` where it is
+//! left out.
 
 use crate::atoms;
 use rustler::{Atom, Decoder, Error, NifResult, Term};
@@ -13,11 +14,13 @@ pub struct Options {
     pub frozen: bool,
     /// What an atom becomes.
     pub atom_as: Global,
+    /// Whether structs become what Python has for them rather than dicts.
+    pub native: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { binary_as: BinaryAs::Str, frozen: false, atom_as: Global::Atom }
+        Options { binary_as: BinaryAs::Str, frozen: false, atom_as: Global::Atom, native: false }
     }
 }
 
@@ -29,6 +32,7 @@ pub struct CallOptions<'a> {
     binary_as: Option<BinaryAs>,
     frozen: Option<bool>,
     atom_as: Option<Global>,
+    native: Option<bool>,
 }
 
 impl CallOptions<'_> {
@@ -38,19 +42,23 @@ impl CallOptions<'_> {
             binary_as: self.binary_as.unwrap_or(base.binary_as),
             frozen: self.frozen.unwrap_or(base.frozen),
             atom_as: self.atom_as.unwrap_or(base.atom_as),
+            native: self.native.unwrap_or(base.native),
         }
     }
 }
 
 impl<'a> Decoder<'a> for CallOptions<'a> {
     fn decode(term: Term<'a>) -> NifResult<Self> {
-        let (binary, set, atom, encoded): (Atom, Atom, Atom, Term<'a>) = term.decode()?;
+        let (binary, set, atom, encoded, structs): (Atom, Atom, Atom, Term<'a>, Atom) = term.decode()?;
         Ok(CallOptions {
             encoded: (!encoded.is_empty_list()).then_some(encoded),
             binary_as: optional(binary, binary_as)?,
             frozen: optional(set, |set| choose(set, [(atoms::set(), false), (atoms::frozenset(), true)]))?,
             atom_as: optional(atom, |atom| {
                 choose(atom, [(atoms::atom(), Global::Atom), (atoms::distinct_atom(), Global::DistinctAtom)])
+            })?,
+            native: optional(structs, |structs| {
+                choose(structs, [(atoms::dict(), false), (atoms::native(), true)])
             })?,
         })
     }

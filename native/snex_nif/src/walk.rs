@@ -4,6 +4,8 @@
 //! only terms that `Snex.Serde.Weight` has found light. It could not weigh them itself, for the VM hands out a binary that
 //! does not begin at a byte, a bitstring or a large integer only as a copy.
 
+mod keys;
+mod native;
 mod scalar;
 mod structs;
 mod tuple;
@@ -11,6 +13,7 @@ mod tuple;
 use crate::atoms;
 use crate::held::Held;
 use crate::options::Options;
+use keys::Keys;
 use rustc_hash::FxHashMap;
 use rustler::sys::ErlNifTerm;
 use rustler::types::map::MapIterator;
@@ -71,11 +74,13 @@ enum Container<'a> {
         pairs: MapIterator<'a>,
         value: Option<Term<'a>>,
         index: usize,
+        keys: Keys,
     },
     Set {
         members: MapIterator<'a>,
         index: usize,
         frozen: bool,
+        keys: Keys,
     },
     Arguments {
         rest: Term<'a>,
@@ -140,7 +145,12 @@ impl<'a> Walk<'a> {
 
     /// Writes a scalar, or starts a container.
     fn enter(&mut self, term: Term<'a>) -> Result<(), Stop<'a>> {
-        match term.get_type() {
+        self.enter_of(term.get_type(), term)
+    }
+
+    /// As `enter`, for a term whose type is known.
+    fn enter_of(&mut self, kind: TermType, term: Term<'a>) -> Result<(), Stop<'a>> {
+        match kind {
             TermType::Integer => self.integer(term),
             TermType::Atom => self.atom(term),
             TermType::Binary => self.binary(term, self.options.binary_as),
@@ -176,7 +186,7 @@ impl<'a> Walk<'a> {
     fn map(&mut self, term: Term<'a>) -> Result<(), Stop<'a>> {
         let pairs = MapIterator::new(term).ok_or(Stop::BadTerm(term))?;
         self.pickle.dict_begin();
-        self.stack.push(Container::Map { pairs, value: None, index: 0 });
+        self.stack.push(Container::Map { pairs, value: None, index: 0, keys: Keys::default() });
         Ok(())
     }
 
@@ -205,7 +215,7 @@ impl<'a> Walk<'a> {
                 }
                 None => self.pickle.tuple_end(items.len()),
             },
-            Container::Map { pairs, value, index } => {
+            Container::Map { pairs, value, index, keys } => {
                 if let Some(value) = value.take() {
                     return self.enter(value);
                 }
@@ -213,19 +223,33 @@ impl<'a> Walk<'a> {
                     *value = Some(following);
                     self.pickle.dict_item(*index);
                     *index += 1;
-                    return self.enter(key);
+                    let kind = key.get_type();
+                    keys.add(kind);
+                    return self.enter_of(kind, key);
                 }
                 self.pickle.dict_end();
+                if *index > 1 && keys.may_be_equal(&self.options) {
+                    self.pickle.distinct(*index);
+                }
             }
-            Container::Set { members, index, frozen } => {
+            Container::Set { members, index, frozen, keys } => {
                 if let Some((member, _)) = members.next() {
                     if !*frozen {
                         self.pickle.set_item(*index);
                     }
                     *index += 1;
-                    return self.enter(member);
+                    let kind = member.get_type();
+                    keys.add(kind);
+                    return self.enter_of(kind, member);
                 }
-                if *frozen { self.pickle.frozenset_end() } else { self.pickle.set_end() }
+                if *frozen {
+                    self.pickle.frozenset_end()
+                } else {
+                    self.pickle.set_end()
+                }
+                if *index > 1 && keys.may_be_equal(&self.options) {
+                    self.pickle.distinct(*index);
+                }
             }
             Container::Arguments { rest, whole } => match rest.list_get_cell() {
                 Ok((head, tail)) => {

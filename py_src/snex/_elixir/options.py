@@ -42,6 +42,14 @@ class EncodingOpt:
         ATOM = "atom"
         DISTINCT_ATOM = "distinct_atom"
 
+    class StructsAs(str, enum.Enum):
+        """What structs become that have a counterpart in Python: dates, times, `Decimal`, `Range`, `URI`."""
+
+        __module__ = "snex"
+
+        DICT = "dict"
+        NATIVE = "native"
+
 
 class EncodingOpts(TypedDict, total=False):
     """How the result of a call is encoded; what is left out is the interpreter's default.
@@ -52,12 +60,14 @@ class EncodingOpts(TypedDict, total=False):
     binary_as: EncodingOpt.BinaryAs | Literal["str", "bytes", "bytearray", "memoryview"]
     set_as: EncodingOpt.SetAs | Literal["set", "frozenset"]
     atom_as: EncodingOpt.AtomAs | Literal["atom", "distinct_atom"]
+    structs_as: EncodingOpt.StructsAs | Literal["dict", "native"]
 
 
 _ENUMS: dict[str, type[enum.Enum]] = {
     "binary_as": EncodingOpt.BinaryAs,
     "set_as": EncodingOpt.SetAs,
     "atom_as": EncodingOpt.AtomAs,
+    "structs_as": EncodingOpt.StructsAs,
 }
 
 

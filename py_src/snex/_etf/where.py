@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from .._eval.sources import shown
 from .._wire.body import Unpickler
+from . import loading
+from .terms import Atom, DistinctAtom, Term
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -168,11 +170,18 @@ def _shown(obj: object) -> str:
     return text if len(text) <= _LONGEST_KEY else text[: _LONGEST_KEY - 3] + "..."
 
 
-class _Stand(list[object]):
+class _Stand:
     """In the place of any object: what it was made from."""
 
     def __init__(self, *args: object) -> None:
-        super().__init__(args)
+        self.args = args
+
+    def __repr__(self) -> str:
+        return "..."
+
+
+class _Wrong(_Stand):
+    """In the place of a value that cannot be made: why, as the first argument."""
 
 
 class _NotText(bytes):
@@ -185,48 +194,105 @@ class _NotText(bytes):
             return bytes.__new__(cls, data)
 
 
+def _distinct(value: Any, count: int) -> object:  # noqa: ANN401
+    """Take the place of the function that counts keys. Atoms are distinct here, so that both of two keys are there."""
+    seen: dict[object, object] = {}
+    for key in value:
+        other = seen.setdefault(_undistinguished(key), key)
+        if other is not key:
+            return _Wrong(f"{loading.EQUAL}: {_as_atom(other)} and {_as_atom(key)}; {_DISTINCT}")
+    return value if len(value) == count else _Wrong(f"{loading.EQUAL}, as 1, 1.0 and True are")
+
+
+_DISTINCT = "with encoding_opts: [atom_as: :distinct_atom] atoms and strings are never equal"
+
+
+def _as_atom(key: object) -> str:
+    return repr(Atom(str.__str__(key))) if type(key) is DistinctAtom else _shown(key)
+
+
+def _undistinguished(key: object) -> object:
+    if isinstance(key, str):
+        return str.__str__(key)
+    return tuple(map(_undistinguished, key)) if type(key) is tuple else key
+
+
 class _Finder(Unpickler):
-    """Loads a pickle without running any of the constructors that it names."""
+    """Loads a pickle without running any of the user's constructors that it names."""
 
-    def find_class(self, _module: str, name: str) -> Any:  # noqa: ANN401
-        return _NotText if name == "decode_text" else _Stand
+    def find_class(self, module: str, name: str) -> Any:  # noqa: ANN401
+        if module == "snex._etf.terms":
+            return {"decode_text": _NotText, "Term": Term}.get(name, DistinctAtom)
+        if (module, name) == (loading.__name__, "distinct"):
+            return _distinct
+        if (module, name) not in loading.CONSTRUCTORS:
+            return _Stand
+        constructor = super().find_class(module, name)
+
+        def construct(*args: object) -> object:
+            try:
+                return constructor(*args)
+            except (TypeError, ValueError, ArithmeticError) as error:
+                return _Wrong(loading.remedy(error, module))
+
+        return construct
 
 
-def not_text(error: UnicodeDecodeError, body: bytes | bytearray, buffers: int) -> None:
-    """Say which value of a body is not text. Changes the error in place.
+def wrong(error: Exception, body: bytes | bytearray, buffers: int) -> Exception:
+    """Say which value of a body is not text, or cannot be made, or has keys that are equal.
 
     Args:
         error: what loading the body raised.
-        body: a pickle; the one dict in a tuple is taken for the variables of a request.
+        body: a pickle.
         buffers: how many out-of-band buffers it has.
+
+    Returns:
+        The error to be raised: the same one if it has nothing to do with that.
     """
     import io
 
     try:
         value = _Finder(io.BytesIO(body), buffers=[b""] * buffers).load()
-        place = _find(value)
+        found = _find(value)
     except Exception:  # noqa: BLE001 - it is only about a better message
-        return
-    if place is not None:
+        return error
+    if found is None:
+        return error
+    place, culprit = found
+    if isinstance(culprit, _Wrong):
+        return ValueError(f"{place}: {culprit.args[0]}")
+    if isinstance(error, UnicodeDecodeError):
         error.reason += f", in {place}; pass bytes as Snex.Serde.binary(value, :bytes)"
+    return error
 
 
-def _find(root: object) -> str | None:
-    """Return the place of the first value that is not text."""
-    dicts = [part for part in root if type(part) is dict] if type(root) is tuple else []
-    variables = dicts[0] if len(dicts) == 1 else None
-    todo: list[tuple[object, str]]
-    if variables is None:
-        todo = [(root, "")]
-    else:
-        todo = [(value, f"the variable {name}") for name, value in variables.items()]
+def _find(root: object) -> tuple[str, object] | None:
+    """Return the place of the first value that is wrong, and what is there."""
+    todo = list(_parts(root))
     todo.reverse()
     while todo:
         value, place = todo.pop()
-        if type(value) is _NotText:
-            return place or "the value"
-        if isinstance(value, (dict, tuple, list)):
+        if type(value) is _NotText or type(value) is _Wrong:
+            return place or "the value", value
+        if type(value) is _Stand:
+            todo += [(item, place) for item in reversed(value.args)]
+        elif isinstance(value, (dict, tuple, list)):
             todo += [(item, place + step) for step, item in reversed(tuple(_steps(value)))]
         elif isinstance(value, (set, frozenset)):
             todo += [(item, f"{place} (a member)") for item in value]
     return None
+
+
+def _parts(root: object) -> Iterator[tuple[object, str]]:
+    """Yield the user's values in a body: those of a request have names."""
+    dicts = [part for part in root if type(part) is dict] if type(root) is tuple else []
+    if type(root) is not tuple or len(dicts) != 1:
+        yield root, ""
+        return
+    # As `INVOKE` has them, or else the names are those of variables.
+    arguments = root[3] if len(root) > 4 and type(root[3]) is list else None  # noqa: PLR2004
+    for index, value in enumerate(arguments or ()):
+        yield value, f"the argument {index + 1}"
+    what = "variable" if arguments is None else "argument"
+    for name, value in dicts[0].items():
+        yield value, f"the {what} {name}"

@@ -73,11 +73,13 @@ def unpickle(body: Body, sinks: Sequence[Sink]) -> object:
         if not sinks:
             return loads(body)  # noqa: S301 - from the VM, which could run any code anyway
         return loads(body, buffers=[sink.finish() for sink in sinks])  # noqa: S301 - as above
-    except UnicodeDecodeError as error:
-        from .._etf.where import not_text
+    except (ValueError, ArithmeticError) as error:
+        from .._etf.where import wrong
 
-        not_text(error, body, len(sinks))
-        raise
+        better = wrong(error, body, len(sinks))
+        if better is error:
+            raise
+        raise better from None
 
 
 def load_items(body: Body, sinks: Sequence[Sink]) -> tuple[list[Any], Exception | None]:
@@ -92,11 +94,12 @@ def load_items(body: Body, sinks: Sequence[Sink]) -> tuple[list[Any], Exception 
     try:
         return loads(body, buffers=buffers), None  # noqa: S301 - from the VM, which could run any code anyway
     except Exception as error:  # noqa: BLE001 - constructors of the user's classes
-        if isinstance(error, UnicodeDecodeError):
-            from .._etf.where import not_text
+        better = error
+        if isinstance(error, (ValueError, ArithmeticError)):
+            from .._etf.where import wrong
 
-            not_text(error, body, len(sinks))
-        return _first_items(body, buffers, error)
+            better = wrong(error, body, len(sinks))
+        return _first_items(body, buffers, better)
     finally:
         if large:
             gc.enable()

@@ -1,5 +1,6 @@
 //! Structs: those with a meaning of their own, and plain ones, which become dicts.
 
+use super::keys::Keys;
 use super::{Container, Stop, Walk};
 use crate::atoms;
 use crate::handle::{self, Access};
@@ -36,6 +37,8 @@ impl<'a> Structs<'a> {
 
 #[derive(Clone, Copy)]
 enum Encoded<'a> {
+    /// Without an encoder of the user's.
+    Default,
     /// To be written as a dict with `__struct__`.
     Plain(Term<'a>),
     /// To be written instead.
@@ -48,7 +51,9 @@ fn read_pairs(pairs: Term<'_>) -> Option<FxHashMap<Term<'_>, Encoded<'_>>> {
     let pairs: Vec<(Term<'_>, (Atom, Term<'_>))> = pairs.decode().ok()?;
     let mut read = FxHashMap::default();
     for (key, (tag, value)) in pairs {
-        let encoded = if tag == atoms::plain() {
+        let encoded = if tag == atoms::default() {
+            Encoded::Default
+        } else if tag == atoms::plain() {
             Encoded::Plain(value)
         } else if tag == atoms::source() {
             let (source, demand, _feeder): (i64, i64, Term<'_>) = value.decode().ok()?;
@@ -94,10 +99,15 @@ impl<'a> Walk<'a> {
         } else if module == atoms::object_handle() {
             self.object(term)
         } else if is_plain(module) {
-            self.map(term)
+            self.default(term, module)
         } else {
-            self.encodable(term)
+            self.encodable(term, module)
         }
+    }
+
+    /// A struct without an encoder.
+    fn default(&mut self, term: Term<'a>, module: Atom) -> Result<(), Stop<'a>> {
+        if self.options.native && self.native(term, module)? { Ok(()) } else { self.map(term) }
     }
 
     /// What Elixir made of a struct that an earlier walk met, by its key: the struct itself, or the reference of a stream.
@@ -111,8 +121,9 @@ impl<'a> Walk<'a> {
     }
 
     /// A struct that may have an encoder: the walk goes on with what Elixir made of it, or remembers it and goes on without.
-    fn encodable(&mut self, term: Term<'a>) -> Result<(), Stop<'a>> {
+    fn encodable(&mut self, term: Term<'a>, module: Atom) -> Result<(), Stop<'a>> {
         match self.encoded(term)? {
+            Some(Encoded::Default) => self.default(term, module),
             Some(Encoded::Plain(term)) => self.map(term),
             Some(Encoded::Value(value)) => {
                 self.structs.depth += 1;
@@ -158,7 +169,7 @@ impl<'a> Walk<'a> {
         } else {
             self.pickle.set_begin()
         }
-        self.stack.push(Container::Set { members, index: 0, frozen });
+        self.stack.push(Container::Set { members, index: 0, frozen, keys: Keys::default() });
         Ok(())
     }
 
@@ -224,7 +235,7 @@ impl<'a> Walk<'a> {
     }
 }
 
-fn field<'a>(term: Term<'a>, name: Atom) -> Result<Term<'a>, Stop<'a>> {
+pub(super) fn field<'a>(term: Term<'a>, name: Atom) -> Result<Term<'a>, Stop<'a>> {
     term.map_get(name).map_err(|_| Stop::BadTerm(term))
 }
 
