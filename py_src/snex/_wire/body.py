@@ -47,6 +47,9 @@ ENTRY = struct.Struct("<BQ")
 RECORD = struct.Struct("<BQI")
 
 
+# Opcodes of integers.
+_INTEGERS = frozenset({"BININT", "BININT1", "BININT2", "LONG1"})
+
 # Bytes of a pickle from which on the garbage collector would run again and again while the value is
 # made, and look at ever more objects of which none is garbage.
 _LARGE = 64 * 1024
@@ -131,16 +134,15 @@ def numbers_of_streams(body: Body) -> list[int]:
     texts: list[object] = []
     memoized = 0
     ours = -1
-    # Whether the function is on top of the stack, and then the mark of its arguments.
-    called = marked = False
+    # Whether the function is on top of the stack, or the mark of its arguments on top of that.
+    called = False
     for opcode, argument, _ in genops(bytes(body)):
         name = opcode.name
-        if marked:
-            if isinstance(argument, int):
-                numbers.append(argument)
-            marked = called = False
-        elif called and name == "MARK":
-            marked = True
+        if called and name == "MARK":
+            continue
+        if called and isinstance(argument, int) and name in _INTEGERS:
+            numbers.append(argument)
+            called = False
         elif name == "STACK_GLOBAL":
             called = texts[-2:] == [STREAMS.decode(), "open"]
         elif name == "MEMOIZE":
