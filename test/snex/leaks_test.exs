@@ -47,6 +47,11 @@ defmodule Snex.LeaksTest do
     end
 
     @tag tag
+    test "#{div(count, 10)} streams into Python that end, in every way, leave nothing behind" do
+      compare("feeds", unquote(div(count, 10)), 2, &feed(&1, &2))
+    end
+
+    @tag tag
     test "#{count} calls that fail, for every reason, leave nothing behind" do
       compare("failures", unquote(count), 2, &failure(&1, &2))
     end
@@ -342,6 +347,76 @@ defmodule Snex.LeaksTest do
     after
       0 -> :ok
     end
+  end
+
+  # ---- Streams into Python -----------------------------------------------------------------
+
+  defp feed(n, inp) when rem(n, 8) == 0 do
+    rows = Serde.stream(1..(rem(n, 300) + 1))
+    assert Snex.pyeval(inp, "return sum(rows)", %{"rows" => rows}) == {:ok, Enum.sum(1..(rem(n, 300) + 1))}
+    "taken to the end"
+  end
+
+  defp feed(n, inp) when rem(n, 8) == 1 do
+    rows = Serde.stream(Stream.cycle(["text", n]))
+    assert {:ok, "text"} = Snex.pyeval(inp, "async for row in rows: return row", %{"rows" => rows})
+    "cut short"
+  end
+
+  defp feed(n, inp) when rem(n, 8) == 2 do
+    rows =
+      Serde.stream(
+        Stream.map(1..3, fn
+          3 -> raise("#{n}")
+          n -> n
+        end)
+      )
+
+    assert {:error, %Error{exception: %{type: "ElixirError"}}} =
+             Snex.pyeval(inp, "list(rows)", %{"rows" => rows})
+
+    "that raise"
+  end
+
+  defp feed(n, inp) when rem(n, 8) == 3 do
+    rows = [Serde.stream(Stream.cycle([n])), Serde.stream([])]
+    assert {:ok, nil} = Snex.pyeval(inp, "x = rows", %{"rows" => rows})
+    "never begun"
+  end
+
+  defp feed(n, inp) when rem(n, 8) == 4 do
+    rows = [Serde.stream(Stream.cycle([n])), Serde.object("builtins", "int", ["x"]), Serde.stream([])]
+    assert {:error, %Error{}} = Snex.pyeval(inp, "return rows", %{"rows" => rows})
+    "never loaded"
+  end
+
+  defp feed(n, inp) when rem(n, 8) == 5 do
+    code = "rows = await f()\nreturn next(rows)"
+    assert Snex.pyeval(inp, code, %{"f" => fn -> Serde.stream(Stream.cycle([n])) end}) == {:ok, n}
+    "returned to Python"
+  end
+
+  defp feed(n, inp) when rem(n, 80) == 6 do
+    test = self()
+    code = "await snex.send(pid, (n, next(rows)))\nimport asyncio\nawait asyncio.Event().wait()"
+
+    {caller, monitor} =
+      spawn_monitor(fn ->
+        vars = %{"rows" => Serde.stream(Stream.cycle([1])), "pid" => test, "n" => n}
+        Snex.pyeval(inp, code, vars, timeout: :infinity)
+      end)
+
+    assert_receive {^n, 1}, 60_000
+    Process.exit(caller, :kill)
+    assert_receive {:DOWN, ^monitor, :process, ^caller, :killed}, 60_000
+    "of callers that were killed"
+  end
+
+  defp feed(n, inp) do
+    {:ok, object} = Snex.call(inp, "object", [], returns: :object)
+    rows = Serde.stream([object, n])
+    assert {:ok, [_, ^n]} = Snex.pyeval(inp, "return [str(next(rows)), *rows]", %{"rows" => rows})
+    "of objects"
   end
 
   # ---- Failures ----------------------------------------------------------------------------
