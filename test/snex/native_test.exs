@@ -205,7 +205,8 @@ defmodule Snex.NativeTest do
         returns: :value,
         callers: nil,
         time: nil,
-        traceparent: nil
+        traceparent: nil,
+        demand: nil
       }
 
       invoke = %{
@@ -218,7 +219,8 @@ defmodule Snex.NativeTest do
         returns: :auto,
         callers: nil,
         time: nil,
-        traceparent: nil
+        traceparent: nil,
+        demand: nil
       }
 
       make = %{from: [{env.id, 0, []}], vars: %{}, callers: nil}
@@ -253,6 +255,7 @@ defmodule Snex.NativeTest do
         call_error: [inp, reference, none, failure],
         call_begin: [inp, owner, none],
         call_end: [inp, owner],
+        stream_credit: [inp, none, 1],
         source_open: [inp],
         source_begin: [inp, none],
         source_close: [inp, none],
