@@ -56,6 +56,26 @@ defmodule Snex.Stream.WireTest do
     assert_rest(puppet)
   end
 
+  test "frames that have come together are credited one by one", %{puppet: puppet} do
+    script = """
+    items(0, [0])
+    items(1, [1], fd=PRINTS); items(2, [2, 3], fd=PRINTS); printed("all there")
+    assert [taken(), taken(), taken()] == [1, 1, 2]
+    end(4)
+    """
+
+    items =
+      puppet
+      |> Snex.stream(script, output: self())
+      |> Enum.map(fn item ->
+        if item == 0, do: assert_receive({:snex_output, ^puppet, :stdout, "all there"}, 60_000)
+        item
+      end)
+
+    assert items == [0, 1, 2, 3]
+    assert_rest(puppet)
+  end
+
   test "one that is cut short is cancelled before the enumeration returns", %{puppet: puppet} do
     assert puppet |> Snex.stream("items(0, [1, 2]); cancelled()") |> Enum.take(1) == [1]
     assert puppet |> Snex.stream("items(0, [1, 2]); cancelled()") |> Enum.take(2) == [1, 2]
