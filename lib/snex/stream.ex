@@ -65,6 +65,17 @@ defmodule Snex.Stream do
 
   defp in_hand(state, count, frames), do: %{state | items: state.items + count, taken: count, frames: frames}
 
+  # Another process goes on with it.
+  defp receive_items(%{courier: {courier, _id}, consumer: consumer} = state) when consumer != self() do
+    args = [courier, {self(), Origin.surroundings()}]
+    options = options(state, Request.deadline(state.opts.timeout))
+
+    case Remote.run(state.interpreter, Courier, :hand_over, args, options) do
+      :ok -> receive_items(%{state | consumer: self()})
+      {:error, _error} = failed -> received(failed, state)
+    end
+  end
+
   defp receive_items(%{frames: []} = state), do: ask(state, Request.deadline(state.opts.timeout))
 
   defp receive_items(%{courier: {_courier, id}} = state) do
@@ -87,12 +98,11 @@ defmodule Snex.Stream do
   end
 
   defp ask(%{courier: {courier, id}} = state, deadline) do
-    consumer = {self(), if(self() != state.consumer, do: Origin.surroundings())}
-    args = [courier, id, state.taken, consumer]
+    args = [courier, id, state.taken]
     received(Remote.run(state.interpreter, Courier, :next, args, options(state, deadline)), state)
   end
 
-  defp received({:items, items, frames}, state), do: {:items, items, frames, %{state | consumer: self()}}
+  defp received({:items, items, frames}, state), do: {:items, items, frames, state}
   defp received(:end, state), do: {:end, state}
   defp received({:error, _error} = failed, state), do: error(failed, state)
 

@@ -295,6 +295,42 @@ defmodule Snex.StreamTest do
       send(taker, :leave)
     end
 
+    test "belongs to the process that goes on with it, whatever becomes of the one that has begun it", %{
+      inp: inp
+    } do
+      one = fn item, _acc -> {:suspend, item} end
+      # Frames that have come together, and frames that are asked for.
+      for demand <- [1, 4, 256] do
+        stream =
+          Snex.stream(inp, "for n in range(1000):\n  if n == 2: import time; time.sleep(0.001)\n  yield n",
+            demand: demand
+          )
+
+        test = self()
+
+        {beginner, monitor} =
+          spawn_monitor(fn ->
+            {:suspended, 0, go_on} = Enumerable.reduce(stream, {:cont, nil}, one)
+            {:suspended, 1, go_on} = go_on.({:cont, nil})
+            send(test, {:go_on, go_on})
+            receive do: (:leave -> nil)
+          end)
+
+        assert_receive {:go_on, go_on}, 60_000
+        {:suspended, 2, go_on} = go_on.({:cont, nil})
+        send(beginner, :leave)
+        assert_receive {:DOWN, ^monitor, :process, ^beginner, :normal}, 60_000
+
+        go_on =
+          Enum.reduce(3..999, go_on, fn n, go_on ->
+            {:suspended, ^n, go_on} = go_on.({:cont, nil})
+            go_on
+          end)
+
+        assert {:halted, nil} = go_on.({:cont, nil})
+      end
+    end
+
     test "that goes on when the process is gone that has begun it is an error that says so", %{inp: inp} do
       stream = Snex.stream(inp, "yield from range(5)", demand: 1)
 

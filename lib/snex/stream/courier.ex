@@ -27,11 +27,11 @@ defmodule Snex.Stream.Courier do
   @typedoc "Items as they have arrived; or, behind items that could be decoded, why the next one could not."
   @type frame() :: {:items | :items_safe, Decoder.content()} | {:error, Error.t()}
 
-  @typedoc "The process that enumerates, and what it has around it; `nil` if the courier knows that."
-  @type consumer() :: {pid(), Origin.surroundings() | nil}
+  @typedoc "The process that enumerates, and what it has around it."
+  @type consumer() :: {pid(), Origin.surroundings()}
 
   @doc """
-  Submits a request, and starts the process that receives what comes of it. For `Snex.Remote.run/5`, like `next/6` and `stop/4`.
+  Submits a request, and starts the process that receives what comes of it. For `Snex.Remote.run/5`, like `next/5`, `hand_over/4` and `stop/4`.
   """
   @spec start(pid(), Request.t(), tuple(), consumer(), Request.options()) ::
           {{:ok, pid(), courier :: pid(), request :: pos_integer()} | {:error, Error.t()}, []}
@@ -70,27 +70,38 @@ defmodule Snex.Stream.Courier do
   Says that so many items have been taken, and returns the next ones, or the end. With the items come frames that have arrived behind
   them, if the consumer is on this node.
   """
-  @spec next(pid(), pid(), pos_integer(), non_neg_integer(), consumer(), Request.options()) ::
+  @spec next(pid(), pid(), pos_integer(), non_neg_integer(), Request.options()) ::
           {{:items, [term()], [frame()]} | :end | {:error, Error.t()}, [reference()]}
-  def next(interpreter, courier, request, taken, consumer, options) do
+  def next(interpreter, courier, request, taken, options) do
     # Not by the courier: Python may go on all the sooner.
     if taken > 0, do: Native.stream_credit(interpreter, request, taken)
 
-    case GenServer.call(courier, {:next, consumer}, Request.time_left(options.deadline)) do
+    case call(courier, :next, options) do
       [frame | frames] -> open(interpreter, frame, frames)
       end_or_error -> {end_or_error, []}
     end
-  catch
-    :exit, {:timeout, _call} ->
-      {{:error, %Error{code: :response_timeout}}, []}
-
-    :exit, {_reason, _call} ->
-      reason = "the stream has been closed: the process that enumerated it, or its node, is gone"
-      {{:error, %Error{code: :call_failed, reason: reason}}, []}
   end
 
   @doc """
-  As `next/6`, with frames that have arrived already.
+  Another process goes on with the enumeration.
+  """
+  @spec hand_over(pid(), pid(), consumer(), Request.options()) :: {:ok | {:error, Error.t()}, []}
+  def hand_over(_interpreter, courier, consumer, options),
+    do: {call(courier, {:hand_over, consumer}, options), []}
+
+  defp call(courier, message, options) do
+    GenServer.call(courier, message, Request.time_left(options.deadline))
+  catch
+    :exit, {:timeout, _call} ->
+      {:error, %Error{code: :response_timeout}}
+
+    :exit, {_reason, _call} ->
+      reason = "the stream has been closed: the process that enumerated it, or its node, is gone"
+      {:error, %Error{code: :call_failed, reason: reason}}
+  end
+
+  @doc """
+  As `next/5`, with frames that have arrived already.
   """
   @spec next(pid(), pos_integer(), non_neg_integer(), [frame(), ...]) ::
           {{:items, [term()], [frame()]} | {:error, Error.t()}, [reference()]}
@@ -175,7 +186,13 @@ defmodule Snex.Stream.Courier do
   end
 
   @impl GenServer
-  def handle_call({:next, consumer}, from, state), do: serve(%{belong(consumer, state) | waiting: from})
+  def handle_call(:next, from, state), do: serve(%{claim(state) | waiting: from})
+
+  def handle_call({:hand_over, {consumer, surroundings}}, _from, state) do
+    Origin.belong(consumer, surroundings)
+    Process.demonitor(state.monitor, [:flush])
+    {:reply, :ok, %{state | consumer: consumer, monitor: Process.monitor(consumer)}}
+  end
 
   @impl GenServer
   def handle_info({reference, tag, {index, content}}, %{reference: reference} = state)
@@ -224,15 +241,6 @@ defmodule Snex.Stream.Courier do
     Native.request_forget(state.interpreter, state.request, true)
     {:stop, :normal, flush(state)}
   end
-
-  # Another process has gone on with the enumeration.
-  defp belong({consumer, surroundings}, %{consumer: before} = state) when consumer != before do
-    Origin.belong(consumer, surroundings)
-    Process.demonitor(state.monitor, [:flush])
-    claim(%{state | consumer: consumer, monitor: Process.monitor(consumer)})
-  end
-
-  defp belong(_consumer, state), do: claim(state)
 
   defp claim(%{unclaimed: false} = state), do: state
 
