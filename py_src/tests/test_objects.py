@@ -338,9 +338,9 @@ def test_the_layout_of_handles_is_the_vms() -> None:
     layout = (b"t\0\0\0\x03w\x01n", b"w\x01t", b"w\x01ew\x03end")
     with VM(hello={"object": layout}) as machine:
         machine.ready()
-        one, two = machine.reply(machine.invoke("eval", "[object(), range(1)]"))
+        one, two = machine.reply(machine.invoke("eval", "[object(), slice(1)]"))
         assert one == {A("n"): 0, A("t"): b"object", A("e"): A("end")}
-        assert two == {A("n"): 1, A("t"): b"range", A("e"): A("end")}
+        assert two == {A("n"): 1, A("t"): b"slice", A("e"): A("end")}
 
 
 def test_objects_live_as_long_as_the_vm_wants(vm: VM) -> None:
