@@ -382,6 +382,9 @@ class Interpreter:
             self._streams.credit(number, body)
         except struct.error as error:
             self._input_ended(frame.FrameError(f"CREDIT that does not decode: {error!r}"))
+        except MemoryError:
+            # What is due could not be put together.
+            self._exhausted()
 
     def _cancel(self, request: Request, _flags: int, _body: Body, _sinks: Sequence[Sink]) -> None:
         self._runner.cancel(request.number)
