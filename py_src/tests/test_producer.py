@@ -57,7 +57,7 @@ def produced(pipe: Pipe, items: Any) -> tuple[threading.Thread, list[BaseExcepti
         except BaseException as error:  # noqa: BLE001
             errors.append(error)
 
-    thread = threading.Thread(target=run)
+    thread = threading.Thread(target=run, daemon=True)
     thread.start()
     return thread, errors
 
