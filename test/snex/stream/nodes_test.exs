@@ -68,6 +68,8 @@ defmodule Snex.Stream.NodesTest do
         assert Object.type(last) == "Mark"
         assert {:ok, "<" <> _} = Object.repr(last)
         assert left(there) == {300, 300}
+        # Held until here.
+        assert length(objects) == 300
         items = Snex.pyeval!(there, "return [mark(), 1]", %{}, returns: :object)
         assert [%Object{}, 1] = Enum.to_list(items)
         assert Enum.count(items) == 2
