@@ -28,6 +28,53 @@ defmodule Snex.Terms do
     ])
   end
 
+  @doc """
+  A struct that has a counterpart in Python, in the form in which it comes back, or lists and maps of such.
+  """
+  def native_term do
+    :proper_types.oneof([
+      struct(),
+      :proper_types.list(struct()),
+      # Numbers that differ may be equal in Python.
+      map(:proper_types.list({day(), struct()}), &Map.new/1)
+    ])
+  end
+
+  # Not a `Time`: the tests have an encoder for it.
+  defp struct do
+    day = day()
+    micro = map(:proper_types.oneof([0, 1, 999_999, 500_000]), &{&1, if(&1 == 0, do: 0, else: 6)})
+    second = :proper_types.integer(0, 86_399)
+    naive = map({day, second, micro}, &naive/1)
+
+    :proper_types.oneof([
+      day,
+      naive,
+      map(naive, &DateTime.from_naive!(&1, "Etc/UTC")),
+      map({:proper_types.integer(0, 999_999_998), second, micro, :proper_types.boolean()}, &duration/1),
+      map(
+        {:proper_types.oneof([1, -1]), :proper_types.non_neg_integer(), :proper_types.largeint()},
+        fn {sign, coef, exp} -> %Decimal{sign: sign, coef: coef * abs(exp), exp: rem(exp, 1_000)} end
+      ),
+      map({:proper_types.largeint(), :proper_types.largeint(), :proper_types.integer()}, &range/1)
+    ])
+  end
+
+  defp day, do: map(:proper_types.integer(366, 3_652_424), &Date.from_gregorian_days/1)
+
+  defp naive({day, second, microsecond}) do
+    {hour, minute, second} = {div(second, 3600), rem(div(second, 60), 60), rem(second, 60)}
+    NaiveDateTime.new!(day, Time.new!(hour, minute, second, microsecond))
+  end
+
+  defp duration({day, second, {micro, precision}, negative?}) do
+    duration = Duration.new!(day: day, second: second, microsecond: {micro, precision})
+    if negative?, do: Duration.negate(duration), else: duration
+  end
+
+  defp range({first, last, 0}), do: first..last//1
+  defp range({first, last, step}), do: first..last//step
+
   # A wrapper inside an opaque term comes back as the wrapper.
   defp opaque({wrapped, sent}), do: {wrapped, sent}
 

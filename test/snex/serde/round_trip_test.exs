@@ -129,6 +129,23 @@ defmodule Snex.Serde.RoundTripTest do
   end
 
   describe "round trips" do
+    for {name, path} <- Snex.Case.pythons() do
+      @tag path: path
+      @tag timeout: 600_000
+      test "structs that have a counterpart in Python come back the same on #{name}", %{path: path} do
+        inp = start_interpreter!(python: path, encoding_opts: [structs_as: :native])
+
+        property =
+          :proper.forall(native_term(), fn value ->
+            {:ok, [result]} = Snex.pyeval(inp, "return [x]", %{"x" => value})
+            result === value
+          end)
+
+        report = :proper.quickcheck(property, [:quiet, :long_result, numtests: 1_000, max_size: 30])
+        assert report == true, "came back changed: #{inspect(report, limit: 200)}"
+      end
+    end
+
     for {{name, path}, index} <- Enum.with_index(Snex.Case.pythons()) do
       # The full count on one Python in CI, fewer elsewhere.
       @tag path: path, runs: if(index == 0 and System.get_env("CI") == "true", do: 10_000, else: 1_000)
