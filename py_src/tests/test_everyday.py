@@ -313,6 +313,12 @@ def test_what_has_no_form_says_why_and_where(encoder: Any, value: object, text: 
     assert len(parts.objects) == 2
 
 
+def test_others_of_its_type_have_their_form_all_the_same(encoder: Any) -> None:
+    parts = encoder([dt.time(1, tzinfo=UTC), dt.time(1), dt.time(2, tzinfo=UTC)], auto=True)
+    assert len(parts.objects) == 2
+    assert decode(b"".join(parts))[1] == struct("Time", **time(1, 0, 0))
+
+
 def test_a_field_without_a_value_is_named(encoder: Any) -> None:
     point = Point(1)
     del point.x

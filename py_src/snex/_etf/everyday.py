@@ -99,7 +99,7 @@ def _learned(base: type) -> Converter | None:
     name = _MODULE(base)
     if type(name) is not str:
         return None
-    name = name.partition(".")[0].lstrip("_")
+    name = name.partition(".")[0]
     types_of = _MODULES.get(name)
     module = _modules.get(name)
     if types_of is None or module is None:
