@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 import pytest
+from support.etf import decode
 from support.feeds import CLOSE, FEED, FEED_END, Feed, begin, dumps, failure, items, pulled
 from support.vm import CALL, CALL_RESULT, CANCEL, CANCELLED, THREAD, VM, PythonError
 
@@ -235,6 +236,43 @@ def test_large_frames_are_asked_for_by_their_bytes(vm: VM) -> None:
     assert (source, count) in {(1, 4), (1, 5)}
     vm.send(FEED_END, 1)
     assert vm.reply(request) == 5 << 20
+
+
+SERVED = """
+import asyncio, socket, sys, snex
+
+async def main():
+    streams = await asyncio.open_connection(sock=socket.socket(fileno=int(sys.argv[1])))
+    async with snex.serve(*streams):
+        try:
+            await snex.call("m", "f", [])
+        except RuntimeError as error:
+            await snex.call("m", "said", [str(error)])
+
+asyncio.run(main())
+"""
+
+SERVE = """
+import asyncio, socket, sys
+ours, theirs = socket.socketpair()
+process = await asyncio.create_subprocess_exec(
+    sys.executable, "-c", served, str(theirs.fileno()), pass_fds=[theirs.fileno()]
+)
+theirs.close()
+await snex.io_loop_for_connection(*await asyncio.open_connection(sock=ours))
+return await process.wait()
+"""
+
+
+def test_a_served_process_is_told_that_it_cannot_have_one_and_it_is_closed(vm: VM) -> None:
+    request = vm.eval(SERVE, variables={"served": SERVED})
+    call, _ = vm.expect(CALL)
+    vm.send(CALL_RESULT, call, dumps([Feed(5)]))
+    assert vm.expect(CLOSE) == (5, b"")
+    call, body = vm.expect(CALL)
+    assert b"cannot be used in a served process" in decode(body)[3][0]
+    vm.answer(call)
+    assert vm.reply(request) == 0
 
 
 def test_the_end_of_the_interpreter_ends_a_wait(vm: VM) -> None:

@@ -193,8 +193,8 @@ class Client:
             stream.take(answer)
 
     def close_streams(self, body: Body) -> None:
-        """Close the streams in a body that has not been loaded, or not to its end."""
-        if STREAMS in body:
+        """Close the streams in a body that has not been loaded, or not to its end. Not in a served process: see its relay."""
+        if self.has_objects and STREAMS in body:
             for number in numbers_of_streams(body):
                 known = self.streams.get(number)
                 stream = known() if known is not None else None
