@@ -152,8 +152,11 @@ def run():
     except RuntimeError as error: result.append(str(error))
 thread = threading.Thread(target=run)
 thread.start()
+await snex.call("m", "f", [])
 """
     request = begin(vm, code)
+    pulled(vm)
+    vm.answer(vm.expect(CALL)[0])
     vm.reply(request)
     text = vm.run("thread.join(); return result")
     assert len(text) == 1
