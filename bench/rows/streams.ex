@@ -11,7 +11,8 @@ defmodule Bench.Streams do
   @pause 10
   @chunk 20
 
-  def rows, do: [stream_ints: &stream_ints/1, stream_item: &stream_item/1]
+  def rows,
+    do: [stream_ints: &stream_ints/1, stream_item: &stream_item/1, stream_memory: &stream_memory/1]
 
   defp stream_ints(context) do
     env = Snex.make_env!(context.interpreter)
@@ -68,5 +69,45 @@ defmodule Bench.Streams do
       goal: :at_most,
       target: 1.2
     }
+  end
+
+  # A consumer takes so many items at a time, which makes 1,000 a second.
+  @at_once 10
+
+  # What both sides have after a second, and after a minute.
+  defp stream_memory(context) do
+    env = Snex.make_env!(context.interpreter)
+    code = "n = 0\nwhile True:\n  n += 1\n  yield {'n': n, 'text': 'x' * 100}"
+    seconds = if context.quick, do: 2, else: 60
+    takes = div(1_000, @at_once)
+
+    [floor, value] =
+      apart(fn ->
+        env
+        |> Snex.stream(code)
+        |> Stream.chunk_every(@at_once)
+        |> Stream.each(fn _items -> Process.sleep(div(1_000, takes)) end)
+        |> Stream.take_every(takes)
+        |> Stream.map(fn _items -> resident(context.interpreter) end)
+        |> Stream.drop(1)
+        |> Enum.take(seconds)
+        |> then(&[hd(&1), List.last(&1)])
+      end)
+
+    %Row{
+      name: "stream_memory",
+      what:
+        "memory of both sides after #{seconds} s of a fast generator whose consumer takes 1,000 items a second; floor: after 1 s",
+      floor: [floor],
+      value: [value],
+      unit: :bytes,
+      goal: :at_most,
+      target: 1.03
+    }
+  end
+
+  defp resident(interpreter) do
+    for process <- Process.list(), do: :erlang.garbage_collect(process)
+    :erlang.memory(:total) + Snex.Interpreter.info(interpreter).memory
   end
 end
