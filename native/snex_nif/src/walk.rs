@@ -49,10 +49,11 @@ pub struct Walk<'a> {
     stack: Vec<Container<'a>>,
     /// How many of the outermost containers on the stack are no improper lists; not all that are such count.
     proper: usize,
-    /// Atoms written before, by their term: each is made once per pickle.
-    atoms: FxHashMap<ErlNifTerm, MemoIndex>,
+    /// Atoms and streams written before: each is made once per pickle. By the term that is the atom, or the number of the stream's
+    /// source: neither is a pointer. The memo keeps a stream alive as well: dropped at its first place, it would be closed.
+    made: FxHashMap<ErlNifTerm, MemoIndex>,
     /// The same in the order in which they were written.
-    atoms_in_order: Vec<(ErlNifTerm, MemoIndex)>,
+    made_in_order: Vec<(ErlNifTerm, MemoIndex)>,
     structs: Structs<'a>,
 }
 
@@ -107,8 +108,8 @@ impl<'a> Walk<'a> {
             signer,
             stack: Vec::new(),
             proper: 0,
-            atoms: FxHashMap::default(),
-            atoms_in_order: Vec::new(),
+            made: FxHashMap::default(),
+            made_in_order: Vec::new(),
             structs: Structs::new(encoded),
         }
     }
@@ -322,9 +323,25 @@ impl<'a> Walk<'a> {
 
     fn rewind(&mut self, checkpoint: Checkpoint) {
         self.pickle.rewind(checkpoint);
-        while let Some((atom, _)) = self.atoms_in_order.pop_if(|(_, index)| *index >= checkpoint.memo()) {
-            self.atoms.remove(&atom);
+        while let Some((made, _)) = self.made_in_order.pop_if(|(_, index)| *index >= checkpoint.memo()) {
+            self.made.remove(&made);
         }
+    }
+
+    /// Writes something that has been made before. False if it has not been.
+    fn recall(&mut self, term: Term<'a>) -> bool {
+        let index = self.made.get(&term.as_c_arg());
+        if let Some(index) = index {
+            self.pickle.recall(*index);
+        }
+        index.is_some()
+    }
+
+    /// What is on top of Python's stack has been made.
+    fn keep(&mut self, term: Term<'a>) {
+        let index = self.pickle.memoize();
+        self.made.insert(term.as_c_arg(), index);
+        self.made_in_order.push((term.as_c_arg(), index));
     }
 }
 

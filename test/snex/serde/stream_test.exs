@@ -182,6 +182,30 @@ defmodule Snex.Serde.StreamTest do
     assert Snex.pyeval(inp, "return a is b, [next(a), next(b)]", two) == {:ok, {false, [1, 1]}}
   end
 
+  test "a stream that is dropped at one place of a value is there at the next", %{inp: inp} do
+    {:ok, nil} =
+      Snex.pyeval(inp, """
+      import builtins
+      class Drops:
+          def __init__(self, rows, *_): pass
+      class Closes:
+          def __init__(self, rows): rows.close()
+      builtins.Drops, builtins.Closes = Drops, Closes
+      """)
+
+    for stream <- [Serde.stream(1..3), Serde.stream(1..3, demand: 1)],
+        # The list that it is first met in is written anew as a whole.
+        improper <- [[], [[stream | :no_list]]] do
+      drops = Serde.object("builtins", "Drops", [stream, improper])
+      vars = %{"a" => drops, "b" => [stream, :atom], "f" => fn -> [drops, stream, :atom, stream] end}
+      assert Snex.pyeval(inp, "return list(b[0])", vars) == {:ok, [1, 2, 3]}
+      code = "_, a, _, b = await f()\nreturn a is b, [row async for row in a]"
+      assert Snex.pyeval(inp, code, vars) == {:ok, {true, [1, 2, 3]}}
+      closes = %{"a" => Serde.object("builtins", "Closes", [stream]), "b" => stream}
+      assert Snex.pyeval(inp, "return list(b)", closes) == {:ok, []}
+    end
+  end
+
   describe "the enumerable" do
     test "is not begun before Python asks for an item", %{inp: inp} do
       test = self()

@@ -42,14 +42,10 @@ impl<'a> Walk<'a> {
             self.pickle.bool(true);
         } else if atom == atoms::false_() {
             self.pickle.bool(false);
-        } else if let Some(index) = self.atoms.get(&term.as_c_arg()) {
-            self.pickle.recall(*index);
-        } else {
+        } else if !self.recall(term) {
             let name = term.atom_to_string().map_err(|_| Stop::BadTerm(term))?;
             self.pickle.call(self.options.atom_as, |pickle| pickle.str(&name));
-            let index = self.pickle.memoize();
-            self.atoms.insert(term.as_c_arg(), index);
-            self.atoms_in_order.push((term.as_c_arg(), index));
+            self.keep(term);
         }
         Ok(())
     }

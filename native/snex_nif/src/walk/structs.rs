@@ -44,7 +44,7 @@ enum Encoded<'a> {
     /// To be written instead.
     Value(Term<'a>),
     /// A stream: the number of its source, and how many items may be sent.
-    Source(i64, i64),
+    Source(Term<'a>, i64),
 }
 
 fn read_pairs(pairs: Term<'_>) -> Option<FxHashMap<Term<'_>, Encoded<'_>>> {
@@ -56,7 +56,7 @@ fn read_pairs(pairs: Term<'_>) -> Option<FxHashMap<Term<'_>, Encoded<'_>>> {
         } else if tag == atoms::plain() {
             Encoded::Plain(value)
         } else if tag == atoms::source() {
-            let (source, demand, _feeder): (i64, i64, Term<'_>) = value.decode().ok()?;
+            let (source, demand, _feeder): (Term<'_>, i64, Term<'_>) = value.decode().ok()?;
             Encoded::Source(source, demand)
         } else {
             Encoded::Value(value)
@@ -147,11 +147,15 @@ impl<'a> Walk<'a> {
     fn serde_stream(&mut self, term: Term<'a>) -> Result<(), Stop<'a>> {
         match self.encoded(field(term, atoms::reference())?)? {
             Some(Encoded::Source(source, demand)) => {
-                self.pickle.global(Global::Stream);
-                self.pickle.arguments_begin();
-                self.pickle.int(source);
-                self.pickle.int(demand);
-                self.pickle.arguments_end();
+                if !self.recall(source) {
+                    let number = source.decode().map_err(|_| Stop::BadTerm(source))?;
+                    self.pickle.global(Global::Stream);
+                    self.pickle.arguments_begin();
+                    self.pickle.int(number);
+                    self.pickle.int(demand);
+                    self.pickle.arguments_end();
+                    self.keep(source);
+                }
             }
             _ => {
                 self.structs.met.push(term);
