@@ -229,6 +229,66 @@ return sorted(taken + mine)
         assert vm.reply(request) == list(range(6))
 
 
+# The item of the pickle is what a function returns that comes back when it may: until then the stream is locked.
+LOADED_ELSEWHERE = """
+import asyncio, builtins, threading, time
+loading, go = threading.Event(), threading.Event()
+
+def load():
+    loading.set()
+    go.wait()
+    return "slow"
+
+def release():
+    while not rows._waiting: time.sleep(0.001)
+    go.set()
+
+builtins.load = load
+taken = []
+thread = threading.Thread(target=lambda: taken.append(next(rows)))
+thread.start()
+await asyncio.to_thread(loading.wait)
+threading.Thread(target=release).start()
+mine = {take}
+thread.join()
+return taken, mine
+"""
+CLOSED_ELSEWHERE = """
+import threading, time
+
+def close():
+    while not rows._waiting: time.sleep(0.001)
+    rows.close()
+
+threading.Thread(target=close).start()
+return {take}
+"""
+both_ways = pytest.mark.parametrize("take", ["next(rows, 'none')", "await anext(rows, 'none')"])
+
+
+@both_ways
+@pytest.mark.parametrize("flags", [0, THREAD])
+def test_who_waits_is_woken_when_another_thread_has_loaded_the_items(
+    vm: VM, take: str, flags: int
+) -> None:
+    request = begin(vm, LOADED_ELSEWHERE.replace("{take}", take), flags=flags)
+    pulled(vm)
+    # Nothing else arrives that would have it look.
+    vm.send(FEED, 1, items(bad=b"cbuiltins\nload\n)RaX\x04\x00\x00\x00nexta"))
+    assert vm.reply(request) == ([b"slow"], b"next")
+
+
+@both_ways
+@pytest.mark.parametrize("flags", [0, THREAD])
+def test_who_waits_is_woken_when_another_thread_closes_the_stream(
+    vm: VM, take: str, flags: int
+) -> None:
+    request = begin(vm, CLOSED_ELSEWHERE.replace("{take}", take), flags=flags)
+    pulled(vm)
+    assert vm.expect(CLOSE) == (1, b"")
+    assert vm.reply(request) == b"none"
+
+
 def test_large_frames_are_asked_for_by_their_bytes(vm: VM) -> None:
     request = begin(vm, "return sum(len(row) for row in rows)", demand=1000)
     assert pulled(vm) == (1, 1000)
