@@ -176,6 +176,24 @@ task.cancel()
     assert sorted(vm.expect(CLOSE)[0] for _ in range(3)) == [7, 7, 300]
 
 
+def test_a_call_that_goes_on_remembers_only_the_streams_that_are_there(vm: VM) -> None:
+    code = """
+import gc
+from snex._eval.request import current
+for i in range(3):
+    kept = await snex.call("m", "f", [])
+    list(kept)
+gc.collect()
+return list(current.get().streams) == [kept._number]
+"""
+    request = vm.eval(code)
+    for source in (5, 6, 7):
+        vm.send(CALL_RESULT, vm.expect(CALL)[0], dumps(Feed(source)))
+        assert pulled(vm)[0] == source
+        vm.send(FEED_END, source)
+    assert vm.reply(request)
+
+
 def test_numbers_of_streams_are_found_in_any_pickle() -> None:
     value = [Feed(1), "open", {"a": (Feed(2**40, 256), 5)}, Feed(3)]
     assert numbers_of_streams(dumps(value)) == [1, 2**40, 3]

@@ -325,6 +325,10 @@ class Stream:
         # One that was never begun has nothing; at the end of the process there may be nothing left to tell.
         with suppress(Exception):
             self.close()
+            # The call may go on for long, and get many.
+            of_request = self.request.streams
+            if of_request is not None and of_request[self._number]() in {None, self}:
+                del of_request[self._number]
 
     def __enter__(self) -> Stream:  # noqa: PYI034 - as in `Term`
         """Return itself."""
