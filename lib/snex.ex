@@ -204,9 +204,9 @@ defmodule Snex do
   What has no form in Elixir stays in Python, and a `Snex.Object` stands for it:
 
       iex> {:ok, py} = Snex.Interpreter.start_link()
-      iex> {:ok, %Snex.Object{} = half} = Snex.call(py, "fractions.Fraction", [1, 2])
-      iex> Snex.call(py, "str", [half])
-      {:ok, "1/2"}
+      iex> {:ok, %Snex.Object{} = word} = Snex.call(py, "re.compile", ["[a-z]+"])
+      iex> Snex.call(py, "re.findall", [word, "one, two"])
+      {:ok, ["one", "two"]}
 
   A path that leads nowhere is an error that says which part, and what is near:
 
