@@ -10,6 +10,9 @@ defmodule Snex.WireTest do
   @result 0x83
   @error 0x84
   @cancelled 0x89
+  @items 0x8C
+  @pull 0x8D
+  @close 0x8E
 
   # Flag: a table of handles.
   @handles 0x10
@@ -256,6 +259,35 @@ defmodule Snex.WireTest do
         bystander,
         for id <- [0, 2, 2 ** 40, 2 ** 62 + 1, 2 ** 63, 2 ** 63 + 2] do
           {frame(@cancelled, id, ""), :wait, broken(", which never was")}
+        end
+      )
+    end
+
+    test "items of requests, and frames about sources, that never were", %{tmp_dir: dir, bystander: bystander} do
+      tell_all(
+        dir,
+        bystander,
+        for id <- [0, 2, 2 ** 40, 2 ** 62 + 1, 2 ** 63 + 1, 2 ** 64 - 1] do
+          {frame(@items, id, etf([:item])), :wait, broken("an answer to request #{id}, which never was")}
+        end
+      )
+
+      tell_all(
+        dir,
+        bystander,
+        for id <- [0, 1, 2, 2 ** 40, 2 ** 63, 2 ** 63 + 1, 2 ** 64 - 1],
+            {kind, body} <- [{@pull, <<1::little-32>>}, {@close, ""}] do
+          {frame(kind, id, body), :wait, broken("a frame about source #{id}, which does not exist")}
+        end
+      )
+    end
+
+    test "a PULL without a number", %{tmp_dir: dir, bystander: bystander} do
+      tell_all(
+        dir,
+        bystander,
+        for body <- ["", <<1::24>>, <<1::40>>, etf(1)] do
+          {frame(@pull, 1, body), :wait, broken("a PULL with a body of #{byte_size(body)} bytes")}
         end
       )
     end

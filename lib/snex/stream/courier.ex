@@ -19,13 +19,14 @@ defmodule Snex.Stream.Courier do
   alias Snex.Output
   alias Snex.Request
   alias Snex.Serde.Decoder
+  alias Snex.Stream.Frames
 
   # How long a courier waits for a consumer on another node to ask for the first time, in ms. It does so at once, unless it has not
   # been told of this process, and never will be.
   @unclaimed 60_000
 
   @typedoc "Items as they have arrived; or, behind items that could be decoded, why the next one could not."
-  @type frame() :: {:items | :items_safe, Decoder.content()} | {:error, Error.t()}
+  @type frame() :: Frames.frame() | {:error, Error.t()}
 
   @typedoc "The process that enumerates, and what it has around it."
   @type consumer() :: {pid(), Origin.surroundings()}
@@ -116,7 +117,8 @@ defmodule Snex.Stream.Courier do
     options = if tag == :items_safe, do: [:safe], else: []
 
     case Decoder.decode(content, options, interpreter) do
-      {:ok, items, handles} when is_list(items) ->
+      # Not one with an improper tail.
+      {:ok, items, handles} when length(items) >= 0 ->
         {{:items, items, frames}, handles}
 
       {:ok, other, _handles} ->
@@ -128,8 +130,9 @@ defmodule Snex.Stream.Courier do
     end
   end
 
-  defp garbage(other),
-    do: %Error{code: :internal_error, reason: "items of a stream are no list: #{inspect(other, limit: 10)}"}
+  defp garbage(other), do: internal("items of a stream are no list: #{inspect(other, limit: 10)}")
+
+  defp internal(reason), do: %Error{code: :internal_error, reason: reason}
 
   @doc """
   The consumer wants no more: cancels the request.
@@ -145,7 +148,8 @@ defmodule Snex.Stream.Courier do
   # ---- The process ------------------------------------------------------------------------
 
   @impl GenServer
-  def init({starter, ticket, interpreter, request, encoding, {consumer, surroundings}, options}) do
+  def init({starter, ticket, interpreter, %{demand: demand} = request, encoding, consumer, options}) do
+    {consumer, surroundings} = consumer
     Process.set_label({__MODULE__, consumer, interpreter})
     Origin.belong(consumer, surroundings)
     monitor = Process.monitor(consumer)
@@ -166,13 +170,8 @@ defmodule Snex.Stream.Courier do
            unclaimed: node(consumer) != node() && Process.send_after(self(), :unclaimed, @unclaimed),
            output: options.output,
            cut: %{},
-           # Frames that the consumer has not got, the latest first.
-           queue: [],
-           # How many items have arrived without a gap, and frames that come after one, by the number of items before them.
-           arrived: 0,
-           early: %{},
-           # How many items there are in all, and what comes after them.
-           total: nil,
+           frames: Frames.new(demand),
+           # What comes after all items.
            last: nil,
            # Whom to answer if the consumer waits.
            waiting: nil
@@ -197,7 +196,7 @@ defmodule Snex.Stream.Courier do
   @impl GenServer
   def handle_info({reference, tag, {index, content}}, %{reference: reference} = state)
       when tag in [:items, :items_safe] do
-    serve(put(index, {tag, content}, state))
+    unless_complete(state, fn -> note(Frames.put(state.frames, index, {tag, content}), state) end)
   end
 
   def handle_info({reference, :print, printed}, %{reference: reference} = state) do
@@ -217,20 +216,16 @@ defmodule Snex.Stream.Courier do
   def handle_info({reference, :stream_error, {total, body}}, %{reference: reference} = state),
     do: finish(total, {:error, Decoder.error(body)}, state)
 
-  # Before any item.
+  # Before any item; or Python has had no memory left to count them.
   def handle_info({reference, :error, body}, %{reference: reference} = state),
-    do: finish(0, {:error, Decoder.error(body)}, state)
+    do: unless_complete(state, fn -> break_off(Decoder.error(body), state) end)
 
   def handle_info({reference, tag, _nil}, %{reference: reference} = state)
       when tag in [:result, :result_safe],
       do: finish(0, :end, state)
 
   def handle_info({reference, :down, down}, %{reference: reference} = state),
-    do:
-      if(complete?(state),
-        do: {:noreply, state},
-        else: finish(state.arrived, {:error, Down.error(down)}, state)
-      )
+    do: unless_complete(state, fn -> break_off(Down.error(down), state) end)
 
   def handle_info({:DOWN, monitor, :process, _pid, _reason}, %{monitor: monitor} = state), do: cancel(state)
   def handle_info(:unclaimed, state), do: if(state.unclaimed, do: cancel(state), else: {:noreply, state})
@@ -249,22 +244,28 @@ defmodule Snex.Stream.Courier do
     %{state | unclaimed: false}
   end
 
-  defp put(index, {_tag, content} = frame, %{arrived: index} = state) do
-    state = %{state | queue: [frame | state.queue], arrived: index + count(content)}
+  # What is still in the mailbox when nothing more is waited for.
+  defp unless_complete(state, step),
+    do: if(Frames.complete?(state.frames), do: {:noreply, state}, else: serve(settle(step.())))
 
-    case Map.pop(state.early, state.arrived) do
-      {nil, _early} -> settle(state)
-      {next, early} -> put(state.arrived, next, %{state | early: early})
-    end
+  defp finish(total, last, state) do
+    unless_complete(state, fn -> note(Frames.finish(state.frames, total), %{state | last: last}) end)
   end
 
-  defp put(index, frame, state), do: %{state | early: Map.put(state.early, index, frame)}
+  defp note({:ok, frames}, state), do: %{state | frames: frames}
 
-  defp finish(total, last, state), do: serve(settle(%{state | total: total, last: last}))
+  # Python does not keep to the protocol: whatever else it says about this stream is not to be relied on.
+  defp note({:error, reason}, state) do
+    Native.request_forget(state.interpreter, state.request, true)
+    break_off(internal(reason), state)
+  end
+
+  defp break_off(error, state),
+    do: %{state | frames: Frames.break_off(state.frames), last: {:error, error}}
 
   # Once everything has arrived, nothing more is waited for.
   defp settle(state) do
-    if complete?(state) do
+    if Frames.complete?(state.frames) do
       Native.request_forget(state.interpreter, state.request, false)
       flush(state)
     else
@@ -277,40 +278,28 @@ defmodule Snex.Stream.Courier do
     %{state | cut: %{}}
   end
 
-  defp complete?(state), do: state.total != nil and state.arrived >= state.total
-
   defp serve(%{waiting: nil} = state), do: {:noreply, state}
 
-  defp serve(%{queue: [_ | _] = queue} = state) do
-    {frames, left} = portion(queue, state.consumer)
-    GenServer.reply(state.waiting, frames)
-    state = %{state | queue: left, waiting: nil}
-    # Handles would live in this heap until the next garbage collection.
-    if handles?(frames), do: {:noreply, state, :hibernate}, else: {:noreply, state}
-  end
-
   defp serve(state) do
-    if complete?(state) do
-      GenServer.reply(state.waiting, state.last)
-      {:stop, :normal, state}
-    else
-      {:noreply, state}
+    # What is decoded on this node for another one comes frame by frame: its items are all taken at once.
+    how = if node(state.consumer) == node(), do: :all, else: :first
+
+    case Frames.take(state.frames, how) do
+      {[], frames} ->
+        if Frames.complete?(frames), do: conclude(state), else: {:noreply, state}
+
+      {taken, frames} ->
+        GenServer.reply(state.waiting, taken)
+        state = %{state | frames: frames, waiting: nil}
+        # Handles would live in this heap until the next garbage collection.
+        if handles?(taken), do: {:noreply, state, :hibernate}, else: {:noreply, state}
     end
   end
 
-  # What is decoded on this node for another one comes frame by frame: its items are all taken at once.
-  defp portion(queue, consumer) when node(consumer) == node(), do: {Enum.reverse(queue), []}
-
-  defp portion(queue, _elsewhere) do
-    {left, [first]} = Enum.split(queue, -1)
-    {[first], left}
+  defp conclude(state) do
+    GenServer.reply(state.waiting, state.last)
+    {:stop, :normal, state}
   end
 
   defp handles?(frames), do: Enum.any?(frames, fn {_tag, content} -> is_tuple(content) end)
-
-  # The number of items in a frame: it begins as a list in external format does.
-  defp count({body, _handles}), do: count(body)
-  defp count(<<131, ?l, count::32, _::binary>>), do: count
-  defp count(<<131, ?k, count::16, _::binary>>), do: count
-  defp count(_nothing), do: 0
 end

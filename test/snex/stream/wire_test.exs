@@ -120,6 +120,21 @@ defmodule Snex.Stream.WireTest do
     assert reason =~ "a part of a stream as the answer to request"
   end
 
+  test "the end of a stream as the answer to an ordinary request ends the interpreter", %{puppet: puppet} do
+    Process.flag(:trap_exit, true)
+    assert {:error, %Error{code: :internal_error, reason: reason}} = Snex.pyeval(puppet, "end(1)")
+    assert reason =~ "a part of a stream as the answer to request"
+  end
+
+  test "parts of a stream that nobody waits for any more are dropped", %{puppet: puppet} do
+    assert Snex.pyeval(puppet, "write(0x83, number, b'\\x83a\\x01'); items(0, [1]); items(7, [1])") ==
+             {:ok, 1}
+
+    assert puppet |> Snex.stream("items(0, [1]); cancelled(); items(1, [2]); end(2)") |> Enum.take(1) == [1]
+    assert puppet |> Snex.stream("items(0, [3]); end(1)") |> Enum.to_list() == [3]
+    assert_rest(puppet)
+  end
+
   test "a second end of a stream ends the interpreter", %{puppet: puppet} do
     Process.flag(:trap_exit, true)
     stream = Snex.stream(puppet, "end(1); end(1)")
@@ -127,14 +142,84 @@ defmodule Snex.Stream.WireTest do
     assert reason =~ "a second answer to request"
   end
 
-  test "items that are no list are an error of that stream", %{puppet: puppet} do
-    script = "from __main__ import write; write(0x8C, number, b'\\x83a\\x01', 0); cancelled()"
-    assert Enum.to_list(Snex.stream(puppet, "items(0, [1]); end(1)")) == [1]
+  describe "what cannot be true is an error of that stream, behind the items before it, which is cancelled:" do
+    # What Python says, the items, and the reason.
+    for {name, lie, items, reason} <- [
+          {"a frame that has come before", "items(0, [0, 1]); items(0, [0, 1])", [0, 1],
+           "item 0 of a stream has come twice"},
+          {"a frame that begins in one that has come", "items(0, [0, 1]); items(1, [1, 2])", [0, 1],
+           "item 1 of a stream has come twice"},
+          {"an early frame that has come before", "items(0, [0]); items(5, [5]); items(5, [5, 6])", [0],
+           "item 5 of a stream has come twice"},
+          {"a frame that reaches into an early one", "items(0, [0]); items(3, [3]); items(1, [1, 2, 3])", [0],
+           "item 3 of a stream has come twice"},
+          {"a frame that reaches over an early one", "items(3, [3]); items(0, [0, 1, 2, 3, 4])", [],
+           "item 3 of a stream has come twice"},
+          {"a frame behind the end", "items(1, [1]); end(2); items(2, [2])", [],
+           "a stream has more items than the 2 after which it has ended"},
+          {"a frame that reaches over the end", "end(2); items(0, [0, 1, 2])", [],
+           "a stream has more items than the 2 after which it has ended"},
+          {"an end before what has come", "items(0, [0, 1, 2]); end(2)", [0, 1, 2],
+           "a stream has ended after 2 items, and has sent 3"},
+          {"an end before what has come early", "items(0, [0]); items(4, [4, 5]); end(5)", [0],
+           "a stream has ended after 5 items, and has sent 6"},
+          {"an end before any item", "items(0, [0]); write(0x83, number, b'\\x83w\\x03nil', 0)", [0],
+           "a stream has ended after 0 items, and has sent 1"},
+          {"a failure before what has come", "items(0, [0, 1]); error(1, 'late')", [0, 1],
+           "a stream has ended after 1 items, and has sent 2"},
+          {"more items than were asked for", "items(0, list(range(11)))", [],
+           "a stream has sent 11 items, and was asked for 10"},
+          {"an early frame of more items than were asked for", "items(10, [0])", [],
+           "a stream has sent 11 items, and was asked for 10"},
+          {"a frame with a huge number", "items(2**64 - 1, [0])", [],
+           "a stream has sent 18446744073709551616 items, and was asked for 10"},
+          {"an end with a huge number", "end(2**64 - 1)", [],
+           "a stream has sent 18446744073709551615 items, and was asked for 10"},
+          {"items that are no list", "items(0, [0]); write(0x8C, number, b'\\x83a\\x01', 1)", [0],
+           "items of a stream are no list"},
+          {"items that are a list with something else at its end",
+           "items(0, [0]); write(0x8C, number, b'\\x83l\\0\\0\\0\\x01a\\x01a\\x01', 1)", [0],
+           "items of a stream are no list: [1 | 1]"},
+          {"fewer items than the list claims",
+           "items(0, [0]); write(0x8C, number, b'\\x83l\\0\\0\\0\\x02a\\x01j', 1)", [0, 1, []],
+           "cannot be decoded"}
+        ] do
+      test name, %{puppet: puppet} do
+        # Of what is answered, Python need not hear.
+        script = if unquote(lie) =~ "0x83", do: unquote(lie), else: "#{unquote(lie)}; cancelled()"
+        error = assert_error(Snex.stream(puppet, script, demand: 10), unquote(items), ~r/./)
+        assert %Error{code: :internal_error, reason: reason} = error
+        assert reason =~ unquote(reason)
+        # Nobody else is concerned.
+        assert Enum.to_list(Snex.stream(puppet, "items(0, [1]); end(1)")) == [1]
+        assert_rest(puppet)
+      end
+    end
+  end
 
-    assert %Error{code: :internal_error, reason: reason} =
-             catch_error(Enum.to_list(Snex.stream(puppet, script)))
+  test "frames without items say nothing, wherever they claim to be", %{puppet: puppet} do
+    script =
+      "items(0, [0]); items(0, []); items(7, []); items(2**64 - 1, []); items(1, []); items(1, [1]); end(2)"
 
-    assert reason =~ "items of a stream are no list: 1"
+    assert puppet |> Snex.stream(script) |> Enum.to_list() == [0, 1]
+    assert_rest(puppet)
+  end
+
+  test "a failure that counts no items is behind those that have arrived", %{puppet: puppet} do
+    assert_error(
+      Snex.stream(puppet, "items(0, [0, 1]); items(3, [3]); error(0, 'no memory')"),
+      [0, 1],
+      ~r/no memory/
+    )
+
+    assert_rest(puppet)
+  end
+
+  test "as many items as were asked for may be early", %{puppet: puppet} do
+    script =
+      "items(9, [9]); items(5, [5, 6, 7, 8]); items(0, [0, 1, 2, 3, 4]); assert taken() + taken() + taken() == 10; end(10)"
+
+    assert puppet |> Snex.stream(script, demand: 10) |> Enum.to_list() == Enum.to_list(0..9)
     assert_rest(puppet)
   end
 

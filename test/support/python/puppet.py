@@ -117,7 +117,7 @@ def main() -> None:
             names = {
                 name: getattr(request, name) for name in dir(request) if not name.startswith("__")
             }
-            exec(source, {**names, "PRINTS": PRINTS, "os": os})
+            exec(source, {**names, "PRINTS": PRINTS, "os": os, "write": write})
         elif kind == 0x05:
             write(0x89, number, b"")
 
