@@ -216,10 +216,15 @@ defmodule Snex.Stream.WireTest do
   end
 
   test "as many items as were asked for may be early", %{puppet: puppet} do
-    script =
-      "items(9, [9]); items(5, [5, 6, 7, 8]); items(0, [0, 1, 2, 3, 4]); assert taken() + taken() + taken() == 10; end(10)"
+    script = """
+    items(9, [9]); items(5, [5, 6, 7, 8]); items(0, [0, 1, 2, 3, 4])
+    assert taken() + taken() + taken() == 10
+    items(19, [19]); items(10, [10, 11, 12, 13, 14, 15, 16, 17, 18])
+    assert taken() + taken() == 10
+    end(20)
+    """
 
-    assert puppet |> Snex.stream(script, demand: 10) |> Enum.to_list() == Enum.to_list(0..9)
+    assert puppet |> Snex.stream(script, demand: 10) |> Enum.to_list() == Enum.to_list(0..19)
     assert_rest(puppet)
   end
 
