@@ -93,6 +93,32 @@ def test_bytes_count_as_well(make: Make) -> None:
     assert some.put(bytes(50_000)) == DUE | FULL
 
 
+def test_as_many_bytes_as_there_may_be_are_no_room_for_more(make: Make) -> None:
+    # An item of 1005 bytes.
+    for most, state in ((1005, DUE | FULL), (1006, DUE)):
+        some = make(1000, most, 0)
+        assert some.put(bytes(1000)) == state
+    # A quarter, half, and more than half of them in flight.
+    some = make(1000, 4 * 1005, 0)
+    rooms = []
+    for _ in range(3):
+        some.put(bytes(1000))
+        some.take()
+        rooms.append(some.has_room)
+    assert rooms == [True, True, False]
+
+
+def test_large_items_count_with_all_their_bytes(make: Make) -> None:
+    some = make(1000, 300_000, 0)
+    some.put(1)
+    some.take()
+    assert [some.put(bytes(100_000)) for _ in range(3)] == [DUE, DUE, DUE | FULL]
+    some.take()
+    some.credit(4)
+    assert not some.is_full
+    assert some.put([bytes(100_000), bytes(200_000)]) == DUE | FULL
+
+
 def test_its_end_and_a_limit_of_items_end_a_turn(make: Make) -> None:
     some = make(1000, MOST, 0)
     assert some.fill(iter(()), 5) == END
@@ -100,6 +126,7 @@ def test_its_end_and_a_limit_of_items_end_a_turn(make: Make) -> None:
     some.take()
     numbers = iter(range(7))
     assert some.fill(numbers, 5) == 0
+    assert some.total == 6
     assert some.fill(numbers, 5) == END
     assert taken(some) == (1, list(range(7)))
     some.stopped = True
@@ -187,7 +214,13 @@ def test_handles_count_over_the_items_of_a_frame(make: Make) -> None:
     with pytest.raises(ValueError, match="contains itself"):
         some.put(cyclic([objects[1]]))
     some.put(objects[2])
-    assert taken(some) == (0, [1, objects[0], objects[2]])
+    found = some.take()
+    assert found is not None
+    assert type(found[1]) is WithHandles
+    # Without those of what could not be encoded.
+    assert found[1].objects == [objects[0], objects[2]]
+    items = decode(b"".join(found[1]))
+    assert [item[1] for item in items[1:]] == [0, 1]
 
 
 def cyclic(items: list[Any]) -> list[Any]:
@@ -196,7 +229,7 @@ def cyclic(items: list[Any]) -> list[Any]:
 
 
 def test_what_is_taken_while_an_item_is_encoded_does_not_confuse_its_handles(make: Make) -> None:
-    objects = [object() for _ in range(3)]
+    objects = [object() for _ in range(4)]
     some = make(1000, MOST, AUTO)
     some.put(0)
     some.take()
@@ -211,17 +244,32 @@ def test_what_is_taken_while_an_item_is_encoded_does_not_confuse_its_handles(mak
         if type(value) is not Custom:
             raise TypeError
         if not found:
-            found.append(taken(some))
-        return [objects[2]]
+            found.append(some.take())
+        return None
 
     set_custom_encoder(encoder)
-    some.put([Custom()])
-    assert found == [(1, objects[:2])]
+    # One of its handles is there before the others are taken, one comes behind.
+    some.put([objects[2], Custom(), objects[3]])
+    before, body = found[0]
+    assert before == 1
+    assert type(body) is WithHandles
+    assert body.objects == objects[:2]
     last = some.take()
     assert last is not None
     assert last[0] == 3
     assert type(last[1]) is WithHandles
     assert last[1].objects == objects[2:]
+    [[first, none, second]] = decode(b"".join(last[1]))
+    assert (first[1], none, second[1]) == (0, None, 1)
+    # An item without handles has no table, though those before it had one.
+    for one in objects[:2]:
+        some.put(one)
+    found.clear()
+    some.put([Custom()])
+    assert len(found) == 1
+    last = some.take()
+    assert last is not None
+    assert type(last[1]) is list
 
 
 def test_an_iterator_may_use_the_batch_it_fills(make: Make) -> None:
