@@ -48,6 +48,8 @@ defmodule Snex.Stream do
     )
   end
 
+  @left_behind "the stream is enumerated on another node now, and objects in items that had arrived before have stayed behind"
+
   # The end of the enumeration is in the accumulator before it takes effect: what is raised does not reach `close/1`.
   defp next({:failed, error, _state}), do: raise(error)
   defp next({:raised, kind, reason, stacktrace, _state}), do: :erlang.raise(kind, reason, stacktrace)
@@ -66,7 +68,26 @@ defmodule Snex.Stream do
   defp in_hand(state, count, frames), do: %{state | items: state.items + count, taken: count, frames: frames}
 
   # Another process goes on with it.
-  defp receive_items(%{courier: {courier, _id}, consumer: consumer} = state) when consumer != self() do
+  defp receive_items(%{consumer: consumer, interpreter: interpreter} = state)
+       when is_pid(consumer) and consumer != self() do
+    if node(interpreter) != node() and Courier.handles?(state.frames),
+      do: received({:error, %Error{code: :call_failed, reason: @left_behind}}, state),
+      else: hand_over(state)
+  end
+
+  defp receive_items(%{frames: []} = state), do: ask(state, Request.deadline(state.opts.timeout))
+  defp receive_items(%{frames: [{:error, _error} = failed]} = state), do: received(failed, state)
+
+  defp receive_items(%{courier: {_courier, id}, frames: [frame | frames]} = state) do
+    options = options(state, Request.deadline(state.opts.timeout))
+
+    case Remote.run(state.interpreter, Courier, :next_in_hand, [id, state.taken, frame], options) do
+      {:items, items, behind} -> received({:items, items, behind ++ frames}, state)
+      {:error, _error} = failed -> received(failed, state)
+    end
+  end
+
+  defp hand_over(%{courier: {courier, _id}} = state) do
     args = [courier, {self(), Origin.surroundings()}]
     options = options(state, Request.deadline(state.opts.timeout))
 
@@ -74,13 +95,6 @@ defmodule Snex.Stream do
       :ok -> receive_items(%{state | consumer: self()})
       {:error, _error} = failed -> received(failed, state)
     end
-  end
-
-  defp receive_items(%{frames: []} = state), do: ask(state, Request.deadline(state.opts.timeout))
-
-  defp receive_items(%{courier: {_courier, id}} = state) do
-    {result, _handles} = Courier.next(state.interpreter, id, state.taken, state.frames)
-    received(result, state)
   end
 
   # Not before the first item is wanted: the courier of a consumer on another node expects to hear from it at once.

@@ -102,16 +102,20 @@ defmodule Snex.Stream.Courier do
   end
 
   @doc """
-  As `next/5`, with frames that have arrived already.
+  As `next/5`, with a frame that has arrived already.
   """
-  @spec next(pid(), pos_integer(), non_neg_integer(), [frame(), ...]) ::
+  @spec next_in_hand(pid(), pos_integer(), non_neg_integer(), Frames.frame(), Request.options()) ::
           {{:items, [term()], [frame()]} | {:error, Error.t()}, [reference()]}
-  def next(_interpreter, _request, _taken, [{:error, error}]), do: {{:error, error}, []}
-
-  def next(interpreter, request, taken, [frame | frames]) do
+  def next_in_hand(interpreter, request, taken, frame, _options) do
     Native.stream_credit(interpreter, request, taken)
-    open(interpreter, frame, frames)
+    open(interpreter, frame, [])
   end
+
+  @doc """
+  Whether there are objects in frames. Their handles belong to the process that has got them.
+  """
+  @spec handles?([frame()]) :: boolean()
+  def handles?(frames), do: Enum.any?(frames, fn {_tag, content} -> is_tuple(content) end)
 
   defp open(interpreter, {tag, content}, frames) do
     options = if tag == :items_safe, do: [:safe], else: []
@@ -300,6 +304,4 @@ defmodule Snex.Stream.Courier do
     GenServer.reply(state.waiting, state.last)
     {:stop, :normal, state}
   end
-
-  defp handles?(frames), do: Enum.any?(frames, fn {_tag, content} -> is_tuple(content) end)
 end

@@ -165,6 +165,73 @@ defmodule Snex.Stream.NodesTest do
     end
   end
 
+  # The process that receives a stream for this one.
+  defp courier(interpreter) do
+    label = {:label, {Snex.Stream.Courier, self(), interpreter}}
+    [courier] = for pid <- :erpc.call(node(interpreter), Process, :list, []), label(pid) == label, do: pid
+    courier
+  end
+
+  defp label(pid), do: :erpc.call(node(pid), Process, :info, [pid, :label])
+
+  # Code that other nodes have as well: suspends at a 0 and a 1.
+  defp suspending do
+    {reducer, _binding} =
+      Code.eval_string("fn n, acc -> {if(n in [0, 1], do: :suspend, else: :cont), [n | acc]} end")
+
+    reducer
+  end
+
+  # One of which frames have arrived behind the one that has the 1.
+  defp in_hand(inp, code) do
+    stream = Snex.stream(inp, code, %{}, demand: 5, returns: :auto)
+    {:suspended, [0], go_on} = Enumerable.reduce(stream, {:cont, []}, suspending())
+    courier = courier(inp)
+    eventually(fn -> length(:sys.get_state(courier).frames.queue) == 2 end)
+    {:suspended, [1], go_on} = go_on.({:cont, []})
+    go_on
+  end
+
+  test "a process on another node goes on, also with what has arrived", %{b: b} do
+    inp = start_interpreter!(init_script: marks())
+    go_on = in_hand(inp, "yield from range(300)")
+    assert {:halted, items} = :erpc.call(b, :erlang, :apply, [go_on, [{:cont, []}]])
+    assert Enum.reverse(items) == Enum.to_list(2..299)
+    eventually(fn -> in_flight(inp) == 0 end)
+  end
+
+  test "objects that had arrived before do not go with it to another node", %{b: b} do
+    inp = start_interpreter!(init_script: marks())
+    go_on = in_hand(inp, "for n in range(300): yield n if n < 3 else mark()")
+    error = catch_error(:erpc.call(b, :erlang, :apply, [go_on, [{:cont, []}]]))
+    assert {:exception, %Error{code: :call_failed, reason: reason}, _stack} = error
+    assert reason =~ "is enumerated on another node now"
+    eventually(fn -> in_flight(inp) == 0 end)
+  end
+
+  test "a courier that nobody has asked for anything gives up, and one that has been asked does not", %{
+    there: there
+  } do
+    stream = Snex.stream(there, @endless, %{"test" => self()})
+    {:suspended, 0, go_on} = Enumerable.reduce(stream, {:cont, nil}, fn n, _acc -> {:suspend, n} end)
+    send(courier(there), :unclaimed)
+    assert {:suspended, 1, go_on} = go_on.({:cont, nil})
+    assert {:halted, nil} = go_on.({:halt, nil})
+    assert_receive "closed", 60_000
+
+    # As if this process had not been told of it.
+    opts = Snex.CallOptions.stream!([], :value)
+    request = Snex.Request.eval(nil, %Snex.Code{src: "while True: yield 1"}, %{}, opts)
+    consumer = {self(), Snex.Interpreter.Origin.surroundings()}
+    options = %{deadline: :infinity, on_timeout: :leave, output: nil}
+    args = [request, opts.encoding_opts, consumer]
+    assert {:ok, ^there, courier, _id} = Snex.Remote.run(there, Snex.Stream.Courier, :start, args, options)
+    monitor = Process.monitor(courier)
+    send(courier, :unclaimed)
+    assert_receive {:DOWN, ^monitor, :process, ^courier, :normal}, 60_000
+    eventually(fn -> in_flight(there) == 0 end)
+  end
+
   test "interpreters are found by name and node", %{b: b} do
     name = :"stream_#{System.unique_integer([:positive])}"
     Peer.start_interpreter!(b, name: name)
