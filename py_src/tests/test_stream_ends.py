@@ -194,7 +194,7 @@ def test_what_forks_in_a_generator_ends_the_child_at_its_next_item(
     vm.run("import os")
     code = (
         "yield 1\nchild = os.fork()\ntry:\n    yield 2\n"
-        "finally:\n    if not child: open(path, 'w').write('closed')\n"
+        "finally:\n    if not child:\n        with open(path, 'w') as file: file.write('closed')\n"
         "yield os.waitpid(child, 0)[1]"
     )
     path = tmp_path / "child"
@@ -207,7 +207,7 @@ def test_a_child_of_async_code_ends_as_well(vm: VM, tmp_path: Path) -> None:
     path = tmp_path / "child"
     code = (
         f"{AWAIT}import os\nyield 1\nchild = os.fork()\ntry:\n    yield 2\n"
-        "finally:\n    if not child: open(path, 'w').write('closed')\n"
+        "finally:\n    if not child:\n        with open(path, 'w') as file: file.write('closed')\n"
         "yield os.waitpid(child, 0)[1]"
     )
     assert stream(vm, code, {"path": str(path)}).all() == [1, 2, 0]
@@ -220,7 +220,7 @@ def test_the_end_of_the_interpreter_closes_generators(
     vm: VM, place: int, wait: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "closed"
-    code = f"{wait}try:\n    while True: yield 1\nfinally: open(path, 'w').write('closed')"
+    code = f"{wait}try:\n    while True: yield 1\nfinally:\n    with open(path, 'w') as file: file.write('closed')"
     endless = stream(vm, code, {"path": str(path)}, flags=place)
     endless.wait_for(2)
     vm.finish()

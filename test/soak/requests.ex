@@ -245,7 +245,7 @@ defmodule Snex.Soak.Requests do
 
   # Only for interpreters that are replaced then.
   def deadly(:stuck, home, inp),
-    do: fails(home, :stuck, inp, "sum(range(10 ** 15))", [:response_timeout], %{}, timeout: 100)
+    do: fails(home, :stuck, inp, "sum(range(10 ** 15))", @too_late, %{}, timeout: 100)
 
   # ---- Asking ----------------------------------------------------------------------------------------
 
