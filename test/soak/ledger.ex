@@ -54,6 +54,11 @@ defmodule Snex.Soak.Ledger do
   def note(home, what, count) when home == node(), do: bump(what, count)
   def note(home, what, count), do: GenServer.call({__MODULE__, home}, {:note, what, count}, :infinity)
 
+  @doc """
+  Notes all of these or, if the calling process is killed meanwhile, none.
+  """
+  def note_all(home, counts), do: GenServer.call({__MODULE__, home}, {:note_all, counts}, :infinity)
+
   # ---- Called by Python ------------------------------------------------------------------------
 
   @doc """
@@ -127,6 +132,11 @@ defmodule Snex.Soak.Ledger do
 
   def handle_call({:note, what, count}, _from, details),
     do: {:reply, bump(what, count), details}
+
+  def handle_call({:note_all, counts}, _from, details) do
+    for {what, count} <- counts, do: bump(what, count)
+    {:reply, :ok, details}
+  end
 
   def handle_call({:count, what}, _from, details) do
     bump({:fault, what})

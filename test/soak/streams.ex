@@ -140,25 +140,27 @@ defmodule Snex.Soak.Streams do
 
   # Writes down what has become of `most` items.
   defp settle(home, most, got, result, number, fails) do
-    Ledger.note(home, {:items, :sent}, most)
-    Ledger.note(home, {:items, :received}, got)
     outcome = outcome(result, number, fails)
 
-    case outcome do
-      {:failed, cause} when got < most and cause != fails ->
-        Ledger.note(home, {:items, "dropped: " <> cause}, most - got)
+    dropped =
+      case outcome do
+        {:failed, cause} when got < most and cause != fails ->
+          [{{:items, "dropped: " <> cause}, most - got}]
 
-      _other when got == most ->
-        :ok
+        _other when got == most ->
+          []
 
-      _other ->
-        Ledger.blame(
-          home,
-          :items_lost,
-          "#{most - got} of #{most} items of call #{number}: #{inspect(outcome)}"
-        )
-    end
+        _other ->
+          Ledger.blame(
+            home,
+            :items_lost,
+            "#{most - got} of #{most} items of call #{number}: #{inspect(outcome)}"
+          )
 
+          []
+      end
+
+    Ledger.note_all(home, [{{:items, :sent}, most}, {{:items, :received}, got} | dropped])
     outcome
   end
 
