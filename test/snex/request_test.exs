@@ -105,7 +105,8 @@ defmodule Snex.RequestTest do
 
     test "of 0 gives up at once, also when the answer is quicker", %{inp: inp} do
       for _ <- 1..200 do
-        assert code(Snex.pyeval(inp, "return 1", timeout: 0)) in [:ok, :response_timeout]
+        # Python may also be quick enough to say that it is too late.
+        assert code(Snex.pyeval(inp, "return 1", timeout: 0)) in [:ok, :response_timeout, :overloaded]
       end
 
       assert Snex.pyeval(inp, "return 2") == {:ok, 2}
