@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -121,17 +122,20 @@ def test_on_an_event_loop_others_have_their_turn(kind: str) -> None:
     pipe = Pipe(1 << 20, full=False)
     turns = 0
 
+    def compute() -> None:
+        # So long that all items take many slices.
+        until = time.monotonic() + 0.0002
+        while time.monotonic() < until:
+            pass
+
     async def numbers() -> Any:
         for i in range(1000):
-            # Longer than its slice.
-            for _ in range(2000):
-                pass
+            compute()
             yield i
 
     def ordinary() -> Iterator[int]:
         for i in range(1000):
-            for _ in range(2000):
-                pass
+            compute()
             yield i
 
     async def run() -> None:
