@@ -18,6 +18,8 @@ _NANOSECONDS = 1e9
 _MEAN_GAIN = 1 / 8
 _DEVIATION_GAIN = 1 / 4
 _DEVIATIONS = 2
+# A call that has waited for less of its time is begun in any case: what is known of others is no better than that.
+_LITTLE = 0.1
 
 
 # `now()` returns seconds of the clock by which the VM says when a caller gives up.
@@ -66,10 +68,12 @@ def refusal(until: int, timeout: int, likely: float, begin: float) -> str | None
     True
     >>> refusal(10_000_000_000, 1_000_000_000, 0.1, 9.95)
     'the call has waited 950 of its 1000 ms, and calls like it have lately taken 100 ms'
+    >>> refusal(10_000_000_000, 1_000_000_000, 0.999, 9.002) is None
+    True
     """
     left = until / _NANOSECONDS - begin
     whole = timeout / _NANOSECONDS
-    if left >= likely or likely > whole:
+    if left >= likely or likely > whole or whole - left < _LITTLE * whole:
         return None
     return (
         f"the call has waited {(whole - left) * 1000:.0f} of its {whole * 1000:.0f} ms, "
