@@ -102,6 +102,11 @@ impl<C: Caller, D> State<C, D> {
         }
     }
 
+    /// An error for a number that no request has had.
+    fn asked(&self, id: u64) -> Result<(), Unasked> {
+        if id == 0 || id > self.requests { Err(Unasked::NeverWas(id)) } else { Ok(()) }
+    }
+
     fn insert(&mut self, id: u64, caller: C, submitting: bool) {
         self.by_process.insert((caller.process(), id));
         self.entries.insert(id, Entry { caller, submitting, abandoned: false });
@@ -185,9 +190,7 @@ impl<C: Caller, D: Clone> Pending<C, D> {
     /// [`Unasked`]. Python can only have made it up.
     pub fn answer(&self, id: u64, tell: impl FnOnce(C)) -> Result<(), Unasked> {
         let mut state = self.state();
-        if id == 0 || id > state.requests {
-            return Err(Unasked::NeverWas(id));
-        }
+        state.asked(id)?;
         let place = (id % REMEMBERED as u64) as usize;
         if let Some(caller) = state.remove(id) {
             if let Some(slot) = state.answered.get_mut(place) {
@@ -206,9 +209,7 @@ impl<C: Caller, D: Clone> Pending<C, D> {
     /// [`Unasked::NeverWas`]. Python can only have made it up.
     pub fn more(&self, id: u64, tell: impl FnOnce(&mut C)) -> Result<(), Unasked> {
         let mut state = self.state();
-        if id == 0 || id > state.requests {
-            return Err(Unasked::NeverWas(id));
-        }
+        state.asked(id)?;
         if let Some(entry) = state.entries.get_mut(&id) {
             tell(&mut entry.caller);
         }
@@ -221,9 +222,7 @@ impl<C: Caller, D: Clone> Pending<C, D> {
     /// As [`Pending::answer`].
     pub fn answer_early(&self, id: u64, tell: impl FnOnce(&mut C)) -> Result<(), Unasked> {
         let mut state = self.state();
-        if id == 0 || id > state.requests {
-            return Err(Unasked::NeverWas(id));
-        }
+        state.asked(id)?;
         let state = &mut *state;
         let slot = state.answered.get_mut((id % REMEMBERED as u64) as usize);
         if slot.as_deref() == Some(&id) {

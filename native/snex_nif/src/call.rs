@@ -23,22 +23,34 @@ pub struct Failure<'a> {
 impl Failure<'_> {
     /// Writes it as a dict.
     pub fn write<B: AsRef<[u8]>>(&self, pickle: &mut Pickle<B>) {
-        pickle.dict_begin();
-        pickle.str("kind");
-        pickle.binary(self.kind.as_slice(), BinaryAs::Str);
-        pickle.str("reason");
-        pickle.call(Global::Term, |pickle| pickle.binary(self.reason.as_slice(), BinaryAs::Bytes));
-        pickle.str("message");
-        pickle.binary(self.message.as_slice(), BinaryAs::Str);
-        pickle.str("stacktrace");
-        pickle.list_begin();
-        for (index, line) in self.stacktrace.iter().enumerate() {
-            pickle.list_item(index);
-            pickle.binary(line.as_slice(), BinaryAs::Str);
-        }
-        pickle.list_end();
-        pickle.dict_end();
+        let lines = self.stacktrace.iter().map(Binary::as_slice);
+        write_failure(pickle, &self.kind, &self.reason, &self.message, lines);
     }
+}
+
+/// Writes how something failed as a dict; the fields are those of [`Failure`].
+pub fn write_failure<'a, B: AsRef<[u8]>>(
+    pickle: &mut Pickle<B>,
+    kind: &[u8],
+    reason: &[u8],
+    message: &[u8],
+    stacktrace: impl Iterator<Item = &'a [u8]>,
+) {
+    pickle.dict_begin();
+    pickle.str("kind");
+    pickle.binary(kind, BinaryAs::Str);
+    pickle.str("reason");
+    pickle.call(Global::Term, |pickle| pickle.binary(reason, BinaryAs::Bytes));
+    pickle.str("message");
+    pickle.binary(message, BinaryAs::Str);
+    pickle.str("stacktrace");
+    pickle.list_begin();
+    for (index, line) in stacktrace.enumerate() {
+        pickle.list_item(index);
+        pickle.binary(line, BinaryAs::Str);
+    }
+    pickle.list_end();
+    pickle.dict_end();
 }
 
 /// Submits what a function returned: `ok`, or why not.
@@ -91,15 +103,10 @@ fn submit<'a>(
     call: u64,
     write: impl FnOnce(&mut Walk<'a>) -> Result<(), Stop<'a>>,
 ) -> Term<'a> {
-    let submit = || {
-        let interpreter = caller.with_room(usize::MAX)?;
-        let mut walk = caller.walk(&interpreter);
-        write(&mut walk)?;
-        walk.complete()?;
-        // Nobody waits for the answer of an interpreter that is gone.
-        interpreter.worker.submit(walk.pickle.into_frame(Header::new(kind, call)));
-        Err(Outcome::Submitted)
-    };
-    let Err(outcome): Result<std::convert::Infallible, Outcome<'a>> = submit();
-    outcome.encode(caller.env)
+    // Nobody waits for the answer of an interpreter that is gone.
+    match caller.post(Header::new(kind, call), write) {
+        Ok(_length) => Outcome::Submitted,
+        Err(outcome) => outcome,
+    }
+    .encode(caller.env)
 }

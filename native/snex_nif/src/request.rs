@@ -304,6 +304,22 @@ impl<'a> Caller<'a> {
         )
     }
 
+    /// Walks terms and submits a frame that is no request, once there is room for it. Returns how many bytes it has.
+    pub fn post(
+        &self,
+        header: Header,
+        write: impl FnOnce(&mut Walk<'a>) -> Result<(), Stop<'a>>,
+    ) -> Result<usize, Outcome<'a>> {
+        let interpreter = self.with_room(usize::MAX)?;
+        let mut walk = self.walk(&interpreter);
+        write(&mut walk)?;
+        walk.complete()?;
+        let frame = walk.pickle.into_frame(header);
+        let length = frame.len();
+        interpreter.worker.submit(frame);
+        Ok(length)
+    }
+
     fn waiting(&self) -> pending::Caller {
         pending::Caller::new(self.env, self.reference)
     }

@@ -1,7 +1,7 @@
 //! Sources: what Elixir produces for iterators of Python's. Each is fed by a process, its *feeder*.
 
 use crate::atoms;
-use crate::call::Failure;
+use crate::call::{Failure, write_failure};
 use crate::interpreter::{self, Interpreter};
 use crate::options::CallOptions;
 use crate::outcome::Outcome;
@@ -11,7 +11,7 @@ use crate::shared::Shared;
 use crate::walk::{Stop, Walk};
 use rustler::{Atom, Encoder, Env, Error, LocalPid, NifResult, Reference, Term};
 use snex_core::frame::{Frame, Header, Kind};
-use snex_core::pickle::{BinaryAs, Global, Pickle};
+use snex_core::pickle::Pickle;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -105,18 +105,8 @@ pub fn abandon(interpreter: &Interpreter, feeder: LocalPid) {
     // What makes its items is linked to it.
     sink.answering.forget(source | SOURCE);
     let mut pickle = Pickle::new();
-    pickle.dict_begin();
-    for (name, value) in [("kind", "exit"), ("message", "** (exit) killed")] {
-        pickle.str(name);
-        pickle.str(value);
-    }
-    pickle.str("reason");
-    // The atom `killed`, in external term format.
-    pickle.call(Global::Term, |pickle| pickle.binary(b"\x83w\x06killed", BinaryAs::Bytes));
-    pickle.str("stacktrace");
-    pickle.list_begin();
-    pickle.list_end();
-    pickle.dict_end();
+    // The reason is the atom `killed`, in external term format.
+    write_failure(&mut pickle, b"exit", b"\x83w\x06killed", b"** (exit) killed", std::iter::empty());
     interpreter.worker.submit(pickle.into_frame(Header::new(Kind::FeedEnd, source)));
 }
 
@@ -202,16 +192,11 @@ fn feed<'a>(caller: &Caller<'a>, source: u64, items: Term<'a>) -> NifResult<Term
     if !items.is_list() {
         return Err(Error::BadArg);
     }
-    let submit = || {
-        let interpreter = caller.with_room(usize::MAX)?;
-        let mut walk = caller.walk(&interpreter);
-        write(&mut walk, items)?;
-        let frame = walk.pickle.into_frame(Header::new(Kind::Feed, source));
-        let length = frame.len();
-        interpreter.worker.submit(frame);
-        Ok(Outcome::Fed(length))
+    let outcome = match caller.post(Header::new(Kind::Feed, source), |walk| write(walk, items)) {
+        Ok(length) => Outcome::Fed(length),
+        Err(outcome) => outcome,
     };
-    Ok(submit().unwrap_or_else(|outcome: Outcome<'a>| outcome).encode(caller.env))
+    Ok(outcome.encode(caller.env))
 }
 
 /// The list is kept in Python's memo, and each item is added to it at once: where one cannot be loaded, those before it are there.
@@ -226,5 +211,5 @@ fn write<'a>(walk: &mut Walk<'a>, items: Term<'a>) -> Result<(), Stop<'a>> {
     if !rest.is_empty_list() {
         return Err(Stop::BadTerm(items));
     }
-    walk.complete()
+    Ok(())
 }
