@@ -51,6 +51,8 @@ if TYPE_CHECKING:
     # What is to be run, variables to be set, how long the caller waits, and its span.
     Requested = tuple[Work, dict[str, object] | None, Time | None, str | None]
     WorkOf = Callable[[Fields], Requested]
+    # Runs what a request wants, or starts to. Returns it if it is to run in a thread.
+    Evaluate = Callable[[Request, Env, Fields, int, WorkOf], Work | None]
     # How to find the environment of a request, and what it wants to be run.
     How = tuple[Callable[[int | None], Env], WorkOf]
     Write = Callable[[int, Request, Sequence[bytes | memoryview], int], None]
@@ -102,8 +104,18 @@ class Runner:
         self.eval: How = (envs.get, _program)
         self.invoke: How = (envs.look_at, _invocation)
 
-    def begin(self, how: How, request: Request, flags: int, fields: Fields) -> None:
-        """Run what a request wants, or start to, in a copy of its environment's context."""
+    def begin(
+        self,
+        how: How,
+        request: Request,
+        flags: int,
+        fields: Fields,
+        evaluate: Evaluate | None = None,
+    ) -> None:
+        """Run what a request wants, or start to, in a copy of its environment's context.
+
+        `evaluate` does so for what is not run as code and calls are.
+        """
         env_of, work_of = how
         if request.number in self._wanted:
             # Interrupted before it began; its CANCEL is on the way.
@@ -117,7 +129,7 @@ class Runner:
         request.names = env.names
         before = env.context
         context = before.copy()
-        work = context.run(self._eval, request, env, fields, flags, work_of)
+        work = context.run(evaluate or self._eval, request, env, fields, flags, work_of)
         if work is not None:
             # Not within the request's context, which the new thread would keep.
             self.start_thread(request, work, env, context, flags)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from .envs import Env
     from .producer import Send
     from .request import Request
-    from .runner import Fields, How, Requested, Runner, Work
+    from .runner import Fields, How, Requested, Runner, Work, WorkOf
 
 _CREDIT = struct.Struct("<I")
 # Where `demand` stands in a body.
@@ -55,27 +55,17 @@ class Streams:
 
     def begin(self, how: How, request: Request, flags: int, fields: Fields) -> None:
         """Run what a request wants, and send what comes of it item by item."""
-        runner = self._runner
-        if runner.is_unwanted(request):
-            # Interrupted before it began; its CANCEL is on the way.
-            request.ended = True
-            return
+
+        def start(
+            request: Request, env: Env, fields: Fields, _flags: int, work_of: WorkOf
+        ) -> Work | None:
+            return self._start(request, env, fields, flags, work_of)
+
         env_of, work_of = how
-        if how is runner.eval:
+        if how is self._runner.eval:
             work_of = _program
-        try:
-            env = env_of(fields[0])
-        except BaseException as error:  # noqa: BLE001 - also fields that are none
-            runner.fail(request, error)
-            return
-        request.names = env.names
-        before = env.context
-        context = before.copy()
-        work = context.run(self._start, request, env, fields, flags, work_of)
-        if work is not None:
-            runner.start_thread(request, work, env, context, 0)
-        elif request.ended:
-            env.keep(before, context)
+        # The flags are about the items. The answer at their end is a value like any other.
+        self._runner.begin((env_of, work_of), request, 0, fields, start)
 
     def _start(
         self,
@@ -83,7 +73,7 @@ class Streams:
         env: Env,
         fields: Fields,
         flags: int,
-        work_of: Callable[[Fields], Requested],
+        work_of: WorkOf,
     ) -> Work | None:
         """Run the code, and start a task for what it returns. Returns what is to run in a thread."""
         enter(request)
