@@ -17,6 +17,7 @@ mod launch;
 mod life;
 mod pipe_size;
 mod reader;
+mod spin;
 mod streams;
 mod warden;
 
@@ -54,6 +55,8 @@ pub trait Sink: Send + Sync + 'static {
     fn log(&self, event: Self::Body) -> impl Future<Output = ()> + Send;
     /// There is room again, or there never will be: those who wait for it should try once more.
     fn writable(&self);
+    /// How many callers wait for an answer.
+    fn waiting(&self) -> usize;
     /// The tree wrote this. No more is read from the same stream until the future is done.
     fn output(&self, stream: Stream, chunk: &[u8]) -> impl Future<Output = ()> + Send;
     /// The tree is gone. Comes once, and last.

@@ -122,6 +122,10 @@ impl Sink for Shared {
         Ok(())
     }
 
+    fn waiting(&self) -> usize {
+        self.pending.len()
+    }
+
     fn writable(&self) {
         self.pending.room(|caller| caller.finish(atoms::writable(), |env| atoms::ok().encode(env)));
     }

@@ -1,12 +1,14 @@
 //! Frames from Python.
 
 use super::frame_reader::{Bytes, FrameReader, Stop};
+use super::spin::{self, Spin};
 use super::streams::Source;
 use super::{Command, Phase, Sink, Worker};
 use crate::frame::Kind;
 use crate::handshake;
 use std::io;
 use std::sync::Arc;
+use std::time::Instant;
 use tokio::sync::watch;
 
 /// Reads frames for the sink until the pipe ends or something comes that is no frame.
@@ -21,7 +23,9 @@ pub(super) async fn read<B, S>(
     S: Sink,
 {
     let _alarm = worker.alarm();
-    let mut reader = FrameReader::new(Pipe { source, phase }, limit);
+    // Several callers need the processors for themselves, and Python answers them together.
+    let spin = Spin::new(spin::time(), || worker.sink.waiting() == 1);
+    let mut reader = FrameReader::new(Pipe { source, phase, spin }, limit);
     let stop = match reader.handshake(&worker.sink, &version).await {
         Ok(()) => reader.frames(&worker.sink).await,
         Err(stop) => stop,
@@ -46,21 +50,32 @@ pub(super) async fn read_prints<B, S>(
     S: Sink,
 {
     let _alarm = worker.alarm();
-    let mut reader = FrameReader::new(Pipe { source, phase }, limit);
+    let mut reader = FrameReader::new(Pipe { source, phase, spin: Spin::never() }, limit);
     if let Stop::Broken(reason) = reader.frames(&worker.sink).await {
         let _ = worker.commands.send(Command::Broken(reason));
     }
 }
 
 /// A pipe from Python, which is at its end also when the tree is gone.
-struct Pipe {
+struct Pipe<F> {
     source: Source,
     phase: watch::Receiver<Phase>,
+    spin: Spin<F>,
 }
 
-impl Bytes for Pipe {
+impl<F: Fn() -> bool + Send> Bytes for Pipe<F> {
     async fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.source.read(buffer, &mut self.phase).await
+        if *self.phase.borrow() == Phase::Running {
+            // As a wait for the runtime would: a pipe that is never empty must not keep other tasks from this thread.
+            tokio::task::consume_budget().await;
+            if let Some(read) = self.spin.poll(|| self.source.look(buffer))? {
+                return Ok(read);
+            }
+        }
+        let begin = Instant::now();
+        let read = self.source.read(buffer, &mut self.phase).await;
+        self.spin.slept(begin.elapsed());
+        read
     }
 
     fn expect(&mut self, more: usize) {

@@ -39,6 +39,15 @@ impl Source {
         self.size.restore(self.pipe.get_ref());
     }
 
+    /// Reads into `buffer` if there is anything, without waiting.
+    pub(super) fn look(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+        match nix::unistd::read(self.pipe.get_ref(), buffer) {
+            Ok(read) => Ok(Some(read)),
+            Err(Errno::EAGAIN | Errno::EINTR) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Reads into `buffer`; 0 at end of file. Once the whole tree is gone, an empty pipe is at its end too: whoever may still
     /// hold the other end has left the tree.
     pub(super) async fn read(
@@ -206,6 +215,9 @@ mod tests {
         async fn print(&self, _request: u64, _body: Vec<u8>) {}
         async fn log(&self, _event: Vec<u8>) {}
         fn writable(&self) {}
+        fn waiting(&self) -> usize {
+            0
+        }
         async fn output(&self, _stream: Stream, _chunk: &[u8]) {}
         fn ended(&self, _end: End) {}
     }

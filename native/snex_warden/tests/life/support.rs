@@ -70,6 +70,9 @@ impl Sink for Listener {
         let _ = self.0.send(News::Print(request, body));
     }
 
+    fn waiting(&self) -> usize {
+        0
+    }
     fn writable(&self) {
         self.panic_at(Bug::Writable);
         let _ = self.0.send(News::Writable);
