@@ -40,6 +40,8 @@ class Function(Term):
     __module__ = "snex"
 
     _signature = b""
+    # What its bytes tell, once somebody has asked.
+    _about: About | None = None
 
     def __new__(cls, etf: bytes, signature: bytes = b"") -> Function:  # noqa: PYI034 - as in `Term`
         """Refuse other terms."""
@@ -196,7 +198,13 @@ def about(function: Function) -> About:
     >>> str(about(Function(b"\x83qw\x0bElixir.Enumw\x03suma\x01")))
     '&Enum.sum/1'
     """
-    data = bytes(memoryview(function))
+    known = function._about  # noqa: SLF001 - written here alone
+    if known is None:
+        known = function._about = _read(bytes(memoryview(function)))  # noqa: SLF001 - as above
+    return known
+
+
+def _read(data: bytes) -> About:
     try:
         if data[1] == _EXPORT:
             names = _atoms(data, 2)
