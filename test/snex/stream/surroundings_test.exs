@@ -45,6 +45,31 @@ defmodule Snex.Stream.SurroundingsTest do
     end
   end
 
+  test "a stream that it reads runs for the consumer as well", %{inp: inp} do
+    {:ok, device} = StringIO.open("")
+    source = Stream.map(1..2, fn _n -> surroundings() end)
+    test = self()
+
+    for code <- ["for item in s: yield item", "async for item in s: yield item"], run <- [:auto, :loop] do
+      consumer =
+        Task.async(fn ->
+          Process.group_leader(self(), device)
+          Logger.metadata(order: 17)
+          inp |> Snex.stream(code, %{"s" => Serde.stream(source)}, run: run) |> Enum.to_list()
+        end)
+
+      items = Task.await(consumer, :infinity)
+      assert length(items) == 2
+
+      for [leader, callers, order] <- items do
+        assert {leader, order} == {device, 17}
+        # As for what it calls: the courier has made the request.
+        assert [_courier, consumer_pid, ^test | _] = callers
+        assert consumer_pid == consumer.pid
+      end
+    end
+  end
+
   test "what it prints is in order with its items", %{inp: inp} do
     for code <- [
           "for n in range(100):\n  print(f'p{n}')\n  yield n",
