@@ -2,7 +2,7 @@
 
 for file <- ~w[support/stats support/row support/python support/schedulers baseline/bridge
                rows/calls rows/objects rows/streams rows/feeds rows/data rows/start rows/memory
-               support/curves],
+               support/plot support/curves],
     path = Path.join(__DIR__, file <> ".ex"),
     File.exists?(path),
     do: Code.require_file(path)

@@ -1,13 +1,9 @@
 defmodule Bench.Curves do
   @moduledoc """
-  How things grow with size and number, drawn as SVG with logarithmic axes.
+  How things grow with size and number, as drawings.
   """
 
-  alias Bench.{Calls, Stats}
-
-  @width 640
-  @height 400
-  @margin 60
+  alias Bench.{Calls, Plot, Stats}
 
   @doc "Measures all curves, and writes one SVG each, and `curves.json`, into a folder."
   def draw(context, folder, title) do
@@ -17,7 +13,8 @@ defmodule Bench.Curves do
       for {name, label, unit, points} <- curves(context) do
         IO.write(:stderr, "curve #{name} ...\n")
         points = for {x, measure} <- points, do: {x, measure.()}
-        File.write!(Path.join(folder, "#{name}.svg"), svg(label, unit, title, points))
+        svg = Plot.svg("#{unit} over #{label}", title, [{name, points}])
+        File.write!(Path.join(folder, "#{name}.svg"), svg)
         {name, %{label: label, unit: unit, points: Enum.map(points, &Tuple.to_list/1)}}
       end
 
@@ -100,43 +97,4 @@ defmodule Bench.Curves do
   end
 
   defp microseconds(context, fun), do: Stats.median(Stats.times(context.runs * 3, fun)) / 1000
-
-  ## Drawing
-
-  defp svg(label, unit, title, points) do
-    {xs, ys} = Enum.unzip(points)
-    x = scale(xs, @margin, @width - @margin)
-    y = scale(ys, @height - @margin, @margin)
-    line = Enum.map_join(points, " ", fn {a, b} -> "#{round(x.(a))},#{round(y.(b))}" end)
-
-    """
-    <svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 #{@width} #{@height}" font-family="sans-serif" font-size="11">
-    <rect width="100%" height="100%" fill="white"/>
-    <text x="#{@margin}" y="24" font-size="14">#{unit} over #{label}</text>
-    <text x="#{@margin}" y="40" fill="gray">#{title}</text>
-    <polyline points="#{line}" fill="none" stroke="#4b5cc4" stroke-width="2"/>
-    #{for {a, b} <- points, do: point(x.(a), y.(b), a, b)}
-    </svg>
-    """
-  end
-
-  defp point(x, y, a, b) do
-    """
-    <circle cx="#{round(x)}" cy="#{round(y)}" r="3" fill="#4b5cc4"/>
-    <text x="#{round(x)}" y="#{round(y) - 8}" text-anchor="middle">#{short(b)}</text>
-    <text x="#{round(x)}" y="#{@height - @margin + 24}" text-anchor="middle" fill="gray">#{short(a)}</text>
-    """
-  end
-
-  # From the smallest to the largest value, by their logarithms.
-  defp scale(values, from, to) do
-    low = :math.log(Enum.min(values))
-    range = max(:math.log(Enum.max(values)) - low, 0.1)
-    fn value -> from + (:math.log(value) - low) / range * (to - from) end
-  end
-
-  defp short(number) when number >= 1_000_000, do: "#{Float.round(number / 1_000_000, 1)}M"
-  defp short(number) when number >= 1_000, do: "#{Float.round(number / 1_000, 1)}k"
-  defp short(number) when is_float(number), do: "#{Float.round(number, 1)}"
-  defp short(number), do: "#{number}"
 end

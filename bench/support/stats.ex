@@ -28,6 +28,8 @@ defmodule Bench.Stats do
     |> Enum.zip_with(&List.flatten/1)
   end
 
+  def mean(values), do: Enum.sum(values) / length(values)
+
   def median(values), do: quantile(values, 0.5)
 
   @doc "The value below which a part of all values lies."
