@@ -2,6 +2,8 @@ defmodule Snex.Serde.Layout do
   @moduledoc false
   # How this VM lays out structs, as fragments of ETF between which Python writes values; see docs/protocol.md.
 
+  alias Snex.Array
+
   @doc """
   A `MapSet`: what comes before the map of its members, and after each member.
   """
@@ -29,15 +31,35 @@ defmodule Snex.Serde.Layout do
       {"naive_datetime", layout(~N[2000-01-01 00:00:00], @date ++ @time)},
       {"datetime", layout(~U[2000-01-01 00:00:00Z], @date ++ @time ++ @zone)},
       {"duration", layout(%Duration{}, [:day, :second, :microsecond])},
-      {"range", layout(1..2, [:first, :last, :step])}
-    ] ++ decimal()
+      {"range", layout(1..2, [:first, :last, :step])},
+      {"array", layout(%Array{type: nil, shape: nil, data: nil}, [:type, :shape, :data])}
+    ] ++ decimal() ++ tensor()
   end
 
   # A library that Snex doesn't depend on.
   defp decimal do
-    if Code.ensure_loaded?(Decimal) and function_exported?(Decimal, :__struct__, 0),
-      do: [{"decimal", layout(struct!(Decimal), [:sign, :coef, :exp])}],
-      else: []
+    case example(Decimal) do
+      nil -> []
+      decimal -> [{"decimal", layout(decimal, [:sign, :coef, :exp])}]
+    end
+  end
+
+  # As above. A tensor has the backend that keeps its numbers in a binary, whatever Nx's default is.
+  defp tensor do
+    with %{data: _, names: _} = tensor <- example(Nx.Tensor),
+         %{state: _} = backend <- example(Nx.BinaryBackend) do
+      fields = layout(tensor, [:type, :shape, :names, :data])
+      [state] = layout(backend, [:state])
+      [{"tensor", List.update_at(fields, -1, &(&1 <> state))}]
+    else
+      _none -> []
+    end
+  end
+
+  defp example(module) do
+    if Code.ensure_loaded?(module) and function_exported?(module, :__struct__, 0),
+      do: module.__struct__(),
+      else: nil
   end
 
   defp layout(example, fields) do

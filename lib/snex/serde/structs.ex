@@ -61,11 +61,20 @@ defmodule Snex.Serde.Structs do
     if impl == Encoder.Any and Protocol.consolidated?(Encoder), do: Native.struct_plain(module)
 
     case impl.encode(struct) do
-      same when impl == Encoder.Any -> {:default, same}
+      same when impl == Encoder.Any -> default(same)
       %^module{} = same -> {:plain, same}
       value -> {:value, value}
     end
   end
+
+  # A tensor whose numbers are not in a binary: another backend of Nx has them, on a GPU perhaps. The tensor itself keeps them.
+  defp default(%{__struct__: Nx.Tensor, data: %{__struct__: backend}} = tensor)
+       when backend != Nx.BinaryBackend do
+    %{data: %{__struct__: Nx.BinaryBackend}} = copy = apply(Nx, :backend_copy, [tensor, Nx.BinaryBackend])
+    {:value, copy}
+  end
+
+  defp default(struct), do: {:default, struct}
 
   defp format(kind, reason, stacktrace) do
     kind |> Exception.format(reason, stacktrace) |> String.split("\n")

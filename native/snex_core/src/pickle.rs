@@ -81,9 +81,11 @@ pub enum Global {
     Inclusive,
     /// `snex._elixir.streams.open`
     Stream,
+    /// `snex._etf.loading.array`
+    Array,
 }
 
-const GLOBALS: [(&str, &str); 19] = [
+const GLOBALS: [(&str, &str); 20] = [
     ("snex._etf.terms", "Atom"),
     ("snex._etf.terms", "DistinctAtom"),
     ("snex._etf.terms", "Term"),
@@ -103,6 +105,7 @@ const GLOBALS: [(&str, &str); 19] = [
     ("snex._etf.loading", "number"),
     ("snex._etf.loading", "inclusive"),
     ("snex._elixir.streams", "open"),
+    ("snex._etf.loading", "array"),
 ];
 
 /// A place in Python's memo, from which an object can be taken again.

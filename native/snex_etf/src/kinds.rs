@@ -241,7 +241,7 @@ impl Helpers {
         self.too_large.bind(py).call1((surplus,)).map_or_else(|error| error, PyErr::from_value)
     }
 
-    /// Encodes a bytearray or memoryview: bytes, or a list of parts.
+    /// Encodes a bytearray or memoryview: a piece, which is bytes or has parts.
     pub fn leaf<'py>(&self, value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         self.leaf.bind(value.py()).call1((value,))
     }

@@ -7,7 +7,7 @@ use crate::output::LARGE;
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyList};
+use pyo3::types::{PyBytes, PyTuple};
 
 impl<'py> Encoder<'py, '_> {
     /// Encodes a leaf of the sorts for which nothing but their memory is looked at; false for all else. So the reference may
@@ -73,7 +73,7 @@ impl<'py> Encoder<'py, '_> {
             Kind::Buffer => self.buffer(value)?,
             Kind::Raw => {
                 let piece = value.getattr(intern!(self.py, "piece"))?;
-                self.output.put(bytes_of(&piece)?)?;
+                self.piece(&piece)?;
             }
             _ => return Ok(false),
         }
@@ -165,15 +165,20 @@ impl<'py> Encoder<'py, '_> {
     /// What has a buffer, in one of many shapes: the package looks at it.
     fn buffer(&mut self, value: &Bound<'py, PyAny>) -> Result<()> {
         let piece = self.helpers.leaf(value)?;
+        self.piece(&piece)
+    }
+
+    /// What the package has encoded: bytes, or the parts of something large.
+    fn piece(&mut self, piece: &Bound<'py, PyAny>) -> Result<()> {
         if let Ok(bytes) = piece.cast::<PyBytes>() {
             return self.output.put(bytes.as_bytes());
         }
-        let parts = piece.cast::<PyList>().map_err(|_| Stop::Unusual)?;
-        for part in parts.iter() {
+        let parts = piece.getattr(intern!(self.py, "parts"))?;
+        for part in parts.cast::<PyTuple>().map_err(|_| Stop::Unusual)?.iter() {
             let size = part.len()?;
             match part.cast::<PyBytes>() {
                 Ok(bytes) if size < LARGE => self.output.put(bytes.as_bytes())?,
-                // Flat views of bytes.
+                // Bytes, or flat views of bytes.
                 _ => self.output.large(self.py, part, size)?,
             }
         }

@@ -122,6 +122,21 @@ rustler::atoms! {
     fragment,
     authority,
 
+    // arrays
+    array_struct = "Elixir.Snex.Array",
+    tensor_struct = "Elixir.Nx.Tensor",
+    tensor_binary = "Elixir.Nx.BinaryBackend",
+    type_ = "type",
+    shape,
+    state,
+    vectorized_axes,
+    u,
+    s,
+    f,
+    f8_e4m3fn,
+    bf,
+    c,
+
     // what handles are of
     environment,
     // where code runs, and how its result is returned

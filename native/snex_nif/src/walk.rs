@@ -4,6 +4,7 @@
 //! only terms that `Snex.Serde.Weight` has found light. It could not weigh them itself, for the VM hands out a binary that
 //! does not begin at a byte, a bitstring or a large integer only as a copy.
 
+mod array;
 mod keys;
 mod native;
 mod scalar;

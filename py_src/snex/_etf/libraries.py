@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from . import structs
+from . import arrays, structs
 from .scalars import LEAVES, NoFormError, Raw
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def numpy(module: Any) -> dict[type, Callable[[Any], object]]:  # noqa: ANN401
             raise NoFormError(msg)
         return exact
 
-    return {module.generic: scalar}
+    return {module.generic: scalar, module.ndarray: arrays.of_numpy(module)}
 
 
 def pandas(module: Any) -> dict[type, Callable[[Any], object]]:  # noqa: ANN401

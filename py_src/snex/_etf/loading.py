@@ -26,6 +26,7 @@ CONSTRUCTORS = frozenset(
         (__name__, "zoned"),
         (__name__, "number"),
         (__name__, "inclusive"),
+        (__name__, "array"),
         (__name__, "refuse"),
     }
 )
@@ -100,6 +101,17 @@ def inclusive(first: int, last: int, step: int) -> range:
     (range(1, 10, 2), range(3, 0, -1))
     """
     return range(first, last + (1 if step > 0 else -1), step)
+
+
+def array(kind: str, shape: tuple[int, ...], data: bytearray) -> object:
+    """Return an array; see `arrays.py`.
+
+    >>> array("u16", (2,), bytearray(b"abcd")).tolist()
+    [25185, 25699]
+    """
+    from .arrays import received
+
+    return received(kind, shape, data)
 
 
 def refuse(why: str) -> NoReturn:

@@ -107,26 +107,35 @@ def _bytearray(value: bytearray) -> Piece:
 
 
 def _memoryview(value: memoryview) -> Piece:
+    if value.format != "B" or value.ndim != 1:
+        from .arrays import of_view
+
+        array = of_view(value)
+        if array is not None:
+            return array
     size = value.nbytes
     if size < LARGE:
         return _pack_count(109, size) + value.tobytes()
-    head = header(109, size, "a binary of {} bytes")
-    if value.format == "B" and value.ndim == 1 and value.c_contiguous:
-        # PyPy reads what has been cast byte by byte.
-        return Large(head, value)
-    if value.c_contiguous:
+    return Large(header(109, size, "a binary of {} bytes"), flat(value))
+
+
+def flat(view: memoryview) -> bytes | memoryview:
+    """Return the bytes of a view, in the order of C: a view of the same memory if it can be."""
+    if view.format == "B" and view.ndim == 1 and view.c_contiguous:
+        # PyPy reads what has been cast byte by byte. A view of our own, because the user may release theirs.
+        return memoryview(view)
+    if view.c_contiguous:
         try:
-            return Large(head, value.cast("B"))
+            return view.cast("B")
         except (TypeError, ValueError, NotImplementedError):
-            # A format that `cast` does not know.
+            # A format that `cast` does not know, or nothing in it.
             pass
-    return Large(head, value.tobytes())
+    return view.tobytes()
 
 
-def buffer(value: bytearray | memoryview) -> bytes | list[bytes | memoryview]:
-    """Encode what is, or has, a buffer: bytes, or a list of parts."""
-    piece = _bytearray(value) if type(value) is bytearray else _memoryview(memoryview(value))
-    return list(piece.parts) if isinstance(piece, Large) else piece
+def buffer(value: bytearray | memoryview) -> Piece:
+    """Encode what is, or has, a buffer."""
+    return _bytearray(value) if type(value) is bytearray else _memoryview(memoryview(value))
 
 
 def _str(value: str) -> Piece:

@@ -42,16 +42,18 @@ _LAYOUTS: dict[str, Layout] = {
     "datetime": _layout("DateTime", *_DATE, *_TIME, *_ZONE, **_ISO),
     "duration": _layout("Duration", "day", "second", "microsecond", **_UNITS),
     "range": _layout("Range", "first", "last", "step"),
+    "array": _layout("Snex.Array", "type", "shape", "data"),
     "decimal": _layout("Decimal", "sign", "coef", "exp"),
 }
 
 
-def _layout_of(name: str) -> Layout | None:
+def layout_of(name: str) -> Layout | None:
+    """Return how a struct is laid out; None if the VM has none of this name."""
     return (_LAYOUTS if Settings.structs is None else Settings.structs).get(name)
 
 
 def _struct(name: str, *values: bytes) -> Raw:
-    layout = _layout_of(name)
+    layout = layout_of(name)
     assert layout is not None  # noqa: S101 - the VM has all of these
     return Raw(b"".join([part for pair in zip(layout, values, strict=True) for part in pair]))
 
@@ -138,7 +140,7 @@ def duration(value: datetime.timedelta) -> Raw:
 
 def decimal_number(value: decimal.Decimal) -> Raw:
     """Return a `Decimal`, if the application has that library."""
-    if _layout_of("decimal") is None:
+    if layout_of("decimal") is None:
         msg = (
             'the Elixir application has no Decimal; add {:decimal, "~> 2.0"} to its dependencies, '
             "convert the number, or see snex.register_encoder"

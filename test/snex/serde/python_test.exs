@@ -23,14 +23,12 @@ defmodule Snex.Serde.PythonTest do
                 [1, {1, 2}, %{"a" => 1}, %{"a" => 2}, true]}
   end
 
-  test "a memoryview travels as a binary, whatever its layout", %{inp: inp} do
+  test "a memoryview of bytes travels as a binary, whatever its layout", %{inp: inp} do
     code = """
-    import array
-    return [memoryview(b"abc"), memoryview(bytearray(b"abc")), memoryview(b"abc")[::2],
-            memoryview(array.array("H", [1, 2]))]
+    return [memoryview(b"abc"), memoryview(bytearray(b"abc")), memoryview(b"abc")[::2], memoryview(b"abc").cast("c")]
     """
 
-    assert Snex.pyeval(inp, code) == {:ok, ["abc", "abc", "ac", <<1::16-little, 2::16-little>>]}
+    assert Snex.pyeval(inp, code) == {:ok, ["abc", "abc", "ac", "abc"]}
   end
 
   test "views of collections.abc travel as lists", %{inp: inp} do

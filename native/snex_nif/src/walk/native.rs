@@ -213,7 +213,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Has Python say that there is no value for this place, and why.
-    fn refuse(&mut self, why: &str) -> Result<(), Stop<'a>> {
+    pub(super) fn refuse(&mut self, why: &str) -> Result<(), Stop<'a>> {
         self.pickle.call(Global::Refuse, |pickle| pickle.str(why));
         Ok(())
     }

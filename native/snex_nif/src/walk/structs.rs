@@ -1,5 +1,6 @@
 //! Structs: those with a meaning of their own, and plain ones, which become dicts.
 
+use super::array;
 use super::keys::Keys;
 use super::{Container, Stop, Walk};
 use crate::atoms;
@@ -98,7 +99,7 @@ impl<'a> Walk<'a> {
             self.serde_stream(term)
         } else if module == atoms::object_handle() {
             self.object(term)
-        } else if is_plain(module) {
+        } else if is_plain(module) && !array::is_elsewhere(term, module) {
             self.default(term, module)
         } else {
             self.encodable(term, module)
@@ -107,7 +108,11 @@ impl<'a> Walk<'a> {
 
     /// A struct without an encoder.
     fn default(&mut self, term: Term<'a>, module: Atom) -> Result<(), Stop<'a>> {
-        if self.options.native && self.native(term, module)? { Ok(()) } else { self.map(term) }
+        if self.array(term, module)? || (self.options.native && self.native(term, module)?) {
+            Ok(())
+        } else {
+            self.map(term)
+        }
     }
 
     /// What Elixir made of a struct that an earlier walk met, by its key: the struct itself, or the reference of a stream.

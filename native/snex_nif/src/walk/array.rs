@@ -1,0 +1,125 @@
+//! Arrays: `Snex.Array`, and tensors of Nx whose numbers are in a binary. Others are brought into one by Elixir first.
+//!
+//! What does not fit together is refused here, in the place where the array would be: then Python says where that is.
+
+use super::structs::field;
+use super::{Stop, Walk, tuple};
+use crate::atoms;
+use rustler::{Atom, Binary, Term};
+use snex_core::pickle::{BinaryAs, Global};
+
+/// An array, as far as it can be understood.
+struct Array<'a> {
+    /// The name that Python knows the type by.
+    name: String,
+    shape: Vec<u64>,
+    data: Term<'a>,
+}
+
+/// Whether a struct is a tensor whose numbers are not in this VM's own memory, or not as a binary.
+pub fn is_elsewhere(term: Term<'_>, module: Atom) -> bool {
+    module == atoms::tensor_struct() && binary_of_tensor(term).is_none()
+}
+
+fn binary_of_tensor(term: Term<'_>) -> Option<Term<'_>> {
+    let backend = term.map_get(atoms::data()).ok()?;
+    let module = backend.map_get(atoms::__struct__()).ok()?;
+    (atoms::tensor_binary() == module).then(|| backend.map_get(atoms::state()).ok())?
+}
+
+impl<'a> Walk<'a> {
+    /// Writes a struct without an encoder of the user's if it is an array; false if it is none.
+    pub(super) fn array(&mut self, term: Term<'a>, module: Atom) -> Result<bool, Stop<'a>> {
+        let read = if module == atoms::array_struct() {
+            read(term, field(term, atoms::data())?)
+        } else if module == atoms::tensor_struct() {
+            match binary_of_tensor(term) {
+                Some(data) => read(term, data),
+                None => return Err(Stop::BadTerm(term)),
+            }
+        } else {
+            return Ok(false);
+        };
+        match read {
+            Ok(array) => self.write(array)?,
+            Err(why) => self.refuse(&why)?,
+        }
+        Ok(true)
+    }
+
+    fn write(&mut self, array: Array<'a>) -> Result<(), Stop<'a>> {
+        self.pickle.global(Global::Array);
+        self.pickle.arguments_begin();
+        self.pickle.str(&array.name);
+        self.pickle.tuple_begin(array.shape.len());
+        array.shape.iter().for_each(|size| self.pickle.int(size.cast_signed()));
+        self.pickle.tuple_end(array.shape.len());
+        self.binary(array.data, BinaryAs::Bytearray)?;
+        self.pickle.arguments_end();
+        Ok(())
+    }
+}
+
+/// What an array is, or why it is none.
+fn read<'a>(term: Term<'a>, data: Term<'a>) -> Result<Array<'a>, String> {
+    let not_a_type = "its type is none of an array's: see Snex.Array.type/0";
+    let kind = term.map_get(atoms::type_()).map_err(|_| not_a_type)?;
+    let (kind, bits): (Atom, u64) = kind.decode().map_err(|_| not_a_type)?;
+    let name = name_of(kind, bits).ok_or_else(|| {
+        if [atoms::s(), atoms::u()].contains(&kind) && bits < 8 {
+            "Python has no integers of less than 8 bits: convert it with Nx.as_type/2".to_string()
+        } else {
+            not_a_type.to_string()
+        }
+    })?;
+    let shape = shape_of(term).ok_or("its shape is no tuple of sizes")?;
+    let size = shape
+        .iter()
+        .try_fold(bits / 8, |size, axis| size.checked_mul(*axis))
+        .filter(|size| i64::try_from(*size).is_ok())
+        .ok_or("its shape is larger than any memory")?;
+    let length = Binary::from_term(data).map_err(|_| "its data is no binary")?.len() as u64;
+    if length == size {
+        return Ok(Array { name, shape, data });
+    }
+    let shown: Vec<String> = shape.iter().map(u64::to_string).collect();
+    Err(format!(
+        "an array of type {name} and shape {{{}}} has {size} bytes, and its data has {length}",
+        shown.join(", ")
+    ))
+}
+
+/// The name of a type, in Python and for messages; `None` for one that Python has no counterpart of.
+fn name_of(kind: Atom, bits: u64) -> Option<String> {
+    let (name, sizes): (&str, &[u64]) = if kind == atoms::u() {
+        ("u", &[8, 16, 32, 64])
+    } else if kind == atoms::s() {
+        ("s", &[8, 16, 32, 64])
+    } else if kind == atoms::f() {
+        ("f", &[8, 16, 32, 64])
+    } else if kind == atoms::bf() {
+        ("bf", &[16])
+    } else if kind == atoms::c() {
+        ("c", &[64, 128])
+    } else if kind == atoms::f8_e4m3fn() {
+        return (bits == 8).then(|| "f8_e4m3fn".to_string());
+    } else {
+        return None;
+    };
+    sizes.contains(&bits).then(|| format!("{name}{bits}"))
+}
+
+/// The sizes of all axes. Vectorized ones of a tensor come first, as `Nx.devectorize/1` has them.
+fn shape_of(term: Term<'_>) -> Option<Vec<u64>> {
+    let mut shape = Vec::new();
+    if let Ok(axes) = term.map_get(atoms::vectorized_axes()) {
+        let axes: Vec<(Term<'_>, u64)> = axes.decode().ok()?;
+        shape.extend(axes.into_iter().map(|(_name, size)| size));
+    }
+    let sizes = term.map_get(atoms::shape()).ok()?;
+    for size in tuple::items(sizes)? {
+        shape.push(tuple::item(sizes, *size).decode().ok()?);
+    }
+    // Axes without elements let the others have any size.
+    shape.iter().all(|size| i64::try_from(*size).is_ok()).then_some(shape)
+}
