@@ -62,7 +62,8 @@ _BY_DTYPE = {type_.dtype: type_ for type_ in TYPES.values()}
 _BY_DTYPE["b1"] = TYPES["u8"]
 
 _ML_DTYPES = "ml_dtypes"
-_MOST_AXES = 64
+# As many as numpy and a memoryview have.
+MOST_AXES = 64
 
 
 # ---- Towards Elixir
@@ -222,8 +223,8 @@ def home(name: str, shape: Shape) -> Callable[[bytearray], object]:
         ValueError: if nothing does.
     """
     type_ = TYPES[name]
-    if len(shape) > _MOST_AXES:
-        msg = f"an array has at most {_MOST_AXES} axes in Python, and this one has {len(shape)}: reshape it in Elixir"
+    if len(shape) > MOST_AXES:
+        msg = f"an array has at most {MOST_AXES} axes in Python, and this one has {len(shape)}: reshape it in Elixir"
         raise ValueError(msg)
     # Without this attribute it is being imported.
     ndarray: Any = getattr(sys.modules.get("numpy"), "ndarray", None)

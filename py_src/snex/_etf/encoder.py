@@ -124,9 +124,9 @@ def _converted(value: object, objects: list[object], auto: bool) -> object:  # n
             refusal = error
     if encoder is not None:
         return Instead(encoder(value))
-    from . import everyday
+    from . import everyday, foreign
 
-    convert = everyday.converter(kind)
+    convert = everyday.converter(kind) or foreign.converter(value)
     if convert is not None:
         return _in_form(value, convert, objects, auto)
     if auto:
