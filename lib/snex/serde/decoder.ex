@@ -4,6 +4,9 @@ defmodule Snex.Serde.Decoder do
 
   alias Snex.Error
   alias Snex.Object
+  alias Snex.Serde.Parts
+
+  require Parts
 
   @typedoc """
   The body of a frame: a term in external format, perhaps with its handles. In the term, the place of each is a tuple with a mark,
@@ -30,8 +33,8 @@ defmodule Snex.Serde.Decoder do
   """
   @spec decode(content(), [:safe], pid()) :: {:ok, term(), [reference()]} | {:error, Error.t()}
   def decode({body, handles}, options, interpreter) do
-    with {:ok, term} <- decode(body, options) do
-      places = List.to_tuple(handles)
+    with {:ok, term, parts} <- read(body, options) do
+      places = {List.to_tuple(handles), parts}
       {:ok, fill(term, places, interpreter), for({_id, handle} <- handles, do: handle)}
     end
   end
@@ -45,7 +48,7 @@ defmodule Snex.Serde.Decoder do
   """
   @spec decode_some(content(), [:safe], pid()) :: {[term()], [reference()]}
   def decode_some({body, handles}, options, interpreter) do
-    places = List.to_tuple(handles)
+    places = {List.to_tuple(handles), {}}
     {elements, _none} = decode_some(body, options, interpreter)
     {fill(elements, places, interpreter), for({_id, handle} <- handles, do: handle)}
   end
@@ -70,29 +73,39 @@ defmodule Snex.Serde.Decoder do
   Decodes a term without handles.
   """
   @spec decode(binary(), [:safe]) :: {:ok, term()} | {:error, Error.t()}
-  def decode(body, options)
+  def decode(body, options) do
+    case read(body, options) do
+      {:ok, term, {}} -> {:ok, term}
+      {:ok, term, parts} -> {:ok, fill(term, {{}, parts}, nil)}
+      {:error, error} -> {:error, error}
+    end
+  end
+
+  # The term with marks, and the parts of the body that belong there.
+  defp read(body, options)
 
   # Python compresses nothing. Memory would be taken for whatever length such a term claims.
-  def decode(<<131, 80, _::binary>> = body, _options) do
+  defp read(<<131, 80, _::binary>> = body, _options) do
     {:error, internal("a term from Python is compressed: #{inspect(body, limit: 64)}")}
   end
 
   # A binary is a part of what has arrived. `binary_to_term` would copy it.
-  def decode(<<131, 109, size::32, value::binary-size(size)>>, _options) when size > 64,
-    do: {:ok, value}
+  defp read(<<131, 109, size::32, value::binary-size(size)>>, _options) when size > 64,
+    do: {:ok, value, {}}
 
-  def decode(body, options) do
-    {:ok, :erlang.binary_to_term(body, options)}
+  defp read(body, options) do
+    {small, parts} = Parts.split(body)
+    {:ok, :erlang.binary_to_term(small, options), parts}
   rescue
     ArgumentError ->
       why = if :safe in options, do: ", perhaps because it names an atom that does not exist"
       {:error, internal("a term from Python cannot be decoded#{why}: #{inspect(body, limit: 64)}")}
   end
 
-  # Puts handles in their places.
-  defp fill({@mark, index, type}, places, interpreter)
-       when is_integer(index) and index >= 0 and index < tuple_size(places) do
-    {id, handle} = elem(places, index)
+  # Puts handles and large binaries in their places.
+  defp fill({@mark, index, type}, {handles, _parts}, interpreter)
+       when is_integer(index) and index >= 0 and index < tuple_size(handles) do
+    {id, handle} = elem(handles, index)
     %Object{id: id, type: type, interpreter: interpreter, handle: handle}
   end
 
@@ -104,6 +117,9 @@ defmodule Snex.Serde.Decoder do
 
   defp fill(tuple, places, interpreter) when is_tuple(tuple),
     do: tuple |> Tuple.to_list() |> fill(places, interpreter) |> List.to_tuple()
+
+  defp fill(Parts.mark(index), {_handles, parts}, _interpreter) when index < tuple_size(parts),
+    do: elem(parts, index)
 
   defp fill(other, _places, _interpreter), do: other
 
