@@ -101,6 +101,12 @@ defmodule Snex.Serde do
       type: {:in, [:dict, :native]},
       default: nil,
       doc: "`:dict`, `:native`: dates, times, `Decimal`, `Range` and `URI` as what Python has for them"
+    ],
+    dataframe_as: [
+      type: {:in, [:pandas, :polars, :pyarrow]},
+      default: nil,
+      doc:
+        "`:pandas`, `:polars`, `:pyarrow`: the library whose frames data frames become; left out, the first of these that is installed"
     ]
   ]
 
@@ -267,12 +273,12 @@ defmodule Snex.Serde do
   def encoding(options), do: {:ok, options!(options)}
 
   @doc false
-  # Options in the form that the native code takes; `nil` for those left out. The fourth are encoded structs, if any.
+  # Options in the form that the native code takes, see `options.rs`; `nil` for those left out.
   @spec options!(encoding_opts()) :: tuple()
-  def options!([]), do: {nil, nil, nil, [], nil}
+  def options!([]), do: {nil, nil, nil, [], nil, nil}
 
   def options!(options) do
     options = Options.check!(options, @encoding, :encoding_opts)
-    {options.binary_as, options.set_as, options.atom_as, [], options.structs_as}
+    {options.binary_as, options.set_as, options.atom_as, [], options.structs_as, options.dataframe_as}
   end
 end

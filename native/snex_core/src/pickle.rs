@@ -83,9 +83,11 @@ pub enum Global {
     Stream,
     /// `snex._etf.loading.array`
     Array,
+    /// `snex._etf.loading.frame`
+    Frame,
 }
 
-const GLOBALS: [(&str, &str); 20] = [
+const GLOBALS: [(&str, &str); 21] = [
     ("snex._etf.terms", "Atom"),
     ("snex._etf.terms", "DistinctAtom"),
     ("snex._etf.terms", "Term"),
@@ -106,6 +108,7 @@ const GLOBALS: [(&str, &str); 20] = [
     ("snex._etf.loading", "inclusive"),
     ("snex._elixir.streams", "open"),
     ("snex._etf.loading", "array"),
+    ("snex._etf.loading", "frame"),
 ];
 
 /// A place in Python's memo, from which an object can be taken again.

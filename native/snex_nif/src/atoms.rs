@@ -71,6 +71,7 @@ rustler::atoms! {
     serde_callback = "Elixir.Snex.Serde.Callback",
     serde_stream = "Elixir.Snex.Serde.Stream",
     object_handle = "Elixir.Snex.Object",
+    arrow_struct = "Elixir.Snex.Arrow",
     interpreter,
     handle,
     reference,
@@ -83,6 +84,9 @@ rustler::atoms! {
     module,
     class,
     args,
+    kind,
+    frame,
+    series,
 
     // structs with a counterpart in Python's library, and their fields
     date_struct = "Elixir.Date",
@@ -156,4 +160,7 @@ rustler::atoms! {
     distinct_atom,
     dict,
     native,
+    pandas,
+    polars,
+    pyarrow,
 }

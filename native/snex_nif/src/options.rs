@@ -1,5 +1,5 @@
-//! Encoding options, as `Snex.Serde` normalises them: `{binary_as, set_as, atom_as, encoded, structs_as}`, each but `encoded` `nil` where it is
-//! left out.
+//! Encoding options, as `Snex.Serde` normalises them: `{binary_as, set_as, atom_as, encoded, structs_as, dataframe_as}`, each but `encoded`
+//! `nil` where it is left out.
 
 use crate::atoms;
 use rustler::{Atom, Decoder, Error, NifResult, Term};
@@ -16,11 +16,19 @@ pub struct Options {
     pub atom_as: Global,
     /// Whether structs become what Python has for them rather than dicts.
     pub native: bool,
+    /// The Python library whose frames data frames become; `None` leaves it to Python.
+    pub dataframe_as: Option<&'static str>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { binary_as: BinaryAs::Str, frozen: false, atom_as: Global::Atom, native: false }
+        Options {
+            binary_as: BinaryAs::Str,
+            frozen: false,
+            atom_as: Global::Atom,
+            native: false,
+            dataframe_as: None,
+        }
     }
 }
 
@@ -33,6 +41,7 @@ pub struct CallOptions<'a> {
     frozen: Option<bool>,
     atom_as: Option<Global>,
     native: Option<bool>,
+    dataframe_as: Option<&'static str>,
 }
 
 impl CallOptions<'_> {
@@ -43,13 +52,15 @@ impl CallOptions<'_> {
             frozen: self.frozen.unwrap_or(base.frozen),
             atom_as: self.atom_as.unwrap_or(base.atom_as),
             native: self.native.unwrap_or(base.native),
+            dataframe_as: self.dataframe_as.or(base.dataframe_as),
         }
     }
 }
 
 impl<'a> Decoder<'a> for CallOptions<'a> {
     fn decode(term: Term<'a>) -> NifResult<Self> {
-        let (binary, set, atom, encoded, structs): (Atom, Atom, Atom, Term<'a>, Atom) = term.decode()?;
+        let (binary, set, atom, encoded, structs, frames): (Atom, Atom, Atom, Term<'a>, Atom, Atom) =
+            term.decode()?;
         Ok(CallOptions {
             encoded: (!encoded.is_empty_list()).then_some(encoded),
             binary_as: optional(binary, binary_as)?,
@@ -59,6 +70,12 @@ impl<'a> Decoder<'a> for CallOptions<'a> {
             })?,
             native: optional(structs, |structs| {
                 choose(structs, [(atoms::dict(), false), (atoms::native(), true)])
+            })?,
+            dataframe_as: optional(frames, |frames| {
+                choose(
+                    frames,
+                    [(atoms::pandas(), "pandas"), (atoms::polars(), "polars"), (atoms::pyarrow(), "pyarrow")],
+                )
             })?,
         })
     }

@@ -5,6 +5,7 @@
 //! does not begin at a byte, a bitstring or a large integer only as a copy.
 
 mod array;
+mod frame;
 mod keys;
 mod native;
 mod scalar;

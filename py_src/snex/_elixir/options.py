@@ -50,6 +50,15 @@ class EncodingOpt:
         DICT = "dict"
         NATIVE = "native"
 
+    class DataframeAs(str, enum.Enum):
+        """The library whose frames data frames become."""
+
+        __module__ = "snex"
+
+        PANDAS = "pandas"
+        POLARS = "polars"
+        PYARROW = "pyarrow"
+
 
 class EncodingOpts(TypedDict, total=False):
     """How the result of a call is encoded; what is left out is the interpreter's default.
@@ -61,6 +70,7 @@ class EncodingOpts(TypedDict, total=False):
     set_as: EncodingOpt.SetAs | Literal["set", "frozenset"]
     atom_as: EncodingOpt.AtomAs | Literal["atom", "distinct_atom"]
     structs_as: EncodingOpt.StructsAs | Literal["dict", "native"]
+    dataframe_as: EncodingOpt.DataframeAs | Literal["pandas", "polars", "pyarrow"]
 
 
 _ENUMS: dict[str, type[enum.Enum]] = {
@@ -68,6 +78,7 @@ _ENUMS: dict[str, type[enum.Enum]] = {
     "set_as": EncodingOpt.SetAs,
     "atom_as": EncodingOpt.AtomAs,
     "structs_as": EncodingOpt.StructsAs,
+    "dataframe_as": EncodingOpt.DataframeAs,
 }
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from . import libraries, structs
+from . import frames, libraries, structs
 from .encoder import KNOWN
 from .handles import MRO
 from .scalars import LEAVES, Instead, NoFormError, Raw
@@ -24,6 +24,7 @@ _attributes: Any = type.__dict__
 _MODULE = _attributes["__module__"].__get__
 _DICT = _attributes["__dict__"].__get__
 _FIELDS = "__dataclass_fields__"
+_STREAM = "__arrow_c_stream__"
 
 
 def _text(value: object) -> object:
@@ -79,7 +80,9 @@ _MODULES: dict[str, Callable[[Any], dict[type, Converter]]] = {
         module.Fraction: lambda value: (value.numerator, value.denominator)
     },
     "numpy": libraries.numpy,
-    "pandas": libraries.pandas,
+    "pandas": lambda module: {**libraries.pandas(module), **frames.pandas(module)},
+    "polars": frames.polars,
+    "pyarrow": frames.pyarrow,
 }
 
 
@@ -89,6 +92,8 @@ def converter(kind: type) -> Converter | None:
         known = KNOWN.get(base) or _learned(base)
         if known is not None:
             return known
+        if _STREAM in _DICT(base):
+            return frames.stream
         if _FIELDS in _DICT(base) and "dataclasses" in _modules:
             return _dataclass
     return None

@@ -27,6 +27,7 @@ CONSTRUCTORS = frozenset(
         (__name__, "number"),
         (__name__, "inclusive"),
         (__name__, "array"),
+        (__name__, "frame"),
         (__name__, "refuse"),
     }
 )
@@ -112,6 +113,13 @@ def array(kind: str, shape: tuple[int, ...], data: bytearray) -> object:
     from .arrays import received
 
     return received(kind, shape, data)
+
+
+def frame(is_series: bool, data: Any, library: str | None) -> object:  # noqa: ANN401, FBT001 - from a pickle
+    """Return the frame or series of an Arrow stream, see `frames.load`."""
+    from .frames import load
+
+    return load(is_series, data, library)
 
 
 def refuse(why: str) -> NoReturn:

@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from .._eval.sources import shown
 from .._wire.body import Unpickler
+from .._wire.sinks import StrSink
 from . import loading
 from .terms import Atom, DistinctAtom, Term
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+
+    from .._wire.sinks import Sink
 
 _PACKAGE = __file__.removesuffix("_etf/where.py")
 # Steps that are shown of a longer way, from either end.
@@ -247,13 +250,13 @@ class _Finder(Unpickler):
         return construct
 
 
-def wrong(error: Exception, body: bytes | bytearray, buffers: int) -> Exception:
+def wrong(error: Exception, body: bytes | bytearray, sinks: Sequence[Sink]) -> Exception:
     """Say which value of a body is not text, or cannot be made, or has keys that are equal.
 
     Args:
         error: what loading the body raised.
         body: a pickle.
-        buffers: how many out-of-band buffers it has.
+        sinks: its out-of-band buffers.
 
     Returns:
         The error to be raised: the same one if it has nothing to do with that.
@@ -261,7 +264,9 @@ def wrong(error: Exception, body: bytes | bytearray, buffers: int) -> Exception:
     import io
 
     try:
-        value = _Finder(io.BytesIO(body), buffers=[b""] * buffers).load()
+        # Text need not be text.
+        buffers = [b"" if type(sink) is StrSink else sink.finish() for sink in sinks]
+        value = _Finder(io.BytesIO(body), buffers=buffers).load()
         found = _find(value)
     except Exception:  # noqa: BLE001 - it is only about a better message
         return error

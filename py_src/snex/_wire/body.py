@@ -79,7 +79,7 @@ def unpickle(body: Body, sinks: Sequence[Sink]) -> object:
     except (ValueError, ArithmeticError) as error:
         from .._etf.where import wrong
 
-        better = wrong(error, body, len(sinks))
+        better = wrong(error, body, sinks)
         if better is error:
             raise
         raise better from None
@@ -101,7 +101,7 @@ def load_items(body: Body, sinks: Sequence[Sink]) -> tuple[list[Any], Exception 
         if isinstance(error, (ValueError, ArithmeticError)):
             from .._etf.where import wrong
 
-            better = wrong(error, body, len(sinks))
+            better = wrong(error, body, sinks)
         return _first_items(body, buffers, better)
     finally:
         if large:

@@ -108,11 +108,10 @@ impl<'a> Walk<'a> {
 
     /// A struct without an encoder.
     fn default(&mut self, term: Term<'a>, module: Atom) -> Result<(), Stop<'a>> {
-        if self.array(term, module)? || (self.options.native && self.native(term, module)?) {
-            Ok(())
-        } else {
-            self.map(term)
-        }
+        let native = self.array(term, module)?
+            || self.frame(term, module)?
+            || (self.options.native && self.native(term, module)?);
+        if native { Ok(()) } else { self.map(term) }
     }
 
     /// What Elixir made of a struct that an earlier walk met, by its key: the struct itself, or the reference of a stream.
