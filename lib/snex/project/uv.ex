@@ -4,6 +4,7 @@ defmodule Snex.Project.Uv do
 
   alias Snex.Os
   alias Snex.Project.Advice
+  alias Snex.Project.Program
   alias Snex.Project.Progress
 
   @oldest "0.6.8"
@@ -42,27 +43,16 @@ defmodule Snex.Project.Uv do
   Runs uv in `dir`, and shows what it says line by line as it comes, each after `prefix`. What it says of a failure is not
   shown but part of the error, and so is read once, wherever the error is read.
 
-  uv and what it starts run below a warden: they end with this VM and with the calling process. Unless that process traps exits,
-  an exit signal ends it only when they are gone.
+  It runs as `Snex.Project.Program` says.
   """
   @spec run(String.t(), [String.t()], Path.t(), %{String.t() => String.t() | nil}, String.t()) ::
           :ok | {:error, String.t()}
   def run(uv, args, dir, env, prefix) do
-    trapping? = Process.flag(:trap_exit, true)
-
-    port =
-      Port.open({:spawn_executable, Os.characters(Os.app_dir(:snex, "priv/native/snex_warden"))}, [
-        :binary,
-        :exit_status,
-        :stderr_to_stdout,
-        {:line, 65_536},
-        args: [Path.expand(Os.find_executable(uv)) | args],
-        cd: dir,
-        env: Enum.map(env, &port_variable/1)
-      ])
-
-    ended = follow(port, prefix, trapping?, [], [])
-    Process.flag(:trap_exit, trapping?)
+    # What uv says of a failure comes last: from there on nothing is shown.
+    ended =
+      Program.run(Os.find_executable(uv), args, dir, env, fn line, lines ->
+        if held(Enum.reverse([line | lines])) == [], do: show(prefix, line)
+      end)
 
     case ended do
       {0, lines} ->
@@ -84,53 +74,6 @@ defmodule Snex.Project.Uv do
          """
          |> then(&(&1 <> Advice.about(&1)))}
     end
-  end
-
-  # nil: without that variable.
-  defp port_variable({name, nil}), do: {Os.characters(name), false}
-  defp port_variable({name, value}), do: {Os.characters(name), Os.characters(value)}
-
-  # Returns the exit status, and all lines.
-  defp follow(port, prefix, trapping?, part, lines) do
-    receive do
-      {^port, {:data, {:noeol, more}}} ->
-        follow(port, prefix, trapping?, [part, more], lines)
-
-      {^port, {:data, {:eol, more}}} ->
-        follow(port, prefix, trapping?, [], add(prefix, [part, more], lines))
-
-      {^port, {:exit_status, status}} ->
-        lines = if part == [], do: lines, else: add(prefix, part, lines)
-        # The port closes now. Nobody wants to know.
-        receive do: ({:EXIT, ^port, _reason} -> :ok)
-        {status, Enum.reverse(lines)}
-
-      {:EXIT, pid, :normal} when is_pid(pid) and not trapping? ->
-        follow(port, prefix, trapping?, part, lines)
-
-      {:EXIT, pid, reason} when is_pid(pid) and not trapping? ->
-        stop(port)
-        exit(reason)
-    end
-  end
-
-  # The warden takes anything for a request to end.
-  defp stop(port) do
-    Port.command(port, "stop")
-
-    receive do
-      {^port, {:exit_status, _status}} -> :ok
-    end
-  catch
-    # It has just ended.
-    :error, :badarg -> :ok
-  end
-
-  defp add(prefix, line, lines) do
-    line = line |> IO.iodata_to_binary() |> String.replace_invalid()
-    lines = [line | lines]
-    if held(Enum.reverse(lines)) == [], do: show(prefix, line)
-    lines
   end
 
   # From the line on with which uv begins to say what is wrong.

@@ -1,0 +1,154 @@
+"""Docstrings as Markdown, by `docstring_parser` and `docstring_to_markdown` where they are."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from typing import Any
+
+from .attempt import attempt, attribute, text
+
+# Longer ones are shown as they are, and cut: the libraries' patterns were made for documentation.
+_LONGEST = 64 * 1024
+_CUT = 256 * 1024
+
+_HEADINGS = {
+    "param": "Parameters",
+    "attribute": "Attributes",
+    "returns": "Returns",
+    "yields": "Yields",
+    "raises": "Raises",
+    "warns": "Warns",
+    "receives": "Receives",
+    "other_param": "Other parameters",
+    "keyword": "Keyword arguments",
+    "see_also": "See also",
+    "examples": "Examples",
+    "notes": "Notes",
+    "references": "References",
+    "warnings": "Warnings",
+}
+
+
+class Converter:
+    """From docstrings to Markdown. Without the libraries, a docstring is preformatted text."""
+
+    def __init__(self, folder: str | None) -> None:
+        """Load the libraries from a folder that is looked in after all others."""
+        self.parse: Any = None
+        self.markup: Any = None
+        # Many classes have one docstring for the methods that they inherit.
+        self.known: dict[str, str] = {}
+        if folder is not None:
+            sys.path.append(folder)
+            attempt(self._load, default=None)
+
+    def _load(self) -> None:
+        import docstring_parser  # type: ignore[import-not-found]
+        from docstring_to_markdown.rst import (  # type: ignore[import-not-found]
+            rst_to_markdown,
+        )
+
+        self.markup = rst_to_markdown
+        self.parse = docstring_parser.parse
+
+    def markdown(self, doc: object) -> str | None:
+        """Return a docstring as Markdown; `None` if there is none."""
+        found = text(doc)
+        if not found or not found.strip():
+            return None
+        if found not in self.known:
+            self.known[found] = self._convert(found)
+        return self.known[found]
+
+    def _convert(self, found: str) -> str:
+        if len(found) <= _LONGEST:
+            found = inspect.cleandoc(found)
+            if self.parse is not None:
+                converted = attempt(self._sections, found, default=None)
+                if converted is not None:
+                    return _tidy(converted)
+        return _preformatted(found)
+
+    def _sections(self, doc: str) -> str:
+        parsed = self.parse(doc)
+        if not parsed.meta or _lost(doc, parsed):
+            return self._markup(doc)
+        parts = [
+            self._markup(one) for one in (parsed.short_description, parsed.long_description) if one
+        ]
+        heading = None
+        for meta in parsed.meta:
+            kind = meta.args[0] if meta.args else ""
+            title = _HEADINGS.get(
+                kind, _HEADINGS.get(f"{kind}s", kind.replace("_", " ").capitalize())
+            )
+            if title != heading:
+                parts.append(f"## {title}")
+                heading = title
+            parts.append(self._entry(meta))
+        return "\n\n".join(part for part in parts if part)
+
+    def _entry(self, meta: object) -> str:
+        name = text(attribute(meta, "arg_name")) or text(attribute(meta, "return_name"))
+        snippet = text(attribute(meta, "snippet"))
+        type_name = text(attribute(meta, "type_name"))
+        described = self._markup(text(attribute(meta, "description")) or "")
+        if snippet:
+            described = f"{self._markup(snippet)}\n\n{described}"
+        label = " - ".join(f"`{one}`" for one in (name, type_name) if one)
+        if not label:
+            return described
+        if not described:
+            return f"* {label}"
+        return f"* {label}: " + described.replace("\n", "\n  ")
+
+    def _markup(self, source: str) -> str:
+        # A role of another object becomes code; one of a function says that it is one.
+        source = re.sub(r":(?:py:)?(?:func|meth):`~?\.?([\w.]+)(?:\(\))?`", r"``\1()``", source)
+        source = re.sub(r":(?:py:)?(?:\w+):`~?\.?([^`<>]+?)(?:\s*<[^>`]*>)?`", r"``\1``", source)
+        converted = self.markup(source)
+        return str(converted)
+
+
+def _lost(doc: str, parsed: Any) -> bool:  # noqa: ANN401 - of a library that is loaded late
+    """Whether the parser has left out much of the text."""
+    kept = [parsed.short_description, parsed.long_description]
+    for meta in parsed.meta:
+        kept += [meta.description, attribute(meta, "snippet")]
+    letters = sum(len(re.sub(r"\s", "", one)) for one in kept if isinstance(one, str))
+    return letters < len(re.sub(r"\s", "", doc)) // 2
+
+
+_UNDERLINE = re.compile(r"([=\-~^*#])\1{2,}\s*$")
+
+
+def _tidy(markdown: str) -> str:
+    out: list[str] = []
+    fenced = False
+    for line in markdown.split("\n"):
+        if line.lstrip().startswith("```"):
+            fenced = not fenced
+        elif not fenced:
+            if _UNDERLINE.match(line) and out and out[-1].strip() and len(out[-1]) <= len(line) + 2:
+                # A heading that the libraries have left as it is.
+                out[-1] = f"## {out[-1].strip()}"
+                continue
+            # Code between two backticks may have none; headings begin below that of the function.
+            line = re.sub(r"(?<!`)``([^`\n]+)``(?!`)", r"`\1`", line)  # noqa: PLW2901
+            line = re.sub(r"^#{1,4} ", "## ", line)  # noqa: PLW2901
+            line = re.sub(r"\[([^\[\]]*?) \]\(", r"[\1](", line)  # noqa: PLW2901
+        out.append(line.rstrip())
+    if fenced:
+        out.append("```")
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(out)).strip()
+
+
+def _preformatted(doc: str) -> str:
+    left_out = len(doc) > _CUT
+    doc = inspect.cleandoc(doc[:_CUT])
+    longest = max((len(run) for run in re.findall(r"`+", doc)), default=0)
+    fence = "`" * max(3, longest + 1)
+    lines = f"{fence}text\n{doc}\n{fence}"
+    return lines + "\n\n(The rest is left out.)" if left_out else lines

@@ -1,0 +1,4 @@
+import os
+
+print("last words", flush=True)
+os._exit(3)
