@@ -11,6 +11,8 @@ defmodule Snex do
   alias Snex.Handle
   alias Snex.Interpreter
   alias Snex.Invoke
+  alias Snex.Mapping
+  alias Snex.Object
   alias Snex.Options
   alias Snex.Remote
   alias Snex.Request
@@ -40,6 +42,7 @@ defmodule Snex do
           | {path(), args :: [term()]}
           | {path(), args :: [term()], kwargs :: keyword() | %{optional(String.t() | atom()) => term()}}
 
+  @type map_opt() :: unquote(Options.spec(CallOptions.map()))
   @type stream_opt() :: unquote(Options.spec(CallOptions.stream()))
 
   @typedoc "An environment to copy names from, all or some."
@@ -259,6 +262,74 @@ defmodule Snex do
   """
   @spec get!(Env.t() | Interpreter.server(), path(), [get_opt()]) :: term()
   def get!(where, path, opts \\ []), do: Error.unwrap!(get(where, path, opts))
+
+  @doc """
+  Calls a Python function once for each element of an enumerable: a list of `{:ok, value}` or `{:error, %Snex.Error{}}`, in order.
+
+  There is one result for each element, which is what `call/4` returns for it: `Snex.map(where, function, elements)` says the same as
+  `Enum.map(elements, &Snex.call(where, function, [&1]))`, and takes a small part of the time, because many elements travel
+  together. It is meant for millions of small calls. `function` is a path as in `call/4`, or a `Snex.Object` that can be called.
+
+  Calls are made one after the other, and a result that can be awaited is, before the next call. Between calls, others who use the interpreter
+  get their turn. The calling process enumerates, and is never more than `:demand` elements ahead, or 256 KiB of them.
+
+  With `stream: true`, it returns a stream of the results. Nothing runs before that is enumerated, each enumeration starts anew, and an
+  enumeration that ends early begins no further calls and cancels those that are under way.
+
+  An error is that of one element, and the others go on: an exception in Python, a result that cannot be returned, or an element that cannot be
+  encoded (`:call_failed`, with the exception as the reason). What concerns the interpreter is the error of all elements that are on their way
+  together, some of which may have been called: a timeout, or that it has ended. Elements behind them go on with an interpreter that has
+  been started anew under its name. After a timeout of the list, the elements that are left are not sent, and have the same error.
+
+  #{Options.documentation(CallOptions.map())}
+
+  Raises `ArgumentError` when an argument has the wrong form, and what the enumerable raises.
+
+      iex> {:ok, py} = Snex.Interpreter.start_link()
+      iex> Snex.map(py, "math.sqrt", [16, 25])
+      [ok: 4.0, ok: 5.0]
+      iex> [{:ok, 2}, {:error, error}, {:ok, 3}] = Snex.map(py, "len", ["ab", nil, "abc"])
+      iex> error.reason
+      "object of type 'NoneType' has no len()"
+
+  Several arguments for each call, and some that are the same for all:
+
+      iex> {:ok, py} = Snex.Interpreter.start_link()
+      iex> Snex.map(py, "pow", [{2, 10}, [7, -1, 10]], unpack: true)
+      [ok: 1024, ok: 3]
+      iex> Snex.map(py, "int", ["ff", "10"], kwargs: [base: 16])
+      [ok: 255, ok: 16]
+
+  An enumerable without an end:
+
+      iex> {:ok, py} = Snex.Interpreter.start_link()
+      iex> Stream.iterate(1, &(&1 + 1)) |> then(&Snex.map(py, "bin", &1, stream: true)) |> Enum.take(2)
+      [ok: "0b1", ok: "0b10"]
+  """
+  @spec map(Env.t() | Interpreter.server(), path() | Object.t(), Enumerable.t(), [map_opt()]) ::
+          [{:ok, term()} | {:error, Error.t()}] | Enumerable.t()
+  def map(where, function, enumerable, opts \\ []), do: map(where, function, enumerable, opts, & &1)
+
+  defp map(where, function, enumerable, opts, fun) do
+    {root, path} = if is_struct(function, Object), do: {function, ""}, else: {nil, Invoke.path!(function)}
+
+    case CallOptions.map!(opts) do
+      %{stream: true} = opts -> Stream.map(Mapping.stream(where, root, path, enumerable, opts), fun)
+      opts -> Mapping.list(where, root, path, enumerable, opts, fun)
+    end
+  end
+
+  @doc """
+  `map/4` that returns the values themselves, and raises the first `Snex.Error`: no further calls are begun.
+
+      iex> {:ok, py} = Snex.Interpreter.start_link()
+      iex> Snex.map!(py, "math.sqrt", [16, 25])
+      [4.0, 5.0]
+  """
+  @spec map!(Env.t() | Interpreter.server(), path() | Object.t(), Enumerable.t(), [map_opt()]) ::
+          [term()] | Enumerable.t()
+  def map!(where, function, enumerable, opts \\ []),
+    do: map(where, function, enumerable, opts, &Error.unwrap!/1)
 
   @doc """
   Returns an `Enumerable` of the items that Python produces: by code with `yield` in it, or from what code or a function returns.

@@ -121,6 +121,49 @@ defmodule Snex.CallOptions do
     output: @output
   ]
 
+  @map [
+    stream: [
+      type: :boolean,
+      default: false,
+      doc:
+        "`true` returns a stream of the results instead of a list: for enumerables that are large, or have no end"
+    ],
+    timeout:
+      Keyword.merge(@timeout,
+        default: :infinity,
+        doc: "in ms, or `:infinity`: for all of the list, or, with `stream: true`, for the next results"
+      ),
+    concurrency: [
+      type: {:integer, 1..10_000},
+      spec: quote(do: pos_integer()),
+      default: 1,
+      doc: """
+      how many calls may be under way at a time. With 1, each begins when the one before it has ended. More are for functions that await, and
+      with `run: :thread` for those that block. The order of the results is that of the elements all the same
+      """
+    ],
+    demand: [
+      type: {:integer, 1..1_000_000},
+      spec: quote(do: pos_integer()),
+      default: 1_000,
+      doc: """
+      how many elements may travel together. With 1, each result has arrived before the next element is asked for
+      """
+    ],
+    unpack: [
+      type: :boolean,
+      default: false,
+      doc:
+        "`true` takes each element, a list or tuple, as the arguments of a call; otherwise it is the only one"
+    ],
+    kwargs: Keyword.update!(@call[:kwargs], :doc, &(&1 <> ", the same for each call")),
+    returns:
+      [default: :auto] ++ Keyword.update!(@returns, :doc, &String.replace(&1, "the result", "each result")),
+    run: @run,
+    encoding_opts: @encoding,
+    output: @output
+  ]
+
   @make_env [
     from: [
       type: &__MODULE__.from/1,
@@ -164,6 +207,18 @@ defmodule Snex.CallOptions do
   """
   @spec stream() :: Options.table()
   def stream, do: @stream
+
+  @doc """
+  The table of `Snex.map/4`.
+  """
+  @spec map() :: Options.table()
+  def map, do: @map
+
+  @doc """
+  The options of `Snex.map/4`, checked and with defaults.
+  """
+  @spec map!(term()) :: %{atom() => term()}
+  def map!(opts), do: check!(opts, Defaults.map(), @map, &hint_kwargs/1)
 
   @doc """
   The options of `Snex.stream/4`, checked and with defaults. `returns` is the default of that option.

@@ -59,11 +59,19 @@ defmodule Snex.Invoke do
     Snex.Stream.new(where, fn -> Request.invoke(env_id, root, path, args, kwargs, opts) end, opts, explain)
   end
 
-  defp target(%Env{} = env), do: {env.interpreter, env.id}
-  defp target(interpreter), do: {interpreter, nil}
+  @doc """
+  The interpreter, and the number of the environment, if that is one.
+  """
+  @spec target(Env.t() | Interpreter.server()) :: {Interpreter.server(), pos_integer() | nil}
+  def target(%Env{} = env), do: {env.interpreter, env.id}
+  def target(interpreter), do: {interpreter, nil}
 
-  defp split(nil, {module, path}), do: {module, path}
-  defp split(root, path), do: {root, path}
+  @doc """
+  Where a path begins, and the path from there, as `Snex.Request.invoke/6` takes them.
+  """
+  @spec split(root(), path()) :: {root(), String.t()}
+  def split(nil, {module, path}), do: {module, path}
+  def split(root, path), do: {root, path}
 
   @doc """
   The path, checked.

@@ -50,7 +50,7 @@ defmodule Snex.Request do
         }
 
   @typedoc "What Python is asked to do, as the native code takes it: `Eval` and `Invoke` in `request.rs`."
-  @type t() :: %{:kind => :eval | :invoke, optional(atom()) => term()}
+  @type t() :: %{:kind => :eval | :invoke | :map, optional(atom()) => term()}
 
   @typedoc "Where and how code runs, and how its result is returned: options of `Snex.pyeval/4`."
   @type how() :: %{
@@ -84,7 +84,8 @@ defmodule Snex.Request do
 
   @doc """
   A request to call the function that `path` leads to from `root` (a module's name, an object, or `nil` for a name in the environment),
-  or, with `nil` for arguments, only to look at what is there.
+  or, with `nil` for arguments, only to look at what is there. Of kind `:map`, it calls the function with each of several elements: `args` is
+  then a list of these, and whether each of them is a list or tuple of arguments.
   """
   @spec invoke(
           non_neg_integer() | nil,
@@ -144,7 +145,7 @@ defmodule Snex.Request do
     {[eval.source, eval.file | eval.vars], &Native.request_eval/4, &Native.request_eval_dirty/4}
   end
 
-  defp parts(%{kind: :invoke} = invoke) do
+  defp parts(invoke) do
     {[invoke.path, invoke.root, invoke.args | invoke.kwargs], &Native.request_invoke/4,
      &Native.request_invoke_dirty/4}
   end

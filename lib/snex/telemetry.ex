@@ -79,6 +79,30 @@ defmodule Snex.Telemetry do
   Instead of a stop, when the stream cannot begin, as for a variable that cannot be encoded. The measurements of a stop, and the
   metadata of the exception of a call.
 
+  ## Maps
+
+  Around each `Snex.map/4`, and each enumeration of what it has returned with `stream: true`, in the process that enumerates.
+
+  ### `[:snex, :map, :start]`
+
+  The measurements and metadata of the start of a call. `:function` is `:map`.
+
+  ### `[:snex, :map, :stop]`
+
+  The map has come to an end. Not emitted for one that is suspended and never resumed.
+
+  | measurement | |
+  |---|---|
+  | `:duration`, `:monotonic_time` | in native units |
+  | `:elements` | how many results there have been |
+  | `:errors` | how many of these were errors |
+
+  The metadata of the start, and
+
+  | metadata | |
+  |---|---|
+  | `:halted` | whether the end came before that of the elements: the consumer wanted no more, or it or the enumerable has raised |
+
   ## Interpreters
 
   Emitted in the interpreter process.
@@ -162,6 +186,19 @@ defmodule Snex.Telemetry do
 
   def stream_stopped({started, metadata}, event, items, more),
     do: emit([:snex, :stream, event], Map.put(since(started), :items, items), Map.merge(metadata, more))
+
+  @doc false
+  # Emits the first event of a map.
+  @spec map_started(Env.t() | Interpreter.server()) :: span()
+  def map_started(target), do: if(present?(), do: begin(:map, :map, target))
+
+  @doc false
+  # Emits the last one.
+  @spec map_stopped(span(), map(), boolean()) :: :ok
+  def map_stopped(nil, _counts, _halted), do: :ok
+
+  def map_stopped({started, metadata}, counts, halted),
+    do: emit([:snex, :map, :stop], Map.merge(since(started), counts), Map.put(metadata, :halted, halted))
 
   defp span(function, target, fun) do
     {started, metadata} = begin(:call, function, target)

@@ -18,6 +18,7 @@ from ._etf.handles import WithHandles
 from ._eval import main_module, objects, sources
 from ._eval.contexts import enter
 from ._eval.envs import Envs
+from ._eval.maps import Maps
 from ._eval.prints import Printer, Streams
 from ._eval.request import Request
 from ._eval.runner import Runner
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from ._wire.body import Body
     from ._wire.sinks import Sink
 
+    # Answers a request that cannot be loaded.
+    Fail = Callable[[Request, BaseException], None]
 
 EXIT_GARBAGE = 70
 # Bytes of a request that takes next to no time to load.
@@ -102,7 +105,9 @@ class Interpreter:
         self._envs = Envs()
         self._runner = Runner(loop, self._envs, interrupts, self._answer, self._exhausted)
         self._streams = ItemStreams(self._runner, self._send_items, self._writer_of, high)
+        self._maps = Maps(self._runner, self._envs)
         self._works: dict[int, Callable[[Request, int, Body, Sequence[Sink]], None]] = {
+            frame.MAP: self._map,
             frame.MAKE_ENV: self._make_env,
             frame.DROP: self._drop,
             frame.CANCEL: self._cancel,
@@ -360,7 +365,7 @@ class Interpreter:
         """Begin a request with what its body brings. If that cannot be loaded, it fails."""
         if sinks or len(body) > _SMALL or _STACK_GLOBAL in body:
             # It may take a while to load, and code of the user's may run.
-            fields = self._envs.root.context.copy().run(self._load, request, body, sinks)
+            fields = self._loaded(request, body, sinks, self._runner.fail)
             if not request.ended:
                 self._begin_loaded(how, request, flags, fields)
             return
@@ -389,7 +394,15 @@ class Interpreter:
     def _cancel(self, request: Request, _flags: int, _body: Body, _sinks: Sequence[Sink]) -> None:
         self._runner.cancel(request.number)
 
-    def _load(self, request: Request, body: Body, sinks: Sequence[Sink]) -> Any:  # noqa: ANN401
+    def _map(self, request: Request, flags: int, body: Body, sinks: Sequence[Sink]) -> None:
+        fields = self._loaded(request, body, sinks, self._maps.refuse)
+        if not request.ended:
+            self._maps.begin(request, flags, fields)
+
+    def _loaded(self, request: Request, body: Body, sinks: Sequence[Sink], fail: Fail) -> Any:  # noqa: ANN401
+        return self._envs.root.context.copy().run(self._load, request, body, sinks, fail)
+
+    def _load(self, request: Request, body: Body, sinks: Sequence[Sink], fail: Fail) -> Any:  # noqa: ANN401
         enter(request)
         try:
             if b"__main__" in body:
@@ -398,7 +411,7 @@ class Interpreter:
             return load(body, sinks)
         except BaseException as error:  # noqa: BLE001 - constructors of the user's classes
             self._client.close_streams(body)
-            self._runner.fail(request, error)
+            fail(request, error)
             return None
 
     def _drop(self, _request: Request, _flags: int, body: Body, _sinks: Sequence[Sink]) -> None:

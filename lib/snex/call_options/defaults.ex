@@ -5,7 +5,7 @@ defmodule Snex.CallOptions.Defaults do
   alias Snex.CallOptions
   alias Snex.Options
 
-  for name <- [:pyeval, :make_env, :call, :get, :stream] do
+  for name <- [:pyeval, :make_env, :call, :get, :stream, :map] do
     defaults = [] |> Options.check!(apply(CallOptions, name, [])) |> Macro.escape()
 
     @doc "Those of `Snex.#{name}`."

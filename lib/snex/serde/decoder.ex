@@ -138,21 +138,27 @@ defmodule Snex.Serde.Decoder do
   def error(body) do
     # Whatever `:atoms` says: it is made of text alone.
     case decode(body, [:safe]) do
-      {:ok, %{"code" => code, "reason" => reason} = map} when is_map_key(@codes, code) ->
-        %Error{
-          code: Map.fetch!(@codes, code),
-          reason: reason,
-          traceback: map["traceback"],
-          exception: describe(map["exception"])
-        }
-
-      {:ok, other} ->
-        internal("an error from Python cannot be understood: #{inspect(other)}")
-
-      {:error, error} ->
-        error
+      {:ok, term} -> error_in(term)
+      {:error, error} -> error
     end
   end
+
+  @doc """
+  The error that a term describes, as the body of an ERROR frame does.
+  """
+  @spec error_in(term()) :: Error.t()
+  def error_in(term)
+
+  def error_in(%{"code" => code, "reason" => reason} = map) when is_map_key(@codes, code) do
+    %Error{
+      code: Map.fetch!(@codes, code),
+      reason: reason,
+      traceback: map["traceback"],
+      exception: describe(map["exception"])
+    }
+  end
+
+  def error_in(other), do: internal("an error from Python cannot be understood: #{inspect(other)}")
 
   defp describe(%{"type" => type, "module" => module} = map) do
     %{type: type, module: module, notes: map["notes"] || [], cause: describe(map["cause"])}

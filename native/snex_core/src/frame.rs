@@ -61,6 +61,8 @@ pub enum Kind {
     Feed = 0x0b,
     /// There are no more of them.
     FeedEnd = 0x0c,
+    /// Call a function once for each of several elements.
+    Map = 0x0d,
     /// Python's first frame: it speaks our protocol.
     Ready = 0x81,
     /// Python's first frame: it does not.

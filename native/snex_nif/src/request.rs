@@ -32,10 +32,12 @@ struct Eval<'a> {
 #[derive(NifMap)]
 #[rustler(decode)]
 struct Invoke<'a> {
+    /// `invoke`, or `map` for a call with each of several elements.
+    kind: Atom,
     /// Where the path begins: a module's name, an object, or `nil` for a name in the environment.
     root: Term<'a>,
     path: Binary<'a>,
-    /// A list; `nil` to call nothing.
+    /// A list; `nil` to call nothing. Of a map a list of elements, and whether each of them is a list or tuple of arguments.
     args: Term<'a>,
     /// A map whose keys are names.
     kwargs: Term<'a>,
@@ -180,7 +182,8 @@ impl<'a> Caller<'a> {
 
     fn invoke(&self, invoke: &Asked<'a, Invoke<'a>>) -> Outcome<'a> {
         let Asked { how, what } = invoke;
-        self.ask(Kind::Invoke, how, |walk| {
+        let kind = if what.kind == atoms::map() { Kind::Map } else { Kind::Invoke };
+        self.ask(kind, how, |walk| {
             if what.root.is_map() {
                 walk.pickle.tuple_begin(1);
                 walk.value(what.root)?;

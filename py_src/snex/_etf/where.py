@@ -303,8 +303,13 @@ def _parts(root: object) -> Iterator[tuple[object, str]]:
     if type(root) is not tuple or len(dicts) != 1:
         yield root, ""
         return
-    # As `INVOKE` has them, or else the names are those of variables.
-    arguments = root[3] if len(root) > 4 and type(root[3]) is list else None  # noqa: PLR2004
+    # As `INVOKE` has them, and `MAP`, or else the names are those of variables.
+    arguments = root[3] if len(root) > 4 else None  # noqa: PLR2004
+    if type(arguments) is tuple:
+        elements, unpack = arguments
+        arguments = list(elements[0]) if unpack and type(elements[0]) in {list, tuple} else elements
+    if type(arguments) is not list:
+        arguments = None
     for index, value in enumerate(arguments or ()):
         yield value, f"the argument {index + 1}"
     what = "variable" if arguments is None else "argument"

@@ -154,7 +154,7 @@ class Batch:
         self._in_flight.append((count, size))
         self._sent_bytes += size
         self._sent += count
-        return before, WithHandles(_joined(body), objects) if objects else _joined(body)
+        return before, WithHandles(joined(body), objects) if objects else joined(body)
 
     def credit(self, count: int) -> None:
         """Note that the consumer has taken so many items, those of the oldest frames. With the lock held."""
@@ -173,7 +173,7 @@ def _last_of(items: deque[Item]) -> list[object]:
         return []
 
 
-def _joined(parts: list[bytes | memoryview]) -> Parts:
+def joined(parts: list[bytes | memoryview]) -> Parts:
     """Join what is small, so that few parts are left."""
     joined: list[bytes | memoryview] = []
     small: list[bytes] = []

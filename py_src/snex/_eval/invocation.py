@@ -103,12 +103,8 @@ class Invocation:
         arguments = self._arguments
         if arguments is None:
             return found
-        if type(found) is BuiltinFunctionType and found in _AMONG_NAMES:
-            own = names.copy() if self._copies else names
-            if arguments or self._keywords:
-                arguments = _with_names(found, arguments, own)
-            else:
-                return sorted(own) if found is dir else own
+        if type(found) is BuiltinFunctionType:
+            found = function_for(found, names, self._copies)
         return call(found, arguments, self._keywords or _NOTHING)
 
 
@@ -118,13 +114,27 @@ def call(function: Any, arguments: Sequence[object], keywords: Mapping[str, obje
 
 
 # They are about the variables of whoever calls them: those of the environment, not ours.
-_AMONG_NAMES = frozenset({eval, exec, globals, locals, vars, dir})
+_RUNNING_CODE = frozenset({eval, exec})
+_AMONG_NAMES = frozenset({globals, locals, vars, dir}) | _RUNNING_CODE
 
 
-def _with_names(
-    function: object, arguments: Sequence[object], names: dict[str, Any]
-) -> Sequence[object]:
-    return (*arguments, names) if len(arguments) == 1 and function in {eval, exec} else arguments
+def function_for(function: Any, names: dict[str, Any], copies: bool) -> Any:  # noqa: ANN401, FBT001 - internal
+    """Return what to call: one of Python's own that is about variables is given those of the environment.
+
+    With `copies`, it gets only a copy of the names to change.
+    """
+    if type(function) is not BuiltinFunctionType or function not in _AMONG_NAMES:
+        return function
+
+    def with_names(*arguments: object, **keywords: object) -> object:
+        own = names.copy() if copies else names
+        if len(arguments) == 1 and function in _RUNNING_CODE:
+            arguments = (*arguments, own)
+        elif not (arguments or keywords):
+            return sorted(own) if function is dir else own
+        return call(function, arguments, keywords)
+
+    return with_names
 
 
 def is_awaitable(value: object) -> bool:

@@ -41,13 +41,14 @@ if TYPE_CHECKING:
 
     from .envs import Env, Envs
     from .iterables import InThread
+    from .maps import Calls
     from .signals import Interrupts
 
     # What the body of a request brings, see `docs/protocol.md`.
     Fields = tuple[Any, ...]
     # Until when, and for how long in all, the caller waits.
     Time = tuple[int, int]
-    Work = Program | Invocation | InThread
+    Work = Program | Invocation | InThread | Calls
     # What is to be run, variables to be set, how long the caller waits, and its span.
     Requested = tuple[Work, dict[str, object] | None, Time | None, str | None]
     WorkOf = Callable[[Fields], Requested]
@@ -408,7 +409,7 @@ class Runner:
         request.no_memory = is_exhausted(error)
         try:
             # User code runs here.
-            fields = _fields(error)
+            fields = fields_of(error)
             try:
                 return encode(fields, frame.SPARE)
             except frame.TooLargeError:
@@ -452,8 +453,20 @@ def _invocation(fields: Fields) -> Requested:
     return work, None, fields[5] if count > 5 else None, fields[6] if count > 6 else None  # noqa: PLR2004 - as above
 
 
+class Encoded:
+    """The result of a request that has been encoded already."""
+
+    __slots__ = ("parts",)
+
+    def __init__(self, parts: Sequence[bytes | memoryview]) -> None:
+        """Answer with these parts."""
+        self.parts = parts
+
+
 def _encoded(result: object, flags: int) -> Sequence[bytes | memoryview]:
     """Encode the result of a request, in the way that its flags say."""
+    if type(result) is Encoded:
+        return result.parts
     if flags & frame.OBJECT:
         return encode(keep(result))
     return encode(result, 0, True) if flags & frame.AUTO else encode(result)  # noqa: FBT003 - as the extension has it
@@ -463,7 +476,7 @@ def _on_the_stack(number: int) -> Request | None:
     """Return a request whose code has called what runs now."""
     place: Any = sys._getframe(1)  # noqa: SLF001 - the only way to the stack
     while place is not None:
-        if place.f_code in _RUNNING:
+        if place.f_code in RUNNING:
             request: Request = place.f_locals["request"]
             if request.number == number:
                 return request
@@ -472,10 +485,11 @@ def _on_the_stack(number: int) -> Request | None:
 
 
 # Where user code is called for a request.
-_RUNNING = {Runner._eval.__code__, Runner._run.__code__}  # noqa: SLF001 - as above
+RUNNING = {Runner._eval.__code__, Runner._run.__code__}  # noqa: SLF001 - as above
 
 
-def _fields(error: BaseException) -> dict[str, object]:
+def fields_of(error: BaseException) -> dict[str, object]:
+    """Return what the VM is told of an error."""
     if isinstance(error, EnvError):
         return {"code": error.code, "reason": str(error), "traceback": [], "exception": None}
     return error_fields(error)

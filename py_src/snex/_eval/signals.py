@@ -15,7 +15,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from .._etf import encoder, scalars
-from . import batch, code, invocation, prints, producer, toplevel, wait, waits
+from . import batch, code, invocation, maps, prints, producer, toplevel, wait, waits
 from .handlers import INTERRUPT, Handlers, Repeater, again
 from .request import OUTSIDE, Cancelled, current, is_running, running_task
 
@@ -187,6 +187,7 @@ def _places() -> MayRaise:
         for function in (
             body.unpickle,
             invocation.call,
+            maps.call_each,
             producer.advance,
             batch.Batch.fill,
             prints.Printer._wait_for_room,  # noqa: SLF001 - as above

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     # The kind of a frame, its request, flags, body and buffers.
     Work = Callable[[int, Request, int, Body, Sequence[Sink]], None]
 
-_REQUESTS = frozenset({frame.EVAL, frame.INVOKE, frame.MAKE_ENV})
+_REQUESTS = frozenset({frame.EVAL, frame.INVOKE, frame.MAP, frame.MAKE_ENV})
 # Seconds between two looks at what is being cancelled.
 _PAUSE = 0.05
 # What a wait uses up of the recursion limit, before the code of a request on top of it runs.

@@ -25,6 +25,7 @@ INVOKE = 0x09
 CREDIT = 0x0A
 FEED = 0x0B
 FEED_END = 0x0C
+MAP = 0x0D
 
 # From Python.
 READY = 0x81
@@ -63,7 +64,7 @@ SOURCE = 1 << 63
 
 # Behind HELLO.
 INCOMING = frozenset(
-    {EVAL, INVOKE, MAKE_ENV, DROP, CANCEL, CALL_RESULT, CALL_ERROR, CREDIT, FEED, FEED_END}
+    {EVAL, INVOKE, MAKE_ENV, DROP, CANCEL, CALL_RESULT, CALL_ERROR, CREDIT, FEED, FEED_END, MAP}
 )
 _FIRST = frozenset({HELLO, READY, REFUSED})
 # Between an interpreter and a process that it serves, behind HELLO: from the interpreter, and towards it.
