@@ -308,13 +308,13 @@ defmodule Snex do
   """
   @spec map(Env.t() | Interpreter.server(), path() | Object.t(), Enumerable.t(), [map_opt()]) ::
           [{:ok, term()} | {:error, Error.t()}] | Enumerable.t()
-  def map(where, function, enumerable, opts \\ []), do: map(where, function, enumerable, opts, & &1)
+  def map(where, function, enumerable, opts \\ []), do: map(where, function, enumerable, opts, nil)
 
   defp map(where, function, enumerable, opts, fun) do
     {root, path} = if is_struct(function, Object), do: {function, ""}, else: {nil, Invoke.path!(function)}
 
     case CallOptions.map!(opts) do
-      %{stream: true} = opts -> Stream.map(Mapping.stream(where, root, path, enumerable, opts), fun)
+      %{stream: true} = opts -> Mapping.stream(where, root, path, enumerable, opts, fun)
       opts -> Mapping.list(where, root, path, enumerable, opts, fun)
     end
   end

@@ -145,7 +145,7 @@ defmodule Snex.CallOptions do
     demand: [
       type: {:integer, 1..1_000_000},
       spec: quote(do: pos_integer()),
-      default: 1_000,
+      default: 4_000,
       doc: """
       how many elements may travel together. With 1, each result has arrived before the next element is asked for
       """

@@ -29,25 +29,37 @@ defmodule Snex.Mapping do
   @bytes 256 * 1024
 
   @doc """
-  An enumerable of the results. `opts` are those that `Snex.CallOptions.map!/1` has checked.
+  An enumerable of the results, or of what `fun` makes of them. `opts` are those that `Snex.CallOptions.map!/1` has checked.
   """
-  @spec stream(Env.t() | Interpreter.server(), Invoke.root(), Invoke.path(), Enumerable.t(), map()) ::
-          Enumerable.t()
-  def stream(where, root, path, enumerable, opts) do
+  @spec stream(
+          Env.t() | Interpreter.server(),
+          Invoke.root(),
+          Invoke.path(),
+          Enumerable.t(),
+          map(),
+          (result() -> term()) | nil
+        ) :: Enumerable.t()
+  def stream(where, root, path, enumerable, opts, fun) do
     begin = beginning(where, root, path, enumerable, opts)
     # Each enumeration starts anew.
-    fn acc, fun -> begin.(nil) |> Stream.concat() |> Enumerable.reduce(acc, fun) end
+    stream = fn acc, reducer -> nil |> begin.() |> Stream.concat() |> Enumerable.reduce(acc, reducer) end
+    if fun, do: Stream.map(stream, fun), else: stream
   end
 
   @doc """
-  A list of what `fun` makes of each result. The timeout is that of all together.
+  A list of the same. The timeout is that of all together.
   """
-  @spec list(Env.t() | Interpreter.server(), Invoke.root(), Invoke.path(), Enumerable.t(), map(), (result() ->
-                                                                                                     term())) ::
-          [term()]
+  @spec list(
+          Env.t() | Interpreter.server(),
+          Invoke.root(),
+          Invoke.path(),
+          Enumerable.t(),
+          map(),
+          (result() -> term()) | nil
+        ) :: [term()]
   def list(where, root, path, enumerable, opts, fun) do
-    begin = beginning(where, root, path, enumerable, opts)
-    opts.timeout |> Request.deadline() |> begin.() |> Enum.flat_map(fn results -> Enum.map(results, fun) end)
+    results = beginning(where, root, path, enumerable, opts).(Request.deadline(opts.timeout))
+    if fun, do: Enum.flat_map(results, &Enum.map(&1, fun)), else: Enum.concat(results)
   end
 
   # A function that begins an enumeration, of lists of results.
@@ -164,24 +176,28 @@ defmodule Snex.Mapping do
 
   defp next_results(elements, job) do
     limit = :atomics.get(job.limit, 1)
-    {now, later} = Enum.split(elements, limit)
+    count = min(length(elements), limit)
+    now = if count == limit, do: Enum.take(elements, limit), else: elements
 
-    case ask(now, job) do
-      {:ok, fit, results} ->
+    case ask(now, count, job) do
+      {:ok, fit, done, results} ->
         :atomics.put(job.limit, 1, fit |> min(2 * limit) |> min(job.opts.demand))
-        {results, now |> Enum.drop(length(results)) |> Kernel.++(later)}
+        {results, rest(elements, done)}
 
-      {:refused, _error} when tl(now) != [] ->
-        :atomics.put(job.limit, 1, now |> length() |> div(2))
+      {:refused, _error} when count > 1 ->
+        :atomics.put(job.limit, 1, div(count, 2))
         next_results(elements, job)
 
       {_refused_or_error, error} ->
-        {Enum.map(now, fn _element -> {:error, error} end), later}
+        {List.duplicate({:error, error}, count), rest(elements, count)}
     end
   end
 
+  defp rest(elements, 0), do: elements
+  defp rest([_element | elements], count), do: rest(elements, count - 1)
+
   # Results of the first elements, or `:refused`: nothing has been called, and fewer elements may be taken.
-  defp ask(elements, %{opts: opts} = job) do
+  defp ask(elements, count, %{opts: opts} = job) do
     deadline = job.deadline || Request.deadline(opts.timeout)
 
     if Request.time_left(deadline) == 0 do
@@ -191,29 +207,30 @@ defmodule Snex.Mapping do
       options = %{deadline: deadline, on_timeout: :cancel, output: opts.output}
       answer = Remote.run(job.interpreter, Request, :run, [request, opts.encoding_opts], options)
       Env.hold({job.where, request})
-      answer(answer, elements, job)
+      answer(answer, count, job)
     end
   rescue
     error in ArgumentError -> {:refused, %Error{code: :call_failed, reason: error}}
   end
 
-  defp answer({:ok, {0, [error]}}, _elements, _job), do: {:refused, Decoder.error_in(error)}
+  defp answer({:ok, {0, [error]}}, _count, _job), do: {:refused, Decoder.error_in(error)}
 
-  defp answer({:ok, {fit, runs}}, elements, _job) when is_integer(fit) and fit > 0 and is_list(runs) do
+  defp answer({:ok, {fit, runs}}, count, _job) when is_integer(fit) and fit > 0 and is_list(runs) do
     results = Enum.flat_map(runs, &run/1)
 
-    if length(results) in 1..length(elements),
-      do: {:ok, fit, results},
-      else: {:error, garbage("#{length(results)} results for #{length(elements)} elements")}
+    case length(results) do
+      done when done in 1..count//1 -> {:ok, fit, done, results}
+      done -> {:error, garbage("#{done} results for #{count} elements")}
+    end
   end
 
-  defp answer({:ok, other}, _elements, _job), do: {:error, garbage(inspect(other, limit: 10))}
+  defp answer({:ok, other}, _count, _job), do: {:error, garbage(inspect(other, limit: 10))}
   # Its encoder has raised, or it is an object that has been released.
-  defp answer({:error, %Error{code: :call_failed, traceback: [_ | _]} = error}, _elements, _job),
+  defp answer({:error, %Error{code: :call_failed, traceback: [_ | _]} = error}, _count, _job),
     do: {:refused, error}
 
-  defp answer({:error, %Error{code: :object_not_found} = error}, _elements, _job), do: {:refused, error}
-  defp answer({:error, _error} = failed, _elements, job), do: failed(failed, job)
+  defp answer({:error, %Error{code: :object_not_found} = error}, _count, _job), do: {:refused, error}
+  defp answer({:error, _error} = failed, _count, job), do: failed(failed, job)
 
   defp run(values) when is_list(values), do: for(value <- values, do: {:ok, value})
   defp run(error), do: [{:error, Decoder.error_in(error)}]

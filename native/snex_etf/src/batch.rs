@@ -6,8 +6,8 @@
 
 use crate::encoder::{Encoder, Stop};
 use crate::kinds::Helpers;
-use crate::{HELPERS, REPLY_LIMIT};
-use pyo3::exceptions::{PyMemoryError, PyRuntimeError, PyTypeError};
+use crate::{REPLY_LIMIT, helpers};
+use pyo3::exceptions::{PyMemoryError, PyTypeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
@@ -373,8 +373,4 @@ fn no_memory() -> PyErr {
 /// Takes out of a list what has been added.
 fn cut(objects: Option<&Bound<'_, PyList>>, length: usize) -> PyResult<()> {
     objects.map_or(Ok(()), |objects| objects.del_slice(length, objects.len()))
-}
-
-fn helpers(py: Python<'_>) -> PyResult<&Helpers> {
-    HELPERS.get(py).ok_or_else(|| PyRuntimeError::new_err("snex._etf._native has not been set up"))
 }

@@ -20,6 +20,7 @@ use kinds::Helpers;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
+use pyo3::types::PyList;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -56,9 +57,7 @@ fn encode<'py>(
     spare: usize,
     auto: bool,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let Some(helpers) = HELPERS.get(py) else {
-        return Err(PyRuntimeError::new_err("snex._etf._native has not been set up"));
-    };
+    let helpers = helpers(py)?;
     let limit = REPLY_LIMIT.load(Relaxed).saturating_add(spare);
     match Encoder::new(py, helpers, auto, limit).encode(obj) {
         Ok(parts) => Ok(parts),
@@ -68,10 +67,41 @@ fn encode<'py>(
     }
 }
 
+/// As `snex._etf.encoder.encode_item_pure`.
+#[pyfunction]
+fn encode_item<'py>(
+    py: Python<'py>,
+    obj: &Bound<'py, PyAny>,
+    objects: &Bound<'py, PyList>,
+    auto: bool,
+) -> PyResult<Bound<'py, PyAny>> {
+    let helpers = helpers(py)?;
+    let before = objects.len();
+    // The leading 131 counts, for the pure encoder makes it.
+    let limit = REPLY_LIMIT.load(Relaxed).saturating_sub(1);
+    let encoder = Encoder::new(py, helpers, auto, limit);
+    let parts = encoder.encode_item(obj, Some(objects.clone())).and_then(|(output, _)| output.into_parts(py));
+    match parts {
+        Ok(parts) => Ok(parts.into_any()),
+        Err(Stop::Unusual) => {
+            objects.del_slice(before, objects.len())?;
+            Ok(PyList::new(py, helpers.encode_item(obj, objects, auto)?)?.into_any())
+        }
+        Err(Stop::TooLarge { surplus }) => Err(helpers.too_large(py, surplus)),
+        Err(Stop::Error(error)) => Err(error),
+    }
+}
+
+/// What `set_up` has told.
+fn helpers(py: Python<'_>) -> PyResult<&Helpers> {
+    HELPERS.get(py).ok_or_else(|| PyRuntimeError::new_err("snex._etf._native has not been set up"))
+}
+
 #[pymodule(gil_used = true)]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(set_up, module)?)?;
     module.add_function(wrap_pyfunction!(encode, module)?)?;
+    module.add_function(wrap_pyfunction!(encode_item, module)?)?;
     module.add_function(wrap_pyfunction!(set_reply_limit, module)?)?;
     module.add_function(wrap_pyfunction!(ask_subclasses, module)?)?;
     module.add_class::<batch::Batch>()?;

@@ -303,12 +303,12 @@ def encode_pure(
     return WithHandles(parts, objects)
 
 
-def encode_item(obj: object, objects: list[object], auto: bool) -> list[bytes | memoryview]:  # noqa: FBT001 - internal
+def encode_item_pure(obj: object, objects: list[object], auto: bool) -> list[bytes | memoryview]:  # noqa: FBT001 - internal
     r"""Return the parts of a term that is to stand in a list, without the leading 131.
 
     Handles count from the end of `objects`, to which theirs are added.
 
-    >>> encode_item([1], [], False)
+    >>> encode_item_pure([1], [], False)
     [b'l\x00\x00\x00\x01a\x01j']
     """
     before = len(objects)
@@ -465,7 +465,7 @@ def _parts(out: list[Piece]) -> list[bytes | memoryview]:
     return parts
 
 
-def _native_encoder() -> _Encode | None:
+def _native_encoder() -> tuple[_Encode, _Encode] | None:
     if os.environ.get("SNEX_ENCODER") == "pure":
         return None
     try:
@@ -485,14 +485,14 @@ def _native_encoder() -> _Encode | None:
             "convert": _converted,
             "leaf": buffer,
             "pure": encode_pure,
-            "item": encode_item,
+            "item": encode_item_pure,
             "frozen": frozen,
             "keep": keep,
             "explain": _explain,
             "too_large": TooLargeError,
         }
     )
-    return _native.encode
+    return _native.encode, _native.encode_item
 
 
 def set_reply_limit(limit: int) -> None:
@@ -506,4 +506,4 @@ def set_reply_limit(limit: int) -> None:
 
 _native_encode = _native_encoder()
 NAME = "pure" if _native_encode is None else "native"
-encode: _Encode = _native_encode or encode_pure
+encode, encode_item = _native_encode or (encode_pure, encode_item_pure)
