@@ -38,6 +38,7 @@ from .traceback import error_fields, shortened
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from contextvars import Context
+    from typing import TypeAlias
 
     from .envs import Env, Envs
     from .iterables import InThread
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
     Fields = tuple[Any, ...]
     # Until when, and for how long in all, the caller waits.
     Time = tuple[int, int]
-    Work = Program | Invocation | InThread | Calls
+    Work: TypeAlias = Program | Invocation | InThread | Calls
     # What is to be run, variables to be set, how long the caller waits, and its span.
     Requested = tuple[Work, dict[str, object] | None, Time | None, str | None]
     WorkOf = Callable[[Fields], Requested]
