@@ -3,7 +3,7 @@ defmodule SnexTest do
 
   doctest Snex
 
-  test "the functions are make_env, destroy_env, pyeval, call, get and stream, in all arities, and those that raise" do
+  test "the functions are make_env, destroy_env, pyeval, call, get, map and stream, in all arities, and those that raise" do
     assert Snex.__info__(:functions) == [
              call: 2,
              call: 3,
@@ -22,6 +22,10 @@ defmodule SnexTest do
              make_env!: 1,
              make_env!: 2,
              make_env!: 3,
+             map: 3,
+             map: 4,
+             map!: 3,
+             map!: 4,
              pyeval: 2,
              pyeval: 3,
              pyeval: 4,

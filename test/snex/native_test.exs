@@ -210,6 +210,7 @@ defmodule Snex.NativeTest do
       }
 
       invoke = %{
+        kind: :invoke,
         environment: env.id,
         root: "math",
         path: "sqrt",
