@@ -1,7 +1,7 @@
 # Measures Snex against its floors. Run it with bin/bench, which says how.
 
 for file <- ~w[support/stats support/row support/python support/schedulers baseline/bridge
-               rows/calls rows/objects rows/streams rows/feeds rows/data rows/start rows/memory
+               rows/calls rows/objects rows/streams rows/feeds rows/data rows/arrays rows/start rows/memory
                support/plot support/curves],
     path = Path.join(__DIR__, file <> ".ex"),
     File.exists?(path),
@@ -24,7 +24,16 @@ defmodule Bench do
 
     rows =
       Enum.flat_map(
-        [Bench.Calls, Bench.Objects, Bench.Streams, Bench.Feeds, Bench.Data, Bench.Start, Bench.Memory],
+        [
+          Bench.Calls,
+          Bench.Objects,
+          Bench.Streams,
+          Bench.Feeds,
+          Bench.Data,
+          Bench.Arrays,
+          Bench.Start,
+          Bench.Memory
+        ],
         & &1.rows()
       )
 

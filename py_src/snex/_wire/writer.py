@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from .frame import encode_header
 from .pressure import Pressure
+from .sinks import BytesSink
 from .vectored import writev
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ _PARTS_PER_WRITE = 64
 _WRITES_PER_TURN = 64
 # Up to this size one buffer is cheaper than two parts.
 _JOIN = 16 * 1024
+# From here on it matters in which memory a copy is made.
+_LARGE = 1024 * 1024
 
 
 class FrameWriter(Pressure):
@@ -288,4 +291,12 @@ def _nothing() -> None:
 
 def _frozen(part: bytes | memoryview) -> bytes | memoryview:
     """Return what will not change until it is written: a copy, unless it is `bytes` below."""
-    return part if type(memoryview(part).obj) is bytes else bytes(part)
+    view = memoryview(part)
+    if type(view.obj) is bytes:
+        return part
+    if view.nbytes < _LARGE:
+        return bytes(part)
+    # With the extension, in pages for which the system is asked less often: most of the time goes into that.
+    sink = BytesSink(view.nbytes)
+    sink.put(view)
+    return sink.content()
