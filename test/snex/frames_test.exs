@@ -267,6 +267,90 @@ defmodule Snex.FramesTest do
     assert {:ok, "polars" <> _} = Snex.pyeval(env, code, %{"x" => frame})
   end
 
+  # Explorer's modules in the shape of its own, with a stream in the place of its frame: the library itself is in test/integration.
+  @explorer """
+  defmodule Explorer.DataFrame do
+    defstruct [:data, :groups, :names, :dtypes]
+
+    def load_ipc_stream!(stream) do
+      {:ok, names} = Snex.Arrow.columns(Snex.Arrow.new(stream))
+      if "refused" in names, do: raise("load_ipc_stream failed"), else: make(stream, names)
+    end
+
+    def new([{name, %{data: {:series, %{data: stream}}}}]), do: make(stream, [name])
+    def pull(frame, 0), do: %Explorer.Series{data: {:series, frame}, name: hd(frame.names)}
+    def collect(%{data: {:lazy, frame}}), do: frame
+    def collect(frame), do: frame
+    def dump_ipc_stream!(%{data: stream}) when is_binary(stream), do: stream
+    defp make(stream, names), do: %__MODULE__{data: stream, names: names, groups: [], dtypes: %{}}
+  end
+  """
+
+  defp with_explorer! do
+    Code.compile_string("defmodule Explorer.Series, do: defstruct([:data, :dtype, :name])")
+    Code.compile_string(@explorer)
+
+    on_exit(fn ->
+      for module <- [Explorer.DataFrame, Explorer.Series] do
+        :code.purge(module)
+        :code.delete(module)
+        :code.purge(module)
+      end
+    end)
+  end
+
+  for encoder <- ["native", "pure"] do
+    test "with Explorer, frames are its own in both directions: the #{encoder} encoder" do
+      with_explorer!()
+      env = with_all!(if(unquote(encoder) == "pure", do: %{"SNEX_ENCODER" => "pure"}, else: %{}))
+
+      for size <- [3, 100_000] do
+        code = "return [0, {'frame': (pl.DataFrame({'a': range(#{size})}), pl.Series('s', range(#{size})))}]"
+
+        assert {:ok, [0, %{"frame" => {frame, series}}]} = Snex.pyeval(env, code)
+        assert %{__struct__: Explorer.DataFrame, names: ["a"]} = frame
+        assert %{__struct__: Explorer.Series, name: "s"} = series
+
+        for frame <- [frame, %{frame | data: {:lazy, frame}}],
+            value = %{"nested" => [frame, {frame, series}]} do
+          code =
+            "return [type(x['nested'][0]).__name__, int(x['nested'][1][0]['a'].sum()), len(x['nested'][1][1])]"
+
+          opts = [encoding_opts: [dataframe_as: :polars]]
+
+          assert Snex.pyeval(env, code, %{"x" => value}, opts) ==
+                   {:ok, ["DataFrame", div(size * (size - 1), 2), size]}
+        end
+      end
+
+      # In every frame of the wire, beside handles.
+      assert {:ok, [%Object{} = object, %{__struct__: Explorer.DataFrame}, %Object{type: "set"}]} =
+               Snex.pyeval(env, "return [...,  pd.DataFrame({'a': [1]}), snex.keep({1})]", returns: :auto)
+
+      assert Snex.pyeval(env, "return x is ...", %{"x" => object}) == {:ok, true}
+      Snex.pyeval!(env, "await snex.send(to, [pd.Series([1], name='x')])", %{"to" => self()})
+      assert_receive [%{__struct__: Explorer.Series, name: "x"}]
+    end
+  end
+
+  test "a frame that Explorer cannot read is an error of its call, or of its stream behind the items before" do
+    with_explorer!()
+    env = with_all!()
+    frame = "pl.DataFrame({'refused': [1]})"
+
+    assert {:error, %Error{code: :call_failed, reason: %RuntimeError{}}} =
+             Snex.pyeval(env, "return [#{frame}]")
+
+    assert {:ok, 1} = Snex.pyeval(env, "return 1")
+
+    stream = Snex.stream(env, "yield from [1, pl.DataFrame({'a': [1]}), #{frame}, 2]")
+    test = self()
+    assert_raise Error, fn -> Enum.each(stream, &send(test, {:item, &1})) end
+    assert_received {:item, 1}
+    assert_received {:item, %{__struct__: Explorer.DataFrame}}
+    refute_received {:item, _more}
+  end
+
   test "integers and booleans with nulls keep their values in pandas" do
     env = with_all!()
 

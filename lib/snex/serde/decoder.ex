@@ -2,8 +2,10 @@ defmodule Snex.Serde.Decoder do
   @moduledoc false
   # Terms from Python, decoded where they are needed: `binary_to_term` yields.
 
+  alias Snex.Arrow
   alias Snex.Error
   alias Snex.Object
+  alias Snex.Remote
   alias Snex.Serde.Parts
 
   require Parts
@@ -13,7 +15,8 @@ defmodule Snex.Serde.Decoder do
   the index in that list, and the name of the object's type. See `content.rs`.
   """
   @type content() :: binary() | {binary(), handles()}
-  @type handles() :: [{id :: pos_integer(), handle :: reference()}]
+  # Number 0 stands for no object, but says that there is a `Snex.Arrow` in the term.
+  @type handles() :: [{id :: pos_integer(), handle :: reference()} | {0, nil}]
 
   # No value of Python's has a bitstring in it, unless it came from here. Nor has a place any atom: `binary_to_term` takes a lock for
   # each, pauses after so many values and not after so much time, and would hold a scheduler for longer than it may.
@@ -34,9 +37,12 @@ defmodule Snex.Serde.Decoder do
   @spec decode(content(), [:safe], pid()) :: {:ok, term(), [reference()]} | {:error, Error.t()}
   def decode({body, handles}, options, interpreter) do
     with {:ok, term, parts} <- read(body, options) do
-      places = {List.to_tuple(handles), parts}
-      {:ok, fill(term, places, interpreter), for({_id, handle} <- handles, do: handle)}
+      places = {List.to_tuple(handles), parts, frames?(handles)}
+      {:ok, fill(term, places, interpreter), for({_id, handle} when handle != nil <- handles, do: handle)}
     end
+  rescue
+    # Explorer cannot read it.
+    error -> {:error, %Error{code: :call_failed, reason: error}}
   end
 
   def decode(body, options, _interpreter) do
@@ -48,9 +54,9 @@ defmodule Snex.Serde.Decoder do
   """
   @spec decode_some(content(), [:safe], pid()) :: {[term()], [reference()]}
   def decode_some({body, handles}, options, interpreter) do
-    places = {List.to_tuple(handles), {}}
+    places = {List.to_tuple(handles), {}, frames?(handles)}
     {elements, _none} = decode_some(body, options, interpreter)
-    {fill(elements, places, interpreter), for({_id, handle} <- handles, do: handle)}
+    {fill_some(elements, places, interpreter), for({_id, handle} when handle != nil <- handles, do: handle)}
   end
 
   def decode_some(<<131, ?l, count::32, rest::binary>>, options, _interpreter),
@@ -76,7 +82,7 @@ defmodule Snex.Serde.Decoder do
   def decode(body, options) do
     case read(body, options) do
       {:ok, term, {}} -> {:ok, term}
-      {:ok, term, parts} -> {:ok, fill(term, {{}, parts}, nil)}
+      {:ok, term, parts} -> {:ok, fill(term, {{}, parts, false}, nil)}
       {:error, error} -> {:error, error}
     end
   end
@@ -102,12 +108,27 @@ defmodule Snex.Serde.Decoder do
       {:error, internal("a term from Python cannot be decoded#{why}: #{inspect(body, limit: 64)}")}
   end
 
-  # Puts handles and large binaries in their places.
-  defp fill({@mark, index, type}, {handles, _parts}, interpreter)
+  # Whether frames of data become Explorer's. These cannot leave the node.
+  defp frames?(handles),
+    do: List.keymember?(handles, 0, 0) and Arrow.explorer?() and Remote.caller() == nil
+
+  defp fill_some([element | rest], places, interpreter) do
+    [fill(element, places, interpreter) | fill_some(rest, places, interpreter)]
+  rescue
+    _error -> []
+  end
+
+  defp fill_some([], _places, _interpreter), do: []
+
+  # Puts handles and large binaries in their places, and makes frames.
+  defp fill({@mark, index, type}, {handles, _parts, _frames?}, interpreter)
        when is_integer(index) and index >= 0 and index < tuple_size(handles) do
     {id, handle} = elem(handles, index)
     %Object{id: id, type: type, interpreter: interpreter, handle: handle}
   end
+
+  defp fill(%Arrow{} = arrow, {_handles, _parts, true} = places, interpreter),
+    do: Arrow.to_explorer(%{arrow | data: fill(arrow.data, places, interpreter)})
 
   defp fill([head | tail], places, interpreter),
     do: [fill(head, places, interpreter) | fill(tail, places, interpreter)]
@@ -118,7 +139,7 @@ defmodule Snex.Serde.Decoder do
   defp fill(tuple, places, interpreter) when is_tuple(tuple),
     do: tuple |> Tuple.to_list() |> fill(places, interpreter) |> List.to_tuple()
 
-  defp fill(Parts.mark(index), {_handles, parts}, _interpreter) when index < tuple_size(parts),
+  defp fill(Parts.mark(index), {_handles, parts, _frames?}, _interpreter) when index < tuple_size(parts),
     do: elem(parts, index)
 
   defp fill(other, _places, _interpreter), do: other

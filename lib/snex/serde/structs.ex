@@ -6,6 +6,7 @@ defmodule Snex.Serde.Structs do
   # the results in their place, which may report more. Structs without an encoder are remembered by the native code once the
   # protocol is consolidated and nobody can define one any more: data with only such structs is walked once.
 
+  alias Snex.Arrow
   alias Snex.Error
   alias Snex.Native
   alias Snex.Serde.Encoder
@@ -19,6 +20,8 @@ defmodule Snex.Serde.Structs do
   @type encoded() :: [
           {struct(), {:value, term()} | {:plain | :default, struct()}} | {reference(), {:source, Source.t()}}
         ]
+
+  defguardp explorer?(module) when module in [Explorer.DataFrame, Explorer.Series]
 
   @typedoc "How streams are encoded: with these encoding options, or not at all, and why."
   @type streams() :: tuple() | {:refused, String.t()}
@@ -58,7 +61,9 @@ defmodule Snex.Serde.Structs do
 
   defp encode_one(%module{} = struct) do
     impl = Encoder.impl_for!(struct)
-    if impl == Encoder.Any and Protocol.consolidated?(Encoder), do: Native.struct_plain(module)
+    # Those of Explorer have to come here each time.
+    if impl == Encoder.Any and Protocol.consolidated?(Encoder) and not explorer?(module),
+      do: Native.struct_plain(module)
 
     case impl.encode(struct) do
       same when impl == Encoder.Any -> default(same)
@@ -73,6 +78,9 @@ defmodule Snex.Serde.Structs do
     %{data: %{__struct__: Nx.BinaryBackend}} = copy = apply(Nx, :backend_copy, [tensor, Nx.BinaryBackend])
     {:value, copy}
   end
+
+  defp default(%{__struct__: module} = frame) when explorer?(module),
+    do: {:value, Arrow.from_explorer(frame)}
 
   defp default(struct), do: {:default, struct}
 

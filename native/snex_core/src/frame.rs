@@ -26,7 +26,8 @@ pub const AUTO: u8 = 0x04;
 /// Flag of a request: its result stays in Python, and a handle comes in its place.
 pub const OBJECT: u8 = 0x08;
 
-/// Flag of a frame from Python: the body starts with a table of handles; see [`split_handles`].
+/// Flag of a frame from Python: the body starts with a table of handles; see [`split_handles`]. A handle of number 0 is of no object: it
+/// says that there is a `Snex.Arrow` in the term, of which Elixir may make something else.
 pub const HANDLES: u8 = 0x10;
 
 /// Flag of a request: its result is iterated, and answered item by item.

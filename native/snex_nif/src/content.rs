@@ -14,8 +14,8 @@ pub struct Content {
     body: OwnedBinary,
     /// Where the term begins, behind the table of handles.
     start: usize,
-    /// The number of each object, and its handle.
-    handles: Vec<(u64, ResourceArc<Handle>)>,
+    /// The number of each object, and its handle. Number 0 is no object, see [`HANDLES`].
+    handles: Vec<(u64, Option<ResourceArc<Handle>>)>,
 }
 
 impl Content {
@@ -35,8 +35,8 @@ impl Content {
         if handles.try_reserve_exact(ids.len()).is_err() {
             return Err(format!("the VM has no memory for {} handles", ids.len()));
         }
-        let handle = |id| (id, ResourceArc::new(Handle::received(Key { kind: Kind::Object, id }, shared)));
-        handles.extend(ids.map(handle));
+        let handle = |id| ResourceArc::new(Handle::received(Key { kind: Kind::Object, id }, shared));
+        handles.extend(ids.map(|id| (id, (id != 0).then(|| handle(id)))));
         Ok(Content { body, start, handles })
     }
 

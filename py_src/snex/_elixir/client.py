@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from .._etf.encoder import encode
-from .._etf.handles import WithHandles
+from .._etf.handles import FRAME, WithHandles
 from .._eval.objects import body_of
 from .._eval.request import current as current_request
 from .._wire import frame
@@ -248,9 +248,12 @@ class Client:
 
     def _write(self, kind: int, number: int, parts: Parts, request: Request) -> None:
         with request:
-            if not self.has_objects and type(parts) is WithHandles:
+            if self.has_objects:
+                flags, parts = body_of(parts)
+            elif type(parts) is WithHandles and any(obj is not FRAME for obj in parts.objects):
                 raise TypeError(_NO_OBJECTS)
-            flags, parts = body_of(parts)
+            else:
+                flags = 0
             self._writer.write(kind, number, parts, flags, request.number)
 
     async def drain(self) -> None:

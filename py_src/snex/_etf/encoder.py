@@ -15,12 +15,13 @@ from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from .._wire.frame import Limit, TooLargeError
-from .handles import BYTES_OF_HANDLE, MRO, Handle, WithHandles, keep, place
+from .handles import BYTES_OF_HANDLE, FRAME, MRO, Handle, WithHandles, keep, place
 from .scalars import (
     BULK,
     LARGE,
     LEAVES,
     NIL,
+    Arrow,
     Instead,
     NoFormError,
     Raw,
@@ -146,7 +147,11 @@ def _in_form(
     auto: bool,  # noqa: FBT001 - internal
 ) -> object:
     try:
-        return convert(value)
+        result = convert(value)
+        if type(result) is not Arrow:
+            return result
+        objects.append(FRAME)
+        return result.fields
     except NoFormError as error:
         if auto:
             return place(value, objects)

@@ -14,7 +14,7 @@ from importlib import import_module
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
-from .scalars import NoFormError
+from .scalars import Arrow, NoFormError
 from .terms import Atom
 
 if TYPE_CHECKING:
@@ -35,8 +35,8 @@ def _converter(kind: Atom, write: Writer) -> Callable[[Any], object]:
     return _guarded(lambda value: _arrow(kind, write(value)))
 
 
-def _arrow(kind: Atom, data: memoryview) -> object:
-    return {_NAME: _STRUCT, _KIND: kind, _DATA: data}
+def _arrow(kind: Atom, data: memoryview) -> Arrow:
+    return Arrow({_NAME: _STRUCT, _KIND: kind, _DATA: data})
 
 
 def _guarded(convert: Callable[[Any], object]) -> Callable[[Any], object]:

@@ -59,6 +59,10 @@ class Layout:
 BYTES_OF_HANDLE = 8
 
 
+# Among the objects of a term: no object, but there is a `Snex.Arrow` in the term that Elixir may make a frame of. Its number is 0.
+FRAME: Any = type("Frame", (), {"__slots__": ()})()
+
+
 class WithHandles(list[Any]):
     """The parts of a term with handles in it. The objects get their numbers when it is sent."""
 

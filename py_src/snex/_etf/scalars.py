@@ -170,6 +170,15 @@ class NoFormError(Exception):
     """A value has no form in Elixir, although others of its type have one. Says why."""
 
 
+class Arrow:
+    """What becomes a `Snex.Arrow`: in the form of a dict."""
+
+    __slots__ = ("fields",)
+
+    def __init__(self, fields: dict[object, object]) -> None:
+        self.fields = fields
+
+
 class Instead:
     """In the place of an object: another one, which is encoded like any. A container of one."""
 

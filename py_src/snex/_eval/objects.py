@@ -19,7 +19,7 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from .._etf.handles import WithHandles
+from .._etf.handles import FRAME, WithHandles
 from .._wire.frame import HANDLES
 from .envs import EnvError
 
@@ -60,8 +60,9 @@ class Objects:
         with self._lock:
             if self._busy:
                 # Further up on this stack, the table is just being changed. Numbers of their own do no harm.
-                numbers = list(itertools.islice(self._next, len(handed)))
+                numbers = [0 if obj is FRAME else next(self._next) for obj in handed]
                 self._objects.update(zip(numbers, handed, strict=True))
+                self._objects.pop(0, None)
                 return numbers
             self._busy = True
             try:
@@ -70,6 +71,8 @@ class Objects:
                 self._busy = False
 
     def _hand_out(self, obj: object) -> int:
+        if obj is FRAME:
+            return 0
         number = self._numbers.get(id(obj))
         if number is None:
             number = next(self._next)
