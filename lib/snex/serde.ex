@@ -17,6 +17,7 @@ defmodule Snex.Serde do
   | pid, reference, port, bitstring, improper list; `term/1` | `snex.Term`, opaque | the same term |
   | `object/3` | an object of that class | |
   | an enumerable in `stream/2` | `snex.Stream`, an iterator and async iterator | |
+  | `Explorer.DataFrame`, `Explorer.Series`, `Snex.Arrow` | frame or series of pandas, polars or pyarrow, see the option `:dataframe_as` | Explorer's, or `Snex.Arrow` without it |
 
   Python's other everyday types become the nearest that Elixir has:
 
@@ -34,6 +35,7 @@ defmodule Snex.Serde do
   | `fractions.Fraction`, `complex` | tuple of numerator and denominator, of real and imaginary part |
   | scalars of numpy | number, boolean, `Date`, `NaiveDateTime`, `Duration`; `nil` for `NaT` |
   | `pandas.Timestamp`, `Timedelta`; `NaT`, `NA` | `NaiveDateTime` or `DateTime`, `Duration`; `nil` |
+  | frames and series of pandas, polars and pyarrow; objects with `__arrow_c_stream__` | `Explorer.DataFrame`, `Explorer.Series`; without Explorer, `Snex.Arrow` |
 
   A class is treated like the nearest of its base classes in these tables. Encoders come first: that of `snex.set_custom_encoder`, then those of
   `snex.register_encoder`. Anything else is an error that says where the value is, or stays in Python with `returns: :auto`.

@@ -148,16 +148,16 @@ def _in_form(
 ) -> object:
     try:
         result = convert(value)
-        if type(result) is not Arrow:
-            return result
-        objects.append(FRAME)
-        return result.fields
     except NoFormError as error:
         if auto:
             return place(value, objects)
         from .where import unknown
 
         raise TypeError(unknown(value, str(error))) from None
+    if type(result) is not Arrow:
+        return result
+    objects.append(FRAME)
+    return result.fields
 
 
 _T = TypeVar("_T")
