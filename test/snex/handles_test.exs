@@ -129,6 +129,7 @@ defmodule Snex.HandlesTest do
     test = self()
 
     invoke = %{
+      kind: :invoke,
       environment: nil,
       root: nil,
       path: "things",
@@ -145,7 +146,7 @@ defmodule Snex.HandlesTest do
     {pid, monitor} =
       spawn_monitor(fn ->
         for _ <- 1..20,
-            do: {:ok, _} = Native.request_invoke(inp, make_ref(), invoke, {nil, nil, nil, [], nil})
+            do: {:ok, _} = Native.request_invoke(inp, make_ref(), invoke, {nil, nil, nil, [], nil, nil})
 
         send(test, :asked)
         receive do: (:end -> :ok)

@@ -170,10 +170,10 @@ defmodule Snex.NativeTest do
       [
         {},
         {1},
-        {nil, nil, nil, [], nil},
-        {nil, nil, nil, [1 | 2], nil},
-        {:nothing, nil, nil, [], nil},
-        {nil, nil, nil, [], :nothing},
+        {nil, nil, nil, [], nil, nil},
+        {nil, nil, nil, [1 | 2], nil, nil},
+        {:nothing, nil, nil, [], nil, nil},
+        {nil, nil, nil, [], nil, :nothing},
         {1, 2, 3, 4}
       ] ++
       [%{}, %{1 => 2}, %{"x" => 1}, %{__struct__: 1}, %{__struct__: Nothing}, %{[1 | 2] => %{}}] ++
@@ -193,7 +193,7 @@ defmodule Snex.NativeTest do
     # What is right, for each function; `{:any, value}` where no term is wrong.
     defp valid(inp, env) do
       reference = make_ref()
-      encoding = {nil, nil, nil, [], :native}
+      encoding = {nil, nil, nil, [], :native, :pandas}
 
       eval = %{
         environment: env.id,

@@ -246,7 +246,7 @@ defmodule Snex.SchedulersTest do
 
     undisturbed("1,000,000 items at once, which nobody has asked for", fn ->
       {:ok, source, _high} = Native.source_open(inp)
-      {:ok, _} = Native.source_feed_dirty(inp, make_ref(), source, term(:list), {nil, nil, nil, [], nil})
+      {:ok, _} = Native.source_feed_dirty(inp, make_ref(), source, term(:list), {nil, nil, nil, [], nil, nil})
       :ok = Native.source_close(inp, source)
     end)
 
@@ -374,7 +374,7 @@ defmodule Snex.SchedulersTest do
       demand: nil
     }
 
-    Native.request_eval(inp, make_ref(), eval, {nil, nil, nil, [], nil})
+    Native.request_eval(inp, make_ref(), eval, {nil, nil, nil, [], nil, nil})
   end
 
   test "waiting: calls that are given up, among many", %{inp: inp} do

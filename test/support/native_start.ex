@@ -28,7 +28,7 @@ defmodule Snex.NativeStart do
       calls: owner,
       output: owner,
       output_to: "",
-      encoding: {nil, nil, nil, [], nil},
+      encoding: {nil, nil, nil, [], nil, nil},
       create_atoms: true,
       allow: [{"m", nil, nil}, {"m", "f", 1}],
       limits: {nil, nil, nil, nil, 1_000_000}
