@@ -34,6 +34,7 @@ defmodule Snex.Serde do
   | `collections.deque`, `array.array`, views of `collections.abc` | list |
   | `fractions.Fraction`, `complex` | tuple of numerator and denominator, of real and imaginary part |
   | scalars of numpy | number, boolean, `Date`, `NaiveDateTime`, `Duration`; `nil` for `NaT` |
+  | arrays: `numpy.ndarray`, `memoryview` of numbers, and others; see [Data](data.md) | `Nx.Tensor`, or `Snex.Array` without Nx |
   | `pandas.Timestamp`, `Timedelta`; `NaT`, `NA` | `NaiveDateTime` or `DateTime`, `Duration`; `nil` |
   | frames and series of pandas, polars and pyarrow; objects with `__arrow_c_stream__` | `Explorer.DataFrame`, `Explorer.Series`; without Explorer, `Snex.Arrow` |
 
