@@ -204,6 +204,8 @@ defmodule Snex.Interpreter do
     * `:uptime` in ms, `:requests_served`, `:requests_in_flight`, `:environments` alive, `:objects` with a `Snex.Object`
     * `:queued`: bytes that wait for Python to read them
     * `:memory`: resident memory of Python and all that it started, in bytes (0 where the system does not tell)
+    * `:shared_memory`: bytes of the memory shared with Python that values there still use; `nil` without such memory, see
+      the option `:shared_memory`
 
   Until Python runs, what only Python knows is `nil`. Answers at once, also during the start. Exits like `GenServer.call/3` if
   there is no answer within `timeout`.

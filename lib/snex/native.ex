@@ -73,7 +73,7 @@ defmodule Snex.Native do
   @spec interpreter_info(pid()) ::
           {:ok, served :: non_neg_integer(), under_way :: non_neg_integer(),
            environments :: non_neg_integer(), objects :: non_neg_integer(), queued :: non_neg_integer(),
-           memory :: non_neg_integer()}
+           {memory :: non_neg_integer(), shared_memory :: non_neg_integer() | nil}}
           | :noproc
   def interpreter_info(_interpreter), do: not_loaded()
 

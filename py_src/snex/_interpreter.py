@@ -28,6 +28,7 @@ from ._eval.waits import Waits
 from ._fork import end_of, in_child, leave
 from ._memory import EXIT_MEMORY, Memory, is_exhausted
 from ._wire import frame
+from ._wire.arena import Inbound, Outbound
 from ._wire.body import drops, load, loads
 from ._wire.reader import FrameReader
 from ._wire.writer import FrameWriter
@@ -55,6 +56,7 @@ _INT_SIZES = {ord("K"): 2, ord("M"): 3, ord("J"): 5}
 # Kinds of handles.
 ENVIRONMENT = 0
 OBJECT = 1
+SLOT = 2
 _ANSWERS = frozenset({frame.CALL_RESULT, frame.CALL_ERROR})
 # What somebody waits for, perhaps on this very thread.
 _AWAITED = _ANSWERS | {frame.FEED, frame.FEED_END}
@@ -83,25 +85,34 @@ class Interpreter:
         *,
         interrupts: Interrupts,
         print_fd: int | None,
+        shared: tuple[tuple[int, int], tuple[int, int]] | None = None,
     ) -> None:
         """Prepare; all descriptors are non-blocking by now.
 
         What is printed goes out on `print_fd`, which may be `out_fd` again; with `None` the standard
-        streams stay as they are.
+        streams stay as they are. `shared` are descriptor and size of each arena, towards us and from us.
         """
         self._loop = loop
         # That of no request; callbacks inherit the context in which they are scheduled.
         self._context = contextvars.copy_context()
         low, high = limits
-        self._writer = FrameWriter(out_fd, loop, low, high, self._pressure, self._writer_broken)
+        inbound, outbound = None, None
+        if shared is not None:
+            inbound = Inbound(*shared[0], loop, self._tell_of_slots)
+            outbound = Outbound(*shared[1], loop)
+        self._writer = FrameWriter(
+            out_fd, loop, low, high, self._pressure, self._writer_broken, outbound
+        )
         self._printer: Printer | None = None
         if print_fd is not None:
             writer = self._writer
             if print_fd != out_fd:
                 # Who prints waits by itself when too much waits to be written.
-                writer = FrameWriter(print_fd, loop, low, high, _ignore, self._writer_broken)
+                writer = FrameWriter(
+                    print_fd, loop, low, high, _ignore, self._writer_broken, outbound
+                )
             self._printer = Printer(writer)
-        self._reader = FrameReader(in_fd, loop, self._frame, self._input_ended)
+        self._reader = FrameReader(in_fd, loop, self._frame, self._input_ended, inbound)
         self._envs = Envs()
         self._runner = Runner(loop, self._envs, interrupts, self._answer, self._exhausted)
         self._streams = ItemStreams(self._runner, self._send_items, self._writer_of, high)
@@ -115,7 +126,12 @@ class Interpreter:
         # What runs the user's code, without a function of ours for each: it happens for every request.
         self._hows = {frame.EVAL: self._runner.eval, frame.INVOKE: self._runner.invoke}
         # What takes handles back, by their kind.
-        self._tables: dict[int, Envs | Objects] = {ENVIRONMENT: self._envs, OBJECT: objects.table}
+        self._tables: dict[int, Envs | Objects | Outbound] = {
+            ENVIRONMENT: self._envs,
+            OBJECT: objects.table,
+        }
+        if outbound is not None:
+            self._tables[SLOT] = outbound
         objects.table.later = lambda function: client.call_soon(loop, function)
         self._client = Client(self._writer, self._log)
         self._client.most_bytes = high // 2
@@ -303,6 +319,9 @@ class Interpreter:
         self, request: Request, parts: Sequence[bytes | memoryview], before: int
     ) -> None:
         self._answer(frame.ITEMS, request, parts, before)
+
+    def _tell_of_slots(self, news: bytes) -> None:
+        self._writer.write(frame.SLOTS, 0, (news,))
 
     def _writer_of(self, request: Request) -> FrameWriter:
         """Return what the answer of a request is written to, at present."""

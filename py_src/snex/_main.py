@@ -24,7 +24,7 @@ from ._eval.signals import Interrupts, install
 from ._interpreter import Interpreter
 from ._memory import prepare
 from ._version import PROTOCOL, VERSION
-from ._wire import frame
+from ._wire import arena, frame
 from ._wire.body import loads
 
 _EXIT_USAGE = 64
@@ -73,7 +73,18 @@ def main(argv: list[str]) -> int:
         Settings.structs = hello["structs"]
     if "object" in hello:
         Layout.before_number, Layout.before_type, Layout.end = map(bytes, hello["object"])
+    if not _finds_arenas(hello):
+        hello["shared"] = None
     return _serve(in_fd, out_fd, print_fd, interrupt_fd, hello)
+
+
+def _finds_arenas(hello: dict[str, Any]) -> bool:
+    """Return whether there is shared memory. A program that has started us may have closed its descriptors."""
+    shared = hello.get("shared") or ()
+    found = [fd for fd, size in shared if arena.is_there(fd, size)]
+    for fd in found:
+        os.set_inheritable(fd, False)
+    return bool(shared) and len(found) == len(shared)
 
 
 def _serve(
@@ -92,11 +103,19 @@ def _serve(
         set_reply_limit(hello["reply_limit"])
     limits = hello.get("buffer_limits", (4 << 20, 8 << 20))
     interrupts = Interrupts(interrupt_fd)
-    interpreter = Interpreter(loop, in_fd, out_fd, limits, interrupts=interrupts, print_fd=print_fd)
+    interpreter = Interpreter(
+        loop,
+        in_fd,
+        out_fd,
+        limits,
+        interrupts=interrupts,
+        print_fd=print_fd,
+        shared=hello.get("shared"),
+    )
     if interrupt_fd is not None:
         os.set_blocking(interrupt_fd, False)
     install(interpreter, in_fd, interrupts)
-    _write(out_fd, frame.READY, _greeting())
+    _write(out_fd, frame.READY, {**_greeting(), "shared": hello.get("shared") is not None})
     for fd in (in_fd, out_fd, print_fd):
         if fd is not None:
             os.set_blocking(fd, False)

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 def test_ready_tells_who_answers() -> None:
     with VM() as vm:
         ready = vm.ready()
-    assert ready["protocol"] == 3
+    assert ready["protocol"] == 4
     assert ready["version"] == snex.__version__
     assert ready["python"] == sys.version.split()[0]
     assert ready["implementation"] in {"CPython", "PyPy"}
@@ -58,7 +58,7 @@ def test_another_protocol_is_refused_with_both_versions() -> None:
         assert vm.wait() == 76
     assert "9.8.7" in fields["reason"]
     assert fields["version"] == snex.__version__
-    assert fields["protocol"] == 3
+    assert fields["protocol"] == 4
 
 
 def test_names_live_on_in_the_environment(vm: VM) -> None:

@@ -268,7 +268,7 @@ def test_the_interpreter_tells_a_served_process_and_holds_it_to_it(limited: VM) 
 def test_a_served_process_keeps_to_it() -> None:
     from snex._elixir import serve
 
-    hello = {"protocol": 3, "version": "1", "map_set": (b"t\0\0\0\2", b"j"), "reply_limit": 77}
+    hello = {"protocol": 4, "version": "1", "map_set": (b"t\0\0\0\2", b"j"), "reply_limit": 77}
     from snex._etf.encoder import Settings
 
     before = Settings.set_head, Settings.set_member

@@ -18,7 +18,7 @@ defmodule Snex.WireTest do
   @handles 0x10
 
   # What Python may send, see docs/protocol.md.
-  @kinds 0x81..0x8E
+  @kinds 0x81..0x8F
 
   # How many liars run at a time.
   @at_once 4
@@ -44,7 +44,7 @@ defmodule Snex.WireTest do
 
   defp greeting(changes \\ %{}) do
     fields = %{
-      "protocol" => 3,
+      "protocol" => 4,
       "version" => "0",
       "python" => "0",
       "implementation" => "Liar",
@@ -381,9 +381,9 @@ defmodule Snex.WireTest do
           for length <- [2 ** 20 + 1, 2 ** 32, 2 ** 47] do
             {frame(@ready, 0, "", length: length), "", :wait, not_started("has #{length} bytes")}
           end ++
-          for protocol <- [0, 1, 2, 4, -1, 2 ** 31, 2 ** 60, "1", :one] do
+          for protocol <- [0, 1, 2, 3, 5, -1, 2 ** 31, 2 ** 60, "1", :one] do
             {frame(@ready, 0, greeting(%{"protocol" => protocol})), "", :wait,
-             not_started("speaks protocol 3")}
+             not_started("speaks protocol 4")}
           end ++
           [
             {frame(@refused, 0, greeting(%{"reason" => "no"})), "", :wait, not_started("refused it: no")},

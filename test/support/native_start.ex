@@ -31,7 +31,8 @@ defmodule Snex.NativeStart do
       encoding: {nil, nil, nil, [], nil, nil},
       create_atoms: true,
       allow: [{"m", nil, nil}, {"m", "f", 1}],
-      limits: {nil, nil, nil, nil, 1_000_000}
+      limits: {nil, nil, nil, nil, 1_000_000},
+      shared_memory: nil
     }
   end
 end

@@ -133,8 +133,20 @@ defmodule Snex.Interpreter.Launch do
          encoding: options.encoding_opts,
          create_atoms: options.atoms == :create,
          allow: options.allow,
-         limits: options.limits
+         limits: options.limits,
+         shared_memory: shared_memory(options)
        }}
+    end
+  end
+
+  # Bytes of addresses in each direction; memory is taken for what is in use alone. Under a limit of memory, which does not count
+  # it, there is little of it.
+  defp shared_memory(%{shared_memory: false}), do: nil
+
+  defp shared_memory(%{limits: limits}) do
+    case elem(limits, 0) do
+      nil -> 4 * 1024 * 1024 * 1024
+      memory -> div(memory, 16)
     end
   end
 

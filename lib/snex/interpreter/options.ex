@@ -162,6 +162,15 @@ defmodule Snex.Interpreter.Options do
          spec: quote(do: [:use_stdio | :parallelism | unquote(Options.spec(@port_options))]),
          doc: "how the VM and Python talk:\n\n" <> Options.documentation(@port_options)
        ],
+       shared_memory: [
+         type: :boolean,
+         default: true,
+         doc: """
+         whether binaries from 256 KiB on travel through memory that the VM and Python share, which is faster than a pipe. It takes
+         place on Linux only, and not with `:use_stdio`; where the system refuses it, or there is no room in it, the pipe is used.
+         Up to 4 GiB in each direction, or a sixteenth of the limit of memory
+         """
+       ],
        eager_polyfill?: [
          type: :boolean,
          default: true,

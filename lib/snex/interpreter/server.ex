@@ -176,13 +176,13 @@ defmodule Snex.Interpreter.Server do
   defp python(fields), do: Map.new(@python_fields, &{&1, fields[to_string(&1)]})
 
   defp info(state) do
-    {served, in_flight, environments, objects, queued, memory} =
+    {served, in_flight, environments, objects, queued, memory, shared} =
       case Native.interpreter_info(self()) do
-        {:ok, submitted, in_flight, environments, objects, queued, memory} ->
-          {submitted - in_flight, in_flight, environments, objects, queued, memory}
+        {:ok, submitted, in_flight, environments, objects, queued, {memory, shared}} ->
+          {submitted - in_flight, in_flight, environments, objects, queued, memory, shared}
 
         :noproc ->
-          {0, 0, 0, 0, 0, 0}
+          {0, 0, 0, 0, 0, 0, nil}
       end
 
     Map.merge(state.python, %{
@@ -194,7 +194,8 @@ defmodule Snex.Interpreter.Server do
       environments: environments,
       objects: objects,
       queued: queued,
-      memory: memory
+      memory: memory,
+      shared_memory: shared
     })
   end
 

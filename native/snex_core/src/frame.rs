@@ -3,7 +3,7 @@
 use thiserror::Error;
 
 /// Version of the protocol that this side speaks, as `HELLO` states it.
-pub const PROTOCOL: u32 = 3;
+pub const PROTOCOL: u32 = 4;
 
 /// Bytes in a frame's header, but for the first frame of each side.
 pub const HEADER_LEN: usize = 28;
@@ -35,6 +35,12 @@ pub const STREAM: u8 = 0x20;
 
 /// Flag of a request with [`STREAM`]: its iterator is advanced on the event loop, whatever it is.
 pub const LOOP: u8 = 0x40;
+
+/// Flag of a frame from Python: its body lies in shared memory, and the frame says where.
+pub const SHARED: u8 = 0x80;
+
+/// Flag in the type of a buffer: it lies in a slot of shared memory, and its offset stands where its content would be.
+pub const IN_SLOT: u8 = 0x80;
 
 /// What a frame is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,6 +98,8 @@ pub enum Kind {
     Pull = 0x8d,
     /// An iterator of Python's wants no more items.
     Close = 0x8e,
+    /// Slots of shared memory have been taken, or are not needed any more.
+    Slots = 0x8f,
 }
 
 impl Kind {
@@ -121,6 +129,7 @@ impl Kind {
             Kind::Items,
             Kind::Pull,
             Kind::Close,
+            Kind::Slots,
         ]
         .into_iter()
         .find(|kind| *kind as u8 == byte)
@@ -255,7 +264,7 @@ pub fn read_header(bytes: &[u8]) -> Result<Option<Header>, FrameError> {
         known,
         Some(Kind::Result | Kind::Call | Kind::Cast | Kind::Send | Kind::Apply | Kind::Items)
     );
-    if flags & !(if has_value { HANDLES } else { 0 }) != 0 {
+    if flags & !(if has_value { HANDLES | SHARED } else { 0 }) != 0 {
         return Err(FrameError::UnknownFlags { kind, flags });
     }
     if length > MAX_LENGTH {
@@ -302,6 +311,15 @@ impl<B: AsRef<[u8]>> AsRef<[u8]> for Segment<B> {
     }
 }
 
+/// The segment of the first buffer: behind the header with the table, and the pickle.
+const FIRST_BUFFER: usize = 2;
+
+/// Bytes of the number in front of a table of buffers.
+pub(crate) const TABLE_COUNT_LEN: usize = 4;
+
+/// Bytes of an entry in it: a type and a length.
+const TABLE_ENTRY_LEN: usize = 9;
+
 /// A whole frame towards Python, ready to be written segment after segment.
 #[derive(Debug)]
 pub struct Frame<B> {
@@ -327,6 +345,41 @@ impl<B: AsRef<[u8]>> Frame<B> {
     /// Bytes in the frame, header and all.
     pub fn len(&self) -> usize {
         self.segments.iter().map(|segment| segment.as_ref().len()).sum()
+    }
+
+    /// The bytes of a buffer, by its place in the table of buffers.
+    pub fn buffer(&self, index: usize) -> Option<&[u8]> {
+        match self.segments.get(FIRST_BUFFER + index)? {
+            Segment::Shared(bytes) => Some(bytes.as_ref()),
+            Segment::Owned(_) => None,
+        }
+    }
+
+    /// Whether there is a buffer of at least `length` bytes.
+    pub fn has_buffer_of(&self, length: usize) -> bool {
+        self.segments
+            .iter()
+            .any(|segment| matches!(segment, Segment::Shared(bytes) if bytes.as_ref().len() >= length))
+    }
+
+    /// The content of a buffer has been copied to a slot: only its offset travels with the frame from here on.
+    pub fn buffer_is_in_slot(&mut self, index: usize, offset: u64) {
+        let length = self.buffer(index).map(<[u8]>::len);
+        let [Segment::Owned(head), ..] = &mut *self.segments else { return };
+        let entry = HEADER_LEN + TABLE_COUNT_LEN + index * TABLE_ENTRY_LEN;
+        if let Some(length) = length
+            && let Some(binary_as) = head.get_mut(entry)
+        {
+            *binary_as |= IN_SLOT;
+            let offset = Segment::Owned(offset.to_le_bytes().to_vec());
+            if let Some(number) = head.get_mut(12..20)
+                && let Some(body) = number.first_chunk().map(|bytes| u64::from_le_bytes(*bytes))
+            {
+                let shorter = body - length as u64 + offset.as_ref().len() as u64;
+                number.copy_from_slice(&shorter.to_le_bytes());
+            }
+            self.segments[FIRST_BUFFER + index] = offset;
+        }
     }
 
     /// Whether there is nothing to write; never so for a frame made here.
@@ -368,8 +421,9 @@ mod tests {
 
     #[test]
     fn an_unknown_flag_is_refused() {
-        let error = read_header(&header_bytes(0x83, 0x80, 1, 0)).unwrap_err();
-        assert_eq!(error.to_string(), "frame of kind 0x83 with unknown flags 0x80");
+        let error = read_header(&header_bytes(0x83, 0x40, 1, 0)).unwrap_err();
+        assert_eq!(error.to_string(), "frame of kind 0x83 with unknown flags 0x40");
+        assert!(read_header(&header_bytes(Kind::Print as u8, SHARED, 1, 0)).is_err());
     }
 
     #[test]
@@ -379,6 +433,26 @@ mod tests {
             error.to_string(),
             "frame of kind 0x83 with 9223372036854775808 bytes, more than memory can hold"
         );
+    }
+
+    #[test]
+    fn of_a_buffer_in_a_slot_only_the_offset_travels() {
+        let mut pickle = crate::pickle::Pickle::<Vec<u8>>::new();
+        for length in [5, 300] {
+            pickle.buffer(vec![7; length], crate::pickle::BinaryAs::Memoryview);
+        }
+        let mut frame = pickle.into_frame(Header::new(Kind::Eval, 1));
+        assert!(frame.has_buffer_of(300) && !frame.has_buffer_of(301));
+        frame.buffer_is_in_slot(1, 0x10000);
+        // It is there once only, and nothing else is a buffer.
+        frame.buffer_is_in_slot(1, 0);
+        frame.buffer_is_in_slot(2, 0);
+        let [head, pickle, small, large] = &frame.segments[..] else { panic!() };
+        assert_eq!(head.as_ref()[HEADER_LEN..], *b"\x02\0\0\0\x03\x05\0\0\0\0\0\0\0\x83\x2c\x01\0\0\0\0\0\0");
+        let length = u64::from_le_bytes(*head.as_ref()[12..].first_chunk().unwrap());
+        assert_eq!(length as usize, frame.len() - HEADER_LEN);
+        assert_eq!((small.as_ref(), large.as_ref()), (&[7; 5][..], &0x10000u64.to_le_bytes()[..]));
+        assert!(!pickle.as_ref().is_empty());
     }
 
     #[test]

@@ -6,6 +6,7 @@ use crate::control::{self, FromWarden, ToWarden};
 use crate::frame::{self, FrameError, Header};
 use crate::handshake;
 use crate::project;
+use crate::shared_memory::{self, News, Slots};
 use crate::worker::frame_reader::{Bytes, FrameReader, Stop};
 use std::collections::HashSet;
 use std::future::Future;
@@ -144,6 +145,32 @@ pub fn allow(body: &[u8]) {
     }
 }
 
+/// What Python says about shared memory is read, or refused, and a slot is never given out twice.
+///
+/// # Panics
+/// When that does not hold.
+pub fn slots(body: &[u8]) {
+    const SIZE: u64 = 1 << 20;
+    if let Some((place, _)) = body.split_first_chunk()
+        && let Ok(place) = shared_memory::read_place(*place, SIZE)
+    {
+        assert!(place.offset <= SIZE && place.length <= SIZE - place.offset);
+    }
+    let Some(news) = shared_memory::read_news(body) else { return };
+    let mut slots = Slots::new(SIZE);
+    let mut used = HashSet::new();
+    for news in news {
+        if let Some(slot) = slots.reserve(1) {
+            assert!(used.insert(slot.offset));
+        }
+        match news {
+            News::Taken(offset) => assert_eq!(slots.taken(offset).is_ok(), used.contains(&offset)),
+            News::Free(offset) => assert_eq!(slots.free(offset).is_ok(), used.remove(&offset)),
+        }
+        assert_eq!(slots.bytes(), used.len() as u64 * shared_memory::ALIGN);
+    }
+}
+
 /// A message between the VM and a warden is read, or refused; and what is read is written as it was.
 ///
 /// # Panics
@@ -168,12 +195,13 @@ mod tests {
 
     type Target = (&'static str, fn(&[u8]));
 
-    const TARGETS: [Target; 5] = [
+    const TARGETS: [Target; 6] = [
         ("frames", frames),
         ("greeting", greeting),
         ("project", project),
         ("allow", allow),
         ("control", control),
+        ("slots", slots),
     ];
 
     static CORPORA: LazyLock<Vec<Vec<Vec<u8>>>> =

@@ -25,6 +25,8 @@ pub struct Hello {
     pub end_on_memory_error: bool,
     /// Bytes that a value from Python may have.
     pub reply_limit: u64,
+    /// Where shared memory is: of the arena towards Python, then of that from Python, descriptor and size. `None` without.
+    pub shared: Option<((i32, u64), (i32, u64))>,
     /// How a `MapSet` is laid out: ETF before the map of members, and after each member.
     pub map_set: (Blob, Blob),
     /// How a handle of an object is laid out: ETF before its number, before the name of its type, and behind that.
@@ -71,6 +73,8 @@ pub struct Ready {
     pub version: String,
     /// Which encoder is active: `pure` or `native`.
     pub encoder: String,
+    /// Whether it has found the shared memory that `HELLO` speaks of.
+    pub shared: bool,
 }
 
 /// Why there is no conversation.
@@ -115,6 +119,7 @@ pub fn read_ready(body: &[u8], ours: &str) -> Result<Ready, HandshakeError> {
         executable: text(&map, "executable")?,
         version: text(&map, "version")?,
         encoder: text(&map, "encoder")?,
+        shared: matches!(map.get(&key("shared")), Some(Term::Atom(atom)) if atom.name == "true"),
     };
     match map.get(&key("protocol")) {
         Some(Term::FixInteger(number)) if u32::try_from(number.value) == Ok(PROTOCOL) => Ok(ready),
@@ -177,14 +182,14 @@ mod tests {
 
     #[test]
     fn a_ready_frame_is_read() {
-        let ready = read_ready(&body(3), "0.1.0").unwrap();
+        let ready = read_ready(&body(PROTOCOL as i32), "0.1.0").unwrap();
         assert_eq!((ready.python.as_str(), ready.encoder.as_str()), ("python", "encoder"));
     }
 
     #[test]
     fn a_mismatch_names_both_sides() {
-        let error = read_ready(&body(4), "0.1.0").unwrap_err().to_string();
-        assert_eq!(error, "Snex 0.1.0 speaks protocol 3, Python's package snex version speaks 4");
+        let error = read_ready(&body(2), "0.1.0").unwrap_err().to_string();
+        assert_eq!(error, "Snex 0.1.0 speaks protocol 4, Python's package snex version speaks 2");
     }
 
     #[test]
@@ -204,6 +209,7 @@ mod tests {
             cleanup_timeout: 3,
             end_on_memory_error: false,
             reply_limit: 4,
+            shared: Some(((7, 5), (8, 6))),
             map_set: (Blob(vec![1]), Blob(vec![2])),
             object: (Blob(vec![3]), Blob(vec![4]), Blob(vec![])),
             structs: BTreeMap::from([("date".into(), vec![Blob(vec![5]), Blob(vec![6])])]),
@@ -214,8 +220,9 @@ mod tests {
         let text = value.to_string();
         assert!(text.contains(r#""structs": {"date": [b[5], b[6]]}"#), "{text}");
         assert!(
-            text.contains(r#""map_set": (b[1], b[2]), "object": (b[3], b[4], b[]), "protocol": 3"#),
+            text.contains(r#""map_set": (b[1], b[2]), "object": (b[3], b[4], b[]), "protocol": 4"#),
             "{text}"
         );
+        assert!(text.contains(r#""shared": ((7, 5), (8, 6))"#), "{text}");
     }
 }

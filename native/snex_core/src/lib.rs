@@ -13,6 +13,7 @@ pub mod outbox;
 pub mod pending;
 pub mod pickle;
 pub mod process_tree;
+pub mod shared_memory;
 mod sync;
 
 #[cfg(all(any(fuzzing, test), feature = "project", feature = "worker"))]

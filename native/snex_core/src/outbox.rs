@@ -6,10 +6,14 @@
 //! ([`Outbox::wait_if_full`]) until the queue is below the low-water mark. Who they are is known to the table of requests
 //! ([`crate::pending`]) alone; the outbox only knows whether there may be any.
 //!
+//! A frame with a buffer that is worth a slot of shared memory waits, and all that follow it, until the writer task has copied the
+//! buffer there: on a scheduler such copies have no place. What lies in a slot and has not been taken by Python counts as queued.
+//!
 //! Ownership: the outbox and the writer task share the write end of the pipe. [`Outbox::close`] drops the outbox's share
 //! and what is queued; the writer task drops its own when it finds the outbox closed, and Python reads end of file.
 
 use crate::frame::{Frame, Segment};
+use crate::shared_memory::WORTH;
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -44,6 +48,16 @@ pub struct Outbox<B> {
     written: usize,
     /// Bytes in the queue that are not written.
     queued: usize,
+    /// Whether large buffers go to shared memory.
+    shares: bool,
+    /// Frames behind the queue: the first one has buffers to be copied to shared memory.
+    unplaced: VecDeque<Frame<B>>,
+    /// Bytes in them, and in the one that is being placed.
+    unplaced_bytes: usize,
+    /// Whether the writer task has one of them, whose place is behind the queue.
+    placing: bool,
+    /// Bytes in shared memory that Python has not taken.
+    unread: usize,
     low: usize,
     high: usize,
     /// Whether anybody may wait for room.
@@ -60,6 +74,11 @@ impl<B: AsRef<[u8]>> Outbox<B> {
             queue: VecDeque::new(),
             written: 0,
             queued: 0,
+            shares: false,
+            unplaced: VecDeque::new(),
+            unplaced_bytes: 0,
+            placing: false,
+            unread: 0,
             low,
             high,
             awaited: false,
@@ -79,19 +98,34 @@ impl<B: AsRef<[u8]>> Outbox<B> {
         full
     }
 
-    /// Whether the queue is above its high-water mark.
+    /// Whether what waits is above the high-water mark.
     pub fn is_full(&self) -> bool {
-        self.queued > self.high
+        self.waiting() > self.high
     }
 
     /// Whether there is nothing left to write.
     pub fn is_empty(&self) -> bool {
-        self.queued == 0
+        self.queued + self.unplaced_bytes == 0
     }
 
-    /// Bytes that wait.
+    /// Bytes that can be written now.
     pub fn queued(&self) -> usize {
         self.queued
+    }
+
+    /// Bytes that Python has not taken, as far as they are not in the pipe.
+    pub fn waiting(&self) -> usize {
+        self.queued + self.unplaced_bytes + self.unread
+    }
+
+    /// From now on, large buffers go to shared memory.
+    pub fn share(&mut self) {
+        self.shares = true;
+    }
+
+    /// Whether they do.
+    pub fn shares(&self) -> bool {
+        self.shares
     }
 
     /// Takes a frame: never blocks, and takes it also when full.
@@ -99,9 +133,13 @@ impl<B: AsRef<[u8]>> Outbox<B> {
         if self.pipe.is_none() {
             return Submitted::Closed;
         }
+        if self.placing || !self.unplaced.is_empty() || (self.shares && frame.has_buffer_of(WORTH)) {
+            self.unplaced_bytes += frame.len();
+            self.unplaced.push_back(frame);
+            return Submitted::Queued;
+        }
         let idle = self.queue.is_empty();
-        self.queued += frame.len();
-        self.queue.extend(frame.segments);
+        self.enqueue(frame);
         if idle && self.write().is_err() {
             // Broken: the reader and the warden are about to tell why. Nothing can be written any more.
             self.forget();
@@ -110,13 +148,43 @@ impl<B: AsRef<[u8]>> Outbox<B> {
         if self.queue.is_empty() { Submitted::Written } else { Submitted::Queued }
     }
 
+    /// The next frame whose buffers may go to shared memory, once all before it are written. To be handed to [`Outbox::placed`].
+    pub fn next_unplaced(&mut self) -> Option<Frame<B>> {
+        let frame = if self.queue.is_empty() { self.unplaced.pop_front() } else { None };
+        self.placing = frame.is_some();
+        frame
+    }
+
+    /// The frame that was taken last, of `length` bytes then, is ready to be written. So many bytes of it are in slots.
+    pub fn placed(&mut self, frame: Frame<B>, length: usize, in_slots: usize) {
+        self.placing = false;
+        if self.pipe.is_none() {
+            self.spent.extend(frame.segments);
+            return;
+        }
+        self.unplaced_bytes -= length;
+        self.unread += in_slots;
+        self.enqueue(frame);
+        while self.unplaced.front().is_some_and(|frame| !frame.has_buffer_of(WORTH)) {
+            let Some(frame) = self.unplaced.pop_front() else { return };
+            self.unplaced_bytes -= frame.len();
+            self.enqueue(frame);
+        }
+    }
+
+    /// Python has taken so many bytes out of shared memory. Whether those who wait for room should try again.
+    pub fn read(&mut self, bytes: usize) -> bool {
+        self.unread = self.unread.saturating_sub(bytes);
+        self.has_room()
+    }
+
     /// Writes what the pipe takes now. Whether those who wait for room should try again.
     ///
     /// # Errors
     /// Those of the pipe; it is not usable any more.
     pub fn flush(&mut self) -> io::Result<bool> {
         self.write()?;
-        Ok(self.queued <= self.low && std::mem::take(&mut self.awaited))
+        Ok(self.has_room())
     }
 
     /// Closes the pipe and forgets the queue. Whether there may be callers that wait for room: they should try again, and
@@ -133,10 +201,23 @@ impl<B: AsRef<[u8]>> Outbox<B> {
         std::mem::take(&mut self.spent)
     }
 
+    /// Whether those who wait should try again; they are forgotten then.
+    fn has_room(&mut self) -> bool {
+        self.waiting() <= self.low && std::mem::take(&mut self.awaited)
+    }
+
+    fn enqueue(&mut self, frame: Frame<B>) {
+        self.queued += frame.len();
+        self.queue.extend(frame.segments);
+    }
+
     fn forget(&mut self) {
         self.pipe = None;
         self.spent.append(&mut self.queue);
+        self.spent.extend(self.unplaced.drain(..).flat_map(|frame| frame.segments));
         self.queued = 0;
+        self.unplaced_bytes = 0;
+        self.unread = 0;
     }
 
     /// One system call's worth of the queue.

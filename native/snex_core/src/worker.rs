@@ -13,10 +13,12 @@
 //! worker, bytes arrive that are no frame. Dropping every `Worker` does not stop Python; [`Worker::stop`] does.
 
 pub(crate) mod frame_reader;
+mod inbound;
 mod launch;
 mod life;
 mod pipe_size;
 mod reader;
+mod shared;
 mod spin;
 mod streams;
 mod warden;
@@ -25,6 +27,7 @@ use crate::control::{Exit, Spec};
 use crate::frame::{Frame, Header};
 use crate::handshake::{Hello, Ready};
 use crate::outbox::{Outbox, Submitted};
+use shared::SharedMemory;
 use std::future::Future;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -144,6 +147,8 @@ pub struct Settings {
     pub hello: Hello,
     /// Low and high mark of what is queued towards Python, in bytes.
     pub marks: (usize, usize),
+    /// Bytes of shared memory in each direction; `None` for none. Where there can be none, all goes through the pipes.
+    pub shared_memory: Option<u64>,
 }
 
 /// What tasks and callers ask of the life task.
@@ -173,6 +178,8 @@ pub struct Worker<B, S: Sink> {
     queued: Notify,
     /// Where the numbers of requests to be interrupted go; `None` where the transport has no such pipe.
     interrupts: Option<OwnedFd>,
+    /// Used once Python has said that it has it as well; emptied at the end.
+    shared: Option<SharedMemory>,
     commands: mpsc::UnboundedSender<Command>,
     pid: AtomicI32,
     /// Where the news goes.
@@ -225,7 +232,12 @@ impl<B: AsRef<[u8]> + Send + 'static, S: Sink> Worker<B, S> {
 
     /// Bytes that wait to be written.
     pub fn queued(&self) -> usize {
-        self.outbox().queued()
+        self.outbox().waiting()
+    }
+
+    /// Bytes of shared memory that Python has been given and still uses; `None` without shared memory.
+    pub fn shared_bytes(&self) -> Option<u64> {
+        self.shared.as_ref().filter(|_| self.outbox().shares()).map(SharedMemory::bytes)
     }
 
     /// As [`Worker::is_full`]; if so, [`Sink::writable`] is called when there is room.

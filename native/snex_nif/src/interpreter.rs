@@ -158,6 +158,8 @@ struct StartOptions<'a> {
     allow: Option<Vec<Callable<'a>>>,
     /// Memory, cpu, open files, nice; bytes of a value from Python.
     limits: (Option<u64>, Option<u64>, Option<u64>, Option<i32>, u64),
+    /// Bytes in each direction.
+    shared_memory: Option<u64>,
 }
 
 impl StartOptions<'_> {
@@ -187,6 +189,7 @@ impl StartOptions<'_> {
                 cleanup_timeout: self.cleanup_timeout,
                 end_on_memory_error: self.end_on_memory_error,
                 reply_limit: self.limits.4,
+                shared: None,
                 map_set: (Blob(bytes(&self.map_set.0)), Blob(bytes(&self.map_set.1))),
                 object: (
                     Blob(bytes(&self.object.0)),
@@ -202,6 +205,7 @@ impl StartOptions<'_> {
                     .collect(),
             },
             marks: (self.low, self.high),
+            shared_memory: self.shared_memory,
         }
     }
 
@@ -343,7 +347,7 @@ fn print_read(interpreter: LocalPid, request: u64) -> Atom {
 }
 
 /// Figures for `Snex.Interpreter.info/1`: requests submitted and under way, environments, objects, bytes queued
-/// towards Python, resident memory of the tree in bytes.
+/// towards Python, and in bytes the resident memory of the tree and the shared memory in use.
 #[rustler::nif(schedule = "DirtyIo")]
 fn interpreter_info(env: Env<'_>, interpreter: LocalPid) -> Term<'_> {
     let Some(interpreter) = registry::find(interpreter) else { return atoms::noproc().encode(env) };
@@ -358,7 +362,7 @@ fn interpreter_info(env: Env<'_>, interpreter: LocalPid) -> Term<'_> {
         worker.sink.alive.len_of(Kind::Environment),
         worker.sink.alive.len_of(Kind::Object),
         queued,
-        memory,
+        (memory, worker.shared_bytes()),
     )
         .encode(env)
 }

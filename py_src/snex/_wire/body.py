@@ -43,6 +43,9 @@ if TYPE_CHECKING:
 STREAMS = b"snex._elixir.streams"
 COUNT = struct.Struct("<I")
 ENTRY = struct.Struct("<BQ")
+# In the type of an entry: the buffer lies in shared memory, and its offset stands in the place of its contents.
+IN_SLOT = 0x80
+OFFSET_SIZE = 8
 # Of a DROP frame: the kind of a handle, the number of what it is of, how many are given back.
 RECORD = struct.Struct("<BQI")
 
@@ -168,8 +171,8 @@ def check_table(entries: Sequence[tuple[int, int]], room: int) -> int:
     Raises:
         FrameError: for a table that makes no sense.
     """
-    size = room - sum(length for _, length in entries)
-    if size < 0 or any(number >= len(SINKS) for number, _ in entries):
+    size = room - sum(OFFSET_SIZE if number & IN_SLOT else length for number, length in entries)
+    if size < 0 or any(number & ~IN_SLOT >= len(SINKS) for number, _ in entries):
         msg = f"a table of {len(entries)} buffers that makes no sense in front of {room} bytes"
         raise FrameError(msg)
     return size
@@ -221,5 +224,5 @@ def join(body: Body, sinks: Sequence[Sink]) -> list[bytes | memoryview]:
     """Return the parts of a body with a table of buffers: what `split` takes apart."""
     table = bytearray(COUNT.pack(len(sinks)))
     for sink in sinks:
-        table += ENTRY.pack(SINKS.index(type(sink)), sink.size)
+        table += ENTRY.pack(sink.number, sink.size)
     return [bytes(table), memoryview(body), *(sink.content() for sink in sinks)]

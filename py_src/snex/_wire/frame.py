@@ -42,6 +42,7 @@ APPLY = 0x8B
 ITEMS = 0x8C
 PULL = 0x8D
 CLOSE = 0x8E
+SLOTS = 0x8F
 
 # Flags of frames towards Python: a table of buffers; run in a worker thread; how the result is returned.
 BUFFERS = 0x01
@@ -53,11 +54,16 @@ HANDLES = 0x10
 # Of requests again: the result is iterated; on the event loop, whatever it is.
 STREAM = 0x20
 LOOP = 0x40
+# Of frames from Python again: the body lies in shared memory, and the frame says where.
+SHARED = 0x80
 _KNOWN_FLAGS = BUFFERS | THREAD | AUTO | OBJECT | STREAM | LOOP
 
 # What Snex itself says (an error with its traceback, a log event) may be longer than the limit by so much.
 # As in `frame.rs`.
 SPARE = 1 << 20
+
+# Frames from Python whose bodies may lie in shared memory.
+SHAREABLE = frozenset({RESULT, CALL, CAST, SEND, APPLY, ITEMS})
 
 # Set in the cause of a request that the maker of a source's items has made: the number is that of the source.
 SOURCE = 1 << 63

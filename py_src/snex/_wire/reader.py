@@ -14,7 +14,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from .._fork import in_child
-from .body import COUNT, ENTRY, check_table
+from .body import COUNT, ENTRY, IN_SLOT, OFFSET_SIZE, check_table
 from .frame import (
     AUTO,
     BUFFERS,
@@ -35,6 +35,8 @@ from .vectored import readv
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Sequence
+
+    from .arena import Inbound
 
     Body = bytes | bytearray
     # Kind, flags, id, cause, body, buffers.
@@ -64,9 +66,11 @@ class FrameReader:
         loop: asyncio.AbstractEventLoop,
         on_frame: OnFrame,
         on_end: Callable[[BaseException | None], None],
+        arena: Inbound | None = None,
     ) -> None:
-        """Prepare to read from `fd`, which stays the caller's to close."""
+        """Prepare to read from `fd`, which stays the caller's to close. Buffers may lie in `arena`."""
         self.fd = self._fd = fd
+        self._arena = arena
         self._loop = loop
         self._on_frame = on_frame
         self._on_end = on_end
@@ -79,6 +83,8 @@ class FrameReader:
         self._sinks: list[Sink] = []
         self._current = 0
         self._after_table: int | None = None
+        # Of each buffer that lies in shared memory: its index among the sinks, its type and its length.
+        self._in_slots: list[tuple[int, int, int]] = []
         self._resuming = False
         # Something is left for the next turn; a turn is being taken.
         self._more = False
@@ -299,6 +305,8 @@ class FrameReader:
             return True
         body = sinks[0].finish()
         assert isinstance(body, bytearray)  # noqa: S101 - the first sink is always the pickle's
+        if self._in_slots:
+            self._find_slots(sinks)
         self._on_frame(*header, body, sinks[1:])
         return True
 
@@ -323,5 +331,22 @@ class FrameReader:
         entries = list(ENTRY.iter_unpack(table))
         pickle_size = check_table(entries, length - COUNT.size - rows)
         self._after_table = None
-        self._sinks = [Sink(pickle_size), *(SINKS[number](size) for number, size in entries)]
+        self._sinks = [Sink(pickle_size)]
+        for number, size in entries:
+            if number & IN_SLOT:
+                self._in_slots.append((len(self._sinks), number & ~IN_SLOT, size))
+                self._sinks.append(Sink(OFFSET_SIZE))
+            else:
+                self._sinks.append(SINKS[number](size))
         self._current = 0
+
+    def _find_slots(self, sinks: list[Sink]) -> None:
+        """Put the buffers that lie in shared memory into the places of their offsets."""
+        arena = self._arena
+        if arena is None:
+            msg = "a buffer in shared memory, of which there is none"
+            raise FrameError(msg)
+        for index, number, size in self._in_slots:
+            sinks[index] = arena.sink(number, sinks[index].content(), size)
+        self._in_slots = []
+        arena.taken(sinks)

@@ -93,6 +93,11 @@ class Sink:
     __slots__ = ("_home", "_object", "filled", "lost", "size")
     _mutable = True
 
+    @property
+    def number(self) -> int:
+        """The number of its type in the table of buffers."""
+        return SINKS.index(type(self))
+
     def __init__(self, size: int) -> None:
         """Prepare for `size` bytes without trusting the number."""
         self.size = size

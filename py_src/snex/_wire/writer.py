@@ -20,7 +20,8 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-from .frame import encode_header
+from .arena import WORTH
+from .frame import SHAREABLE, SHARED, encode_header
 from .pressure import Pressure
 from .sinks import BytesSink
 from .vectored import writev
@@ -28,6 +29,8 @@ from .vectored import writev
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Sequence
+
+    from .arena import Outbound
 
 # Well below IOV_MAX of every system, and enough to keep system calls rare.
 _PARTS_PER_WRITE = 64
@@ -53,8 +56,9 @@ class FrameWriter(Pressure):
         high: int,
         on_pressure: Callable[[bool], None],
         on_broken: Callable[[], None],
+        arena: Outbound | None = None,
     ) -> None:
-        """Prepare to write to `fd`, which stays the caller's to close. On the loop's own thread."""
+        """Prepare to write to `fd`, which stays the caller's to close. On the loop's own thread. Large bodies go to `arena`."""
         super().__init__(full=False)
         self.fd = fd
         self._loop = loop
@@ -63,6 +67,7 @@ class FrameWriter(Pressure):
         self._high = high
         self._on_pressure = on_pressure
         self._on_broken = on_broken
+        self._arena = arena
         self._lock = threading.RLock()
         self._busy = False
         self._inbox: deque[list[bytes | memoryview]] = deque()
@@ -92,14 +97,18 @@ class FrameWriter(Pressure):
         if len(parts) == 1:
             part = parts[0]
             length = part.nbytes if isinstance(part, memoryview) else len(part)
-            header = encode_header(kind, number, length, flags, cause)
             if length <= _JOIN:
-                header += part
-                parts = ()
+                self._send(encode_header(kind, number, length, flags, cause) + part, ())
+                return
         else:
             length = sum(p.nbytes if isinstance(p, memoryview) else len(p) for p in parts)
-            header = encode_header(kind, number, length, flags, cause)
-        self._send(header, parts)
+        if length >= WORTH and self._arena is not None and kind in SHAREABLE:
+            place = self._arena.put(parts, length)
+            if place is not None:
+                header = encode_header(kind, number, len(place), flags | SHARED, cause)
+                self._send(header + place, ())
+                return
+        self._send(encode_header(kind, number, length, flags, cause), parts)
 
     def write_frames(self, parts: Sequence[bytes | memoryview]) -> None:
         """Send whole frames, headers and bodies, at once."""

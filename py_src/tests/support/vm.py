@@ -26,7 +26,7 @@ READY, REFUSED, RESULT, ERROR, CALL, CAST, SEND, PRINT, CANCELLED, LOG, APPLY, I
     0x81, 0x8D
 )
 CREDIT = 0x0A
-BUFFERS, THREAD, AUTO, OBJECT, HANDLES, STREAM, LOOP = 1, 2, 4, 8, 16, 32, 64
+BUFFERS, THREAD, AUTO, OBJECT, HANDLES, STREAM, LOOP, SHARED = 1, 2, 4, 8, 16, 32, 64, 128
 
 HEADER = struct.Struct("<2sBBQQQ")
 # Of the first frame of each side.
@@ -116,6 +116,8 @@ class Source:
         self.handles: dict[tuple[int, int], list[int]] = {}
         # Of each ITEMS frame of a request: the number of items before, the body, and the numbers of objects.
         self.items: dict[int, list[tuple[int, bytes, list[int]]]] = {}
+        # Frames whose bodies only say where in shared memory they lie, by kind and number.
+        self.shared: set[tuple[int, int]] = set()
 
     def frame(self) -> tuple[int, int, bytes] | None:
         """Return the next frame if it has arrived as a whole."""
@@ -126,12 +128,14 @@ class Source:
             return None
         magic, kind, flags, number, length = FIRST_HEADER.unpack_from(data)
         assert magic == b"SX", data[:size]
-        assert flags in {0, HANDLES}, data[:size]
+        assert flags in {0, HANDLES, SHARED}, data[:size]
         end = size + length
         if len(data) < end:
             return None
         body = bytes(memoryview(data)[size:end])
-        if flags:
+        if flags == SHARED:
+            self.shared.add((kind, number))
+        elif flags:
             (count,) = struct.unpack_from("<I", body)
             self.handles[kind, number] = list(struct.unpack_from(f"<{count}Q", body, 4))
             body = body[4 + 8 * count :]
@@ -168,6 +172,7 @@ class VM:
         python: str = sys.executable,
         cwd: Path | None = None,
         python_path: str = os.environ.get("PYTHONPATH", ""),
+        pass_fds: tuple[int, ...] = (),
     ) -> None:
         python_in, self.out_fd = os.pipe()
         self.in_fd, python_out = os.pipe()
@@ -185,7 +190,7 @@ class VM:
             stdin=python_in if stdio else subprocess.DEVNULL,
             stdout=python_out if stdio else subprocess.PIPE,
             stderr=subprocess.PIPE,
-            pass_fds=() if stdio else theirs,
+            pass_fds=pass_fds if stdio else (*theirs, *pass_fds),
             cwd=cwd,
             env=env,
         )
@@ -220,7 +225,7 @@ class VM:
 
     def greet(self, hello: dict[str, Any]) -> None:
         fields = {
-            "protocol": 3,
+            "protocol": 4,
             "version": "1.0.0",
             "eager": True,
             "buffer_limits": (4 << 20, 8 << 20),

@@ -105,7 +105,7 @@ def main() -> None:
         "executable": "p",
         "encoder": "pure",
     }
-    numbers = {"protocol": 3, "pid": 1}
+    numbers = {"protocol": 4, "pid": 1}
     fields = {key: binary(text) for key, text in texts.items()}
     fields.update({key: bytes([97, number]) for key, number in numbers.items()})
     write(0x81, 0, b"\x83" + etf_map(fields), first=True)

@@ -89,6 +89,83 @@ fn a_full_outbox_that_is_closed_has_room_for_nobody_to_wait_for() {
     assert_eq!(outbox.submit(frame(&[])), Submitted::Closed);
 }
 
+fn large(byte: u8) -> Frame<Vec<u8>> {
+    let mut pickle = crate::pickle::Pickle::new();
+    pickle.buffer(vec![byte; WORTH], crate::pickle::BinaryAs::Memoryview);
+    pickle.buffer(vec![byte; 10], crate::pickle::BinaryAs::Bytes);
+    pickle.into_frame(Header::new(Kind::Eval, u64::from(byte)))
+}
+
+#[test]
+fn without_shared_memory_a_large_frame_is_written_like_any_other() {
+    let (_reader, writer) = pipe();
+    let mut outbox = Outbox::new(writer, 10, 20);
+    assert_eq!(outbox.submit(large(1)), Submitted::Queued);
+    assert!(outbox.next_unplaced().is_none());
+    assert!(outbox.queued() > 0);
+}
+
+#[test]
+fn a_frame_for_shared_memory_waits_and_so_does_all_that_follows_it_in_order() {
+    let (mut reader, writer) = pipe();
+    let mut outbox = Outbox::new(writer, WORTH / 2, WORTH);
+    outbox.share();
+    let small = |byte| frame(&[vec![byte]]);
+    assert_eq!(outbox.submit(small(0)), Submitted::Written);
+    for frame in [large(1), small(2), large(3), small(4)] {
+        assert_eq!(outbox.submit(frame), Submitted::Queued);
+    }
+    assert_eq!(outbox.queued(), 0);
+    assert!(outbox.is_full() && !outbox.is_empty() && outbox.wait_if_full());
+
+    let mut expected = bytes(&small(0));
+    let mut freed = 0;
+    for after in [2, 4] {
+        let mut placed = outbox.next_unplaced().unwrap();
+        // Nothing may pass it meanwhile.
+        assert_eq!(outbox.submit(small(10 + after)), Submitted::Queued);
+        let length = placed.len();
+        placed.buffer_is_in_slot(0, 7);
+        assert_eq!(placed.len(), length - WORTH + 8);
+        expected.extend(bytes(&placed));
+        outbox.placed(placed, length, WORTH);
+        assert!(!outbox.flush().unwrap());
+        freed += WORTH;
+        if after == 2 {
+            expected.extend(bytes(&small(2)));
+        }
+    }
+    for byte in [4, 12, 14] {
+        expected.extend(bytes(&small(byte)));
+    }
+    assert!(outbox.is_empty());
+    // What lies in slots counts until Python has taken it.
+    assert_eq!(outbox.waiting(), freed);
+    assert!(!outbox.read(WORTH));
+    assert!(outbox.read(WORTH));
+    assert_eq!(outbox.waiting(), 0);
+    drop(outbox);
+    let mut read = Vec::new();
+    reader.read_to_end(&mut read).unwrap();
+    assert!(read == expected);
+}
+
+#[test]
+fn a_frame_that_is_being_placed_when_the_outbox_is_closed_is_dropped() {
+    let (_reader, writer) = pipe();
+    let mut outbox = Outbox::new(writer, 10, 20);
+    outbox.share();
+    outbox.submit(large(1));
+    outbox.submit(large(2));
+    let placing = outbox.next_unplaced().unwrap();
+    outbox.close();
+    let length = placing.len();
+    outbox.placed(placing, length, 0);
+    assert!(outbox.is_closed() && outbox.is_empty());
+    assert_eq!(outbox.spent().iter().filter(|piece| piece.as_ref().len() == WORTH).count(), 2);
+    assert_eq!(outbox.submit(large(3)), Submitted::Closed);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
     #[test]

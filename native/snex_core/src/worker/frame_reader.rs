@@ -1,7 +1,8 @@
 //! Frames out of bytes that come in pieces of any size.
 
+use super::inbound::Inbound;
 use super::{Body, LEAST_ROOM};
-use crate::frame::{self, FrameError, HEADER_LEN, Header, SPARE};
+use crate::frame::{self, FrameError, HEADER_LEN, Header, SHARED, SPARE};
 use std::future::Future;
 use std::io;
 
@@ -10,7 +11,7 @@ const BUFFER: usize = if cfg!(any(fuzzing, test)) { 64 } else { LEAST_ROOM };
 
 /// Memory reserved for a body before any of it has arrived. A length is only the other side's word; what is reserved and not
 /// written to costs addresses, and no memory.
-const ADVANCE: usize = if cfg!(any(fuzzing, test)) { 96 } else { 64 * 1024 * 1024 };
+pub(crate) const ADVANCE: usize = if cfg!(any(fuzzing, test)) { 96 } else { 64 * 1024 * 1024 };
 
 /// Why no more frames come.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,7 +39,7 @@ impl From<FrameError> for Stop {
     }
 }
 
-fn no_memory(length: usize) -> Stop {
+pub(crate) fn no_memory(length: usize) -> Stop {
     Stop::Broken(format!("the VM has no memory for a frame of {length} bytes from Python"))
 }
 
@@ -60,25 +61,46 @@ pub(crate) struct FrameReader<R> {
     end: usize,
     /// Bytes that a value may have; a body may have [`SPARE`] more.
     limit: u64,
+    /// Where bodies lie that do not come through the pipe.
+    pub(crate) inbound: Option<Inbound>,
 }
 
 impl<R: Bytes> FrameReader<R> {
     pub(crate) fn new(source: R, limit: u64) -> Self {
-        FrameReader { source, buffer: vec![0; BUFFER], start: 0, end: 0, limit }
+        FrameReader { source, buffer: vec![0; BUFFER], start: 0, end: 0, limit, inbound: None }
     }
 
     /// The next frame.
+    #[cfg(any(fuzzing, test))]
     pub(crate) async fn frame<T: Body>(&mut self) -> Result<(Header, T), Stop> {
         let header = self.header().await?;
-        let Header { kind, length, .. } = header;
-        if length > self.limit.saturating_add(SPARE) {
-            return Err(FrameError::TooLarge { kind: kind as u8, length, limit: self.limit }.into());
+        self.content(header).await
+    }
+
+    /// The body of a frame, wherever it lies. Its header is then as if it had come through the pipe.
+    pub(crate) async fn content<T: Body>(&mut self, header: Header) -> Result<(Header, T), Stop> {
+        let length = self.length(header, header.length)?;
+        if header.flags & SHARED == 0 {
+            return Ok((header, self.body(length).await?));
         }
-        let Ok(length) = usize::try_from(length) else {
-            return Err(FrameError::TooLong { kind: kind as u8, length }.into());
+        // It is put back at the end: after an error, nothing more is read.
+        let Some(mut inbound) = self.inbound.take() else {
+            let Header { kind, flags, .. } = header;
+            return Err(FrameError::UnknownFlags { kind: kind as u8, flags }.into());
         };
-        let body = self.body(length).await?;
-        Ok((header, body))
+        let place = inbound.place(&self.body::<Vec<u8>>(length).await?)?;
+        let body = inbound.read(place.offset, self.length(header, place.length)?).await?;
+        self.inbound = Some(inbound);
+        Ok((Header { flags: header.flags & !SHARED, length: place.length, ..header }, body))
+    }
+
+    /// The length of a body, if it may have that.
+    fn length(&self, header: Header, length: u64) -> Result<usize, Stop> {
+        let kind = header.kind as u8;
+        if length > self.limit.saturating_add(SPARE) {
+            return Err(FrameError::TooLarge { kind, length, limit: self.limit }.into());
+        }
+        usize::try_from(length).map_err(|_| FrameError::TooLong { kind, length }.into())
     }
 
     pub(crate) async fn header(&mut self) -> Result<Header, Stop> {

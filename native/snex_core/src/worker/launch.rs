@@ -1,5 +1,6 @@
 //! From settings to running tasks.
 
+use super::shared::SharedMemory;
 use super::warden::Warden;
 use super::{Command, Phase, Settings, Sink, Stream, Worker, life, pipe_size, reader, streams};
 use crate::control::{self, ToWarden};
@@ -21,11 +22,14 @@ use tokio::sync::{Notify, mpsc, watch};
 /// The descriptors that frames travel over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Transport {
-    /// Descriptors 3 to 6; standard output and error are pipes of their own.
+    /// Descriptors 3 to 6, and 7 and 8 where there is shared memory; standard output and error are pipes of their own.
     Pipes,
     /// Standard input and output, for programs that pass only these on; standard error is a pipe of its own.
     Stdio,
 }
+
+/// The program's descriptors of shared memory: towards it, and from it.
+const SHARED_MEMORY: [RawFd; 2] = [7, 8];
 
 impl Transport {
     /// The program's numbers for: frames in, frames out, standard error; and where there are such: standard output, frames
@@ -95,7 +99,7 @@ pub(super) fn explain(error: io::Error) -> io::Error {
         Ok((limit, _)) if error.raw_os_error() == Some(libc::EMFILE) => io::Error::new(
             error.kind(),
             format!(
-                "{error}: the VM may have {limit} at a time (ulimit -n); an interpreter needs 7 of them, and 14 while it starts"
+                "{error}: the VM may have {limit} at a time (ulimit -n); an interpreter needs 9 of them, and 16 while it starts"
             ),
         ),
         _ => error,
@@ -107,7 +111,6 @@ where
     B: AsRef<[u8]> + Send + 'static,
     S: Sink,
 {
-    let hello = handshake::control_frame(Kind::Hello, &settings.hello).map_err(io::Error::other)?;
     let version = settings.hello.version.clone();
     let limit = settings.hello.reply_limit;
     let frames_in = Pipe::to_program()?.enlarge();
@@ -121,9 +124,21 @@ where
     };
     let always = [&frames_in, &frames_out, &stderr];
     let sometimes = [&stdout, &prints, &interrupts].into_iter().flatten();
-    let theirs: Vec<BorrowedFd<'_>> =
+    let mut theirs: Vec<BorrowedFd<'_>> =
         always.into_iter().chain(sometimes).map(|pipe| pipe.theirs.as_fd()).collect();
     settings.spec.descriptors = settings.transport.numbers().to_vec();
+    let shared = match settings.transport {
+        // Whatever the system refuses: all works without, only slower.
+        Transport::Pipes => settings.shared_memory.and_then(|size| SharedMemory::new(size).ok()),
+        Transport::Stdio => None,
+    };
+    if let Some(shared) = &shared {
+        let [to, from] = shared.arenas();
+        theirs.extend([to.as_fd(), from.as_fd()]);
+        settings.spec.descriptors.extend(SHARED_MEMORY);
+        settings.hello.shared = Some(((SHARED_MEMORY[0], to.size()), (SHARED_MEMORY[1], from.size())));
+    }
+    let hello = handshake::control_frame(Kind::Hello, &settings.hello).map_err(io::Error::other)?;
     let mark = mark();
     settings.spec.env.retain(|(name, _)| name != process_tree::MARK.as_bytes());
     settings.spec.env.push((process_tree::MARK.into(), mark.clone().into()));
@@ -148,6 +163,7 @@ where
         outbox: Mutex::new(Outbox::new(pipe, low, high)),
         queued: Notify::new(),
         interrupts: interrupts.map(|pipe| pipe.ours),
+        shared,
         commands,
         pid: AtomicI32::new(0),
         sink,

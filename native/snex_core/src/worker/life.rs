@@ -150,6 +150,9 @@ pub(super) async fn live<B, S>(
     while let Ok(order) = orders.try_recv() {
         life.note(order);
     }
+    if let Some(shared) = &worker.shared {
+        shared.end();
+    }
     worker.sink.ended(End { cause: life.cause(), exit: life.exit, stderr });
 }
 

@@ -1,10 +1,11 @@
 //! Frames from Python.
 
 use super::frame_reader::{Bytes, FrameReader, Stop};
+use super::inbound::Inbound;
 use super::spin::{self, Spin};
 use super::streams::Source;
 use super::{Command, Phase, Sink, Worker};
-use crate::frame::Kind;
+use crate::frame::{Kind, SHARED};
 use crate::handshake;
 use std::io;
 use std::sync::Arc;
@@ -26,8 +27,8 @@ pub(super) async fn read<B, S>(
     // Several callers need the processors for themselves, and Python answers them together.
     let spin = Spin::new(spin::time(), || worker.sink.waiting() == 1);
     let mut reader = FrameReader::new(Pipe { source, phase, spin }, limit);
-    let stop = match reader.handshake(&worker.sink, &version).await {
-        Ok(()) => reader.frames(&worker.sink).await,
+    let stop = match reader.handshake(&worker, &version).await {
+        Ok(()) => reader.frames(&worker).await,
         Err(stop) => stop,
     };
     let command = match stop {
@@ -51,7 +52,7 @@ pub(super) async fn read_prints<B, S>(
 {
     let _alarm = worker.alarm();
     let mut reader = FrameReader::new(Pipe { source, phase, spin: Spin::never() }, limit);
-    if let Stop::Broken(reason) = reader.frames(&worker.sink).await {
+    if let Stop::Broken(reason) = reader.frames(&worker).await {
         let _ = worker.commands.send(Command::Broken(reason));
     }
 }
@@ -88,22 +89,49 @@ impl<F: Fn() -> bool + Send> Bytes for Pipe<F> {
 }
 
 impl<R: Bytes> FrameReader<R> {
-    async fn frames<S: Sink>(&mut self, sink: &S) -> Stop {
+    async fn frames<B, S>(&mut self, worker: &Worker<B, S>) -> Stop
+    where
+        B: AsRef<[u8]> + Send + 'static,
+        S: Sink,
+    {
         loop {
-            match self.frame().await {
-                Ok((header, body)) if header.kind == Kind::Print => sink.print(header.id, body).await,
-                Ok((header, body)) if header.kind == Kind::Log => sink.log(body).await,
-                Ok((header, body)) => {
-                    if let Err(reason) = sink.frame(header, body) {
-                        return Stop::Broken(reason);
-                    }
-                }
-                Err(stop) => return stop,
+            if let Err(stop) = self.pass_on(worker).await {
+                return stop;
             }
         }
     }
 
-    async fn handshake<S: Sink>(&mut self, sink: &S, version: &str) -> Result<(), Stop> {
+    /// Hands the next frame to whom it concerns.
+    async fn pass_on<B, S>(&mut self, worker: &Worker<B, S>) -> Result<(), Stop>
+    where
+        B: AsRef<[u8]> + Send + 'static,
+        S: Sink,
+    {
+        let header = self.header().await?;
+        if header.kind == Kind::Slots {
+            let (_, news): (_, Vec<u8>) = self.content(header).await?;
+            return worker.slots(&news).map_err(Stop::Broken);
+        }
+        if header.flags & SHARED != 0 && self.inbound.is_none() {
+            self.inbound = worker.inbound();
+        }
+        let (header, body) = self.content(header).await?;
+        if let Some(offset) = self.inbound.as_mut().and_then(Inbound::take_read) {
+            worker.give_back(offset);
+        }
+        match header.kind {
+            Kind::Print => worker.sink.print(header.id, body).await,
+            Kind::Log => worker.sink.log(body).await,
+            _ => worker.sink.frame(header, body).map_err(Stop::Broken)?,
+        }
+        Ok(())
+    }
+
+    async fn handshake<B, S>(&mut self, worker: &Worker<B, S>, version: &str) -> Result<(), Stop>
+    where
+        B: AsRef<[u8]> + Send + 'static,
+        S: Sink,
+    {
         let header = self.header().await?;
         if header.length > handshake::LONGEST {
             return Err(Stop::Broken(format!("Python's first frame has {} bytes", header.length)));
@@ -116,7 +144,11 @@ impl<R: Bytes> FrameReader<R> {
                 return Err(Stop::Broken(format!("Python's first frame should be READY, got {other:?}")));
             }
         };
-        sink.ready(ready.map_err(|error| Stop::Broken(error.to_string()))?);
+        let ready = ready.map_err(|error| Stop::Broken(error.to_string()))?;
+        if ready.shared && worker.shared.is_some() {
+            worker.outbox().share();
+        }
+        worker.sink.ready(ready);
         Ok(())
     }
 }

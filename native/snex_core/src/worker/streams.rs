@@ -1,6 +1,7 @@
 //! Bytes in and out of pipes: reading without blocking, the writer task, and the tasks that relay what Python prints.
 
 use super::pipe_size::{self, PipeSize};
+use super::shared::{self, SharedMemory};
 use super::{Phase, Sink, Stream, Worker};
 use nix::errno::Errno;
 use std::collections::VecDeque;
@@ -106,26 +107,39 @@ where
     S: Sink,
 {
     let _alarm = worker.alarm();
+    let memory = worker.shared.as_ref();
     let mut size = PipeSize::default();
     loop {
         size.restore(pipe.get_ref());
         tokio::select! {
             () = worker.queued.notified() => {}
             () = tokio::time::sleep(pipe_size::AGAIN), if size.is_large() => continue,
+            () = tokio::time::sleep(shared::IDLE), if memory.is_some_and(SharedMemory::has_slack) => {
+                if let Some(memory) = memory {
+                    memory.sweep().await;
+                }
+                continue;
+            }
         }
         loop {
             // Woken for the end, or for what has been written since. Without anything to write, nothing is learned about
             // the pipe, and it may have no news for ever.
-            {
-                let outbox = worker.outbox();
+            let unplaced = {
+                let mut outbox = worker.outbox();
                 if outbox.is_closed() {
                     return;
                 }
                 if outbox.is_empty() {
                     break;
                 }
-                size.prepare(pipe.get_ref(), outbox.queued());
+                outbox.next_unplaced()
+            };
+            if let (Some(mut frame), Some(memory)) = (unplaced, memory) {
+                let length = frame.len();
+                let in_slots = memory.place(&mut frame).await;
+                worker.outbox().placed(frame, length, in_slots);
             }
+            size.prepare(pipe.get_ref(), worker.outbox().queued());
             let mut ready = tokio::select! {
                 biased;
                 ready = pipe.writable() => match ready {
@@ -228,6 +242,7 @@ mod tests {
             outbox: Mutex::new(Outbox::new(Arc::clone(pipe), 1024, 4096)),
             queued: Notify::new(),
             interrupts: None,
+            shared: None,
             commands,
             pid: AtomicI32::new(0),
             sink: Nobody,

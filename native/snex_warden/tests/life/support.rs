@@ -143,11 +143,13 @@ impl Running {
                 cleanup_timeout: 3,
                 end_on_memory_error: false,
                 reply_limit: 1 << 20,
+                shared: None,
                 map_set: (Blob(Vec::new()), Blob(Vec::new())),
                 object: (Blob(Vec::new()), Blob(Vec::new()), Blob(Vec::new())),
                 structs: std::collections::BTreeMap::new(),
             },
             marks: (1000, 100_000),
+            shared_memory: None,
         };
         let worker = Worker::start(runtime.handle(), settings, Listener(sender, bug)).unwrap();
         Running { worker, news, started: Instant::now(), _runtime: runtime }

@@ -1,0 +1,215 @@
+//! Which parts of an arena are in use.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use thiserror::Error;
+
+/// Slots begin at multiples of this: no system has larger pages.
+pub const ALIGN: u64 = 64 * 1024;
+
+/// What Python says is about no slot that is in use.
+#[derive(Debug, Error, PartialEq, Eq)]
+#[error("news about a slot at {0} of shared memory, which is not in use")]
+pub struct Unknown(u64);
+
+#[derive(Debug)]
+struct State {
+    length: u64,
+    /// Python has not read the frame that names it.
+    unread: bool,
+}
+
+/// A slot that has been taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Slot {
+    /// Where it begins.
+    pub offset: u64,
+    /// How long it is: what has been asked for, and up to [`ALIGN`] more.
+    pub length: u64,
+}
+
+/// The slots of one arena that are in use. The lowest place is taken that is large enough: its memory is most likely there already.
+#[derive(Debug)]
+pub struct Slots {
+    size: u64,
+    used: BTreeMap<u64, State>,
+    /// Bytes in use.
+    bytes: u64,
+    /// No memory has been written to from here on, since [`Slots::slack`] was last asked.
+    top: u64,
+    /// Whether a slot has been freed since then.
+    slack: bool,
+}
+
+impl Slots {
+    /// None, in an arena of `size` bytes.
+    #[must_use]
+    pub fn new(size: u64) -> Self {
+        Slots { size, used: BTreeMap::new(), bytes: 0, top: 0, slack: false }
+    }
+
+    /// Takes a slot for `length` bytes, or `None` if there is no room.
+    pub fn reserve(&mut self, length: usize) -> Option<Slot> {
+        let length = u64::try_from(length).ok()?.max(1).checked_next_multiple_of(ALIGN)?;
+        let mut start = 0;
+        for (offset, slot) in &self.used {
+            if offset - start >= length {
+                break;
+            }
+            start = offset + slot.length;
+        }
+        let end = start.checked_add(length).filter(|end| *end <= self.size)?;
+        self.used.insert(start, State { length, unread: true });
+        self.bytes += length;
+        self.top = self.top.max(end);
+        Some(Slot { offset: start, length })
+    }
+
+    /// Python has read the frame that names the slot at `offset`. The bytes that were unread until now.
+    ///
+    /// # Errors
+    /// [`Unknown`]
+    pub fn taken(&mut self, offset: u64) -> Result<u64, Unknown> {
+        let slot = self.used.get_mut(&offset).ok_or(Unknown(offset))?;
+        Ok(if std::mem::take(&mut slot.unread) { slot.length } else { 0 })
+    }
+
+    /// Python does not need the slot at `offset` any more. The bytes that were unread until now.
+    ///
+    /// # Errors
+    /// [`Unknown`]
+    pub fn free(&mut self, offset: u64) -> Result<u64, Unknown> {
+        let slot = self.used.remove(&offset).ok_or(Unknown(offset))?;
+        self.bytes -= slot.length;
+        self.slack = true;
+        Ok(if slot.unread { slot.length } else { 0 })
+    }
+
+    /// Bytes in use.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Whether there is memory that is in no slot.
+    #[must_use]
+    pub fn has_slack(&self) -> bool {
+        self.slack
+    }
+
+    /// The memory that may be there, and is in no slot: to be given back before the next slot is taken.
+    pub fn slack(&mut self) -> Vec<Range<u64>> {
+        let mut ranges = Vec::new();
+        let mut start = 0;
+        for (offset, slot) in &self.used {
+            ranges.push(start..*offset);
+            start = offset + slot.length;
+        }
+        ranges.push(start..self.top.max(start));
+        ranges.retain(|range| !range.is_empty());
+        self.top = start;
+        self.slack = false;
+        ranges
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use proptest::sample::Index;
+
+    #[test]
+    fn the_lowest_place_is_taken_again() {
+        let mut slots = Slots::new(4 * ALIGN);
+        let places: Vec<_> = (0..5).map(|_| slots.reserve(1).map(|slot| slot.offset)).collect();
+        assert_eq!(places, [Some(0), Some(ALIGN), Some(2 * ALIGN), Some(3 * ALIGN), None]);
+        slots.free(ALIGN).unwrap();
+        slots.free(0).unwrap();
+        assert_eq!(slots.reserve(ALIGN as usize + 1), Some(Slot { offset: 0, length: 2 * ALIGN }));
+    }
+
+    #[test]
+    fn what_no_arena_holds_is_refused() {
+        assert_eq!(Slots::new(u64::MAX).reserve(usize::MAX), None);
+        assert_eq!(Slots::new(ALIGN - 1).reserve(1), None);
+    }
+
+    #[test]
+    fn news_about_what_is_not_in_use_are_an_error() {
+        let mut slots = Slots::new(4 * ALIGN);
+        assert_eq!(slots.reserve(1), Some(Slot { offset: 0, length: ALIGN }));
+        assert_eq!((slots.taken(0), slots.taken(0)), (Ok(ALIGN), Ok(0)));
+        assert_eq!((slots.free(0), slots.free(0)), (Ok(0), Err(Unknown(0))));
+        assert_eq!(slots.taken(ALIGN), Err(Unknown(ALIGN)));
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Reserve(u64),
+        Taken(Index),
+        Free(Index),
+        Slack,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            3 => (1..8 * ALIGN).prop_map(Step::Reserve),
+            1 => any::<Index>().prop_map(Step::Taken),
+            2 => any::<Index>().prop_map(Step::Free),
+            1 => Just(Step::Slack),
+        ]
+    }
+
+    fn overlaps(one: &Range<u64>, other: &Range<u64>) -> bool {
+        one.start < other.end && other.start < one.end
+    }
+
+    proptest! {
+        #[test]
+        fn slots_never_overlap_and_memory_is_given_back_only_when_it_is_in_none(
+            steps in prop::collection::vec(step(), 0..60),
+        ) {
+            let size = 16 * ALIGN;
+            let mut slots = Slots::new(size);
+            let mut used: Vec<Range<u64>> = Vec::new();
+            // Memory that is there, as far as it is in no slot.
+            let mut left: Vec<Range<u64>> = Vec::new();
+            for step in steps {
+                match step {
+                    Step::Reserve(length) => {
+                        if let Some(slot) = slots.reserve(length as usize) {
+                            let range = slot.offset..slot.offset + slot.length;
+                            prop_assert!(slot.length >= length && range.end <= size && slot.offset % ALIGN == 0);
+                            prop_assert!(!used.iter().any(|other| overlaps(&range, other)));
+                            used.push(range);
+                        }
+                    }
+                    Step::Taken(index) if !used.is_empty() => {
+                        prop_assert!(slots.taken(index.get(&used).start).is_ok());
+                    }
+                    Step::Free(index) if !used.is_empty() => {
+                        let range = used.remove(index.index(used.len()));
+                        prop_assert!(slots.free(range.start).is_ok());
+                        prop_assert!(slots.has_slack());
+                        left.push(range);
+                    }
+                    Step::Slack => {
+                        let given = slots.slack();
+                        prop_assert!(!given.iter().any(|range| used.iter().any(|other| overlaps(range, other))));
+                        for range in left.drain(..) {
+                            for offset in (range.start..range.end).step_by(ALIGN as usize) {
+                                let there = offset..offset + ALIGN;
+                                let covered = |ranges: &[Range<u64>]| ranges.iter().any(|other| overlaps(&there, other));
+                                prop_assert!(covered(&used) || covered(&given));
+                            }
+                        }
+                    }
+                    _ => {}
+                }
+                let bytes: u64 = used.iter().map(|range| range.end - range.start).sum();
+                prop_assert_eq!(slots.bytes(), bytes);
+            }
+        }
+    }
+}

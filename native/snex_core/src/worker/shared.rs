@@ -1,0 +1,145 @@
+//! The shared memory of a worker: who copies to it, and when its memory goes back.
+
+use super::inbound::Inbound;
+use super::{Sink, Worker};
+use crate::frame::{Frame, Header, Kind};
+use crate::shared_memory::{Arena, News, PIECE, Slots, WORTH, drop_record, read_news};
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// How long memory that is in no slot is kept for the next one.
+pub(super) const IDLE: Duration = Duration::from_secs(2);
+
+/// Bytes that are given back at a time, before other tasks get their turn.
+const SWEEP: u64 = 64 * PIECE as u64;
+
+/// Both arenas.
+pub(super) struct SharedMemory {
+    to: Arena,
+    from: Arc<Arena>,
+    /// Of the arena towards Python. The writer task takes slots and sweeps; the task that reads from Python frees them.
+    slots: Mutex<Slots>,
+}
+
+impl SharedMemory {
+    /// Arenas of `size` bytes.
+    pub(super) fn new(size: u64) -> io::Result<Self> {
+        let (to, from) = (Arena::new(size)?, Arc::new(Arena::new(size)?));
+        Ok(SharedMemory { to, from, slots: Mutex::new(Slots::new(size)) })
+    }
+
+    /// Towards Python, and from it.
+    pub(super) fn arenas(&self) -> [&Arena; 2] {
+        [&self.to, &self.from]
+    }
+
+    /// Bytes that Python has been given.
+    pub(super) fn bytes(&self) -> u64 {
+        self.slots().bytes()
+    }
+
+    /// Whether there is memory that is in no slot.
+    pub(super) fn has_slack(&self) -> bool {
+        self.slots().has_slack()
+    }
+
+    /// Copies the large buffers of a frame into slots, as far as there is room. Returns how many bytes the slots have.
+    pub(super) async fn place<B: AsRef<[u8]> + Send>(&self, frame: &mut Frame<B>) -> usize {
+        let mut placed = 0;
+        let mut index = 0;
+        while let Some(length) = frame.buffer(index).map(<[u8]>::len) {
+            let slot = if length < WORTH { None } else { self.slots().reserve(length) };
+            if let Some(slot) = slot {
+                if self.copy(frame, index, slot.offset).await {
+                    frame.buffer_is_in_slot(index, slot.offset);
+                    placed += slot.length as usize;
+                } else {
+                    // There is no memory. Nobody has heard of the slot.
+                    let _ = self.slots().free(slot.offset);
+                }
+            }
+            index += 1;
+        }
+        placed
+    }
+
+    async fn copy<B: AsRef<[u8]> + Send>(&self, frame: &mut Frame<B>, index: usize, offset: u64) -> bool {
+        let mut done = 0;
+        loop {
+            let rest = frame.buffer(index).and_then(|bytes| bytes.get(done..)).unwrap_or_default();
+            let piece = rest.get(..PIECE).unwrap_or(rest);
+            if piece.is_empty() {
+                return true;
+            }
+            if self.to.write(piece, offset + done as u64).is_err() {
+                return false;
+            }
+            done += piece.len();
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Gives back the memory that is in no slot. Only by the writer task, which takes no slot meanwhile.
+    pub(super) async fn sweep(&self) {
+        let slack = self.slots().slack();
+        for range in slack {
+            let mut start = range.start;
+            while start < range.end {
+                let end = range.end.min(start + SWEEP);
+                self.to.give_back(start..end);
+                start = end;
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    /// Gives all memory back, whoever may still have a descriptor: the tree is gone.
+    pub(super) fn end(&self) {
+        for arena in self.arenas() {
+            arena.give_back(0..arena.size());
+        }
+    }
+
+    fn slots(&self) -> MutexGuard<'_, Slots> {
+        // Nothing panics while holding it.
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<B: AsRef<[u8]> + Send + 'static, S: Sink> Worker<B, S> {
+    /// What Python says about slots towards it, or what is wrong with that.
+    pub(super) fn slots(&self, body: &[u8]) -> Result<(), String> {
+        let (Some(shared), Some(news)) = (&self.shared, read_news(body)) else {
+            return Err(format!("news about slots that cannot be read, {} bytes", body.len()));
+        };
+        let mut read = 0;
+        for news in news {
+            let unread = match news {
+                News::Taken(offset) => shared.slots().taken(offset),
+                News::Free(offset) => shared.slots().free(offset),
+            };
+            read += unread.map_err(|error| error.to_string())? as usize;
+        }
+        let awaited = self.outbox().read(read);
+        if awaited {
+            self.sink.writable();
+        }
+        if shared.has_slack() {
+            // The writer task sees to it.
+            self.queued.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Where bodies from Python may lie, once it has said that it shares memory.
+    pub(super) fn inbound(&self) -> Option<Inbound> {
+        let shared = self.shared.as_ref().filter(|_| self.outbox().shares())?;
+        Some(Inbound::new(Arc::clone(&shared.from)))
+    }
+
+    /// Tells Python that the VM has read a slot.
+    pub(super) fn give_back(&self, offset: u64) {
+        self.submit(Frame::new(Header::new(Kind::Drop, 0), &drop_record(offset)));
+    }
+}
