@@ -93,7 +93,11 @@ defmodule Snex do
     vars = vars!(vars)
 
     options =
-      Map.put(Map.take(opts, [:timeout, :on_timeout, :output]), :deadline, Request.deadline(opts.timeout))
+      Map.put(
+        Map.take(opts, [:timeout, :on_timeout, :output, :retry]),
+        :deadline,
+        Request.deadline(opts.timeout)
+      )
 
     {interpreter, env_id} = target(env_or_interpreter)
     request = Request.eval(env_id, code, vars, opts)
@@ -101,7 +105,7 @@ defmodule Snex do
     Telemetry.call(:pyeval, env_or_interpreter, fn ->
       result = Remote.run(interpreter, Request, :run, [request, opts.encoding_opts], options)
       Env.hold(env_or_interpreter)
-      Error.in_call(result, interpreter, opts.timeout)
+      Error.in_call(result, env_or_interpreter, opts.timeout)
     end)
   end
 
@@ -450,15 +454,16 @@ defmodule Snex do
 
   # `nil` for the interpreter of the environments.
   defp make(interpreter, vars, opts) do
-    interpreter = interpreter || interpreter_of!(opts.from)
+    where = interpreter || env_of!(opts.from)
+    {interpreter, _env_id} = target(where)
     vars = vars!(vars)
 
-    options = %{deadline: Request.deadline(opts.timeout), on_timeout: :leave, output: nil}
+    options = %{deadline: Request.deadline(opts.timeout), on_timeout: :leave, output: nil, retry: opts.retry}
 
     Telemetry.call(:make_env, interpreter, fn ->
       result = Remote.run(interpreter, Env, :make, [opts.from, vars, opts.encoding_opts], options)
       Env.hold(opts.from)
-      Error.in_call(result, interpreter, opts.timeout)
+      Error.in_call(result, where, opts.timeout)
     end)
   end
 
@@ -546,9 +551,9 @@ defmodule Snex do
   defp target(%Env{} = env), do: {env.interpreter, env.id}
   defp target(interpreter), do: {interpreter, nil}
 
-  defp interpreter_of!([{env, _mode, _names} | _rest]), do: env.interpreter
+  defp env_of!([{env, _mode, _names} | _rest]), do: env
 
-  defp interpreter_of!([]) do
+  defp env_of!([]) do
     raise ArgumentError, "expected an interpreter, or an environment in the option :from"
   end
 

@@ -56,9 +56,20 @@ defmodule Snex.CallOptions do
     """
   ]
 
+  @retry [
+    type: {:integer, 0..1_000},
+    spec: quote(do: non_neg_integer()),
+    default: 0,
+    doc: """
+    how often the call is run once more, on another interpreter, when the one that runs it goes down: for calls on a `Snex.Pool` that may
+    run twice. An exception in Python is an answer, and no reason to
+    """
+  ]
+
   # What every request takes.
   @request [
     timeout: @timeout,
+    retry: @retry,
     on_timeout: @on_timeout,
     run: @run,
     encoding_opts: @encoding,
@@ -175,6 +186,7 @@ defmodule Snex.CallOptions do
       """
     ],
     timeout: @timeout,
+    retry: @retry,
     encoding_opts: @encoding
   ]
 

@@ -74,6 +74,9 @@ defmodule Snex.Env do
           {{:ok, t()} | {:error, Error.t()}, [reference()]}
   def make(interpreter, sources, vars, encoding, options) do
     for {env, _mode, _names} <- sources, env.interpreter != interpreter do
+      # A pool has chosen before it knew.
+      if is_map_key(options, :slot), do: throw({:snex_elsewhere, env})
+
       raise ArgumentError,
             "#{inspect(env)} belongs to the interpreter #{inspect(env.interpreter)}, not to #{inspect(interpreter)}"
     end
@@ -81,7 +84,8 @@ defmodule Snex.Env do
     make = %{
       from: for({env, mode, names} <- sources, do: {env.id, mode, names}),
       vars: vars,
-      callers: Process.get(:"$callers")
+      callers: Process.get(:"$callers"),
+      slot: options[:slot]
     }
 
     submit =
@@ -92,6 +96,10 @@ defmodule Snex.Env do
         make,
         encoding
       )
+
+    submit = fn reference, encoded ->
+      reference |> submit.(encoded) |> Request.elsewhere(encoded, options)
+    end
 
     case Request.call(interpreter, submit, Map.put(options, :streams, {:refused, @streams})) do
       {:ok, _nil, [], {:ok, _request, id, handle}} ->

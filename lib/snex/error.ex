@@ -30,6 +30,9 @@ defmodule Snex.Error do
   the beginning of a long traceback.
   """
 
+  alias Snex.Env
+  alias Snex.Pool.Choice
+
   @type code() ::
           :python_runtime_error
           | :internal_error
@@ -135,15 +138,21 @@ defmodule Snex.Error do
   def unwrap!({:error, error}), do: raise(error)
 
   @doc false
-  # With what only the caller knows: whom it has called, and how long it has waited.
-  @spec in_call({:ok, term()} | {:error, t()} | term(), Snex.Interpreter.server(), timeout()) :: term()
-  def in_call({:error, %__MODULE__{code: :response_timeout} = error}, _interpreter, timeout),
+  # With what only the caller knows: what it has called, and how long it has waited.
+  @spec in_call({:ok, term()} | {:error, t()} | term(), Env.t() | Snex.Interpreter.server(), timeout()) ::
+          term()
+  def in_call({:error, %__MODULE__{code: :response_timeout} = error}, _where, timeout),
     do: {:error, %{error | details: %{timeout: timeout, option: :timeout}}}
 
-  def in_call({:error, %__MODULE__{code: :call_failed, reason: :noproc} = error}, interpreter, _timeout),
-    do: {:error, %{error | details: %{interpreter: interpreter}}}
+  def in_call({:error, %__MODULE__{details: %{fate: why}}}, where, _timeout) when is_struct(where, Env),
+    do: {:error, Choice.lost(where, why)}
 
-  def in_call(result, _interpreter, _timeout), do: result
+  def in_call({:error, %__MODULE__{code: :call_failed, reason: :noproc} = error}, where, _timeout) do
+    interpreter = if is_struct(where, Env), do: where.interpreter, else: where
+    {:error, put_in(error.details[:interpreter], interpreter)}
+  end
+
+  def in_call(result, _where, _timeout), do: result
 
   defimpl Inspect do
     alias Snex.Error

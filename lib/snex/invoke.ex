@@ -37,12 +37,16 @@ defmodule Snex.Invoke do
     request = Request.invoke(env_id, root, path, args, Map.get(opts, :kwargs, %{}), opts)
 
     options =
-      Map.put(Map.take(opts, [:timeout, :on_timeout, :output]), :deadline, Request.deadline(opts.timeout))
+      Map.put(
+        Map.take(opts, [:timeout, :on_timeout, :output, :retry]),
+        :deadline,
+        Request.deadline(opts.timeout)
+      )
 
     Telemetry.call(function, where, fn ->
       result = Remote.run(interpreter, Request, :run, [request, opts.encoding_opts], options)
       Env.hold({where, request})
-      Error.in_call(result, interpreter, opts.timeout)
+      Error.in_call(result, where, opts.timeout)
     end)
   end
 

@@ -40,6 +40,20 @@ defmodule Snex.Native do
     source_feed: 5,
     source_feed_dirty: 5,
     source_end: 3,
+    pool_open: 3,
+    pool_join: 2,
+    pool_leave: 1,
+    pool_member: 1,
+    pool_waiting: 1,
+    pool_take: 2,
+    pool_enter: 2,
+    pool_wait: 4,
+    pool_forget: 1,
+    pool_give_back: 1,
+    pool_drain: 0,
+    pool_close: 1,
+    pool_bury: 2,
+    pool_buried: 1,
     project_read: 1,
     project_rebase: 2,
     project_unbase: 2,
@@ -176,6 +190,55 @@ defmodule Snex.Native do
 
   @spec source_end(pid(), source :: pos_integer(), Snex.Failure.t() | nil) :: :ok
   def source_end(_interpreter, _source, _failure), do: not_loaded()
+
+  # What concerns a pool is for its process, unless it takes the pool's pid; see `pool.rs`.
+  @spec pool_open(pos_integer(), limit :: non_neg_integer(), patience :: non_neg_integer() | nil) :: :ok
+  def pool_open(_concurrency, _limit, _patience), do: not_loaded()
+
+  @spec pool_join(pid(), most_calls :: non_neg_integer()) :: :ok | :noproc
+  def pool_join(_interpreter, _most_calls), do: not_loaded()
+
+  @spec pool_leave(pid()) :: :ok
+  def pool_leave(_interpreter), do: not_loaded()
+
+  @spec pool_member(pid()) ::
+          {running :: non_neg_integer() | nil, calls :: non_neg_integer(), may_be_chosen :: boolean()}
+  def pool_member(_interpreter), do: not_loaded()
+
+  @spec pool_waiting(pid()) :: non_neg_integer()
+  def pool_waiting(_pool), do: not_loaded()
+
+  @spec pool_take(pid(), alone :: boolean()) :: {pid(), slot :: reference()} | :busy | :noproc
+  def pool_take(_pool, _alone), do: not_loaded()
+
+  @spec pool_enter(pid(), interpreter :: pid()) :: {pid(), slot :: reference()} | :noproc
+  def pool_enter(_pool, _interpreter), do: not_loaded()
+
+  @spec pool_wait(pid(), reference(), alone :: boolean(), callers :: [pid()] | nil) ::
+          {pid(), slot :: reference()}
+          | {:waiting, ticket :: reference(), patience :: non_neg_integer() | nil}
+          | {:overloaded, limit :: non_neg_integer()}
+          | :draining
+          | :noproc
+  def pool_wait(_pool, _reference, _alone, _callers), do: not_loaded()
+
+  @spec pool_forget(ticket :: reference()) :: boolean()
+  def pool_forget(_ticket), do: not_loaded()
+
+  @spec pool_give_back(slot :: reference()) :: boolean()
+  def pool_give_back(_slot), do: not_loaded()
+
+  @spec pool_drain() :: :ok
+  def pool_drain, do: not_loaded()
+
+  @spec pool_close(reason :: binary()) :: :ok
+  def pool_close(_reason), do: not_loaded()
+
+  @spec pool_bury(pid(), why :: String.t()) :: :ok
+  def pool_bury(_interpreter, _why), do: not_loaded()
+
+  @spec pool_buried(pid()) :: String.t() | nil
+  def pool_buried(_interpreter), do: not_loaded()
 
   @typep at(value) :: {line :: pos_integer(), column :: pos_integer(), value}
 

@@ -37,6 +37,7 @@ defmodule Snex.Object do
   alias Snex.Handle
   alias Snex.Interpreter
   alias Snex.Invoke
+  alias Snex.Pool.Choice
   alias Snex.Serde
 
   @typedoc "Opaque but for `:id` and `:type`, the name of the object's type."
@@ -356,6 +357,8 @@ defmodule Snex.Object do
   end
 
   defp access(object, name, args, opts), do: access(object, {@access, name}, args, opts)
+
+  defp gone({:error, %Error{details: %{fate: why}}}, object), do: {:error, Choice.lost(object, why)}
 
   defp gone({:error, %Error{code: :call_failed, reason: :noproc}}, object) do
     reason = "#{inspect(object)} is gone: its interpreter #{inspect(object.interpreter)} has ended"

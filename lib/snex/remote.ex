@@ -13,6 +13,7 @@ defmodule Snex.Remote do
 
   alias Snex.Error
   alias Snex.Interpreter
+  alias Snex.Pool.Choice
   alias Snex.Remote.Tracker
   alias Snex.Request
 
@@ -23,7 +24,8 @@ defmodule Snex.Remote do
   @caller {__MODULE__, :caller}
 
   @doc """
-  Calls `module.function` with the interpreter's pid, `args` and the options, on the interpreter's node.
+  Calls `module.function` with the interpreter's pid, `args` and the options, on the interpreter's node. For a pool, with that of the
+  interpreter that it chooses.
 
   The function returns `{result, handles}`: what this function returns, and a list of the handles in it that the call has
   made, nearly always `[]`.
@@ -33,7 +35,7 @@ defmodule Snex.Remote do
   def run(server, module, function, args, options) do
     case locate(server) do
       pid when is_pid(pid) and node(pid) == node() ->
-        {result, _handles} = apply(module, function, [pid | args] ++ [options])
+        {result, _handles} = Choice.run(pid, module, function, args, options)
         result
 
       nil ->
@@ -145,7 +147,7 @@ defmodule Snex.Remote do
 
         case locate(server) do
           nil -> {:returned, not_there()}
-          pid -> offer(apply(module, function, [pid | args] ++ [options]), tracker, ticket)
+          pid -> offer(Choice.run(pid, module, function, args, options), tracker, ticket)
         end
       catch
         kind, reason -> {:failed, kind, reason, __STACKTRACE__}

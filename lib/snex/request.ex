@@ -44,6 +44,8 @@ defmodule Snex.Request do
   @type options() :: %{
           optional(:timeout) => timeout(),
           optional(:streams) => Structs.streams(),
+          optional(:retry) => non_neg_integer(),
+          optional(:slot) => reference(),
           required(:deadline) => deadline(),
           required(:on_timeout) => :cancel | :leave,
           required(:output) => Output.destination() | nil
@@ -78,7 +80,8 @@ defmodule Snex.Request do
       returns: how.returns,
       demand: Map.get(how, :demand),
       callers: Process.get(:"$callers"),
-      traceparent: Trace.traceparent()
+      traceparent: Trace.traceparent(),
+      slot: nil
     }
   end
 
@@ -107,7 +110,8 @@ defmodule Snex.Request do
       returns: how.returns,
       demand: Map.get(how, :demand),
       callers: Process.get(:"$callers"),
-      traceparent: Trace.traceparent()
+      traceparent: Trace.traceparent(),
+      slot: nil
     }
   end
 
@@ -131,14 +135,29 @@ defmodule Snex.Request do
   def asking(interpreter, request, encoding, options) do
     {weighed, normal, dirty} = parts(request)
     light? = Weight.light?(weighed)
+    request = Map.put(request, :slot, options[:slot])
 
     fn reference, encoded ->
       nif = choose(light?, encoded, normal, dirty)
       # What is left of it when the frame is made: a caller may have had to wait for the start, or for room.
       request = Map.put(request, :time, time(options))
-      nif.(interpreter, reference, request, put_elem(encoding, 3, encoded))
+
+      interpreter
+      |> nif.(reference, request, put_elem(encoding, 3, encoded))
+      |> elsewhere(encoded, options)
     end
   end
+
+  @doc """
+  What a NIF has answered. An object of another interpreter is thrown to `Snex.Pool.Choice` if that has chosen this one.
+  """
+  @spec elsewhere(outcome(), Structs.encoded(), options()) :: outcome()
+  def elsewhere({:foreign, object}, encoded, %{slot: _slot}) do
+    Source.settle(encoded, :ended)
+    throw({:snex_elsewhere, object})
+  end
+
+  def elsewhere(outcome, _encoded, _options), do: outcome
 
   # What of a request may be of any size, and the functions that submit it.
   defp parts(%{kind: :eval} = eval) do

@@ -121,7 +121,7 @@ defmodule Snex.Stream do
   defp received({:error, _error} = failed, state), do: error(failed, state)
 
   defp error(failed, state) do
-    {:error, error} = Error.in_call(failed, state.interpreter, state.opts.timeout)
+    {:error, error} = Error.in_call(failed, state.where, state.opts.timeout)
     {:error, state.explain.(error), state}
   end
 

@@ -103,6 +103,44 @@ defmodule Snex.Telemetry do
   |---|---|
   | `:halted` | whether the end came before that of the elements: the consumer wanted no more, or it or the enumerable has raised |
 
+  ## Pools
+
+  Emitted in the process of the call, on the pool's node; those of `recycle` in the pool's process.
+
+  ### `[:snex, :pool, :queue]`
+
+  A call has waited for an interpreter of a `Snex.Pool`. Not emitted for one that finds an interpreter with room.
+
+  | measurement | |
+  |---|---|
+  | `:duration`, `:monotonic_time` | how long it has waited, in native units |
+  | `:waiting` | how many wait still |
+
+  | metadata | |
+  |---|---|
+  | `:pool` | its pid |
+  | `:error` | the `Snex.Error` that is returned, or `nil` for a call that runs now |
+
+  ### `[:snex, :pool, :overload]`
+
+  Also emitted if that error has the code `:overloaded`: the queue was full, or the call has waited too long. Measurements and
+  metadata are the same.
+
+  ### `[:snex, :pool, :recycle]`
+
+  An interpreter of a pool has been replaced: it takes no more calls, and its substitute does.
+
+  | measurement | |
+  |---|---|
+  | `:duration`, `:monotonic_time` | how long the substitute has taken to start, in native units |
+  | `:calls`, `:age` | calls of the old one, and its age in native units |
+
+  | metadata | |
+  |---|---|
+  | `:pool`, `:name` | the pid of the pool, and its option `:name` |
+  | `:interpreter`, `:substitute` | the pid of the old one, and of the new one |
+  | `:reason` | `:requests`, `:memory` or `:age` for these limits, `:restart` for `Snex.Pool.restart/1` |
+
   ## Interpreters
 
   Emitted in the interpreter process.
@@ -149,6 +187,7 @@ defmodule Snex.Telemetry do
   alias Snex.Env
   alias Snex.Error
   alias Snex.Interpreter
+  alias Snex.Native
 
   @doc false
   # Runs a call, and emits its events.
@@ -170,6 +209,27 @@ defmodule Snex.Telemetry do
   @spec interpreter_stopped(integer(), map()) :: :ok
   def interpreter_stopped(started, metadata),
     do: emit([:snex, :interpreter, :stop], since(native(started)), metadata)
+
+  @doc false
+  # Emits that a call has waited for an interpreter of a pool: `:served`, or the error that it returns.
+  @spec pool_waited(pid(), integer(), :served | {:error, Error.t()} | :noproc) :: :ok
+  def pool_waited(pool, begun, outcome) do
+    if present?() do
+      measurements = Map.put(since(begun), :waiting, Native.pool_waiting(pool))
+      metadata = %{pool: pool, error: (outcome != :served && error(outcome)) || nil}
+      emit([:snex, :pool, :queue], measurements, metadata)
+
+      with {:error, %Error{code: :overloaded}} <- outcome,
+           do: emit([:snex, :pool, :overload], measurements, metadata)
+    end
+
+    :ok
+  end
+
+  @doc false
+  @spec pool_recycled(integer(), map(), map()) :: :ok
+  def pool_recycled(begun, measurements, metadata),
+    do: emit([:snex, :pool, :recycle], Map.merge(since(native(begun)), measurements), metadata)
 
   @typedoc false
   @opaque span() :: {integer(), map()} | nil

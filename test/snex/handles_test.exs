@@ -140,7 +140,8 @@ defmodule Snex.HandlesTest do
       callers: nil,
       time: nil,
       traceparent: nil,
-      demand: nil
+      demand: nil,
+      slot: nil
     }
 
     {pid, monitor} =

@@ -206,7 +206,8 @@ defmodule Snex.NativeTest do
         callers: nil,
         time: nil,
         traceparent: nil,
-        demand: nil
+        demand: nil,
+        slot: nil
       }
 
       invoke = %{
@@ -221,13 +222,17 @@ defmodule Snex.NativeTest do
         callers: nil,
         time: nil,
         traceparent: nil,
-        demand: nil
+        demand: nil,
+        slot: nil
       }
 
-      make = %{from: [{env.id, 0, []}], vars: %{}, callers: nil}
+      make = %{from: [{env.id, 0, []}], vars: %{}, callers: nil, slot: nil}
       failure = %{kind: "error", reason: :erlang.term_to_binary(1), message: "m", stacktrace: ["line"]}
       none = 2 ** 63
       owner = spawn_link(fn -> Process.sleep(:infinity) end)
+      pool = start_supervised!({Snex.Pool, size: 1}, id: make_ref())
+      {member, slot} = Native.pool_take(pool, true)
+      {:waiting, ticket, 5_000} = Native.pool_wait(pool, reference, false, nil)
 
       [
         interpreter_start: [Snex.NativeStart.options(owner)],
@@ -263,6 +268,20 @@ defmodule Snex.NativeTest do
         source_feed: [inp, reference, none, [1], encoding],
         source_feed_dirty: [inp, reference, none, [1], encoding],
         source_end: [inp, none, failure],
+        pool_open: [1, 1, nil],
+        pool_join: [inp, 1],
+        pool_leave: [inp],
+        pool_member: [member],
+        pool_waiting: [pool],
+        pool_take: [pool, false],
+        pool_enter: [pool, member],
+        pool_wait: [pool, reference, false, {:any, nil}],
+        pool_forget: [ticket],
+        pool_give_back: [slot],
+        pool_drain: [],
+        pool_close: [:erlang.term_to_binary(:reason)],
+        pool_bury: [inp, "why"],
+        pool_buried: [inp],
         project_read: [""],
         project_rebase: ["", ""],
         project_unbase: ["", ""],

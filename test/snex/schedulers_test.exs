@@ -93,6 +93,9 @@ defmodule Snex.SchedulersTest do
     waiting: [:request_forget, :interpreter_info, :resources_count],
     output: [:output_read, :print_read, :log_read],
     handles: [:handle_keep, :handle_destroy, :handle_release, :handle_proxy, :handle_held],
+    pools:
+      [:pool_open, :pool_join, :pool_leave, :pool_member, :pool_waiting, :pool_take, :pool_enter] ++
+        [:pool_wait, :pool_forget, :pool_give_back, :pool_drain, :pool_close, :pool_bury, :pool_buried],
     projects:
       [:project_read, :project_rebase, :project_unbase, :project_has_member] ++ [:lock_locals, :lock_rebase],
     # Without arguments, or with one that is an atom.
@@ -371,7 +374,8 @@ defmodule Snex.SchedulersTest do
       callers: nil,
       time: nil,
       traceparent: nil,
-      demand: nil
+      demand: nil,
+      slot: nil
     }
 
     Native.request_eval(inp, make_ref(), eval, {nil, nil, nil, [], nil, nil})
@@ -387,6 +391,26 @@ defmodule Snex.SchedulersTest do
       %{requests_in_flight: _} = Interpreter.info(inp)
       %{pending: _} = Native.resources_count()
       :ok = Native.request_forget(inp, 0xFFFF_FFFF_FFFF_FFFF, true)
+    end)
+  end
+
+  test "pools: many who wait, and who stop waiting together" do
+    pool = start_supervised!({Snex.Pool, size: 1, queue: [limit: 100_000, timeout: :infinity]})
+
+    undisturbed("20,000 callers", fn ->
+      {:ok, callers} =
+        Snex.Pool.checkout(pool, fn _py ->
+          callers =
+            for _ <- 1..20_000, do: spawn(fn -> Snex.pyeval(pool, "pass", %{}, timeout: :infinity) end)
+
+          eventually(fn -> Snex.Pool.info(pool).waiting == 20_000 end)
+          for caller <- Enum.take_every(callers, 2), do: Process.exit(caller, :kill)
+          eventually(fn -> Snex.Pool.info(pool).waiting == 10_000 end)
+          stop_supervised!(Snex.Pool)
+          callers
+        end)
+
+      eventually(fn -> not Enum.any?(callers, &Process.alive?/1) end)
     end)
   end
 

@@ -57,6 +57,38 @@ defmodule Snex.TelemetryTest do
       refute_received {[:snex, :call, _], _, _}
     end
 
+    test "[:snex, :pool, :queue] is emitted for a call that waits, and [:snex, :pool, :overload] if it does so in vain" do
+      pool = Snex.Pools.start_pool!(size: 1)
+      assert call(fn -> Snex.pyeval(pool, "return 1") end) == {:ok, 1}
+      refute_received {[:snex, :pool, _], _, _}
+      running = Snex.Pools.hold(pool)
+      assert {:error, error} = call(fn -> Snex.pyeval(pool, "return 1", timeout: 10) end)
+
+      assert_received {[:snex, :pool, :queue], %{duration: duration, waiting: 0},
+                       %{pool: ^pool, error: ^error}}
+
+      assert_received {[:snex, :pool, :overload], %{duration: ^duration}, %{pool: ^pool, error: ^error}}
+      waiting = Snex.Pools.begin(pool)
+      Snex.Pools.await_waiting(pool, 1)
+      assert {:ok, _} = Snex.Pools.let_go(running)
+      assert {:ok, _} = waiting |> Map.merge(Snex.Pools.await_running(waiting)) |> Snex.Pools.let_go()
+      assert_received {[:snex, :pool, :queue], %{duration: _, waiting: 0}, %{pool: ^pool, error: nil}}
+      refute_received {[:snex, :pool, :overload], _, _}
+    end
+
+    test "[:snex, :pool, :recycle] is emitted when an interpreter has been replaced" do
+      pool = Snex.Pools.start_pool!(size: 1, label: :mine)
+      [old] = Snex.Pools.running(pool)
+      assert {:ok, 1} = Snex.pyeval(pool, "return 1")
+      assert :ok = Snex.Pool.restart(pool)
+      [new] = Snex.Pools.running(pool)
+
+      assert_received {[:snex, :pool, :recycle], %{duration: _, calls: 1, age: _, monotonic_time: _},
+                       metadata}
+
+      assert metadata == %{pool: pool, name: nil, interpreter: old, substitute: new, reason: :restart}
+    end
+
     test "they name the environment and its interpreter, and the error that is returned" do
       inp = start_interpreter!()
       {:ok, env} = Snex.make_env(inp)
@@ -240,6 +272,9 @@ defmodule Snex.TelemetryTest do
              "[:snex, :stream, :start]",
              "[:snex, :stream, :stop]",
              "[:snex, :stream, :exception]",
+             "[:snex, :pool, :queue]",
+             "[:snex, :pool, :overload]",
+             "[:snex, :pool, :recycle]",
              "[:snex, :interpreter, :start]",
              "[:snex, :interpreter, :stop]"
            ]

@@ -12,6 +12,7 @@ pub mod handles;
 pub mod outbox;
 pub mod pending;
 pub mod pickle;
+pub mod pool;
 pub mod process_tree;
 pub mod shared_memory;
 mod sync;

@@ -45,6 +45,15 @@ rustler::atoms! {
     stdout,
     stderr,
 
+    // pools
+    snex_pool,
+    idle,
+    worn,
+    slot,
+    busy,
+    waiting,
+    draining,
+
     // how an interpreter went down
     stopped,
     ended,

@@ -80,6 +80,10 @@ impl Sink for Shared {
     }
 
     fn frame(&self, header: Header, body: Reply) -> Result<(), String> {
+        if matches!(header.kind, Kind::Result | Kind::Error | Kind::Cancelled) {
+            // Before anyone is told: who calls again finds room.
+            self.membership.end(header.id);
+        }
         let content = Content::new(self, header.flags, body)?;
         let (call, arity) = match header.kind {
             Kind::Items if self.create_atoms => return self.part(&header, atoms::items(), content),
@@ -198,7 +202,9 @@ impl Sink for Shared {
         drop(last);
         self.close_output();
         let down = Down::Ended(end);
+        self.membership.leave();
         self.pending.fail_all(down.clone(), Caller::fail);
+        self.membership.clear();
         self.tell(&self.owner, (atoms::snex_ended(), down));
     }
 }

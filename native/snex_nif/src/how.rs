@@ -3,8 +3,9 @@
 use crate::atoms;
 use crate::interpreter::Interpreter;
 use crate::options::choose;
+use crate::pool::Reservation;
 use crate::walk::Walk;
-use rustler::{Atom, Binary, NifMap, Term};
+use rustler::{Atom, Binary, NifMap, ResourceArc, Term};
 use snex_core::clock;
 use snex_core::frame;
 use snex_core::pickle::BinaryAs;
@@ -28,6 +29,8 @@ pub struct How<'a> {
     pub traceparent: Option<Binary<'a>>,
     /// How many items of the result may be in flight, if it is iterated.
     pub demand: Option<u32>,
+    /// The caller's slot, if a pool has chosen the interpreter.
+    pub slot: Option<ResourceArc<Reservation>>,
 }
 
 /// The flags that say where code runs, and how its result is returned.

@@ -10,6 +10,7 @@ use crate::kept::Kept;
 use crate::live::{Live, Of};
 use crate::options::{CallOptions, Options};
 use crate::pending::{Caller, Pending};
+use crate::pool::Membership;
 use crate::registry;
 use crate::runtime;
 use crate::shared::Shared;
@@ -98,6 +99,7 @@ pub fn watch(env: Env<'_>, interpreter: &ResourceArc<Interpreter>) -> bool {
 
 /// Callers are told on the runtime's threads: schedulers must not send this way.
 fn fail_and_stop(worker: Arc<Worker<Held, Shared>>, down: Down, grace: Duration) {
+    worker.sink.membership.leave();
     if let Some(runtime) = runtime::handle() {
         runtime.spawn(async move {
             worker.sink.pending.fail_all(down, Caller::fail);
@@ -111,6 +113,7 @@ impl Interpreter {
     /// afterwards.
     fn owner_gone(&self) {
         self.gone.store(true, Ordering::Release);
+        self.worker.sink.membership.leave();
         let worker = Arc::clone(&self.worker);
         if let Some(runtime) = runtime::handle() {
             runtime.spawn(async move {
@@ -250,6 +253,7 @@ fn interpreter_start<'a>(env: Env<'a>, options: StartOptions<'a>) -> Term<'a> {
         allow,
         signer,
         pending: Pending::default(),
+        membership: Membership::default(),
         max_in_flight: options
             .max_in_flight
             .and_then(|most| usize::try_from(most).ok())

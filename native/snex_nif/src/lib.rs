@@ -22,6 +22,7 @@ mod options;
 mod outcome;
 mod panics;
 mod pending;
+mod pool;
 mod project;
 mod registry;
 mod reply;

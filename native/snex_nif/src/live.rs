@@ -1,6 +1,7 @@
 //! How much of each kind lives, for tests that look for leaks. Objects that are made seldom count themselves; what a request
 //! or a call adds to is counted by looking, so that it costs nothing there.
 
+use crate::pool;
 use crate::registry;
 use rustler::NifMap;
 use snex_core::handles::Kind;
@@ -66,6 +67,9 @@ struct Resources {
     sources: usize,
     watched: usize,
     alive: usize,
+    /// Pools, and requests that count in one.
+    pools: usize,
+    running: usize,
 }
 
 /// How much of each kind lives.
@@ -78,6 +82,7 @@ fn resources_count() -> Resources {
         environments: own(Of::Environment),
         objects: own(Of::Object),
         proxies: own(Of::Proxy),
+        pools: pool::len(),
         ..Resources::default()
     };
     for interpreter in registry::all() {
@@ -88,6 +93,7 @@ fn resources_count() -> Resources {
         resources.answering += shared.answering.len();
         resources.sources += shared.sources.len();
         resources.watched += shared.watched.len();
+        resources.running += shared.membership.len();
         resources.alive += shared.alive.len_of(Kind::Environment) + shared.alive.len_of(Kind::Object);
     }
     resources

@@ -8,6 +8,7 @@ use crate::interpreter::{self, Interpreter};
 use crate::options::CallOptions;
 use crate::outcome::Outcome;
 use crate::pending;
+use crate::pool::Reservation;
 use crate::registry;
 use crate::walk::{Stop, Walk};
 use rustler::{
@@ -64,6 +65,8 @@ struct MakeEnv<'a> {
     vars: Term<'a>,
     /// `$callers` of the calling process.
     callers: Option<Term<'a>>,
+    /// See [`How::slot`].
+    slot: Option<ResourceArc<Reservation>>,
 }
 
 /// Who asks, and how its values should look.
@@ -216,7 +219,7 @@ impl<'a> Caller<'a> {
         let cause = interpreter.worker.sink.answering.cause(self.env.pid(), how.callers);
         let head = Header { flags, cause, ..Header::new(kind, 0) };
         let rest = Rest::new(&interpreter, how);
-        self.submit(&interpreter, head, |walk| {
+        self.submit(&interpreter, head, how.slot.as_ref(), |walk| {
             let length = 5 + rest.len();
             walk.pickle.tuple_begin(length);
             match how.environment {
@@ -238,7 +241,8 @@ impl<'a> Caller<'a> {
         let sink = &interpreter.worker.sink;
         let key = handle::next_environment();
         let cause = sink.answering.cause(self.env.pid(), make.callers);
-        let outcome = self.submit(&interpreter, Header { cause, ..Header::new(Kind::MakeEnv, 0) }, |walk| {
+        let head = Header { cause, ..Header::new(Kind::MakeEnv, 0) };
+        let outcome = self.submit(&interpreter, head, make.slot.as_ref(), |walk| {
             walk.pickle.tuple_begin(3);
             walk.pickle.int(key.id as i64);
             walk.pickle.list_begin();
@@ -332,6 +336,7 @@ impl<'a> Caller<'a> {
         &self,
         interpreter: &ResourceArc<Interpreter>,
         head: Header,
+        slot: Option<&ResourceArc<Reservation>>,
         write: impl FnOnce(&mut Walk<'a>) -> Result<(), Stop<'a>>,
     ) -> Outcome<'a> {
         let mut walk = self.walk(interpreter);
@@ -350,6 +355,7 @@ impl<'a> Caller<'a> {
             sink.pending.forget(id);
             return Outcome::NoProcess;
         }
+        sink.membership.begin(id, slot);
         // A closed pipe means that the end is under way, which will tell the caller how.
         let _: Submitted = interpreter.worker.submit(walk.pickle.into_frame(Header { id, ..head }));
         if sink.pending.submitted(id) {

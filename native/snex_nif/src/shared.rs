@@ -10,6 +10,7 @@ use crate::kept::Kept;
 use crate::live::Live;
 use crate::options::Options;
 use crate::pending::Pending;
+use crate::pool::Membership;
 use crate::source::Sources;
 use rustler::LocalPid;
 use snex_core::allow::Allow;
@@ -47,6 +48,8 @@ pub struct Shared {
     pub allow: Allow,
     /// Recognises functions that Elixir has handed to Python. `None` where Python may call all.
     pub signer: Option<Arc<Signer>>,
+    /// The pool that the interpreter belongs to, and what runs here for it.
+    pub membership: Membership,
     /// How many requests may be under way.
     pub max_in_flight: usize,
     /// Whether Python reads the same clock as the VM.

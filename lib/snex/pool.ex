@@ -1,0 +1,222 @@
+defmodule Snex.Pool do
+  @moduledoc """
+  Several interpreters under one name: calls run in the one that has least to do.
+
+      children = [{Snex.Pool, name: MyApp.Python, interpreter: MyApp.Numpy, size: 4, init_script: "import numpy as np"}]
+
+      {:ok, value} = Snex.pyeval(MyApp.Python, "return float(np.mean(xs))", %{"xs" => [1, 2, 3]})
+
+  One Python uses one core. A pool uses as many as it has interpreters, replaces those that go down, and lets calls wait when all are
+  busy. It can be given wherever an interpreter can: to `Snex.pyeval/4`, `Snex.call/4`, `Snex.get/3`, `Snex.stream/4`,
+  `Snex.make_env/3`. See the guide "Pools" for sizes, overload and containers.
+
+  ## Where a call runs
+
+  A call goes to the least loaded interpreter that has room (see `:concurrency`), and no process is asked for it. If none has, the call waits. Calls
+  that wait are served in order, within their `:timeout` and that of the `:queue`. A call that cannot wait, or has waited too long,
+  returns `{:error, %Snex.Error{code: :overloaded}}`: it has not begun to run.
+
+  An environment belongs to the interpreter that made it, and so does an object. Calls that use one run there at once, whatever else does:
+  they count, but do not wait. That is also true of a call of the pool that has such an object in its arguments.
+
+  A stream takes the room of one call until it ends. A call that has timed out takes it until Python has ended its work.
+
+  Elixir code that Python calls may use the pool itself. It does not wait for others then, if all are busy: it runs in the
+  interpreter that waits for it.
+
+  ## Failures
+
+  An interpreter that goes down is replaced, and only the calls that run in it fail. With the option `retry: 1`, such a call is run
+  once more on another interpreter. An interpreter that a call leaves stuck is ended as soon as that is noticed: the option `:on_stuck` is
+  `:restart` here, if it is not given.
+
+  When an interpreter cannot be started, it is tried again, with pauses from a tenth of a second up to 30 seconds;
+  `info/1` says why.
+
+  When an environment's interpreter has been replaced, a call that uses it returns the code `:env_not_found`; for an object,
+  `:object_not_found`.
+  """
+
+  alias Snex.Error
+  alias Snex.Interpreter
+  alias Snex.Options
+  alias Snex.Pool.Choice
+  alias Snex.Pool.Server
+  alias Snex.Remote
+  alias Snex.Request
+
+  @typedoc "A pool: its pid, or anything else that names a `GenServer`."
+  @type t() :: GenServer.server()
+
+  @typedoc "The pool's own options, and those of `Snex.Interpreter.start_link/1`."
+  @type option() :: unquote(Snex.Pool.Options.spec()) | Interpreter.option()
+
+  @checkout [
+    timeout: [
+      type: :timeout,
+      default: 5_000,
+      doc: "how long to wait for an interpreter, in ms, or `:infinity`"
+    ]
+  ]
+
+  @type checkout_opt() :: unquote(Options.spec(@checkout))
+
+  @doc """
+  Starts a pool linked to the caller.
+
+  Returns when all interpreters run, or `{:error, %Snex.Error{}}` as soon as one could not be started; then none is left.
+
+  #{Options.documentation(Snex.Pool.Options.table())}
+
+  All other options are those of the interpreters, see `Snex.Interpreter.start_link/1`. Raises `ArgumentError` for an unknown option
+  and for a value that an option cannot have.
+
+      iex> {:ok, pool} = Snex.Pool.start_link(size: 2, init_script: "y = 2")
+      iex> Snex.pyeval(pool, "return x * y", %{"x" => 21})
+      {:ok, 42}
+      iex> Snex.Pool.start_link(size: 0)
+      ** (ArgumentError) option :size cannot be 0: expected an integer from 1 to 10000
+  """
+  @spec start_link([option()]) :: GenServer.on_start()
+  def start_link(opts \\ []) do
+    {own, options} = Snex.Pool.Options.split!(opts)
+    server_opts = if own.name, do: [name: own.name], else: []
+    GenServer.start_link(Server, {own, interpreter_options(own, options)}, server_opts)
+  end
+
+  defp interpreter_options(own, options) do
+    # As soon as it is noticed, for there are others.
+    options = Keyword.put_new(options, :on_stuck, :restart)
+    if own.interpreter == Interpreter, do: Keyword.put_new(options, :label, own.name), else: options
+  end
+
+  @doc """
+  A specification to start a pool under a supervisor. Its id is the `:name` given, or this module.
+
+      iex> Snex.Pool.child_spec(name: MyApp.Python).id
+      MyApp.Python
+  """
+  @spec child_spec([option()]) :: Supervisor.child_spec()
+  def child_spec(opts) do
+    {own, options} = Snex.Pool.Options.split!(opts)
+    %{shutdown: shutdown} = Supervisor.child_spec({own.interpreter, options}, [])
+    # Its interpreters end at the same time.
+    shutdown = if is_integer(shutdown), do: min(shutdown + 1_000, 0xFFFF_FFFF), else: :infinity
+    %{id: own.name || __MODULE__, start: {__MODULE__, :start_link, [opts]}, shutdown: shutdown}
+  end
+
+  @doc """
+  What a pool is and does: a map with
+
+    * `:size`, how many interpreters there should be, and `:running`, how many take calls
+    * `:concurrency`, how many calls each runs at a time
+    * `:waiting`, how many calls wait
+    * `:draining`, whether `drain/2` was called
+    * `:failure`: `nil`, or after an interpreter could not be started `%{error: error, attempts: n, next_attempt_in: ms}`
+    * `:members`: for each interpreter a map with `:interpreter`, its pid; `:status`: `:starting`, `:running` or `:leaving`
+      (it takes no more calls, and ends after those that run); `:due`, why it is to be replaced, or `nil`; `:calls_running`, a
+      number or `:checked_out`; `:calls`, how many there have been; `:age` in ms; `:memory`, resident, in bytes
+
+  Exits like `GenServer.call/3` if there is no answer within `timeout`.
+
+      iex> {:ok, pool} = Snex.Pool.start_link(size: 2)
+      iex> info = Snex.Pool.info(pool)
+      iex> {info.size, info.running, info.waiting, for(member <- info.members, do: member.calls_running)}
+      {2, 2, 0, [0, 0]}
+  """
+  @spec info(t(), timeout()) :: map()
+  def info(pool, timeout \\ 5_000), do: GenServer.call(pool, :info, timeout)
+
+  @doc """
+  Changes how many interpreters there are: `:ok` when so many take calls, or `{:error, %Snex.Error{}}`.
+
+  Those that are too many take no more calls at once, and end after those that run. If an interpreter cannot be started, the error is
+  returned, and the pool goes on trying.
+
+  Exits like `GenServer.call/3` if that takes longer than `timeout`; the pool goes on with it.
+
+      iex> {:ok, pool} = Snex.Pool.start_link(size: 1)
+      iex> Snex.Pool.resize(pool, 2)
+      :ok
+      iex> Snex.Pool.info(pool).running
+      2
+  """
+  @spec resize(t(), pos_integer(), timeout()) :: :ok | {:error, Error.t()}
+  def resize(pool, size, timeout \\ 60_000),
+    do: GenServer.call(pool, {:resize, Snex.Pool.Options.size!(size)}, timeout)
+
+  @doc """
+  Replaces all interpreters, one after the other: `:ok` when none of the old ones takes calls any more, or `{:error, %Snex.Error{}}`
+  if one could not be started; then those that have not been replaced go on.
+
+  No call fails for it, and there are never fewer interpreters than before. Environments and objects of the old ones go with them.
+
+  Exits like `GenServer.call/3` if that takes longer than `timeout`; the pool goes on with it.
+
+      iex> {:ok, pool} = Snex.Pool.start_link(size: 1)
+      iex> {:ok, before} = Snex.pyeval(pool, "import os; return os.getpid()")
+      iex> Snex.Pool.restart(pool)
+      :ok
+      iex> {:ok, now} = Snex.pyeval(pool, "import os; return os.getpid()")
+      iex> now == before
+      false
+  """
+  @spec restart(t(), timeout()) :: :ok | {:error, Error.t()}
+  def restart(pool, timeout \\ :infinity), do: GenServer.call(pool, :restart, timeout)
+
+  @doc """
+  Has the pool take no new calls: `:ok` when all that run or wait have come to their end. It cannot be undone.
+
+  New calls return the code `:call_failed`. Calls that use an environment or an object of one of its interpreters are still answered.
+
+  Exits like `GenServer.call/3` if that takes longer than `timeout`.
+
+      iex> {:ok, pool} = Snex.Pool.start_link(size: 1)
+      iex> Snex.Pool.drain(pool)
+      :ok
+      iex> {:error, error} = Snex.pyeval(pool, "return 1")
+      iex> error.reason
+      "the pool is drained: it takes no new calls"
+  """
+  @spec drain(t(), timeout()) :: :ok
+  def drain(pool, timeout \\ :infinity), do: GenServer.call(pool, :drain, timeout)
+
+  @doc """
+  Calls `fun` with an interpreter that no other call of the pool uses meanwhile: `{:ok, result}`, or `{:error, %Snex.Error{}}` if none was free
+  in time.
+
+  For work that leaves something behind in Python between calls, or several environments that belong together. The interpreter is free again when `fun`
+  returns or raises, or the calling process ends.
+
+  Inside, what the calling process asks of the pool runs in this interpreter, and another `checkout/3` of the pool returns the same
+  one: a process never waits for itself. A task that it starts does wait.
+
+  The pool has to be on this node.
+
+  #{Options.documentation(@checkout)}
+
+      iex> {:ok, pool} = Snex.Pool.start_link(size: 2)
+      iex> Snex.Pool.checkout(pool, fn py ->
+      ...>   {:ok, nil} = Snex.pyeval(py, "import os; os.word = 'kept'")
+      ...>   Snex.get(pool, "os.word")
+      ...> end)
+      {:ok, {:ok, "kept"}}
+  """
+  @spec checkout(t(), (pid() -> result), [checkout_opt()]) :: {:ok, result} | {:error, Error.t()}
+        when result: term()
+  def checkout(pool, fun, opts \\ []) when is_function(fun, 1) do
+    %{timeout: timeout} = Options.check!(opts, @checkout)
+
+    case Remote.locate(pool) do
+      pid when is_pid(pid) and node(pid) == node() ->
+        Choice.checkout(pid, fun, Request.deadline(timeout))
+
+      nil ->
+        {:error, %Error{code: :call_failed, reason: :noproc, details: %{interpreter: pool}}}
+
+      _elsewhere ->
+        raise ArgumentError,
+              "an interpreter can be checked out of a pool of this node only, got: #{inspect(pool)}"
+    end
+  end
+end

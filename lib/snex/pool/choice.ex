@@ -1,0 +1,240 @@
+defmodule Snex.Pool.Choice do
+  @moduledoc false
+  # Where a call runs that was given a pool: everything that chooses goes through here, on the pool's node.
+  #
+  # The native code chooses the least loaded interpreter with room, and returns a *slot* in it: a resource of the calling process, which
+  # counts for as long as it lives. The request takes it over when it is submitted, and Python's end of the request frees it. So whatever
+  # becomes of the calling process, at whatever line, the slot is free when nothing runs in it any more. The same holds for the ticket
+  # of one who waits.
+
+  alias Snex.Env
+  alias Snex.Error
+  alias Snex.Interpreter.Down
+  alias Snex.Native
+  alias Snex.Object
+  alias Snex.Request
+  alias Snex.Telemetry
+
+  # In the dictionary of a process that has interpreters for itself: which, of which pool.
+  @checked_out {__MODULE__, :checked_out}
+
+  @doc """
+  Calls `module.function` with an interpreter's pid, `args` and the options; see `Snex.Remote.run/5`. `pid` is that of a pool,
+  or of the interpreter itself.
+  """
+  @spec run(pid(), module(), atom(), [term()], Request.options()) :: {term(), [reference()]}
+  def run(pid, module, function, args, options) do
+    with nil <- checked_out(pid),
+         call = {module, function, args},
+         {interpreter, slot} when is_pid(interpreter) <- take(pid, false, options) do
+      run_in(interpreter, slot, pid, call, options, false)
+    else
+      # It is no pool.
+      :noproc -> pid |> apply_to(module, function, args, options) |> with_fate(pid)
+      {:error, error} -> {{:error, error}, []}
+      interpreter -> apply_to(interpreter, module, function, args, options)
+    end
+  end
+
+  defp apply_to(interpreter, module, function, args, options),
+    do: apply(module, function, [interpreter | args] ++ [options])
+
+  # `pinned?` when the call can run nowhere else.
+  defp run_in(interpreter, slot, pool, {module, function, args} = call, options, pinned?) do
+    apply_to(interpreter, module, function, args, Map.put(options, :slot, slot))
+  catch
+    :throw, {:snex_elsewhere, thing} ->
+      Native.pool_give_back(slot)
+      go_to(thing, interpreter, pool, call, options, pinned?)
+
+    kind, reason ->
+      Native.pool_give_back(slot)
+      :erlang.raise(kind, reason, __STACKTRACE__)
+  else
+    result ->
+      unused? = Native.pool_give_back(slot)
+      {again, options} = again(result, interpreter, unused?, options)
+
+      if again and not pinned?,
+        do: run(pool, module, function, args, options),
+        else: if(pinned?, do: with_fate(result, interpreter), else: result)
+  end
+
+  # Of an interpreter that has gone down, a request that had not reached it has lost nothing.
+  defp again({{:error, %Error{code: code}}, _handles}, interpreter, unused?, options)
+       when code in [:call_failed, :interpreter_exited, :internal_error] do
+    retry = Map.get(options, :retry, 0)
+    down? = not match?({_running, _calls, true}, Native.pool_member(interpreter))
+
+    cond do
+      not down? -> {false, options}
+      unused? -> {true, options}
+      retry > 0 -> {true, %{options | retry: retry - 1}}
+      true -> {false, options}
+    end
+  end
+
+  defp again(_result, _interpreter, _unused?, options), do: {false, options}
+
+  # An environment or an object in the arguments says where the call has to run.
+  defp go_to(thing, interpreter, pool, call, options, pinned?) do
+    target = if pinned?, do: :noproc, else: Native.pool_enter(pool, thing.interpreter)
+
+    case target do
+      {owner, slot} ->
+        run_in(owner, slot, pool, call, options, true)
+
+      :noproc ->
+        case gone(thing) do
+          nil -> raise ArgumentError, foreign(thing, interpreter, pool, pinned?)
+          error -> {{:error, error}, []}
+        end
+    end
+  end
+
+  defp gone(thing) do
+    case Native.pool_buried(thing.interpreter) do
+      nil -> nil
+      why -> lost(thing, why)
+    end
+  end
+
+  defp foreign(thing, interpreter, pool, pinned?) do
+    where =
+      if pinned?,
+        do: "#{inspect(interpreter)}, where another value has to be used",
+        else: "#{inspect(pool)}, a pool that it is not of"
+
+    hint = if is_struct(thing, Object), do: ". Snex.Object.copy/2 copies it there"
+
+    "#{inspect(thing)} stays in the interpreter #{inspect(thing.interpreter)}, and cannot be used in #{where}#{hint}"
+  end
+
+  @doc """
+  The error of a call that uses something which has gone with an interpreter of a pool.
+  """
+  @spec lost(Env.t() | Object.t(), String.t()) :: Error.t()
+  def lost(thing, why) do
+    code = if is_struct(thing, Env), do: :env_not_found, else: :object_not_found
+    %Error{code: code, reason: "#{inspect(thing)} is gone with its interpreter, which #{why}"}
+  end
+
+  # What the pool knows of an interpreter that is not there any more.
+  defp with_fate({{:error, %Error{code: :call_failed} = error}, handles} = result, interpreter) do
+    case Native.pool_buried(interpreter) do
+      nil -> result
+      why -> {{:error, put_in(error.details[:fate], why)}, handles}
+    end
+  end
+
+  defp with_fate(result, _interpreter), do: result
+
+  # ---- Slots ------------------------------------------------------------------------------
+
+  defp take(pool, alone?, options) do
+    with :busy <- Native.pool_take(pool, alone?), do: wait(pool, alone?, options.deadline)
+  end
+
+  defp wait(pool, alone?, deadline) do
+    begun = System.monotonic_time()
+    result = wait_for_slot(pool, alone?, deadline)
+    outcome = with {pid, _slot} when is_pid(pid) <- result, do: :served
+    Telemetry.pool_waited(pool, begun, outcome)
+    result
+  end
+
+  defp wait_for_slot(pool, alone?, deadline) do
+    reference = make_ref()
+
+    case Native.pool_wait(pool, reference, alone?, Process.get(:"$callers")) do
+      {:waiting, ticket, patience} ->
+        patience = min(patience || :infinity, Request.time_left(deadline))
+
+        receive do
+          {^reference, :slot, {interpreter, slot}} -> {interpreter, slot}
+          {^reference, :down, down} -> {:error, Down.error(down)}
+        after
+          patience -> give_up(ticket, reference, pool, patience)
+        end
+
+      {:overloaded, limit} ->
+        overloaded("#{calls(limit)} for an interpreter of the pool, as many as may; see the option :queue")
+
+      :draining ->
+        {:error, %Error{code: :call_failed, reason: "the pool is drained: it takes no new calls"}}
+
+      :noproc ->
+        {:error, %Error{code: :call_failed, reason: :noproc}}
+
+      granted ->
+        granted
+    end
+  end
+
+  defp calls(1), do: "1 call waits"
+  defp calls(number), do: "#{number} calls wait"
+
+  defp give_up(ticket, reference, pool, patience) do
+    if Native.pool_forget(ticket) do
+      behind = Native.pool_waiting(pool)
+
+      overloaded(
+        "no interpreter of the pool was free within #{patience} ms; #{calls(behind)} behind this one. " <>
+          "Snex.Pool.info/1 tells what they do"
+      )
+    else
+      # Just now.
+      receive do
+        {^reference, :slot, {interpreter, slot}} -> {interpreter, slot}
+        {^reference, :down, down} -> {:error, Down.error(down)}
+      end
+    end
+  end
+
+  defp overloaded(reason), do: {:error, %Error{code: :overloaded, reason: reason}}
+
+  # ---- Exclusive use ----------------------------------------------------------------------
+
+  @doc """
+  Calls `fun` with an interpreter that nobody else uses meanwhile: `{:ok, result}`, or the error of one who waits too long.
+  """
+  @spec checkout(pid(), (pid() -> result), Request.deadline()) :: {:ok, result} | {:error, Error.t()}
+        when result: term()
+  def checkout(pool, fun, deadline) do
+    case checked_out(pool) do
+      nil ->
+        with {interpreter, slot} when is_pid(interpreter) <- take(pool, true, %{deadline: deadline}) do
+          use_alone(pool, interpreter, slot, fun)
+        else
+          :noproc ->
+            {:error, %Error{code: :call_failed, reason: "#{inspect(pool)} is no pool, or it is gone"}}
+
+          {:error, error} ->
+            {:error, error}
+        end
+
+      interpreter ->
+        {:ok, fun.(interpreter)}
+    end
+  end
+
+  defp use_alone(pool, interpreter, slot, fun) do
+    Process.put(@checked_out, Map.put(Process.get(@checked_out, %{}), pool, interpreter))
+    {:ok, fun.(interpreter)}
+  after
+    case Map.delete(Process.get(@checked_out, %{}), pool) do
+      none when none == %{} -> Process.delete(@checked_out)
+      others -> Process.put(@checked_out, others)
+    end
+
+    Native.pool_give_back(slot)
+  end
+
+  # The interpreter of a pool that the calling process has for itself.
+  defp checked_out(pool) do
+    case Process.get(@checked_out) do
+      nil -> nil
+      checked_out -> checked_out[pool]
+    end
+  end
+end

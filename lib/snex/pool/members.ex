@@ -1,0 +1,385 @@
+defmodule Snex.Pool.Members do
+  @moduledoc false
+  # The interpreters of a pool, for its process: which there are, how far each of them is, and what is to be done next so that there are as
+  # many as there should be. What changes here is done by `settle/1`, whatever has happened before.
+  #
+  # The life of a member: `:starting`, `:running` (it may be chosen), `:leaving` (it is not, and ends once nothing runs in it). All are linked
+  # to the pool's process, whose message of their exit is the end. One that is due to be replaced runs on until its substitute does.
+
+  alias Snex.Error
+  alias Snex.Native
+  alias Snex.Telemetry
+
+  require Logger
+
+  # Between attempts to start an interpreter, in ms: doubled each time, up to the longest.
+  @pause 100
+  @longest_pause 30_000
+
+  # An interpreter that ends sooner counts as one that could not be started, in ms.
+  @probation 1_000
+
+  # More calls than there will be.
+  @no_limit 0xFFFF_FFFF_FFFF_FFFF
+
+  defmodule Member do
+    @moduledoc false
+    # `started` in ms of the monotonic clock; `substitutes` the member that it is to replace; `due` why it is to be replaced; `limits` its own
+    # of the option `:recycle`.
+    @enforce_keys [:started, :limits]
+    defstruct [:started, :limits, :substitutes, :due, status: :starting]
+
+    @type t() :: %__MODULE__{
+            started: integer(),
+            limits: %{atom() => pos_integer() | nil},
+            substitutes: pid() | nil,
+            due: atom(),
+            status: :starting | :running | :leaving
+          }
+  end
+
+  @enforce_keys [:module, :options, :size, :recycle, :name]
+  defstruct [:module, :options, :size, :recycle, :name, :error, :retry, failures: 0, all: %{}]
+
+  @type t() :: %__MODULE__{
+          module: module(),
+          options: keyword(),
+          size: pos_integer(),
+          recycle: map(),
+          name: term(),
+          # Why the last attempt to start one has failed; a timer until the next one.
+          error: Error.t() | term(),
+          retry: reference() | nil,
+          failures: non_neg_integer(),
+          all: %{pid() => Member.t()}
+        }
+
+  @doc """
+  Starts what is missing, takes out what there is too much of, replaces what is due, one after the other.
+  """
+  @spec settle(t()) :: t()
+  def settle(%__MODULE__{} = members) do
+    missing = members.size - Enum.count(members.all, fn {_pid, member} -> counts?(member) end)
+
+    cond do
+      missing < 0 -> surplus(members, -missing)
+      members.retry != nil -> members
+      missing > 0 -> members |> start(nil) |> settle()
+      true -> substitute(members)
+    end
+  end
+
+  defp counts?(%Member{status: :starting, substitutes: substitutes}), do: substitutes == nil
+  defp counts?(%Member{status: status}), do: status == :running
+
+  # The one function that starts an interpreter. It comes to `started/2`, or exits.
+  defp start(members, substitutes) do
+    # Their names, if the module gives them one, would be the same.
+    options = [name: nil, sync_start?: false] ++ members.options
+
+    case members.module.start_link(options) do
+      {:ok, pid} ->
+        # The answer is `{{:snex_member, pid}, :ok}`: so this process waits for nobody.
+        send(pid, {:"$gen_call", {self(), {:snex_member, pid}}, :await_start})
+        member = %Member{started: now(), limits: limits(members.recycle), substitutes: substitutes}
+        put_in(members.all[pid], member)
+
+      {:error, reason} ->
+        failed(members, reason)
+
+      other ->
+        failed(members, "#{inspect(members.module)}.start_link/1 returned #{inspect(other)}")
+    end
+  rescue
+    error -> failed(members, error)
+  end
+
+  defp limits(recycle) do
+    part = 1 - recycle.jitter * :rand.uniform()
+
+    for {name, limit} <- Map.take(recycle, [:requests, :memory, :age]), into: %{} do
+      {name, limit && max(round(limit * part), 1)}
+    end
+  end
+
+  # One after the other, so that there is one interpreter more than asked for, and no more.
+  defp substitute(%{all: all} = members) do
+    if Enum.any?(all, fn {_pid, member} -> member.status == :starting end) do
+      members
+    else
+      case Enum.find(all, fn {_pid, member} -> member.status == :running and member.due != nil end) do
+        {pid, _member} -> start(members, pid)
+        nil -> members
+      end
+    end
+  end
+
+  # First those that do not run yet, then those where least runs.
+  defp surplus(members, count) do
+    members.all
+    |> Enum.filter(fn {_pid, member} -> counts?(member) end)
+    |> Enum.sort_by(fn {pid, member} -> {member.status == :running, load(pid)} end)
+    |> Enum.take(count)
+    |> Enum.reduce(members, fn {pid, _member}, members ->
+      retire(members, pid, "was taken out of its pool by Snex.Pool.resize/2")
+    end)
+  end
+
+  @doc """
+  What runs in an interpreter: more than any number if someone has it for itself.
+  """
+  @spec load(pid()) :: non_neg_integer() | nil
+  def load(pid), do: pid |> Native.pool_member() |> elem(0)
+
+  @doc """
+  An interpreter has started: from now on it may be chosen.
+  """
+  @spec started(t(), pid()) :: t()
+  def started(%{all: all} = members, pid) when not is_map_key(all, pid), do: members
+
+  def started(members, pid) do
+    member = members.all[pid]
+
+    # One that has ended already sends its exit.
+    if member.status == :starting and Native.pool_join(pid, member.limits.requests || @no_limit) == :ok do
+      Process.send_after(self(), {:snex_proven, pid}, @probation)
+      members = put_in(members.all[pid], %{member | status: :running, substitutes: nil})
+      members |> replaced(member.substitutes, pid, member) |> settle()
+    else
+      members
+    end
+  end
+
+  @doc """
+  An interpreter runs longer than one that is no good.
+  """
+  @spec proven(t(), pid()) :: t()
+  def proven(%{retry: nil, all: all} = members, pid) when is_map_key(all, pid),
+    do: %{members | failures: 0, error: nil}
+
+  def proven(members, _pid), do: members
+
+  defp replaced(members, old, new, %{started: begun}) do
+    case members.all[old] do
+      %Member{status: :running, due: due} = member when due != nil ->
+        {_running, calls, _open?} = Native.pool_member(old)
+        measurements = %{calls: calls, age: native(now() - member.started)}
+        metadata = %{pool: self(), name: members.name, interpreter: old, substitute: new, reason: due}
+        Telemetry.pool_recycled(begun, measurements, metadata)
+        retire(members, old, why(due, calls))
+
+      _gone ->
+        members
+    end
+  end
+
+  defp why(:restart, _calls), do: "was replaced by Snex.Pool.restart/1"
+
+  defp why(limit, calls),
+    do: "was replaced after #{calls} calls, by the limit #{inspect(limit)} of the pool's option :recycle"
+
+  # It ends once nothing runs in it.
+  defp retire(members, pid, why) do
+    Native.pool_bury(pid, why)
+    Native.pool_leave(pid)
+    members = put_in(members.all[pid].status, :leaving)
+    dismiss_if_idle(pid)
+    members
+  end
+
+  @doc """
+  Ends the interpreters that have left, and in which nothing runs any more.
+  """
+  @spec dismiss(t()) :: t()
+  def dismiss(members) do
+    for {pid, %Member{status: :leaving}} <- members.all, do: dismiss_if_idle(pid)
+    members
+  end
+
+  defp dismiss_if_idle(pid) do
+    if load(pid) == 0, do: Process.exit(pid, {:shutdown, :recycled})
+  end
+
+  @doc """
+  An interpreter has ended.
+  """
+  @spec ended(t(), pid(), term()) :: t()
+  def ended(members, pid, reason) do
+    {member, all} = Map.pop!(members.all, pid)
+    members = %{members | all: without_substitute(all, pid)}
+
+    case member.status do
+      :leaving ->
+        members
+
+      :starting ->
+        members |> give_up_restart() |> failed(reason)
+
+      :running ->
+        Native.pool_leave(pid)
+        Native.pool_bury(pid, "has ended: #{describe(reason)}")
+        age = now() - member.started
+        if age < @probation, do: failed(members, reason), else: members
+    end
+    |> settle()
+  end
+
+  # What was to replace it is needed now.
+  defp without_substitute(all, old) do
+    Map.new(all, fn
+      {pid, %Member{substitutes: ^old} = member} -> {pid, %{member | substitutes: nil}}
+      other -> other
+    end)
+  end
+
+  # A restart that fails is not tried again; a limit that is exceeded stays so.
+  defp give_up_restart(members) do
+    all =
+      Map.new(members.all, fn {pid, member} ->
+        {pid, if(member.due == :restart, do: %{member | due: nil}, else: member)}
+      end)
+
+    %{members | all: all}
+  end
+
+  defp failed(members, reason) do
+    failures = members.failures + 1
+    pause = min(@longest_pause, @pause * 2 ** min(failures - 1, 20))
+    # Not all pools at the same time.
+    pause = pause - :rand.uniform(div(pause, 5))
+    if members.retry, do: Process.cancel_timer(members.retry)
+
+    Logger.warning(
+      "an interpreter of the pool #{inspect(members.name || self())} could not be started, or has ended at once: " <>
+        "#{describe(reason)}. Next attempt in #{pause} ms"
+    )
+
+    timer = Process.send_after(self(), :snex_retry, pause)
+    %{members | failures: failures, error: error(reason), retry: timer}
+  end
+
+  @doc """
+  The pause after an attempt that has failed is over.
+  """
+  @spec retry(t()) :: t()
+  def retry(members), do: settle(%{members | retry: nil})
+
+  @doc """
+  Marks running interpreters as due to be replaced.
+  """
+  @spec due(t(), [pid()], atom()) :: t()
+  def due(members, pids, reason) do
+    pids
+    |> Enum.reduce(members, fn pid, members ->
+      case members.all[pid] do
+        %Member{status: :running, due: nil} -> put_in(members.all[pid].due, reason)
+        _other -> members
+      end
+    end)
+    |> settle()
+  end
+
+  @doc """
+  Those that are older, or use more memory, than they may.
+  """
+  @spec check(t()) :: t()
+  def check(members) do
+    for {pid, %Member{status: :running, due: nil} = member} <- members.all,
+        reason = exceeded(pid, member),
+        reduce: members do
+      members -> due(members, [pid], reason)
+    end
+  end
+
+  defp exceeded(pid, %{limits: limits} = member) do
+    cond do
+      limits.age != nil and now() - member.started >= limits.age -> :age
+      limits.memory != nil and memory(pid) > limits.memory -> :memory
+      true -> nil
+    end
+  end
+
+  defp memory(pid) do
+    case Native.interpreter_info(pid) do
+      {:ok, _requests, _in_flight, _environments, _objects, _queued, memory} -> memory
+      :noproc -> 0
+    end
+  end
+
+  @doc """
+  Those that may be chosen.
+  """
+  @spec running(t()) :: [pid()]
+  def running(members), do: for({pid, %Member{status: :running}} <- members.all, do: pid)
+
+  @doc """
+  Whether there are as many as there should be, and no others take calls.
+  """
+  @spec settled?(t()) :: boolean()
+  def settled?(members), do: length(running(members)) == members.size
+
+  @doc """
+  Ends all, at the same time, and waits until they are gone.
+  """
+  @spec stop(t(), term()) :: :ok
+  def stop(members, reason) do
+    pids = Map.keys(members.all)
+    for pid <- pids, do: Process.exit(pid, reason)
+
+    for pid <- pids do
+      receive do
+        {:EXIT, ^pid, _reason} -> :ok
+      end
+    end
+
+    :ok
+  end
+
+  @doc """
+  What `Snex.Pool.info/1` tells of them.
+  """
+  @spec info(t()) :: map()
+  def info(members) do
+    %{
+      size: members.size,
+      running: length(running(members)),
+      members:
+        for({pid, member} <- members.all, do: describe_member(pid, member)) |> Enum.sort_by(& &1.age, :desc),
+      failure: failure(members)
+    }
+  end
+
+  defp describe_member(pid, member) do
+    {running, calls, _open?} = Native.pool_member(pid)
+
+    %{
+      interpreter: pid,
+      status: member.status,
+      due: member.due,
+      calls_running: running || :checked_out,
+      calls: calls,
+      age: now() - member.started,
+      memory: memory(pid)
+    }
+  end
+
+  defp failure(%{failures: 0}), do: nil
+
+  defp failure(members) do
+    next = members.retry && Process.read_timer(members.retry)
+    %{attempts: members.failures, error: members.error, next_attempt_in: next || 0}
+  end
+
+  @doc """
+  Why an interpreter has ended, or could not be started, as an error.
+  """
+  @spec error(term()) :: Error.t()
+  def error(%Error{} = error), do: error
+  def error({:shutdown, %Error{} = error}), do: error
+  def error(reason), do: %Error{code: :call_failed, reason: reason}
+
+  defp describe(reason), do: reason |> error() |> Error.summary() |> String.split("\n") |> hd()
+
+  defp now, do: System.monotonic_time(:millisecond)
+  defp native(milliseconds), do: System.convert_time_unit(milliseconds, :millisecond, :native)
+end

@@ -1,0 +1,173 @@
+defmodule Snex.Pool.Server do
+  @moduledoc false
+  # The process of a pool: it owns the interpreters, and sees to it that there are enough. Calls do not pass through here; see
+  # `Snex.Pool.Choice`.
+
+  use GenServer
+
+  alias Snex.Error
+  alias Snex.Native
+  alias Snex.Pool.Members
+
+  # How often memory and age are looked at, in ms.
+  @check 1_000
+
+  # `asked` has those who wait for an answer, with what they wait for.
+  @enforce_keys [:members, :concurrency]
+  defstruct [:members, :concurrency, draining: false, asked: []]
+
+  @impl GenServer
+  def init({own, options}) do
+    # So that terminate/2 runs however this process ends: it waits until all interpreters are gone.
+    Process.flag(:trap_exit, true)
+    patience = if own.queue.timeout != :infinity, do: own.queue.timeout
+    Native.pool_open(own.concurrency, own.queue.limit, patience)
+
+    members = %Members{
+      module: own.interpreter,
+      options: options,
+      size: own.size,
+      recycle: own.recycle,
+      name: own.name
+    }
+
+    if own.recycle.memory || own.recycle.age, do: Process.send_after(self(), :snex_check, @check)
+    state = %__MODULE__{members: Members.settle(members), concurrency: own.concurrency}
+    if own.sync_start?, do: await_start(state), else: {:ok, state}
+  end
+
+  # Until all run, or one could not be started.
+  defp await_start(%{members: members} = state) do
+    cond do
+      members.failures > 0 ->
+        Members.stop(members, :shutdown)
+        Native.pool_close(:erlang.term_to_binary(members.error))
+        {:error, members.error}
+
+      Members.settled?(members) ->
+        {:ok, state}
+
+      true ->
+        [parent | _] = Process.get(:"$ancestors")
+        parent = if is_atom(parent), do: Process.whereis(parent), else: parent
+
+        receive do
+          {:EXIT, ^parent, reason} ->
+            Members.stop(members, reason)
+            exit(reason)
+
+          {:EXIT, pid, _reason} = message when is_map_key(members.all, pid) ->
+            await_start(handled(message, state))
+
+          {{:snex_member, _pid}, _ok} = message ->
+            await_start(handled(message, state))
+        end
+    end
+  end
+
+  defp handled(message, state) do
+    {:noreply, state} = handle_info(message, state)
+    state
+  end
+
+  @impl GenServer
+  def handle_call(:info, _from, state) do
+    info =
+      state.members
+      |> Members.info()
+      |> Map.merge(%{
+        waiting: Native.pool_waiting(self()),
+        concurrency: state.concurrency,
+        draining: state.draining
+      })
+
+    {:reply, info, state}
+  end
+
+  def handle_call(:drain, from, state) do
+    Native.pool_drain()
+    answer(%{state | draining: true, asked: [{from, :drain} | state.asked]})
+  end
+
+  def handle_call(_resize_or_restart, _from, %{draining: true} = state) do
+    reason = "the pool is drained: nothing of it changes any more"
+    {:reply, {:error, %Error{code: :call_failed, reason: reason}}, state}
+  end
+
+  def handle_call({:resize, size}, from, state) do
+    members = Members.settle(%{state.members | size: size})
+    answer(%{state | members: members, asked: [{from, :resize} | state.asked]})
+  end
+
+  def handle_call(:restart, from, state) do
+    old = Members.running(state.members)
+    members = Members.due(state.members, old, :restart)
+    answer(%{state | members: members, asked: [{from, {:restart, old}} | state.asked]})
+  end
+
+  @impl GenServer
+  def handle_info({{:snex_member, pid}, :ok}, state), do: update(state, &Members.started(&1, pid))
+
+  def handle_info({:EXIT, pid, reason}, %{members: %{all: all}} = state) when is_map_key(all, pid) do
+    failures = state.members.failures
+    members = Members.ended(state.members, pid, reason)
+    state = if members.failures > failures, do: give_up(state, members.error), else: state
+    answer(%{state | members: members})
+  end
+
+  def handle_info({:snex_pool, :worn, pid}, state), do: update(state, &Members.due(&1, [pid], :requests))
+  def handle_info({:snex_pool, :idle, _nil}, state), do: update(state, &Members.dismiss/1)
+  def handle_info({:snex_proven, pid}, state), do: update(state, &Members.proven(&1, pid))
+  def handle_info(:snex_retry, state), do: update(state, &Members.retry/1)
+
+  def handle_info(:snex_check, state) do
+    Process.send_after(self(), :snex_check, @check)
+    update(state, &Members.check/1)
+  end
+
+  def handle_info({:EXIT, _pid, :normal}, state), do: {:noreply, state}
+  def handle_info({:EXIT, _pid, reason}, state), do: {:stop, reason, state}
+  def handle_info(_message, state), do: {:noreply, state}
+
+  @impl GenServer
+  def terminate(reason, state) do
+    Native.pool_close(:erlang.term_to_binary(reason))
+    for pid <- Map.keys(state.members.all), do: Native.pool_bury(pid, "was stopped with its pool")
+    Members.stop(state.members, reason)
+  end
+
+  # Options may hold secrets.
+  @impl GenServer
+  def format_status(status) do
+    Map.replace_lazy(status, :state, fn state ->
+      Map.take(state.members, [:module, :name, :size, :failures])
+    end)
+  end
+
+  defp update(state, fun), do: answer(%{state | members: fun.(state.members)})
+
+  # Answers those whose wish has come true.
+  defp answer(state) do
+    {done, asked} = Enum.split_with(state.asked, fn {_from, wish} -> true?(wish, state) end)
+    for {from, _wish} <- done, do: GenServer.reply(from, :ok)
+    {:noreply, %{state | asked: asked}}
+  end
+
+  defp true?(:resize, state), do: Members.settled?(state.members)
+
+  defp true?({:restart, old}, state) do
+    running = Members.running(state.members)
+    Enum.all?(old, &(&1 not in running))
+  end
+
+  defp true?(:drain, state) do
+    Native.pool_waiting(self()) == 0 and Enum.all?(Map.keys(state.members.all), &(Members.load(&1) == 0))
+  end
+
+  # What could not be started is tried again, but nobody waits for that.
+  defp give_up(state, error) do
+    {failed, others} = Enum.split_with(state.asked, fn {_from, wish} -> wish != :drain end)
+    for {from, _wish} <- failed, do: GenServer.reply(from, {:error, error})
+    %{state | asked: others}
+  end
+end
