@@ -188,6 +188,8 @@ defmodule Snex.Pool do
   For work that leaves something behind in Python between calls, or several environments that belong together. The interpreter is free again when `fun`
   returns or raises, or the calling process ends.
 
+  While a call waits for an interpreter in which nothing runs, those behind it wait as well.
+
   Inside, what the calling process asks of the pool runs in this interpreter, and another `checkout/3` of the pool returns the same
   one: a process never waits for itself. A task that it starts does wait.
 

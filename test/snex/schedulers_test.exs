@@ -395,7 +395,7 @@ defmodule Snex.SchedulersTest do
   end
 
   test "pools: many who wait, and who stop waiting together" do
-    pool = start_supervised!({Snex.Pool, size: 1, queue: [limit: 100_000, timeout: :infinity]})
+    pool = Snex.Pools.start_alone!(size: 1, queue: [limit: 100_000, timeout: :infinity])
 
     undisturbed("20,000 callers", fn ->
       {:ok, callers} =
@@ -406,7 +406,7 @@ defmodule Snex.SchedulersTest do
           eventually(fn -> Snex.Pool.info(pool).waiting == 20_000 end)
           for caller <- Enum.take_every(callers, 2), do: Process.exit(caller, :kill)
           eventually(fn -> Snex.Pool.info(pool).waiting == 10_000 end)
-          stop_supervised!(Snex.Pool)
+          GenServer.stop(pool)
           callers
         end)
 

@@ -272,6 +272,8 @@ defmodule Snex.TelemetryTest do
              "[:snex, :stream, :start]",
              "[:snex, :stream, :stop]",
              "[:snex, :stream, :exception]",
+             "[:snex, :map, :start]",
+             "[:snex, :map, :stop]",
              "[:snex, :pool, :queue]",
              "[:snex, :pool, :overload]",
              "[:snex, :pool, :recycle]",

@@ -246,6 +246,7 @@ defmodule Snex.Pool.ChangesTest do
       for call <- [waiting | calls], do: assert({:error, %Error{code: :call_failed}} = Task.await(call.task))
     end
 
+    @tag :capture_log
     test "comes to a pool that is still starting" do
       Process.flag(:trap_exit, true)
       me = self()
@@ -262,8 +263,10 @@ defmodule Snex.Pool.ChangesTest do
           send(me, {:result, Pool.start_link(size: 2, init_script: script)})
         end)
 
-      assert_receive {:starting, _launch}, 60_000
+      launches = for _ <- 1..2, do: assert_receive({:starting, launch}, 60_000) && launch
+      monitors = for launch <- launches, do: Process.monitor(launch)
       Process.exit(starter, :kill)
+      for monitor <- monitors, do: assert_receive({:DOWN, ^monitor, :process, _launch, _reason}, 60_000)
       refute_received {:result, _}
     end
   end
