@@ -127,6 +127,14 @@ class TestNumpy:
         value[0, 0] = 1
         assert all(view[:4] == value[0, 0].tobytes() for view in views)
 
+    def test_one_is_held_while_it_is_written(self, encoder: Any) -> None:
+        value = np.zeros(100_000)
+        parts = encoder(value)
+        if sys.implementation.name == "cpython":
+            with pytest.raises(ValueError, match="resize"):
+                value.resize(10)
+        assert b"".join(parts).endswith(bytes(800_000))
+
     @pytest.mark.parametrize(
         ("value", "remedy"),
         [

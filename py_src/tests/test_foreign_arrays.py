@@ -34,6 +34,14 @@ def encoder(request: pytest.FixtureRequest) -> Any:
     return request.param
 
 
+@pytest.fixture(params=[True, False], ids=["numpy", "no numpy"])
+def _loaded(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not request.param:
+        # Of the types of its arrays, the encoders know already.
+        trip(encode_pure, np.zeros(1))
+        monkeypatch.delitem(sys.modules, "numpy")
+
+
 @pytest.fixture(autouse=True)
 def _encoders() -> Iterator[None]:
     """Leave no encoder behind."""
@@ -88,6 +96,7 @@ LAYOUTS: list[Callable[[Any], Any]] = [
 ]
 
 
+@pytest.mark.usefixtures("_loaded")
 class TestInterface:
     @pytest.mark.parametrize("layout", LAYOUTS)
     @pytest.mark.parametrize("dtype", ["u1", "<i2", "<f4", ">f8", "<c16", ">c8", "?"])
@@ -175,8 +184,8 @@ class TestInterface:
         assert trip(encoder, [lying(np.arange(3))]) == [b"mine"]
 
 
-@given(st.data())
-def test_nothing_outside_of_a_buffer_is_read(data: Any) -> None:
+@given(st.data(), st.booleans())
+def test_nothing_outside_of_a_buffer_is_read(data: Any, without_numpy: bool) -> None:  # noqa: FBT001 - drawn
     """Whatever a description says: it is an array of bytes of the buffer, or refused."""
     size = data.draw(st.integers(0, 40))
     memory = bytes(range(100, 100 + size))
@@ -192,7 +201,10 @@ def test_nothing_outside_of_a_buffer_is_read(data: Any) -> None:
     }
     for encoder in (encode, encode_pure):
         try:
-            back = trip(encoder, Interface(0, **described))
+            with pytest.MonkeyPatch.context() as patch:
+                if without_numpy:
+                    patch.delitem(sys.modules, "numpy")
+                back = trip(encoder, Interface(0, **described))
         except (TypeError, ValueError):
             continue
         assert back[A("data")] == b"".join(one_by_one(**described))
@@ -275,6 +287,7 @@ class Made:
 
 
 @cpython
+@pytest.mark.usefixtures("_loaded")
 class TestDLPack:
     @pytest.mark.parametrize("layout", LAYOUTS)
     @pytest.mark.parametrize("dtype", ["u1", "i2", "f2", "f4", "f8", "c16", "c8", "?"])

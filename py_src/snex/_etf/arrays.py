@@ -216,6 +216,12 @@ def received(name: str, shape: Shape, data: bytearray) -> object:
     return home(name, shape)(data)
 
 
+def numpy_array() -> object:
+    """Return the class of numpy's arrays, if numpy is loaded."""
+    # Without this attribute it is being imported.
+    return getattr(sys.modules.get("numpy"), "ndarray", None)
+
+
 def home(name: str, shape: Shape) -> Callable[[bytearray], object]:
     """Return what makes an array of its memory.
 
@@ -226,8 +232,7 @@ def home(name: str, shape: Shape) -> Callable[[bytearray], object]:
     if len(shape) > MOST_AXES:
         msg = f"an array has at most {MOST_AXES} axes in Python, and this one has {len(shape)}: reshape it in Elixir"
         raise ValueError(msg)
-    # Without this attribute it is being imported.
-    ndarray: Any = getattr(sys.modules.get("numpy"), "ndarray", None)
+    ndarray: Any = numpy_array()
     if ndarray is not None:
         dtype = _dtype(type_)
         return lambda data: ndarray(shape, dtype, data)

@@ -96,6 +96,19 @@ defmodule Snex.Serde.ArrayTest do
       assert Snex.pyeval(inp, "return x", %{"x" => good}) == {:ok, good}
     end
 
+    test "in Python is what it says, and is not taken at its word", %{inp: inp} do
+      code = """
+      from snex import Atom
+      return {Atom("__struct__"): Atom("Elixir.Snex.Array"), Atom("type"): (Atom("f"), 32), Atom("shape"): (2**40,), Atom("data"): b"abcd"}
+      """
+
+      assert {:ok, %Array{} = lie} = Snex.pyeval(inp, code)
+      assert inspect(lie) == "#Snex.Array<f32[1099511627776]>"
+      assert_raise ArgumentError, ~r/got a binary of 4/, fn -> Array.to_list(lie) end
+      assert {:error, error} = Snex.pyeval(inp, "return x", %{"x" => lie})
+      assert error.reason =~ "has 4398046511104 bytes, and its data has 4"
+    end
+
     test "may lie in its own memory in any way", %{inp: inp} do
       <<_::8, unaligned::binary-size(8), _::binary>> = <<0::8, 1::32-native, 2::32-native, 9::32>>
       array = Array.new(unaligned, {:s, 32}, {2})
