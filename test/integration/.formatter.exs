@@ -1,0 +1,4 @@
+[
+  line_length: 110,
+  inputs: ["*.exs", "tests/**/*.exs"]
+]
