@@ -28,7 +28,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 SIZE = 1 << 26
-BYTES, STR, BYTEARRAY, VIEW = range(4)
+BYTES, STR, BYTEARRAY, VIEW, MEMORY = range(5)
 SLOTS = 0x8F
 TAKEN, FREE = 0, 1
 
@@ -119,6 +119,16 @@ def test_a_view_is_read_only_and_frees_its_slot_when_nobody_looks_at_it(bench: B
     assert bench.turn() == [(FREE, 65536)]
 
 
+def test_memory_of_an_array_can_be_written_to_and_the_slot_does_not_change(bench: Bench) -> None:
+    memory = bench.put(MEMORY, 65536, b"0123456789" * 1000).finish()
+    assert type(memory) is memoryview
+    memory[:3] = b"abc"
+    assert bytes(memory[:5]) == b"abc34"
+    assert os.pread(bench.fd, 5, 65536) == b"01234"
+    del memory
+    assert bench.turn() == [(FREE, 65536)]
+
+
 def test_a_buffer_that_nobody_finishes_frees_its_slot(bench: Bench) -> None:
     sink = bench.put(VIEW, 0, b"x")
     del sink
@@ -140,7 +150,7 @@ def test_slots_that_other_threads_drop_are_told_of_together(bench: Bench) -> Non
 
 
 def test_what_cannot_be_mapped_is_copied(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise OSError
 
     monkeypatch.setattr(arenas, "_map", refuse)

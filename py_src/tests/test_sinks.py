@@ -8,13 +8,19 @@ from pathlib import Path
 import pytest
 
 from snex._wire import sinks
-from snex._wire.sinks import SINKS, BytesSink, Sink, StrSink, ViewSink
+from snex._wire.sinks import SINKS, BytesSink, MemorySink, Sink, StrSink, ViewSink
 
 needs_room = pytest.mark.skipif(
     sinks._room is None, reason="the extension is not beside the sources"
 )
 both_homes = pytest.mark.usefixtures("_homes")
-TYPES = {BytesSink: bytes, StrSink: str, Sink: bytearray, ViewSink: memoryview}
+TYPES = {
+    BytesSink: bytes,
+    StrSink: str,
+    Sink: bytearray,
+    ViewSink: memoryview,
+    MemorySink: bytearray,
+}
 
 
 @pytest.fixture(params=["room", "growing"])

@@ -44,6 +44,20 @@ defmodule Snex.SharedMemoryTest do
       eventually(fn -> shared(inp) == 0 end)
     end
 
+    test "an array is that memory itself; what Python writes to it, Python alone sees" do
+      inp = start_interpreter!()
+      {:ok, env} = Snex.make_env(inp)
+      array = Snex.Array.new(:binary.copy(<<7>>, @mib), {:u, 8}, {@mib})
+
+      assert Snex.pyeval(env, "first = x; x[0] = 9; return x[0], x[1]", %{"x" => array}) == {:ok, {9, 7}}
+      assert shared(inp) == @mib
+      {:ok, data} = Snex.pyeval(env, "x[0] = 7; return x")
+      assert data == array.data
+      assert {:ok, nil} = Snex.pyeval(env, "first[:] = bytes(len(first)); del x, first")
+      eventually(fn -> shared(inp) == 0 end)
+      assert Snex.pyeval(env, "return x[0]", %{"x" => array}) == {:ok, 7}
+    end
+
     test "what becomes an object of Python's own is copied, and takes no shared memory" do
       inp = start_interpreter!()
       binary = :binary.copy("käse", 300_000)

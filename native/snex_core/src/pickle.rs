@@ -37,6 +37,8 @@ pub enum BinaryAs {
     Bytearray = 2,
     /// a read-only `memoryview`
     Memoryview = 3,
+    /// memory for an array, which may be written to: a `bytearray`, or a `memoryview` of a slot
+    Memory = 4,
 }
 
 /// Names a Python object that a pickle refers to.
@@ -272,7 +274,7 @@ impl<B: AsRef<[u8]>> Pickle<B> {
                 Ok(text) => self.str(text),
                 Err(_) => self.call(Global::DecodeText, |pickle| pickle.bytes(value)),
             },
-            BinaryAs::Bytearray => {
+            BinaryAs::Bytearray | BinaryAs::Memory => {
                 self.push_with(0x96, &(value.len() as u64).to_le_bytes());
                 self.out.extend_from_slice(value);
             }

@@ -204,7 +204,7 @@ def _why_not(dtype: Any) -> str:  # noqa: ANN401 - numpy's
 # ---- From Elixir
 
 
-def received(name: str, shape: Shape, data: bytearray) -> object:
+def received(name: str, shape: Shape, data: bytearray | memoryview) -> object:
     """Return an array on memory that has been filled: numpy's, or a view if numpy is not loaded.
 
     Raises:
@@ -222,7 +222,7 @@ def numpy_array() -> object:
     return getattr(sys.modules.get("numpy"), "ndarray", None)
 
 
-def home(name: str, shape: Shape) -> Callable[[bytearray], object]:
+def home(name: str, shape: Shape) -> Callable[[bytearray | memoryview], object]:
     """Return what makes an array of its memory.
 
     Raises:
@@ -267,7 +267,7 @@ def _dtype(type_: Type) -> object:
     return dtype
 
 
-def _view(type_: Type, shape: Shape, data: bytearray) -> object:
+def _view(type_: Type, shape: Shape, data: bytearray | memoryview) -> object:
     if shape and not shape[0]:
         # No cast makes a view without anything in it, but a part of one can be.
         one: Any = memoryview(bytearray(prod(shape[1:]) * type_.size))

@@ -104,7 +104,7 @@ def inclusive(first: int, last: int, step: int) -> range:
     return range(first, last + (1 if step > 0 else -1), step)
 
 
-def array(kind: str, shape: tuple[int, ...], data: bytearray) -> object:
+def array(kind: str, shape: tuple[int, ...], data: bytearray | memoryview) -> object:
     """Return an array; see `arrays.py`.
 
     >>> array("u16", (2,), bytearray(b"abcd")).tolist()

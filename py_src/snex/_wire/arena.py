@@ -1,6 +1,6 @@
 """Memory that is shared with the VM: one *arena* per direction, of which a frame names *slots*.
 
-Slots towards Python are the VM's to hand out. They are read, or mapped for a `memoryview` and unmapped when
+Slots towards Python are the VM's to hand out. They are read, or mapped for a view or an array and unmapped when
 nobody looks at it any more; then, or as soon as they have been read, the VM is told that they are free.
 Slots from Python are handed out here. The VM gives them back when it has read them.
 
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from .._fork import in_child
 from .frame import FrameError
-from .sinks import SINKS, Sink, ViewSink
+from .sinks import SINKS, MemorySink, Sink, ViewSink
 
 if TYPE_CHECKING:
     import asyncio
@@ -47,7 +47,7 @@ _IDLE = 2.0
 
 
 class _Mapping(mmap.mmap):
-    """A slot, mapped for reading. Whoever looks at it keeps it alive."""
+    """A slot that is mapped. Whoever looks at it keeps it alive."""
 
     free: Callable[[], None] | None = None
 
@@ -110,12 +110,15 @@ class Inbound:
         """Copy bytes from the arena. Returns how many."""
         return _read_at(self._fd, into, offset)
 
-    def map(self, offset: int, length: int) -> memoryview | None:
-        """Return a read-only view of a slot; the slot is freed with it. `None` where it cannot be mapped."""
+    def map(self, offset: int, length: int, *, writable: bool) -> memoryview | None:
+        """Return a view of a slot, which is freed with it; `None` where it cannot be mapped.
+
+        What is written to it is seen here alone: a page that is written to becomes a copy.
+        """
         if len(self._mapped) >= _MAPPINGS:
             return None
         try:
-            mapping = _map(self._fd, offset, length)
+            mapping = _map(self._fd, offset, length, writable=writable)
         except OSError:
             # No descriptor, or no addresses.
             return None
@@ -175,12 +178,13 @@ class SlotSink(Sink):
         arena = self._arena
         if arena is None:
             return self._home  # type: ignore[return-value]
-        if SINKS[self._number] is ViewSink:
-            self._view = arena.map(self.offset, self.size)
+        kind = SINKS[self._number]
+        if kind in {ViewSink, MemorySink}:
+            self._view = arena.map(self.offset, self.size, writable=kind is MemorySink)
             if self._view is not None:
                 self._arena = None
                 return self._view
-        copy = SINKS[self._number](self.size)
+        copy = kind(self.size)
         while copy.filled < copy.size:
             with copy.view() as view:
                 count = arena.read(view, self.offset + copy.filled)
@@ -294,8 +298,10 @@ class Outbound:
             self._lock.release()
 
 
-def _map(fd: int, offset: int, length: int) -> _Mapping:
+def _map(fd: int, offset: int, length: int, *, writable: bool) -> _Mapping:
     flags, prot = mmap.MAP_SHARED, mmap.PROT_READ
+    if writable:
+        flags, prot = mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE
     if sys.version_info >= (3, 13):
         return _Mapping(fd, length, flags, prot, offset=offset, trackfd=False)
     return _Mapping(fd, length, flags, prot, offset=offset)

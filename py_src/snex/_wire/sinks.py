@@ -165,6 +165,12 @@ class ViewSink(Sink):
         return self.content().toreadonly()
 
 
+class MemorySink(Sink):
+    """Becomes memory that may be written to, a `bytearray` here."""
+
+    __slots__ = ()
+
+
 class BytesSink(Sink):
     """Becomes `bytes`."""
 
@@ -183,4 +189,4 @@ class StrSink(BytesSink):
 
 
 # The types of the table in front of a body with BUFFERS, in order of their numbers.
-SINKS = (BytesSink, StrSink, Sink, ViewSink)
+SINKS = (BytesSink, StrSink, Sink, ViewSink, MemorySink)

@@ -54,7 +54,7 @@ impl<'a> Walk<'a> {
         self.pickle.tuple_begin(array.shape.len());
         array.shape.iter().for_each(|size| self.pickle.int(size.cast_signed()));
         self.pickle.tuple_end(array.shape.len());
-        self.binary(array.data, BinaryAs::Bytearray)?;
+        self.binary(array.data, BinaryAs::Memory)?;
         self.pickle.arguments_end();
         Ok(())
     }
