@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import snex
+from snex._bindings.docs import Converter
 
 SCRIPT = Path(snex.__file__).parent / "_bindings" / "__main__.py"
 
@@ -406,3 +407,118 @@ def test_names_for_one_object_have_one_number(tmp_path: Path) -> None:
     found = described(tmp_path, "def f(): ...\ng = f\nclass A: ...\nB = A\ndef h(): ...\n")
     assert found["f"]["object"] == found["g"]["object"] != found["h"]["object"]
     assert found["A"]["object"] == found["B"]["object"]
+
+
+def test_docstrings_of_all_styles_become_markdown() -> None:
+    convert = Converter("/").markdown
+    google = convert(
+        """Divide.
+
+        Longer text about :func:`subject.other` and ``x``.
+
+        Args:
+            a (int): The *first*.
+            b: The second,
+                on two lines.
+
+        Returns:
+            float: The quotient.
+
+        Raises:
+            ZeroDivisionError: If there is none.
+
+        Example:
+            >>> divide(
+            ...     1, 2)
+            0.5
+
+            And more.
+        """
+    )
+    assert google == textwrap.dedent(
+        """\
+        Divide.
+
+        Longer text about `subject.other()` and `x`.
+
+        ## Parameters
+
+        * `a` - `int`: The *first*.
+
+        * `b`: The second,
+          on two lines.
+
+        ## Returns
+
+        * `float`: The quotient.
+
+        ## Raises
+
+        * `ZeroDivisionError`: If there is none.
+
+        ## Examples
+
+        ```python
+        divide(
+            1, 2)
+        ```
+
+        ```
+        0.5
+        ```
+
+        And more."""
+    )
+    numpy = convert(
+        """Clip values.
+
+        Parameters
+        ----------
+        a_min, a_max : array_like or None
+            Bounds.
+
+        Returns
+        -------
+        out : ndarray
+            The result.
+
+        Notes
+        -----
+        As :math:`x^2` goes.
+
+        Examples
+        --------
+        >>> f = g(
+        ...     1)
+        >>> f
+        2
+
+        Then
+
+        >>> f
+        3
+        """
+    )
+    assert numpy is not None
+    assert "* `a_min, a_max` - `array_like or None`: Bounds." in numpy
+    assert "* `out` - `ndarray`: The result." in numpy
+    assert "```python\nf = g(\n    1)\nf\n```\n\n```\n2\n```\n\nThen\n\n```python\nf\n```" in numpy
+    rest = convert(
+        """Add.
+
+        :param int a: The first.
+        :param b: The second.
+        :returns: The sum.
+        :raises ValueError: Never.
+        """
+    )
+    assert rest is not None
+    assert "* `a` - `int`: The first.\n\n* `b`: The second.\n\n## Returns\n\nThe sum." in rest
+
+
+def test_without_the_libraries_a_docstring_is_shown_as_it_is() -> None:
+    assert (
+        Converter(None).markdown("One\n\n    two ``` three")
+        == "````text\nOne\n\ntwo ``` three\n````"
+    )
+    assert Converter(None).markdown("  \n") is None

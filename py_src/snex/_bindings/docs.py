@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import re
 import sys
 from typing import Any
@@ -45,10 +46,8 @@ class Converter:
             attempt(self._load, default=None)
 
     def _load(self) -> None:
-        import docstring_parser  # type: ignore[import-not-found]
-        from docstring_to_markdown.rst import (  # type: ignore[import-not-found]
-            rst_to_markdown,
-        )
+        import docstring_parser
+        from docstring_to_markdown.rst import rst_to_markdown
 
         self.markup = rst_to_markdown
         self.parse = docstring_parser.parse
@@ -75,28 +74,22 @@ class Converter:
         parsed = self.parse(doc)
         if not parsed.meta or _lost(doc, parsed):
             return self._markup(doc)
-        parts = [
-            self._markup(one) for one in (parsed.short_description, parsed.long_description) if one
-        ]
-        heading = None
-        for meta in parsed.meta:
-            kind = meta.args[0] if meta.args else ""
-            title = _HEADINGS.get(
-                kind, _HEADINGS.get(f"{kind}s", kind.replace("_", " ").capitalize())
-            )
-            if title != heading:
-                parts.append(f"## {title}")
-                heading = title
-            parts.append(self._entry(meta))
+        described = (parsed.short_description, parsed.long_description)
+        parts = [self._markup(one) for one in described if one]
+        for title, group in itertools.groupby(parsed.meta, _title):
+            parts.append(f"## {title}")
+            if title == "Examples":
+                # Code and text are one after the other, as they were.
+                both = [(text(attribute(meta, "snippet")), meta.description) for meta in group]
+                parts.append(self._markup("\n".join(one for pair in both for one in pair if one)))
+            else:
+                parts += [self._entry(meta) for meta in group]
         return "\n\n".join(part for part in parts if part)
 
     def _entry(self, meta: object) -> str:
         name = text(attribute(meta, "arg_name")) or text(attribute(meta, "return_name"))
-        snippet = text(attribute(meta, "snippet"))
         type_name = text(attribute(meta, "type_name"))
         described = self._markup(text(attribute(meta, "description")) or "")
-        if snippet:
-            described = f"{self._markup(snippet)}\n\n{described}"
         label = " - ".join(f"`{one}`" for one in (name, type_name) if one)
         if not label:
             return described
@@ -107,18 +100,26 @@ class Converter:
     def _markup(self, source: str) -> str:
         # A role of another object becomes code; one of a function says that it is one.
         source = re.sub(r":(?:py:)?(?:func|meth):`~?\.?([\w.]+)(?:\(\))?`", r"``\1()``", source)
-        source = re.sub(r":(?:py:)?(?:\w+):`~?\.?([^`<>]+?)(?:\s*<[^>`]*>)?`", r"``\1``", source)
+        source = re.sub(
+            r":(?:py:)?(?!math)\w+:`~?\.?([^`<>]+?)(?:\s*<[^>`]*>)?`", r"``\1``", source
+        )
         converted = self.markup(source)
         return str(converted)
+
+
+def _title(meta: Any) -> str:  # noqa: ANN401 - of a library that is loaded late
+    kind = meta.args[0] if meta.args else "notes"
+    return _HEADINGS.get(kind, _HEADINGS.get(f"{kind}s", kind.replace("_", " ").capitalize()))
 
 
 def _lost(doc: str, parsed: Any) -> bool:  # noqa: ANN401 - of a library that is loaded late
     """Whether the parser has left out much of the text."""
     kept = [parsed.short_description, parsed.long_description]
     for meta in parsed.meta:
-        kept += [meta.description, attribute(meta, "snippet")]
+        kept += [meta.description, attribute(meta, "snippet"), *meta.args]
     letters = sum(len(re.sub(r"\s", "", one)) for one in kept if isinstance(one, str))
-    return letters < len(re.sub(r"\s", "", doc)) // 2
+    # Headings and punctuation are not kept.
+    return letters < len(re.sub(r"\s|-{3,}", "", doc)) // 2
 
 
 _UNDERLINE = re.compile(r"([=\-~^*#])\1{2,}\s*$")

@@ -10,12 +10,10 @@ import types
 from typing import TYPE_CHECKING, Any
 
 from . import signatures, stubs
-from .annotations import Namespace, convert, of_value
+from .annotations import ANY, Namespace, convert, of_value
 from .attempt import attempt, attribute, text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from .docs import Converter
     from .selection import Selection
 
@@ -142,9 +140,10 @@ class Describer:
 
     def _class(self, name: str, cls: type) -> Member:
         members = [self._constructor(name, cls)]
-        for attribute_name, static in _attributes(cls):
-            if self.selection.wanted(f"{name}.{attribute_name}"):
-                member = attempt(self._attribute, name, cls, attribute_name, static, default=None)
+        for attribute_name, (owner, static) in _attributes(cls):
+            path = f"{name}.{attribute_name}"
+            if self.selection.wanted(path):
+                member = attempt(self._attribute, path, owner, static, default=None)
                 if member is not None:
                     members.append(member)
         return {
@@ -180,45 +179,42 @@ class Describer:
             "deprecated": None,
         }
 
-    def _attribute(self, class_name: str, cls: type, name: str, static: object) -> Member | None:
-        path = f"{class_name}.{name}"
+    def _attribute(self, path: str, owner: type, static: object) -> Member | None:
+        if isinstance(static, type):
+            return None
         if isinstance(static, staticmethod):
             return {**self._function(path, static.__func__), "kind": "static"}
         if isinstance(static, classmethod):
             return {**self._function(path, static.__func__, bound=True), "kind": "static"}
-        if isinstance(static, type):
-            return None
         if isinstance(static, types.ClassMethodDescriptorType):
-            return {**self._function(path, getattr(cls, name)), "kind": "static"}
+            method = getattr(owner, path.rpartition(".")[2])
+            return {**self._function(path, method), "kind": "static"}
         if inspect.isdatadescriptor(static) or isinstance(static, functools.cached_property):
-            return self._property(path, cls, static)
-        if attempt(callable, static, default=False):
+            return self._property(path, owner, static)
+        if callable(static):
             return {**self._function(path, static, bound=True), "kind": "method"}
         if hasattr(type(static), "__get__"):
-            return self._property(path, cls, static)
-        return self._constant(path, static, self._namespace(cls), cls)
+            return self._property(path, owner, static)
+        return self._constant(path, static, self._namespace(owner), owner)
 
-    def _property(self, path: str, cls: type, static: object) -> Member:
+    def _property(self, path: str, owner: type, static: object) -> Member:
         getter = attribute(static, "fget") or attribute(static, "func")
-        namespace = self._namespace(getter or cls)
+        name = path.rpartition(".")[2]
+        namespace = self._namespace(getter or owner)
         hints = attribute(getter, "__annotations__")
-        returns = (
-            convert(hints["return"], namespace)
-            if isinstance(hints, dict) and "return" in hints
-            else ["any"]
-        )
-        if returns == ["any"]:
-            stub = stubs.functions(self.name, path) or stubs.functions(
-                cls.__module__, f"{cls.__qualname__}.{path.rpartition('.')[2]}"
-            )
+        returns = hints.get("return", ANY) if isinstance(hints, dict) else ANY
+        found = ANY if returns is ANY else convert(returns, namespace)
+        if found == ANY:
+            stub = stubs.functions(owner.__module__, f"{owner.__qualname__}.{name}")
+            stub = stub or stubs.functions(self.name, path)
             if stub and stub[0].returns is not None:
-                returns = convert(stub[0].returns, namespace)
+                found = convert(stub[0].returns, namespace)
         return {
             "kind": "property",
-            "name": text(path.rpartition(".")[2]),
+            "name": text(name),
             "path": text(path),
             "doc": self._doc(getter if getter is not None else static),
-            "type": returns,
+            "type": found,
         }
 
 
@@ -226,16 +222,16 @@ class Describer:
 _BASES = (object, BaseException, Exception)
 
 
-def _attributes(cls: type) -> Iterable[tuple[str, object]]:
-    """Return the public attributes of a class as they are stored, inherited ones included."""
-    found: dict[str, object] = {}
+def _attributes(cls: type) -> list[tuple[str, tuple[type, object]]]:
+    """Return the public attributes of a class as they are stored, each with the class it is from."""
+    found: dict[str, tuple[type, object]] = {}
     for owner in type.mro(cls) if cls is not type else ():
         if owner in _BASES:
             continue
-        for name, static in attempt(lambda owner=owner: dict(vars(owner)), default={}).items():
+        for name, static in attempt(vars, owner, default={}).items():
             if isinstance(name, str) and not name.startswith("_") and name.isidentifier():
-                found.setdefault(name, static)
-    return sorted(found.items())
+                found.setdefault(name, (owner, static))
+    return sorted(found.items(), key=lambda item: item[0])
 
 
 _DEPRECATED = re.compile(r"\.\. deprecated::\s*(.*(?:\n[ \t]+\S.*)*)")
