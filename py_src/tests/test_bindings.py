@@ -395,9 +395,18 @@ def test_deprecations_are_found(tmp_path: Path) -> None:
             .. deprecated:: 2.0
                Use other().
             """
+        def parameter(a):
+            """Current.
+
+            Args:
+                a: Something.
+
+                    .. deprecated:: 2.0
+            """
         def current(): ...
         ''',
     )
+    assert found["parameter"]["deprecated"] is None
     assert found["decorated"]["deprecated"] == "use other()"
     assert found["documented"]["deprecated"] == "since 2.0 Use other()."
     assert found["current"]["deprecated"] is None

@@ -90,12 +90,14 @@ class Converter:
         name = text(attribute(meta, "arg_name")) or text(attribute(meta, "return_name"))
         type_name = text(attribute(meta, "type_name"))
         described = self._markup(text(attribute(meta, "description")) or "")
-        label = " - ".join(f"`{one}`" for one in (name, type_name) if one)
+        label = " - ".join("`" + one.replace("`", "") + "`" for one in (name, type_name) if one)
         if not label:
             return described
         if not described:
             return f"* {label}"
-        return f"* {label}: " + described.replace("\n", "\n  ")
+        # A block of code begins a line.
+        described = "\n\n" + described if described.startswith("```") else " " + described
+        return f"* {label}:" + described.replace("\n", "\n  ")
 
     def _markup(self, source: str) -> str:
         # A role of another object becomes code; one of a function says that it is one.
@@ -125,6 +127,14 @@ def _lost(doc: str, parsed: Any) -> bool:  # noqa: ANN401 - of a library that is
 _UNDERLINE = re.compile(r"([=\-~^*#])\1{2,}\s*$")
 
 
+_LITERAL = re.compile(r"(?<!`)``(?=\S)(.*?\S)``(?!`)")
+
+
+def _code(literal: re.Match[str]) -> str:
+    """Return a literal as code; with backticks in it, it needs two of them around it."""
+    return f"`` {literal[1]} ``" if "`" in literal[1] else f"`{literal[1]}`"
+
+
 def _tidy(markdown: str) -> str:
     out: list[str] = []
     fenced = False
@@ -136,8 +146,8 @@ def _tidy(markdown: str) -> str:
                 # A heading that the libraries have left as it is.
                 out[-1] = f"## {out[-1].strip()}"
                 continue
-            # Code between two backticks may have none; headings begin below that of the function.
-            line = re.sub(r"(?<!`)``([^`\n]+)``(?!`)", r"`\1`", line)  # noqa: PLW2901
+            line = _LITERAL.sub(_code, line)  # noqa: PLW2901
+            # Headings begin below that of the function.
             line = re.sub(r"^#{1,4} ", "## ", line)  # noqa: PLW2901
             line = re.sub(r"\[([^\[\]]*?) \]\(", r"[\1](", line)  # noqa: PLW2901
         out.append(line.rstrip())

@@ -234,13 +234,15 @@ def _attributes(cls: type) -> list[tuple[str, tuple[type, object]]]:
     return sorted(found.items(), key=lambda item: item[0])
 
 
-_DEPRECATED = re.compile(r"\.\. deprecated::\s*(.*(?:\n[ \t]+\S.*)*)")
+# Indented, the directive is about a parameter.
+_DEPRECATED = re.compile(r"^\.\. deprecated::[ \t]*(.*(?:\n[ \t]+\S.*)*)", re.MULTILINE)
 
 
 def _deprecated(thing: object) -> str | None:
     """Return what is said about a deprecation: by the decorator, or in the documentation."""
     message = text(attribute(thing, "__deprecated__"))
     if message is None:
-        found = _DEPRECATED.search(text(attribute(thing, "__doc__")) or "")
-        message = None if found is None else f"since {' '.join(found[1].split())}"
-    return message[:500] if message else None
+        doc = text(attribute(thing, "__doc__")) or ""
+        found = _DEPRECATED.search(inspect.cleandoc(doc)) if ".. deprecated::" in doc else None
+        message = None if found is None else f"since {found[1]}"
+    return " ".join(message.replace("`", "").split())[:500] if message else None
