@@ -1,0 +1,188 @@
+defmodule Snex.Bindings.LibrariesTest do
+  # Bindings of real packages, as a source file and by `use`. Not async: it sets options of the compiler.
+  use Snex.Case
+
+  alias Snex.Bindings.Definition
+  alias Snex.Bindings.File, as: Generated
+  alias Snex.Bindings.Options
+
+  @moduletag :slow
+  @moduletag timeout: 900_000
+
+  defmodule Python do
+    use Snex.Interpreter,
+      name: __MODULE__,
+      python_preference: :system,
+      pyproject_toml: """
+      [project]
+      name = "libraries"
+      version = "0.0.0"
+      requires-python = ">=3.10"
+      dependencies = ["numpy>=2", "pandas>=2.2"]
+      """
+  end
+
+  @scalars ~w[bool_ complex64 float32 float64 int8 int16 int32 int64 str_ uint8]
+
+  defp options("numpy"), do: [except: @scalars]
+  defp options("pandas"), do: [only: ~w[DataFrame Series concat merge]]
+  defp options(_module), do: []
+
+  setup_all do
+    # ExUnit compiles without what is asked for here.
+    for {name, value} <- [docs: true, debug_info: true] do
+      before = Code.get_compiler_option(name)
+      Code.put_compiler_option(name, value)
+      on_exit(fn -> Code.put_compiler_option(name, before) end)
+    end
+
+    folder = Path.join(System.tmp_dir!(), "snex-libraries-#{System.unique_integer([:positive])}")
+    File.mkdir_p!(folder)
+    on_exit(fn -> File.rm_rf!(folder) end)
+    start_supervised!(Python)
+
+    modules =
+      for python <- ~w[statistics json pathlib numpy pandas],
+          do: {String.to_atom(python), bind!(python, folder)}
+
+    {:ok, [folder: folder] ++ modules}
+  end
+
+  # Compiles a module's source file, without a single warning, into a folder.
+  defp bind!(python, folder) do
+    module = Module.concat(__MODULE__, Macro.camelize(python))
+    options = Options.check!([module: python, interpreter: Python] ++ options(python))
+    {:ok, bodies, _files} = Definition.bodies(module, options)
+    text = Generated.text(bodies, Definition.given(options))
+    {modules, diagnostics} = Code.with_diagnostics(fn -> Code.compile_string(text, "#{python}.ex") end)
+    assert diagnostics == []
+    for {name, beam} <- modules, do: File.write!(Path.join(folder, "#{name}.beam"), beam)
+    module
+  end
+
+  defp docs(folder, module, name) do
+    {:docs_v1, _, :elixir, "text/markdown", _, _, docs} = Code.fetch_docs(Path.join(folder, "#{module}.beam"))
+
+    Enum.find_value(docs, fn {{kind, found, _arity}, _, _, doc, _} ->
+      if {kind, found} == {:function, name}, do: doc["en"]
+    end)
+  end
+
+  defp specs(folder, module) do
+    {:ok, specs} = folder |> Path.join("#{module}.beam") |> File.read!() |> Code.Typespec.fetch_specs()
+
+    Map.new(specs, fn {{name, arity}, [spec]} ->
+      {{name, arity}, name |> Code.Typespec.spec_to_quoted(spec) |> Macro.to_string()}
+    end)
+  end
+
+  test "the standard library: statistics, json, pathlib", context do
+    %{folder: folder, statistics: statistics, json: json, pathlib: pathlib} = context
+    assert statistics.mean!([1, 2, 3]) == 2
+    assert docs(folder, statistics, :mean) =~ "Return the sample arithmetic mean of data."
+    assert docs(folder, statistics, :mean) =~ "```python\nmean([1, 2, 3, 4, 4])\n```\n\n```\n2.8\n```"
+    refute docs(folder, statistics, :mean) =~ ">>>"
+    # The types are those of typeshed.
+    assert specs(folder, statistics)[{:quantiles, 2}] =~ ":inclusive | :exclusive"
+    dist = Module.concat(statistics, NormalDist)
+    assert specs(folder, dist)[{:cdf, 3}] =~ "Snex.Bindings.result(Snex.Bindings.real())"
+
+    assert json.dumps!(%{"a" => [1, nil]}, sort_keys: true, indent: 0) == "{\n\"a\": [\n1,\nnull\n]\n}"
+    assert json.loads!("[1, 2.5]") == [1, 2.5]
+    assert {:error, %Error{exception: %{type: "JSONDecodeError"}}} = json.loads("[")
+
+    path = Module.concat(pathlib, Path)
+    file = folder |> List.wrap() |> path.new!() |> path.joinpath!(["a", "b.txt"])
+    assert %Snex.Object{} = file
+    assert path.name!(file) == "b.txt"
+    assert file |> path.parent!() |> path.name!() == "a"
+    assert path.exists!(file) == false
+    assert specs(folder, path)[{:exists, 2}] =~ "boolean()"
+    assert specs(folder, path)[{:parent, 2}] =~ "Snex.Object.t()"
+  end
+
+  test "numpy's top level", %{folder: folder, numpy: numpy} do
+    array = numpy.array!([[1, 2], [3, 4]], returns: :object)
+    assert numpy.sum!(array) == 10
+    assert numpy.sum!(array, axis: 0, returns: :object) |> Snex.Object.call!("tolist", []) == [4, 6]
+    # In C, without a signature: the first line of its documentation has it.
+    assert numpy.add!(1, 2) == 3
+    assert Float.round(numpy.pi!(), 3) == 3.142
+    assert Module.concat(numpy, Ndarray).shape!(array) == {2, 2}
+    assert docs(folder, numpy, :clip) =~ "* `a_min, a_max` - `array_like or None`: Minimum and maximum value."
+    assert length(numpy.__functions__()) > 300
+    assert [_ | _] = numpy.search("cumulative sum")
+  end
+
+  test "pandas and its DataFrame", %{folder: folder, pandas: pandas} do
+    frame = Module.concat(pandas, DataFrame)
+    one = frame.new!(data: %{"a" => [1, 2], "b" => [3, 4]})
+    assert %Snex.Object{type: type} = one
+    assert type =~ "DataFrame"
+    assert frame.shape!(one) == {2, 2}
+    both = pandas.concat!([one, one], ignore_index: true, returns: :object)
+    assert frame.shape!(both) == {4, 2}
+    # Its own class, by its annotation: it stays in Python.
+    assert %Snex.Object{} = first = frame.head!(both, n: 1)
+    assert frame.to_dict!(first, orient: "records") == [%{"a" => 1, "b" => 3}]
+    assert specs(folder, frame)[{:head, 2}] =~ "result(Snex.Object.t())"
+  end
+
+  test "Dialyzer finds nothing to say", %{folder: folder} do
+    plt = Path.wildcard(Path.expand("../../../_build/plt/*.plt", __DIR__))
+
+    # `bin/test dialyzer` makes it.
+    if plt != [] and System.find_executable("dialyzer") do
+      ebin = Application.app_dir(:snex, "ebin")
+
+      beams =
+        for name <- ~w[Bindings Bindings.Call Object Error Invoke],
+            do: Path.join(ebin, "Elixir.Snex.#{name}.beam")
+
+      {output, _status} =
+        System.cmd("dialyzer", ["--quiet", "-Wno_unknown", "--plt", hd(plt), "-r", folder | beams],
+          env: [{"ERL_LIBS", :elixir |> :code.lib_dir() |> Path.dirname()}],
+          stderr_to_stdout: true
+        )
+
+      assert output |> String.split("\n") |> Enum.filter(&(&1 =~ ~r/^(statistics|json|pathlib).ex/)) == [],
+             output
+    end
+  end
+
+  test "the source file and `use` have the same functions, and the same documentation", %{folder: folder} do
+    options = [module: "statistics", interpreter: Python]
+    used = Module.concat(__MODULE__, Used)
+    code = "defmodule #{inspect(used)} do use Snex.Bindings, #{inspect(options)} end"
+    by_use = Code.compile_string(code)
+    checked = Options.check!(options)
+    {:ok, bodies, _} = Definition.bodies(used, checked)
+    text = Generated.text(bodies, Definition.given(checked))
+    [project] = Python.__info__(:attributes)[:snex_project]
+    File.rm!(Path.join([project.root, "bindings", inspect(used)]))
+    {:ok, again, _} = Definition.bodies(used, checked)
+    assert Generated.text(again, Definition.given(checked)) == text
+
+    for {module, _} <- by_use, do: :code.delete(module) && :code.purge(module)
+    by_file = Code.compile_string(text)
+
+    contents = fn modules, name ->
+      path = Path.join(folder, name)
+      File.mkdir_p!(path)
+
+      for {module, beam} <- Enum.sort(modules) do
+        file = Path.join(path, "#{module}.beam")
+        File.write!(file, beam)
+        {:docs_v1, _, _, _, doc, _, docs} = Code.fetch_docs(file)
+
+        docs =
+          for {key, _, signature, doc, meta} <- docs,
+              do: {key, signature, doc, Map.delete(meta, :source_annos)}
+
+        {module, doc, docs, specs(path, module)}
+      end
+    end
+
+    assert contents.(by_use, "use") == contents.(by_file, "file")
+  end
+end
