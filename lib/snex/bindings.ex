@@ -14,7 +14,7 @@ defmodule Snex.Bindings do
       {:ok, dist} = MyApp.Statistics.NormalDist.new(mu: 0, sigma: 1)
       {:ok, p} = MyApp.Statistics.NormalDist.cdf(dist, 1.96)
 
-  Editors then complete the names, show the documentation, and the compiler warns of a function that doesn't exist.
+  Editors then complete the names, show the documentation, and the compiler warns of a function that doesn't exist. [Bindings](bindings.html) is the guide.
 
   #{Snex.Options.documentation(Options.table())}
 

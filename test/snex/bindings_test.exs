@@ -200,6 +200,10 @@ defmodule Snex.BindingsTest do
       define(module: "shop", only: ["prize"])
     end
 
+    assert_raise CompileError, ~r/option :stream: there is no function "cuont" in shop/, fn ->
+      define(module: "shop", stream: ["cuont"])
+    end
+
     assert_raise CompileError, ~r/there is no module No.Such/, fn ->
       define(module: "shop", interpreter: No.Such)
     end

@@ -59,11 +59,32 @@ defmodule Snex.Bindings.Plan do
 
     modules = Enum.flat_map(answer["modules"], &module(module, &1, context))
 
-    with :ok <- distinct(modules, &inspect(&1.module), & &1.python, "modules"),
+    with :ok <- streams(modules, context),
+         :ok <- distinct(modules, &inspect(&1.module), & &1.python, "modules"),
          :ok <- Enum.reduce_while(modules, :ok, &distinct_functions/2) do
       {:ok, modules}
     end
   end
+
+  # Each of them has to be something that can be called.
+  defp streams(modules, context) do
+    names =
+      for module <- modules,
+          function <- module.functions,
+          function.kind not in [:property, :constant],
+          do: below(function.python, context)
+
+    case MapSet.to_list(MapSet.difference(context.streams, MapSet.new(names))) do
+      [] ->
+        :ok
+
+      [name | _] ->
+        {:error,
+         "option :stream: there is no function #{inspect(name)} in #{context.main}, or it is left out"}
+    end
+  end
+
+  defp below(python, context), do: String.replace_prefix(python, context.main <> ".", "")
 
   defp bound(modules) do
     for %{"members" => members} <- modules,
@@ -131,8 +152,8 @@ defmodule Snex.Bindings.Plan do
         name -> name
       end
 
-    full = String.replace_prefix("#{module}.#{path}", context.main <> ".", "")
-    variants = variants(kind, member, MapSet.member?(context.streams, full), context.bound)
+    stream? = MapSet.member?(context.streams, below("#{module}.#{path}", context))
+    variants = variants(kind, member, stream?, context.bound)
 
     %Function{
       name: unless_searched(name, kind, variants),
@@ -177,7 +198,7 @@ defmodule Snex.Bindings.Plan do
       %Variant{
         args: if(kind == :property, do: [{"object", "Snex.Object.t()"}], else: []),
         rest: nil,
-        takes: returns(type, bound),
+        takes: returns(kind, false, type, bound),
         options: [],
         opts: :optional,
         result: Types.result(type, bound),
@@ -187,13 +208,13 @@ defmodule Snex.Bindings.Plan do
     ]
   end
 
-  defp variants(kind, %{"signatures" => []}, stream?, _bound) do
+  defp variants(kind, %{"signatures" => []}, stream?, bound) do
     [
       %Variant{
         args:
           object(kind) ++ [{"args", "[term()]"}, {"kwargs", "keyword() | %{optional(String.t()) => term()}"}],
         rest: nil,
-        takes: if(kind == :constructor, do: [returns: :object], else: []),
+        takes: returns(kind, stream?, ["any"], bound),
         options: [],
         opts: :optional,
         result: if(kind == :constructor, do: "Snex.Object.t()", else: "term()"),
@@ -243,7 +264,7 @@ defmodule Snex.Bindings.Plan do
       rest: if(rest?, do: List.last(variables)),
       takes:
         takes(first, names, rest?) ++
-          if(kind == :constructor, do: [returns: :object], else: returns(returns, bound)),
+          returns(kind, stream?, returns, bound),
       options: for(name <- names, do: {name, option_type(name, alike)}),
       opts: if(Enum.any?(optional, &(&1["default"] == nil)), do: :required, else: :optional),
       result: if(kind == :constructor, do: "Snex.Object.t()", else: Types.result(returns, bound)),
@@ -256,7 +277,9 @@ defmodule Snex.Bindings.Plan do
   defp object(_kind), do: []
 
   # `returns: :auto` would give a form in Elixir to what has functions here.
-  defp returns(type, bound), do: if(Types.kept?(type, bound), do: [returns: :object], else: [])
+  defp returns(kind, stream?, type, bound) do
+    if not stream? and (kind == :constructor or Types.kept?(type, bound)), do: [returns: :object], else: []
+  end
 
   # Parameters that are arguments in Elixir too.
   defp required(%{"parameters" => parameters}) do

@@ -1,0 +1,17 @@
+defmodule Snex.BindingsGuideTest do
+  # Not async: the page registers names.
+  use Snex.Case
+
+  alias Snex.Markdown
+
+  @page Path.expand("../docs/bindings.md", __DIR__)
+  @moduletag :slow
+  @moduletag timeout: 600_000
+
+  test "each block of the page about bindings works, after the ones before it" do
+    Process.flag(:trap_exit, true)
+    blocks = Markdown.elixir_blocks(@page)
+    assert length(blocks) > 8
+    Markdown.evaluate(blocks, @page)
+  end
+end
