@@ -103,6 +103,7 @@ defmodule Snex.Interpreter do
   holds the native code, refuses to be loaded again.
   """
 
+  alias Snex.Interpreter.Copy
   alias Snex.Interpreter.Options
   alias Snex.Interpreter.Starter
   alias Snex.Remote
@@ -164,7 +165,42 @@ defmodule Snex.Interpreter do
   @spec start_link([option()]) :: GenServer.on_start()
   def start_link(opts \\ []) do
     {server_opts, options} = Options.split!(opts)
-    Starter.start_link(options, server_opts)
+
+    with {:ok, options} <- Copy.options(options, opts),
+         do: Starter.start_link(options, server_opts)
+  end
+
+  @doc """
+  Starts a copy of an interpreter, its *template*, linked to the caller.
+
+  The copy is an interpreter like any other, with a Python process of its own that is a fork of the template's. It begins with
+  the template's root environment, imports and context, within milliseconds, and shares the template's memory until one of them
+  writes to it. It has its own calls, limits, output and end: neither notices when the other stops or crashes. Environments
+  and objects of the template stay there, and so do its tasks.
+
+  `opts` are those of `start_link/1`, under "Copies". In particular, `:init_script` runs in the copy, and `threads: :ignore`
+  makes one although the template has threads. `start_link(template: interpreter)` does the same, for a supervisor.
+
+  Returns `{:error, %Snex.Error{code: :call_failed}}` with a sentence that says why if
+
+    * the template has calls under way, or threads of its own, which are named;
+    * it is a copy itself, is on another node, uses `:use_stdio`, or runs below another program (`:wrap_exec`);
+    * it is gone, or the system has no room for another process;
+    * the system is not Linux.
+
+  Raises `ArgumentError` for an option that a copy takes from its template.
+
+      iex> {:ok, template} = Snex.Interpreter.start_link(init_script: "x = [1, 2]")
+      iex> {:ok, copy} = Snex.Interpreter.fork(template)
+      iex> Snex.pyeval(copy, "x.append(3); return x")
+      {:ok, [1, 2, 3]}
+      iex> Snex.pyeval(template, "return x")
+      {:ok, [1, 2]}
+  """
+  @spec fork(server(), [option()]) :: GenServer.on_start()
+  def fork(interpreter, opts \\ []) do
+    if interpreter == nil, do: raise(ArgumentError, "expected an interpreter to fork, got: nil")
+    start_link([{:template, interpreter} | Snex.Options.keyword!(opts)])
   end
 
   @doc """
@@ -178,9 +214,15 @@ defmodule Snex.Interpreter do
     %{
       id: Keyword.get(opts, :name, __MODULE__),
       start: {__MODULE__, :start_link, [opts]},
-      # Python gets its whole grace before the supervisor loses patience.
-      shutdown: min(Options.get!(opts, :stop_timeout) + 1_000, 0xFFFF_FFFF)
+      shutdown: shutdown(opts)
     }
+  end
+
+  # Python gets its whole grace before the supervisor loses patience. How long that is, a template may know.
+  defp shutdown(opts) do
+    if opts[:template] && !Keyword.has_key?(opts, :stop_timeout),
+      do: :infinity,
+      else: min(Options.get!(opts, :stop_timeout) + 1_000, 0xFFFF_FFFF)
   end
 
   @doc """
@@ -201,6 +243,7 @@ defmodule Snex.Interpreter do
     * `:status`: `:installing` packages, `:starting` (Python, and then the init script), or `:running`
     * `:python` (such as `"3.13.0"`), `:implementation` (`"CPython"`, `"PyPy"`), `:executable`, `:version` (of the Python
       package `snex`), `:encoder` (`"pure"`, `"native"`), `:os_pid`
+    * `:template`: the interpreter that it is a copy of, or `nil`
     * `:uptime` in ms, `:requests_served`, `:requests_in_flight`, `:environments` alive, `:objects` with a `Snex.Object`
     * `:queued`: bytes that wait for Python to read them
     * `:memory`: resident memory of Python and all that it started, in bytes (0 where the system does not tell)

@@ -41,6 +41,12 @@ def in_child() -> bool:
     return _Process.is_child
 
 
+def become_copy() -> None:
+    """Make this process, which has been forked, an interpreter with a connection of its own."""
+    _Process.is_child = False
+    _Process.request = OUTSIDE
+
+
 def end_of(request: Request, error: BaseException | None) -> None:
     """End a child with the code that has forked it. Other requests are the parent's."""
     if request is _Process.request:

@@ -8,6 +8,7 @@ import os
 import struct
 import sys
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from ._elixir import client
@@ -27,6 +28,7 @@ from ._eval.traceback import report
 from ._eval.waits import Waits
 from ._fork import end_of, in_child, leave
 from ._memory import EXIT_MEMORY, Memory, is_exhausted
+from ._template import Template
 from ._wire import frame
 from ._wire.arena import Inbound, Outbound
 from ._wire.body import drops, load, loads
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from ._eval.objects import Objects
     from ._eval.runner import How
     from ._eval.signals import Interrupts
+    from ._template import Request as Fork
     from ._wire.body import Body
     from ._wire.sinks import Sink
 
@@ -68,6 +71,10 @@ _PRINT_GRACE = 0.5
 _LAST_GRACE = 2.0
 
 
+# Templates, in their copies: nothing of them is to be cleaned up there.
+_ancestors: list[Interpreter] = []
+
+
 class Interpreter:
     """Everything of one connection, on the thread of its event loop.
 
@@ -86,11 +93,13 @@ class Interpreter:
         interrupts: Interrupts,
         print_fd: int | None,
         shared: tuple[tuple[int, int], tuple[int, int]] | None = None,
+        template: Interpreter | None = None,
     ) -> None:
         """Prepare; all descriptors are non-blocking by now.
 
         What is printed goes out on `print_fd`, which may be `out_fd` again; with `None` the standard
-        streams stay as they are. `shared` are descriptor and size of each arena, towards us and from us.
+        streams stay as they are. `shared` are descriptor and size of each arena, towards us and from us. A
+        copy begins with the root environment of its `template`.
         """
         self._loop = loop
         # That of no request; callbacks inherit the context in which they are scheduled.
@@ -104,6 +113,8 @@ class Interpreter:
             out_fd, loop, low, high, self._pressure, self._writer_broken, outbound
         )
         self._printer: Printer | None = None
+        self._printer_fd = print_fd
+        self._interrupt_fd = interrupts.fd
         if print_fd is not None:
             writer = self._writer
             if print_fd != out_fd:
@@ -113,7 +124,11 @@ class Interpreter:
                 )
             self._printer = Printer(writer)
         self._reader = FrameReader(in_fd, loop, self._frame, self._input_ended, inbound)
-        self._envs = Envs()
+        self._inbound = inbound
+        # In a copy, the new ones come in their place.
+        self._arenas = [fd for fd, _ in shared or ()]
+        self._is_copy = template is not None
+        self._envs: Envs = Envs(template._envs.root if template is not None else None)  # noqa: SLF001 - one of us
         self._runner = Runner(loop, self._envs, interrupts, self._answer, self._exhausted)
         self._streams = ItemStreams(self._runner, self._send_items, self._writer_of, high)
         self._maps = Maps(self._runner, self._envs)
@@ -144,15 +159,29 @@ class Interpreter:
         self._waiting = self._waits.calls
         self._unwanted = self._waits.unwanted
         self.status = 0
+        # Where copies are asked for; in a copy, what has been asked.
+        self.template: Template | None = None
+        self.copied: Fork | None = None
         # The event loop is to stop; it has stopped.
-        self.ended = False
-        self.stopped = False
+        self.ended: bool = False
+        self.stopped: bool = False
+
+    def listen_for_forks(self, fd: int) -> None:
+        """Fork when the warden asks for it on `fd`."""
+        # Whatever has started us may not have passed it on.
+        with suppress(OSError):
+            self.template = Template(fd, self._loop, self._runner.end_idle_threads)
+            self.template.start()
 
     def run(self) -> int:
-        """Serve until the VM is gone. Returns the exit status."""
+        """Serve until the VM is gone. Returns the exit status.
+
+        Returns in a copy as well, where `copied` is set.
+        """
         client.use(self._client)
-        main_module.install(self._envs.root.names)
-        sources.install()
+        if not self._is_copy:
+            main_module.install(self._envs.root.names)
+            sources.install()
         streams = self._print_as_frames()
         if Memory.ends:
             self._end_on_memory_errors()
@@ -172,11 +201,60 @@ class Interpreter:
                     self._exhausted()
                 if not self.ended:
                     report(f"a task has raised {error!r}", error)
+            if self.template is not None and not self.ended:
+                self.copied = self.template.serve(self._refusal_to_fork)
+                if self.copied is not None:
+                    self._become_copy(self.template, self.copied)
+                    return 0
         self.stopped = True
         self._shut_down()
         if streams is not None:
             streams.restore()
         return self.status
+
+    def _refusal_to_fork(self) -> str | None:
+        views = self._inbound.mapped if self._inbound is not None else 0
+        if views:
+            # The VM takes the memory back when the template lets go of it, whoever else looks at it.
+            return (
+                f"the template holds {views} memoryview(s) of memory that it shares with the VM: "
+                "make bytes of them, or start it with shared_memory: false"
+            )
+        count = self._runner.under_way
+        if not count:
+            return None
+        calls = "a call" if count == 1 else f"{count} calls"
+        return f"the template has {calls} under way, which a copy could not go on with"
+
+    def _become_copy(self, template: Template, fork: Fork) -> None:
+        """Let go of what belongs to the template's connection, and put the copy's own descriptors in its place.
+
+        The event loop shares its descriptors with that of the template. It is neither used nor closed any more, and stays
+        until the process ends.
+        """
+        template.become(fork)
+        objects.table.forget()
+        for task in asyncio.all_tasks(self._loop):
+            # They go on in the template.
+            task._log_destroy_pending = False  # type: ignore[attr-defined] # noqa: SLF001 - as above
+        null = os.open(os.devnull, os.O_RDWR)
+        numbers = [_number(self._loop, name) for name in ("_selector", "_ssock", "_csock")]
+        for fd in (*numbers, *self._waits.descriptors, *self._arenas):
+            if fd >= 0:
+                os.dup2(null, fd, inheritable=False)
+        os.close(null)
+        ours = (self._reader.fd, self._writer.fd, 2, 1, self._printer_fd, self._interrupt_fd)
+        for fd, number in zip(fork.descriptors, (*ours, *self._arenas), strict=False):
+            if number is not None:
+                os.dup2(fd, number, inheritable=number in {1, 2})
+        for fd in fork.descriptors:
+            os.close(fd)
+        _ancestors.append(self)
+
+    @property
+    def has_arenas(self) -> bool:
+        """Whether there is shared memory."""
+        return bool(self._arenas)
 
     def _print_as_frames(self) -> Streams | None:
         printer = self._printer
@@ -462,6 +540,12 @@ def _env_id(body: Body) -> int | None:
     long = body[start] == _LONG1
     size = 2 + body[start + 1] if long else _INT_SIZES.get(body[start], 1)
     return loads(body[start : start + size] + b".")  # type: ignore[no-any-return]
+
+
+def _number(loop: asyncio.AbstractEventLoop, name: str) -> int:
+    """Return a descriptor of an event loop, -1 where it has none that we know."""
+    opened: Any = getattr(loop, name, None)
+    return opened.fileno() if hasattr(opened, "fileno") else -1
 
 
 def _nothing() -> None:

@@ -23,6 +23,7 @@ from ._eval.request import Request
 from ._eval.signals import Interrupts, install
 from ._interpreter import Interpreter
 from ._memory import prepare
+from ._template import limit
 from ._version import PROTOCOL, VERSION
 from ._wire import arena, frame
 from ._wire.body import loads
@@ -57,6 +58,17 @@ def main(argv: list[str]) -> int:
     sys.argv[:] = [""]
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)
+    return _begin(in_fd, out_fd, print_fd, interrupt_fd, None)
+
+
+def _begin(
+    in_fd: int,
+    out_fd: int,
+    print_fd: int | None,
+    interrupt_fd: int | None,
+    template: Interpreter | None,
+) -> int:
+    """Answer the first frame, and serve. Returns the exit status. In a copy, `template` is what it has been forked from."""
     try:
         hello = _read_hello(in_fd)
     except _EndOfInputError:
@@ -73,9 +85,11 @@ def main(argv: list[str]) -> int:
         Settings.structs = hello["structs"]
     if "object" in hello:
         Layout.before_number, Layout.before_type, Layout.end = map(bytes, hello["object"])
-    if not _finds_arenas(hello):
+    if not _finds_arenas(hello) or (template is not None and not template.has_arenas):
         hello["shared"] = None
-    return _serve(in_fd, out_fd, print_fd, interrupt_fd, hello)
+    if template is not None and template.copied is not None and hello.get("limits"):
+        limit(hello["limits"], template.copied.warden)
+    return _serve(in_fd, out_fd, print_fd, interrupt_fd, hello, template)
 
 
 def _finds_arenas(hello: dict[str, Any]) -> bool:
@@ -87,8 +101,13 @@ def _finds_arenas(hello: dict[str, Any]) -> bool:
     return bool(shared) and len(found) == len(shared)
 
 
-def _serve(
-    in_fd: int, out_fd: int, print_fd: int | None, interrupt_fd: int | None, hello: dict[str, Any]
+def _serve(  # noqa: PLR0913 - called in one place
+    in_fd: int,
+    out_fd: int,
+    print_fd: int | None,
+    interrupt_fd: int | None,
+    hello: dict[str, Any],
+    template: Interpreter | None,
 ) -> int:
     try:
         factory = os.environ.get("SNEX_LOOP_FACTORY", "")
@@ -111,7 +130,10 @@ def _serve(
         interrupts=interrupts,
         print_fd=print_fd,
         shared=hello.get("shared"),
+        template=template,
     )
+    if hello.get("forks") is not None:
+        interpreter.listen_for_forks(hello["forks"])
     if interrupt_fd is not None:
         os.set_blocking(interrupt_fd, False)
     install(interpreter, in_fd, interrupts)
@@ -119,7 +141,11 @@ def _serve(
     for fd in (in_fd, out_fd, print_fd):
         if fd is not None:
             os.set_blocking(fd, False)
-    return interpreter.run()
+    status = interpreter.run()
+    if interpreter.copied is not None:
+        # Another process, which has what the VM says to it in the same places.
+        return _begin(in_fd, out_fd, print_fd, interrupt_fd, interpreter)
+    return status
 
 
 def _move_away(in_fd: int, out_fd: int) -> tuple[int, int]:

@@ -76,6 +76,12 @@ defmodule Snex.OrphanTest do
       {interpreters, starter}
     end
 
+    # The options of copies instead: of one template, whose warden looks after all of them.
+    def copies(opts) do
+      {:ok, template} = start_one(:supervised, opts)
+      opts |> Keyword.delete(:python) |> Keyword.put(:template, template)
+    end
+
     defp start_one(:linked, opts), do: Snex.Interpreter.start_link(opts)
 
     defp start_one(how, opts) do
@@ -109,16 +115,18 @@ defmodule Snex.OrphanTest do
     {":brutal_kill by the supervisor", 600_000, :brutal_kill, "Supervisor.stop(Rows)"}
   ]
 
-  for {way, stop_timeout, how, trigger} <- @ways do
-    test "#{way} leaves no process behind, whatever Python does" do
-      {vm, vm_pid, rows} = start(unquote(stop_timeout), unquote(how), unquote(Macro.escape(trigger)))
+  for {way, stop_timeout, how, trigger} <- @ways, kind <- [:started, :copies] do
+    test "#{way} leaves no process behind, whatever Python does (#{kind})" do
+      {vm, vm_pid, rows} =
+        start(unquote(stop_timeout), unquote(how), unquote(Macro.escape(trigger)), unquote(kind))
+
       tree = Enum.flat_map(rows, fn {_os_pid, tree} -> tree end)
       watcher = ProcessTree.watch(tree)
       begun = bring_about(vm, vm_pid, unquote(Macro.escape(trigger)))
       took = div(ProcessTree.await_end(watcher) - begun, 1000)
 
       IO.puts(
-        "#{unquote(way)}: #{length(tree)} processes of #{length(rows)} interpreters gone after #{took} ms"
+        "#{unquote(way)}: #{length(tree)} processes of #{length(rows)} interpreters (#{unquote(kind)}) gone after #{took} ms"
       )
 
       if took > @promised, do: IO.puts("... which is more than promised")
@@ -126,8 +134,8 @@ defmodule Snex.OrphanTest do
     end
   end
 
-  # A VM whose interpreters do all of this, and the processes of each interpreter: its warden first.
-  defp start(stop_timeout, how, trigger) do
+  # A VM whose interpreters do all of this, and the processes of each interpreter: its warden first, unless it is a copy.
+  defp start(stop_timeout, how, trigger, kind) do
     {_name, python} = hd(pythons())
     codes = for {_doing, code, _children} <- @doing, do: code
     code = if is_binary(trigger), do: trigger, else: ""
@@ -135,7 +143,9 @@ defmodule Snex.OrphanTest do
     vm =
       OtherVM.start("""
       #{@application}
-      {interpreters, starter} = Rows.run(#{inspect(codes)}, #{inspect(how)}, python: #{inspect(python)}, stop_timeout: #{stop_timeout})
+      opts = [python: #{inspect(python)}, stop_timeout: #{stop_timeout}]
+      opts = if #{inspect(kind)} == :copies, do: Rows.copies(opts), else: opts
+      {interpreters, starter} = Rows.run(#{inspect(codes)}, #{inspect(how)}, opts)
       tell.({String.to_integer(System.pid()), Enum.map(interpreters, &Snex.Interpreter.os_pid/1)})
       hear.()
       tell.(System.os_time(:microsecond))
@@ -148,14 +158,14 @@ defmodule Snex.OrphanTest do
 
     rows =
       for {os_pid, {doing, _code, children}} <- Enum.zip(os_pids, @doing) do
-        warden = ProcessTree.parent(os_pid)
-        wanted = children + 1
+        {root, wanted} =
+          if kind == :copies, do: {os_pid, children}, else: {ProcessTree.parent(os_pid), children + 1}
 
-        eventually(fn -> length(ProcessTree.descendants(warden)) == wanted end, 6_000, fn ->
-          "#{doing}: #{inspect(ProcessTree.descendants(warden))} should be #{wanted}"
+        eventually(fn -> length(ProcessTree.descendants(root)) == wanted end, 6_000, fn ->
+          "#{doing}: #{inspect(ProcessTree.descendants(root))} should be #{wanted}"
         end)
 
-        {os_pid, [warden | ProcessTree.descendants(warden)]}
+        {os_pid, [root | ProcessTree.descendants(root)]}
       end
 
     {vm, vm_pid, rows}

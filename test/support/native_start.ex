@@ -14,6 +14,8 @@ defmodule Snex.NativeStart do
       env: [{"NAME", "value"}],
       cwd: nil,
       use_stdio: false,
+      template: nil,
+      ignore_threads: false,
       version: "0",
       eager: true,
       low: 1,

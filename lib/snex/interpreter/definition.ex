@@ -48,10 +48,7 @@ defmodule Snex.Interpreter.Definition do
       @spec start_link([Snex.Interpreter.option()]) :: GenServer.on_start()
       def start_link(opts \\ []) do
         opts
-        |> Snex.Interpreter.Definition.with_defaults(@snex_default_names, &__snex_default__/1)
-        |> Keyword.put_new(:python, @snex_project)
-        |> Keyword.put_new(:python_path, @snex_project.python_path)
-        |> Keyword.put_new(:label, __MODULE__)
+        |> Snex.Interpreter.Definition.options(@snex_project, @snex_default_names, &__snex_default__/1)
         |> Snex.Interpreter.start_link()
       end
 
@@ -98,11 +95,20 @@ defmodule Snex.Interpreter.Definition do
   defp literal?(quoted), do: Macro.quoted_literal?(quoted)
 
   @doc """
-  The options of `start_link/1`: those given, then the defaults that they do not override.
+  The options of `start_link/1`: those given, then the defaults of the module that they do not override. To a copy, the module's
+  defaults come with its template.
   """
-  @spec with_defaults(keyword(), [atom()], (atom() -> term())) :: keyword()
-  def with_defaults(opts, names, default),
-    do: Options.keyword!(opts) ++ missing(opts, names -- [:restart], default)
+  @spec options(keyword(), Project.t(), [atom()], (atom() -> term())) :: keyword()
+  def options(opts, project, names, default) do
+    if Options.keyword!(opts)[:template] do
+      opts
+    else
+      (opts ++ missing(opts, names -- [:restart], default))
+      |> Keyword.put_new(:python, project)
+      |> Keyword.put_new(:python_path, project.python_path)
+      |> Keyword.put_new(:label, project.module)
+    end
+  end
 
   @doc """
   The child specification of a module. Evaluates only the defaults that it needs.

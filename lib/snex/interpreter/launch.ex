@@ -74,6 +74,7 @@ defmodule Snex.Interpreter.Launch do
 
   defp launch(owner, options, calls, output) do
     with {:ok, native} <- native_options(owner, options, calls, output),
+         :ok <- await_template(options),
          # What has to be installed may take as long as it takes.
          deadline = Request.deadline(options.init_script_timeout),
          :ok <- start_worker(native),
@@ -99,23 +100,26 @@ defmodule Snex.Interpreter.Launch do
     error -> failed("the worker cannot be started: " <> Exception.message(error))
   end
 
+  # One that has been started with `sync_start?: false` may still run its init script.
+  defp await_template(%{template: nil}), do: :ok
+
+  defp await_template(%{template: template, init_script_timeout: timeout}) do
+    GenServer.call(template, :await_start, timeout)
+  catch
+    :exit, {:timeout, _call} -> {:error, %Error{code: :init_script_timeout}}
+    :exit, _reason -> failed("the template has ended")
+  end
+
   defp native_options(owner, options, calls, output) do
-    with :ok <- installation(),
-         {:ok, python} <- find_python(options.python, owner),
-         {:ok, python_path} <- python_path(options.python_path),
-         {:ok, env} <- environment(options.environment, python, python_path),
-         :ok <- folder(options.cd),
-         {:ok, {program, args}} <- command(python, options) do
+    with {:ok, executed} <- executed_options(options, owner) do
       {low, high} = options.port_opts.busy_limits_port
 
       {:ok,
-       %{
+       Map.merge(executed, %{
          warden: Os.app_dir(:snex, "priv/native/snex_warden"),
-         program: program,
-         args: args,
-         env: env,
-         cwd: options.cd,
          use_stdio: options.port_opts.use_stdio,
+         template: options.template,
+         ignore_threads: options.threads == :ignore,
          version: @version,
          eager: options.eager_polyfill?,
          low: low,
@@ -135,7 +139,7 @@ defmodule Snex.Interpreter.Launch do
          allow: options.allow,
          limits: options.limits,
          shared_memory: shared_memory(options)
-       }}
+       })}
     end
   end
 
@@ -149,6 +153,20 @@ defmodule Snex.Interpreter.Launch do
       memory -> div(memory, 16)
     end
   end
+
+  # What is executed, and where. A copy is what its template is.
+  defp executed_options(%{template: nil} = options, owner) do
+    with :ok <- installation(),
+         {:ok, python} <- find_python(options.python, owner),
+         {:ok, python_path} <- python_path(options.python_path),
+         {:ok, env} <- environment(options.environment, python, python_path),
+         :ok <- folder(options.cd),
+         {:ok, {program, args}} <- command(python, options) do
+      {:ok, %{program: program, args: args, env: env, cwd: options.cd}}
+    end
+  end
+
+  defp executed_options(_options, _owner), do: {:ok, %{program: "", args: [], env: [], cwd: nil}}
 
   # Of a module: made when it was compiled.
   defp find_python(%Project{module: module} = project, _owner) when module != nil,

@@ -143,6 +143,27 @@ defmodule Snex.Interpreter.Options do
            "label of the process, see `Process.set_label/1`; for a module that uses this one, its name by default"
        ]
      ]},
+    {"""
+     Copies. The Python of a copy is a fork of its template's: see `Snex.Interpreter.fork/2`. It has the template's Python,
+     working directory and variables, and those of the following options of the template that are not given: "Data" (apart from
+     `:port_opts`), "Output", "Bounds", and `:init_script_timeout`. `:init_script` runs in the copy\
+     """,
+     [
+       template: [
+         type: &Checks.template/1,
+         default: nil,
+         spec: quote(do: Interpreter.server()),
+         doc: "start a copy of this interpreter, which is on the same node"
+       ],
+       threads: [
+         type: {:in, [:refuse, :ignore]},
+         default: :refuse,
+         doc: """
+         with `:refuse`, a template with threads of its own is an error that names them, because threads do not survive a fork,
+         and code that waits for one of them would wait for ever. With `:ignore` the copy is made without them
+         """
+       ]
+     ]},
     {"Data",
      [
        encoding_opts: [
@@ -289,6 +310,12 @@ defmodule Snex.Interpreter.Options do
   """
   @spec table() :: Options.table()
   def table, do: @table
+
+  @doc """
+  The names of those that make the Python environment at run time.
+  """
+  @spec project_options() :: [atom()]
+  def project_options, do: @project_options
 
   @doc """
   All options, for documentation.

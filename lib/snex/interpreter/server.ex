@@ -6,6 +6,7 @@ defmodule Snex.Interpreter.Server do
 
   alias Snex.Error
   alias Snex.Interpreter.Calls
+  alias Snex.Interpreter.Copy
   alias Snex.Interpreter.Down
   alias Snex.Interpreter.Launch
   alias Snex.Interpreter.Output
@@ -70,6 +71,7 @@ defmodule Snex.Interpreter.Server do
   @impl GenServer
   def handle_call(:os_pid, _from, state), do: {:reply, state.os_pid, state}
   def handle_call(:info, _from, state), do: {:reply, info(state), state}
+  def handle_call(:template, _from, state), do: {:reply, Copy.template(state.options, state.python), state}
 
   def handle_call(:await_start, from, %State{launch: launch} = state) when launch != nil,
     do: {:noreply, %{state | waiting: [from | state.waiting]}}
@@ -188,6 +190,7 @@ defmodule Snex.Interpreter.Server do
     Map.merge(state.python, %{
       status: state.status,
       os_pid: state.os_pid,
+      template: state.options.template,
       uptime: System.monotonic_time(:millisecond) - state.started,
       requests_served: served,
       requests_in_flight: in_flight,

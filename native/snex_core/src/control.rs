@@ -1,9 +1,12 @@
 //! The socket between the VM and a warden.
 //!
 //! A Unix stream socket that the warden gets as its standard input. Messages are a `u32` length (little-endian) and a
-//! [postcard](https://docs.rs/postcard) value. The first message towards the warden carries the descriptors for Python's
+//! [postcard](https://docs.rs/postcard) value. The messages that ask for a new Python carry the descriptors for its
 //! ends of the pipes (`SCM_RIGHTS`). The socket is the lifeline too: its end of file, however it comes about, tells the
 //! warden that the VM is gone, and tells the VM that the warden is.
+//!
+//! A warden may look after several trees: that of the program which it has started, and those of the program's copies. All
+//! messages but the first say which tree they are about.
 
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -36,7 +39,15 @@ pub struct Spec {
     pub descriptors: Vec<RawFd>,
     /// What the program may use.
     pub limits: Limits,
+    /// The number that the program has of its end of a socket over which the warden asks it to fork, if it is to have one.
+    pub forks: Option<RawFd>,
 }
+
+/// The number of a tree, which no other tree of the same warden ever has.
+pub type Tree = u64;
+
+/// The tree of the program that the warden starts. Those of its copies are numbered by the VM.
+pub const PROGRAM: Tree = 0;
 
 /// What each process of the tree may use; `None` leaves the VM's own limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,32 +67,68 @@ pub struct Limits {
 pub enum ToWarden {
     /// Start the program; the first message, and only that.
     Start(Spec),
-    /// End the tree: SIGTERM, grace, SIGKILL. A second one with a shorter grace hurries.
+    /// Have the program fork a copy of itself, which gets the descriptors that come with the message.
+    Fork {
+        /// The new tree.
+        tree: Tree,
+        /// Whether threads of the program, which the copy would lack, are no reason to refuse.
+        ignore_threads: bool,
+    },
+    /// End a tree: SIGTERM, grace, SIGKILL. A second one with a shorter grace hurries.
     Stop {
+        /// Which.
+        tree: Tree,
         /// Grace in milliseconds.
         grace_ms: u64,
     },
-    /// Send SIGURG to the program, if it still runs. Programs that know nothing of it ignore it.
-    Interrupt,
+    /// Send SIGURG to the leader of a tree, if it still runs. Programs that know nothing of it ignore it.
+    Interrupt {
+        /// Which.
+        tree: Tree,
+    },
 }
 
-/// From the warden, in this order: `Started` or `Failed`; `Exited`; `Gone`; end of file.
+/// From the warden, in this order for each tree: `Started` or `Failed`; `Exited`; `Gone`. End of file when all are gone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FromWarden {
-    /// The program runs.
+    /// The leader of a tree runs.
     Started {
+        /// Which.
+        tree: Tree,
         /// Its process id, which is also that of its session and group.
         pid: i32,
     },
-    /// The program could not be started. The warden ends.
+    /// There is no such tree: the program could not be started, or has not forked. In the first case the warden ends.
     Failed {
+        /// Which.
+        tree: Tree,
         /// What failed, for a person.
         reason: String,
     },
-    /// The program ended; the rest of its tree is being ended.
-    Exited(Exit),
-    /// Nothing of the tree is left, everything is reaped. The warden ends.
-    Gone,
+    /// The leader ended; the rest of its tree is being ended.
+    Exited {
+        /// Which.
+        tree: Tree,
+        /// How.
+        exit: Exit,
+    },
+    /// Nothing of the tree is left, everything is reaped. The warden ends with its last tree.
+    Gone {
+        /// Which.
+        tree: Tree,
+    },
+}
+
+impl FromWarden {
+    /// Which tree it is about.
+    pub fn tree(&self) -> Tree {
+        match self {
+            FromWarden::Started { tree, .. }
+            | FromWarden::Failed { tree, .. }
+            | FromWarden::Exited { tree, .. }
+            | FromWarden::Gone { tree } => *tree,
+        }
+    }
 }
 
 /// How a process ended.
@@ -175,24 +222,31 @@ pub fn send_with(
     writer.write_all(bytes.get(sent..).unwrap_or_default())
 }
 
-/// Receives a message. Blocks until it is whole; `None` at end of file before its first byte.
+/// Sends a small message, with descriptors or without, on a socket that others may use as well. Never blocks.
+///
+/// # Errors
+/// Those of the socket; `WouldBlock` when it is full, and nothing is sent then.
+pub fn send_now(
+    socket: BorrowedFd<'_>,
+    message: &impl Serialize,
+    descriptors: &[BorrowedFd<'_>],
+) -> io::Result<()> {
+    let bytes = encode(message)?;
+    let raw: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
+    let rights = [ControlMessage::ScmRights(&raw)];
+    let rights = if raw.is_empty() { &[] } else { &rights[..] };
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+    // The kernel takes so little as a whole or not at all.
+    sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(&bytes)], rights, flags, None)?;
+    Ok(())
+}
+
+/// Receives a message with its descriptors, which the caller owns from here on. Blocks until it is whole; `None` at end of file
+/// before its first byte.
 ///
 /// # Errors
 /// Those of the socket, and `InvalidData` for a message that is not a `T`.
-pub fn receive<T: DeserializeOwned>(mut socket: &UnixStream) -> io::Result<Option<T>> {
-    let mut length = [0; 4];
-    match socket.read(&mut length)? {
-        0 => return Ok(None),
-        read => socket.read_exact(length.get_mut(read..).unwrap_or_default())?,
-    }
-    receive_body(socket, length).map(Some)
-}
-
-/// Receives the first message with its descriptors, which the caller owns from here on.
-///
-/// # Errors
-/// As [`receive`]; end of file is an error too.
-pub fn receive_with<T: DeserializeOwned>(socket: &UnixStream) -> io::Result<(T, Vec<OwnedFd>)> {
+pub fn receive<T: DeserializeOwned>(socket: &UnixStream) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
     let mut length = [0; 4];
     let mut space = nix::cmsg_space!([RawFd; MAX_DESCRIPTORS]);
     let mut slices = [IoSliceMut::new(&mut length)];
@@ -205,10 +259,13 @@ pub fn receive_with<T: DeserializeOwned>(socket: &UnixStream) -> io::Result<(T, 
             descriptors.extend(raw.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
         }
     }
+    if read == 0 {
+        return Ok(None);
+    }
     if read < length.len() {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
-    Ok((receive_body(socket, length)?, descriptors))
+    Ok(Some((receive_body(socket, length)?, descriptors)))
 }
 
 fn receive_body<T: DeserializeOwned>(mut socket: &UnixStream, length: [u8; 4]) -> io::Result<T> {
@@ -250,6 +307,7 @@ mod tests {
             cwd: None,
             descriptors: vec![3],
             limits: Limits::default(),
+            forks: Some(9),
         }
     }
 
@@ -260,7 +318,7 @@ mod tests {
         let sender = std::thread::spawn(move || {
             send_with(&ours, &ToWarden::Start(spec()), &[writer.as_fd()]).unwrap();
         });
-        let (message, descriptors) = receive_with::<ToWarden>(&theirs).unwrap();
+        let (message, descriptors) = receive::<ToWarden>(&theirs).unwrap().unwrap();
         sender.join().unwrap();
         assert_eq!(message, ToWarden::Start(spec()));
         let [writer] = <[OwnedFd; 1]>::try_from(descriptors).unwrap();
@@ -273,16 +331,19 @@ mod tests {
     #[test]
     fn messages_arrive_in_order_until_end_of_file() {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let messages =
-            [FromWarden::Started { pid: 7 }, FromWarden::Exited(Exit::Signal(15)), FromWarden::Gone];
+        let messages = [
+            FromWarden::Started { tree: 3, pid: 7 },
+            FromWarden::Exited { tree: 3, exit: Exit::Signal(15) },
+            FromWarden::Gone { tree: 3 },
+        ];
         for message in &messages {
             send(&ours, message).unwrap();
         }
         drop(ours);
         for message in messages {
-            assert_eq!(receive(&theirs).unwrap(), Some(message));
+            assert_eq!(receive::<FromWarden>(&theirs).unwrap().unwrap().0, message);
         }
-        assert_eq!(receive::<FromWarden>(&theirs).unwrap(), None);
+        assert!(receive::<FromWarden>(&theirs).unwrap().is_none());
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod flat;
 
+use crate::control::Limits;
 use crate::frame::{Frame, Header, Kind, PROTOCOL};
 use eetf::{Map, Term};
 use serde::Serialize;
@@ -27,6 +28,10 @@ pub struct Hello {
     pub reply_limit: u64,
     /// Where shared memory is: of the arena towards Python, then of that from Python, descriptor and size. `None` without.
     pub shared: Option<((i32, u64), (i32, u64))>,
+    /// The descriptor over which the warden asks for copies; `None` without.
+    pub forks: Option<i32>,
+    /// Of a copy: what it may use. `None` for any other program, which the warden has limited.
+    pub limits: Option<Limits>,
     /// How a `MapSet` is laid out: ETF before the map of members, and after each member.
     pub map_set: (Blob, Blob),
     /// How a handle of an object is laid out: ETF before its number, before the name of its type, and behind that.
@@ -210,6 +215,8 @@ mod tests {
             end_on_memory_error: false,
             reply_limit: 4,
             shared: Some(((7, 5), (8, 6))),
+            forks: Some(9),
+            limits: Some(Limits { cpu: Some(7), ..Limits::default() }),
             map_set: (Blob(vec![1]), Blob(vec![2])),
             object: (Blob(vec![3]), Blob(vec![4]), Blob(vec![])),
             structs: BTreeMap::from([("date".into(), vec![Blob(vec![5]), Blob(vec![6])])]),
@@ -219,6 +226,7 @@ mod tests {
         let value = serde_pickle::value_from_slice(pickle, serde_pickle::DeOptions::new()).unwrap();
         let text = value.to_string();
         assert!(text.contains(r#""structs": {"date": [b[5], b[6]]}"#), "{text}");
+        assert!(text.contains(r#""forks": 9, "#) && text.contains(r#""cpu": 7, "#), "{text}");
         assert!(
             text.contains(r#""map_set": (b[1], b[2]), "object": (b[3], b[4], b[]), "protocol": 4"#),
             "{text}"

@@ -16,6 +16,7 @@ pub(crate) mod frame_reader;
 mod inbound;
 mod launch;
 mod life;
+mod link;
 mod pipe_size;
 mod reader;
 mod shared;
@@ -33,7 +34,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicI32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc};
@@ -182,6 +183,8 @@ pub struct Worker<B, S: Sink> {
     shared: Option<SharedMemory>,
     commands: mpsc::UnboundedSender<Command>,
     pid: AtomicI32,
+    /// The connection to the warden, which the life tasks own.
+    link: Weak<link::Link>,
     /// Where the news goes.
     pub sink: S,
 }
@@ -210,7 +213,25 @@ impl<B: AsRef<[u8]> + Send + 'static, S: Sink> Worker<B, S> {
     /// # Errors
     /// When descriptors cannot be made or the warden cannot be started; the sink is dropped then without a call.
     pub fn start(runtime: &Handle, settings: Settings, sink: S) -> io::Result<Arc<Self>> {
-        launch::launch(runtime, settings, sink)
+        launch::launch(runtime, settings, launch::Origin::Started, sink)
+    }
+
+    /// Has the program of this worker fork a copy, and returns its worker. The same warden looks after both; apart from that
+    /// they have nothing to do with each other. Of `settings`, the warden and all but the limits of the program are not used.
+    /// Does not wait for the program: whether there is a copy, or why not, is told to the sink.
+    ///
+    /// # Errors
+    /// When descriptors cannot be made or the program is gone; the sink is dropped then without a call.
+    pub fn fork(
+        &self,
+        runtime: &Handle,
+        settings: Settings,
+        ignore_threads: bool,
+        sink: S,
+    ) -> io::Result<Arc<Self>> {
+        let link = self.link.upgrade().filter(|_| !self.is_closed());
+        let link = link.ok_or_else(|| io::Error::other("the template has ended"))?;
+        launch::launch(runtime, settings, launch::Origin::Forked { link, ignore_threads }, sink)
     }
 
     /// Submits a frame, without blocking. `Closed` when Python is gone or going.

@@ -138,6 +138,10 @@ struct StartOptions<'a> {
     env: Vec<(Binary<'a>, Binary<'a>)>,
     cwd: Option<Binary<'a>>,
     use_stdio: bool,
+    /// The interpreter of which this is to be a copy. What is to be run, and where, is not used then.
+    template: Option<LocalPid>,
+    /// Whether a copy is wanted although its template has threads.
+    ignore_threads: bool,
     version: String,
     eager: bool,
     low: usize,
@@ -182,6 +186,7 @@ impl StartOptions<'_> {
                     open_files: self.limits.2,
                     nice: self.limits.3,
                 },
+                forks: None,
             },
             transport: if self.use_stdio { Transport::Stdio } else { Transport::Pipes },
             hello: Hello {
@@ -193,6 +198,8 @@ impl StartOptions<'_> {
                 end_on_memory_error: self.end_on_memory_error,
                 reply_limit: self.limits.4,
                 shared: None,
+                forks: None,
+                limits: None,
                 map_set: (Blob(bytes(&self.map_set.0)), Blob(bytes(&self.map_set.1))),
                 object: (
                     Blob(bytes(&self.object.0)),
@@ -224,7 +231,7 @@ impl StartOptions<'_> {
     }
 }
 
-/// Starts a worker for the process `owner`: `ok`, or `{error, reason}` with a sentence. What becomes of it comes to the owner as
+/// Starts a worker for the process `owner`, or has a template fork one: `ok`, or `{error, reason}` with a sentence. What becomes of it comes to the owner as
 /// messages: `{snex_started, os_pid}`, `{snex_ready, fields}`, `{snex_ended, down}`. Until the owner opens it, only the calling
 /// process may submit requests.
 #[rustler::nif(schedule = "DirtyIo")]
@@ -273,7 +280,15 @@ fn interpreter_start<'a>(env: Env<'a>, options: StartOptions<'a>) -> Term<'a> {
         logged: Semaphore::new(0),
         _live: Live::new(Of::Worker),
     };
-    let worker = match Worker::start(runtime, options.settings(), shared) {
+    let settings = options.settings();
+    let started = match options.template {
+        None => Worker::start(runtime, settings, shared),
+        Some(template) => match idle(template) {
+            Ok(template) => template.worker.fork(runtime, settings, options.ignore_threads, shared),
+            Err(reason) => return failed(&reason),
+        },
+    };
+    let worker = match started {
         Ok(worker) => worker,
         Err(error) => return failed(&error.to_string()),
     };
@@ -292,6 +307,19 @@ fn interpreter_start<'a>(env: Env<'a>, options: StartOptions<'a>) -> Term<'a> {
         interpreter.owner_gone();
     }
     atoms::ok().encode(env)
+}
+
+/// The interpreter of which a copy is wanted. Python would refuse as well if it had calls under way, but perhaps only when it has
+/// come to their end.
+fn idle(template: LocalPid) -> Result<ResourceArc<Interpreter>, String> {
+    let Some(interpreter) = registry::find(template) else { return Err("the template has ended".into()) };
+    match interpreter.worker.sink.pending.len() {
+        0 => Ok(interpreter),
+        count => {
+            let calls = if count == 1 { "a call".into() } else { format!("{count} calls") };
+            Err(format!("the template has {calls} under way, which a copy could not go on with"))
+        }
+    }
 }
 
 /// Lets others submit requests to the calling interpreter process.

@@ -21,11 +21,11 @@ impl Lifeline<'_> {
         }
     }
 
-    /// What the VM wants, when the lifeline is readable: `None` for the end.
+    /// What the VM wants, and the descriptors for that, when the lifeline is readable: `None` for the end.
     ///
     /// # Errors
     /// Those of the socket.
-    pub fn order(&self) -> io::Result<Option<ToWarden>> {
+    pub fn order(&self) -> io::Result<Option<(ToWarden, Vec<OwnedFd>)>> {
         match self {
             Lifeline::Worker(socket) => control::receive(socket),
             Lifeline::Port(_) => Ok(None),

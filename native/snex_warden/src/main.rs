@@ -8,22 +8,26 @@
 //! 2. [`child::spawn`]: start Python with the descriptors that came over the socket (see [`snex_core::control`]); or, with
 //!    arguments, the program that they name, with the output of the warden itself, as an Erlang port.
 //! 3. [`watch::Watch`]: wait for the program's end, a stop request, or the end of the VM, and then end the whole tree.
+//!    Meanwhile it may have the program fork copies of itself ([`template`]), each of which leads a tree of its own
+//!    ([`forest`]).
 
 mod child;
+mod forest;
 mod lifeline;
 mod shelter;
+mod template;
 mod tree;
 mod watch;
 
 use lifeline::Lifeline;
-use nix::unistd::Pid;
-use snex_core::control::{self, Exit, FromWarden, Limits, Spec, ToWarden};
+use snex_core::control::{self, Exit, FromWarden, Limits, PROGRAM, Spec, ToWarden};
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
+use template::Template;
 use watch::Watch;
 
 /// The status with which a shell says that a program cannot be started.
@@ -41,26 +45,35 @@ fn main() -> ExitCode {
 
 /// Serves a worker.
 fn serve(socket: &UnixStream) -> ExitCode {
-    match start(socket).and_then(|(children, pid)| Watch::new(Lifeline::Worker(socket), children, pid).run())
-    {
+    let watch = start(socket);
+    match watch.and_then(Watch::run) {
         Ok(_exit) => ExitCode::SUCCESS,
         Err(error) => {
-            Lifeline::Worker(socket).tell(&FromWarden::Failed { reason: error.to_string() });
+            let reason = error.to_string();
+            Lifeline::Worker(socket).tell(&FromWarden::Failed { tree: PROGRAM, reason });
             ExitCode::FAILURE
         }
     }
 }
 
-fn start(socket: &UnixStream) -> io::Result<(UnixStream, Pid)> {
+fn start(socket: &UnixStream) -> io::Result<Watch<'_>> {
     let children = shelter::enter()?;
-    let (message, descriptors) = control::receive_with(socket)?;
-    let ToWarden::Start(spec) = message else {
+    let Some((ToWarden::Start(mut spec), mut descriptors)) = control::receive(socket)? else {
         return Err(io::Error::other("the first message has to be a start"));
+    };
+    let template = match spec.forks {
+        None => None,
+        Some(number) => {
+            let (ours, theirs) = Template::new()?;
+            spec.descriptors.push(number);
+            descriptors.push(theirs);
+            Some(ours)
+        }
     };
     let pid = child::spawn(&spec, descriptors)?;
     // An error here means that the VM is gone: the watch notices that by itself, and ends the tree.
-    let _ = control::send(socket, &FromWarden::Started { pid: pid.as_raw() });
-    Ok((children, pid))
+    let _ = control::send(socket, &FromWarden::Started { tree: PROGRAM, pid: pid.as_raw() });
+    Ok(Watch::new(Lifeline::Worker(socket), children, pid, template))
 }
 
 /// Runs a program for a port, and exits as it does.
@@ -72,10 +85,11 @@ fn run(input: OwnedFd, program: OsString, args: impl Iterator<Item = OsString>) 
         cwd: None,
         descriptors: Vec::new(),
         limits: Limits::default(),
+        forks: None,
     };
     let ended = shelter::enter().and_then(|children| {
         let pid = child::spawn(&spec, Vec::new())?;
-        Watch::new(Lifeline::Port(input), children, pid).run()
+        Watch::new(Lifeline::Port(input), children, pid, None).run()
     });
     match ended {
         Ok(exit) => ExitCode::from(exit.map_or(0, Exit::shell_status) as u8),

@@ -1,112 +1,140 @@
-//! All the processes that descend from the warden.
+//! One tree of processes: a leader and what descends from it.
 
-use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill, killpg};
-use nix::unistd::{Pid, getpid};
-use snex_core::control::Exit;
+use nix::unistd::Pid;
+use snex_core::control::{self, Exit};
 use snex_core::process_tree;
 use std::collections::HashSet;
+use std::time::{Duration, Instant};
 
-/// Sends SIGTERM, once to each process.
-#[derive(Default)]
-pub struct Terminator {
-    /// Those that have it. Many programs take a second SIGTERM for a demand to leave everything as it is.
+/// How often a tree is searched again once it is being killed: a process may fork in between.
+const SEARCH_INTERVAL: Duration = Duration::from_millis(20);
+
+/// A tree, from the request to start it until nothing of it is left.
+pub struct Tree {
+    /// By what the VM knows it.
+    pub number: control::Tree,
+    /// `None` while the program has been asked to fork it.
+    pub leader: Option<Pid>,
+    /// How the leader ended, once it has.
+    pub exit: Option<Exit>,
+    /// When SIGTERM turns into SIGKILL; `None` while it is not being stopped.
+    deadline: Option<Instant>,
+    /// Those that have SIGTERM. Many programs take a second one for a demand to leave everything as it is.
     told: HashSet<i32>,
+    /// The children of the round of killing before.
+    children: Vec<i32>,
+    /// Whether the last round of killing asked for the next one at once.
+    restless: bool,
+    /// Whether the leader has been halted, so that it starts nothing more.
+    halted: bool,
 }
 
-impl Terminator {
-    /// Tells the whole tree: every descendant, also one that left the session or whose parent is gone (the warden adopts
-    /// those). Where processes cannot be listed, the group of `leader`: all that can be reached then.
-    pub fn round(&mut self, leader: Pid) {
-        // Errors mean that a process is gone already, or is not ours to signal; there is nobody else to try.
-        if process_tree::is_listed() {
-            for pid in process_tree::descendants(getpid().as_raw()) {
-                if self.told.insert(pid) {
-                    let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
-                }
+impl Tree {
+    /// A tree whose leader runs, or is to be forked.
+    pub fn new(number: control::Tree, leader: Option<Pid>) -> Self {
+        Tree {
+            number,
+            leader,
+            exit: None,
+            deadline: None,
+            told: HashSet::new(),
+            children: Vec::new(),
+            restless: false,
+            halted: false,
+        }
+    }
+
+    /// The leader, while it has not been reaped: until then its number is nobody else's.
+    pub fn living(&self) -> Option<Pid> {
+        self.leader.filter(|_| self.exit.is_none())
+    }
+
+    /// Whether this is a copy whose leader lives: what it has started, and what that has left behind, descends from it.
+    pub fn living_copy(&self) -> Option<Pid> {
+        self.living().filter(|_| self.number != control::PROGRAM)
+    }
+
+    /// How much of the grace is left in a stop.
+    pub fn grace_left(&self) -> Option<Duration> {
+        self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()))
+    }
+
+    /// Has the tree end within `grace`, or earlier if it has been told so before.
+    pub fn hurry(&mut self, grace: Duration) {
+        let deadline = Instant::now() + grace;
+        self.deadline = Some(self.deadline.map_or(deadline, |earlier| earlier.min(deadline)));
+    }
+
+    /// Sends SIGTERM to `members`, once to each.
+    pub fn terminate(&mut self, members: &[i32]) {
+        for pid in members {
+            if self.told.insert(*pid) {
+                // Errors mean that a process is gone already, or is not ours to signal; there is nobody else to try.
+                let _ = kill(Pid::from_raw(*pid), Signal::SIGTERM);
             }
-        } else if self.told.insert(leader.as_raw()) {
+        }
+    }
+
+    /// The same where processes cannot be listed: the group of the leader is all that can be reached then.
+    pub fn terminate_group(&mut self) {
+        if let Some(leader) = self.leader
+            && self.told.insert(leader.as_raw())
+        {
             let _ = killpg(leader, Signal::SIGTERM);
         }
     }
-}
 
-/// Kills a tree, in as many rounds as it takes.
-///
-/// A look at every process of the machine takes longer than one needs to fork and exit, so a program that does nothing else
-/// is never there when its turn comes. But each process that it leaves is the warden's own child from that moment, and began
-/// in the group of its parent. Those children the kernel lists at once, the dead among them, whose groups are killed as
-/// well. Only when that list has nothing new is the rest of the tree looked for.
-///
-/// Where processes cannot be listed, each round kills the group of the leader.
-#[derive(Default)]
-pub struct Killer {
-    /// The warden's children of the round before.
-    children: Vec<i32>,
-}
+    /// Whether it is time to kill.
+    pub fn is_due(&self) -> bool {
+        self.grace_left().is_some_and(|left| left.is_zero())
+    }
 
-impl Killer {
-    /// One round. Whether the next one should follow without a pause: the tree still grows.
-    pub fn round(&mut self, leader: Pid) -> bool {
-        if !process_tree::is_listed() {
+    /// One round of killing. A tree is killed in as many rounds as it takes.
+    ///
+    /// A look at every process of the machine takes longer than one needs to fork and exit, so a program that does nothing
+    /// else is never there when its turn comes. But each process that it leaves becomes a child of the copy, or of the warden,
+    /// at that moment, and began in the group of its parent. Those `children` the kernel lists at once, the dead among them,
+    /// whose groups are killed as well. Only when that list has nothing new, the rest of the tree is looked for: `members`.
+    ///
+    /// The leader of a copy is halted first and killed last, so that nothing of its tree is ever taken for another's.
+    pub fn kill(&mut self, children: Vec<i32>, members: impl FnOnce() -> Vec<i32>) {
+        let spared = self.living_copy();
+        if let Some(leader) = spared
+            && !self.halted
+        {
+            self.halted = true;
+            let _ = kill(leader, Signal::SIGSTOP);
+        }
+        let group = spared.map_or(0, Pid::as_raw);
+        let known = std::mem::replace(&mut self.children, children);
+        self.children.iter().for_each(|pid| process_tree::end_but(*pid, group));
+        self.restless = self.children.iter().any(|child| !known.contains(child));
+        if self.restless {
+            return;
+        }
+        let mut others = members();
+        others.retain(|pid| *pid != group);
+        match spared {
+            Some(leader) if others.is_empty() => process_tree::end(leader.as_raw()),
+            _ => others.iter().for_each(|pid| process_tree::end_but(*pid, group)),
+        }
+    }
+
+    /// The same where processes cannot be listed.
+    pub fn kill_group(&mut self) {
+        if let Some(leader) = self.leader {
             let _ = killpg(leader, Signal::SIGKILL);
-            return false;
-        }
-        let known = std::mem::replace(&mut self.children, process_tree::own_children());
-        self.children.iter().copied().for_each(process_tree::end);
-        let grows = self.children.iter().any(|child| !known.contains(child));
-        if !grows {
-            process_tree::descendants(getpid().as_raw()).into_iter().for_each(process_tree::end);
-        }
-        grows
-    }
-}
-
-/// What reaping found.
-pub struct Reaped {
-    /// How the leader ended, if it was among those reaped.
-    pub leader: Option<Exit>,
-    /// Nothing of the tree is left.
-    pub none_left: bool,
-}
-
-/// Reaps every child that has ended.
-pub fn reap(leader: Pid) -> Reaped {
-    let mut reaped = Reaped { leader: None, none_left: false };
-    loop {
-        match wait_for_any() {
-            Ok(None) => return reaped,
-            Ok(Some((pid, exit))) if pid == leader => reaped.leader = Some(exit),
-            Ok(Some(_)) | Err(Errno::EINTR) => {}
-            Err(_) => {
-                reaped.none_left = !others_left(leader);
-                return reaped;
-            }
         }
     }
-}
 
-/// The next child that has ended, and how; `None` while all that are left run. An error when there are none left.
-///
-/// Not through `nix`: it knows no real-time signals, and a child that one has ended looks like an error there.
-fn wait_for_any() -> Result<Option<(Pid, Exit)>, Errno> {
-    let mut status = 0;
-    // SAFETY: the pointer is to a local variable.
-    let pid = Errno::result(unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) })?;
-    if pid == 0 {
-        return Ok(None);
+    /// When it wants to be looked at again; `None` for a tree that is not being stopped.
+    pub fn pause(&self) -> Option<Duration> {
+        let left = self.grace_left()?;
+        Some(match left.is_zero() {
+            true if self.restless => Duration::ZERO,
+            true => SEARCH_INTERVAL,
+            false => left,
+        })
     }
-    // Without WUNTRACED and WCONTINUED, a child is reported only when it has exited or a signal has ended it.
-    let exit = if libc::WIFSIGNALED(status) {
-        Exit::Signal(libc::WTERMSIG(status))
-    } else {
-        Exit::Status(libc::WEXITSTATUS(status))
-    };
-    Ok(Some((Pid::from_raw(pid), exit)))
-}
-
-/// Whether there is more to the tree than the warden's own children, when it has none any more. Orphans become children of a
-/// subreaper, which only Linux has.
-fn others_left(leader: Pid) -> bool {
-    !cfg!(target_os = "linux") && killpg(leader, None).is_ok()
 }

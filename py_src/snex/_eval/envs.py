@@ -78,9 +78,9 @@ def fresh_names() -> dict[str, Any]:
 class Envs:
     """The table of environments, on the event loop's thread only."""
 
-    def __init__(self) -> None:
-        """Begin with the root alone."""
-        self.root = Env(fresh_names(), copy_context())
+    def __init__(self, root: Env | None = None) -> None:
+        """Begin with the root alone; that of a template in its copy."""
+        self.root = root or Env(fresh_names(), copy_context())
         self._envs: dict[int, Env] = {ROOT: self.root}
 
     def __len__(self) -> int:

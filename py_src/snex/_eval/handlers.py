@@ -154,6 +154,12 @@ class Handlers:
         self._install(signal.SIGINT, self._getsignal(signal.SIGINT))
         os.register_at_fork(after_in_child=self._forked)
 
+    def begin(self, may_raise: Callable[[FrameType], bool]) -> None:
+        """Be the handlers of this process, which may be a copy of the one that they were made in."""
+        self._may_raise = may_raise
+        self._pid = os.getpid()
+        self._repeater = Repeater(lambda: bool(_due))
+
     def keep(self, number: int, handler: Handler) -> None:
         """Make a signal ours, for good; `handler` may raise wherever it likes."""
         pid = os.getpid()

@@ -55,6 +55,11 @@ class Objects:
         """Count the objects."""
         return len(self._objects)
 
+    def forget(self) -> None:
+        """Forget all, in a copy: nobody has handles of it."""
+        for table in (self._objects, self._numbers, self._more, self._holds, self._held):
+            table.clear()
+
     def hand_out(self, handed: Sequence[object]) -> list[int]:
         """Count one more handle of each object, and return their numbers."""
         with self._lock:

@@ -356,6 +356,15 @@ class Runner:
         return True
 
     @property
+    def under_way(self) -> int:
+        """How many requests have tasks or threads."""
+        return len(self._running) + len(self._jobs)
+
+    def end_idle_threads(self) -> None:
+        """End worker threads that have nothing to do."""
+        self._threads.end_idle()
+
+    @property
     def in_threads(self) -> bool:
         """Whether requests run in worker threads."""
         return bool(self._jobs)

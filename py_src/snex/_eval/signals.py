@@ -45,7 +45,7 @@ class Interrupts:
 
     def __init__(self, fd: int | None) -> None:
         """Read from `fd`, which is non-blocking; `None`: there are no interrupts."""
-        self._fd = fd
+        self.fd = self._fd = fd
         self._recent: deque[int] = deque(maxlen=_RECENT)
         self.wanted: set[int] = set()
         # Those whose interrupts are repeated.
@@ -106,7 +106,8 @@ class Interrupts:
 def install(interpreter: Interpreter, in_fd: int, interrupts: Interrupts) -> None:
     """Take over the signals of this process; see `handlers`."""
     may_raise = _places()
-    handlers = Handlers(may_raise)
+    handlers = Handlers.installed or Handlers(may_raise)
+    handlers.begin(may_raise)
     handlers.keep(signal.SIGTERM, _on_sigterm(interpreter, in_fd, may_raise, handlers))
     handlers.keep(INTERRUPT, _on_interrupt(interrupts, may_raise, handlers))
 

@@ -202,6 +202,14 @@ class Threads:
             worker.start()
         worker.jobs.put(job)
 
+    def end_idle(self) -> None:
+        """End the threads that have nothing to do, and wait for that."""
+        with suppress(IndexError):
+            while True:
+                worker = self._idle.pop()
+                worker.jobs.put(None)
+                worker.join()
+
     def cancel(self, job: Job) -> None:
         """Cancel a job, and go on until it ends."""
         if not job.asked:
@@ -238,7 +246,8 @@ class _Worker(threading.Thread):
 
     def __init__(self, number: int, idle: list[_Worker]) -> None:
         super().__init__(name=f"snex-{number}", daemon=True)
-        self.jobs: SimpleQueue[Job] = SimpleQueue()
+        # None: there will be no more.
+        self.jobs: SimpleQueue[Job | None] = SimpleQueue()
         self._idle = idle
 
     def run(self) -> None:
@@ -253,6 +262,8 @@ class _Worker(threading.Thread):
                     job = self.jobs.get()
                 else:
                     return
+            if job is None:
+                return
             answer = job.run()
             end = job.end
             # Before the answer, which the next request may follow at once.

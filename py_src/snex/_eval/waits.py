@@ -183,6 +183,13 @@ class Waits:
         selector.register(self._woken_fd, selectors.EVENT_READ)
         self._selector = selector
 
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """What it has opened for itself, -1 where it has not."""
+        selector: Any = self._selector
+        own = selector.fileno() if hasattr(selector, "fileno") else -1
+        return self._woken_fd, self._wake_fd, own
+
     def wake(self) -> None:
         """Have the wait look at what is to be written. From any thread."""
         if self.calls:

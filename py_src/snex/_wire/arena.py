@@ -78,6 +78,11 @@ class Inbound:
         self._freed: deque[int] = deque()
         self._mapped: set[int] = set()
 
+    @property
+    def mapped(self) -> int:
+        """How many slots somebody looks at."""
+        return len(self._mapped)
+
     def sink(self, number: int, place: bytes | memoryview, length: int) -> SlotSink:
         """Return what becomes the buffer of a type, which lies at a place.
 

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import snex
 from snex._eval import objects
@@ -103,6 +103,9 @@ def dumps(fields: Any) -> bytes:
     buffer = io.BytesIO()
     _Pickler(buffer, 5).dump(fields)
     return buffer.getvalue()
+
+
+Self = TypeVar("Self", bound="VM")
 
 
 class Source:
@@ -205,7 +208,7 @@ class VM:
         if greet:
             self.greet(hello or {})
 
-    def __enter__(self) -> VM:  # noqa: PYI034 - `Self` came with 3.11
+    def __enter__(self: Self) -> Self:  # noqa: PYI019 - `typing.Self` came with 3.11
         return self
 
     def __exit__(self, *_: object) -> None:

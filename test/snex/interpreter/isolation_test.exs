@@ -69,16 +69,16 @@ defmodule Snex.Interpreter.IsolationTest do
         assert own |> Enum.map(&elem(&1, 0)) |> Enum.sort() == Enum.to_list(0..6)
         assert {0, "/dev/null"} in own
         for {number, target} <- own, number > 0, do: assert(target =~ ~r/^pipe:/)
-        # The event loop's own.
-        assert length(others) <= 3
-        for {_, target} <- others, do: assert(target =~ ~r/^(anon_inode:|socket:)/)
+        # Shared memory, the socket over which the warden asks for copies, and the event loop's own.
+        assert length(others) <= 6
+        for {_, target} <- others, do: assert(target =~ ~r/^(anon_inode:|socket:|\/memfd:)/)
         elsewhere = MapSet.new(of_vm ++ descriptors(warden), &elem(&1, 1))
         for {_, "socket:" <> _ = target} <- others, do: refute(target in elsewhere)
       end
 
-      # The lifeline, two that lead to nothing or where the VM's standard error does, and two for signals.
+      # The lifeline, two that lead to nothing or where the VM's standard error does, two for signals, and one to Python.
       assert Enum.all?(descriptors(warden), fn {_, target} -> not String.starts_with?(target, "/etc/") end)
-      assert length(descriptors(warden)) <= 6
+      assert length(descriptors(warden)) <= 7
     end
 
     test "of the protocol are not handed on to what Python starts" do

@@ -35,6 +35,14 @@ defmodule Snex.Interpreter.Options.Checks do
   defp path?(value), do: is_binary(value) and value != "" and not String.contains?(value, "\0")
 
   @doc false
+  @spec template(term()) :: {:ok, Interpreter.server()} | {:error, String.t()}
+  def template(value) when is_pid(value) or (is_atom(value) and value != nil), do: {:ok, value}
+  def template({:global, _name} = value), do: {:ok, value}
+  def template({:via, module, _name} = value) when is_atom(module), do: {:ok, value}
+  def template({name, node} = value) when is_atom(name) and is_atom(node), do: {:ok, value}
+  def template(value), do: Options.refuse(value, "an interpreter: its pid or name")
+
+  @doc false
   @spec wrap_exec(term()) :: {:ok, Interpreter.wrap_exec()} | {:error, String.t()}
   def wrap_exec(value) when is_function(value, 2), do: {:ok, value}
   def wrap_exec({m, f, a} = value) when is_atom(m) and is_atom(f) and is_list(a), do: {:ok, value}

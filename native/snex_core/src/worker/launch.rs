@@ -1,9 +1,9 @@
 //! From settings to running tasks.
 
+use super::link::{Branch, Link};
 use super::shared::SharedMemory;
-use super::warden::Warden;
 use super::{Command, Phase, Settings, Sink, Stream, Worker, life, pipe_size, reader, streams};
-use crate::control::{self, ToWarden};
+use crate::control::Spec;
 use crate::frame::Kind;
 use crate::handshake;
 use crate::outbox::Outbox;
@@ -13,6 +13,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::path::Path;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -30,6 +31,8 @@ pub enum Transport {
 
 /// The program's descriptors of shared memory: towards it, and from it.
 const SHARED_MEMORY: [RawFd; 2] = [7, 8];
+/// The program's number of the socket over which it is asked to fork; where the system has what copies need.
+const FORKS: Option<RawFd> = if cfg!(target_os = "linux") { Some(9) } else { None };
 
 impl Transport {
     /// The program's numbers for: frames in, frames out, standard error; and where there are such: standard output, frames
@@ -83,13 +86,26 @@ fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     }
 }
 
-/// Starts the warden, the program, and the tasks of a worker.
-pub(super) fn launch<B, S>(runtime: &Handle, settings: Settings, sink: S) -> io::Result<Arc<Worker<B, S>>>
+/// Where the program of a worker comes from.
+pub(super) enum Origin {
+    /// A warden of its own starts it.
+    Started,
+    /// The program of this connection forks it.
+    Forked { link: Arc<Link>, ignore_threads: bool },
+}
+
+/// Starts or forks the program, and starts the tasks of a worker.
+pub(super) fn launch<B, S>(
+    runtime: &Handle,
+    settings: Settings,
+    origin: Origin,
+    sink: S,
+) -> io::Result<Arc<Worker<B, S>>>
 where
     B: AsRef<[u8]> + Send + 'static,
     S: Sink,
 {
-    start(runtime, settings, sink).map_err(explain)
+    start(runtime, settings, origin, sink).map_err(explain)
 }
 
 /// Says what a start needs when it lacks descriptors.
@@ -106,11 +122,22 @@ pub(super) fn explain(error: io::Error) -> io::Error {
     }
 }
 
-fn start<B, S>(runtime: &Handle, mut settings: Settings, sink: S) -> io::Result<Arc<Worker<B, S>>>
+fn start<B, S>(
+    runtime: &Handle,
+    mut settings: Settings,
+    origin: Origin,
+    sink: S,
+) -> io::Result<Arc<Worker<B, S>>>
 where
     B: AsRef<[u8]> + Send + 'static,
     S: Sink,
 {
+    match (&origin, settings.transport) {
+        (Origin::Forked { .. }, _) => settings.hello.limits = Some(settings.spec.limits),
+        (Origin::Started, Transport::Pipes) => settings.hello.forks = FORKS,
+        (Origin::Started, Transport::Stdio) => {}
+    }
+    settings.spec.forks = settings.hello.forks;
     let version = settings.hello.version.clone();
     let limit = settings.hello.reply_limit;
     let frames_in = Pipe::to_program()?.enlarge();
@@ -139,15 +166,12 @@ where
         settings.hello.shared = Some(((SHARED_MEMORY[0], to.size()), (SHARED_MEMORY[1], from.size())));
     }
     let hello = handshake::control_frame(Kind::Hello, &settings.hello).map_err(io::Error::other)?;
-    let mark = mark();
-    settings.spec.env.retain(|(name, _)| name != process_tree::MARK.as_bytes());
-    settings.spec.env.push((process_tree::MARK.into(), mark.clone().into()));
-    let (warden, socket) = Warden::spawn(runtime, &settings.warden)?;
-    control::send_with(&socket, &ToWarden::Start(settings.spec), &theirs)?;
-    socket.set_nonblocking(true)?;
+    let branch = match origin {
+        Origin::Started => start_program(runtime, settings.spec, &settings.warden, &theirs)?,
+        Origin::Forked { link, ignore_threads } => link.fork(ignore_threads, &theirs)?,
+    };
 
     let _context = runtime.enter();
-    let socket = tokio::net::UnixStream::from_std(socket)?;
     let pipe = Arc::new(frames_in.ours);
     let writable = streams::register(Arc::clone(&pipe), tokio::io::Interest::WRITABLE)?;
     let frames = streams::Source::new(frames_out.ours)?;
@@ -166,6 +190,7 @@ where
         shared,
         commands,
         pid: AtomicI32::new(0),
+        link: Arc::downgrade(branch.link()),
         sink,
     });
     worker.submit(hello);
@@ -179,9 +204,21 @@ where
         stdout: stdout
             .map(|source| runtime.spawn(streams::relay(Arc::clone(&worker), Stream::Stdout, source, phases))),
     };
-    let life = runtime.spawn(life::live(Arc::clone(&worker), (warden, socket), orders, phase, tasks, mark));
+    let life = runtime.spawn(life::live(Arc::clone(&worker), branch, orders, phase, tasks));
     runtime.spawn(life::bury(Arc::clone(&worker), life));
     Ok(worker)
+}
+
+fn start_program(
+    runtime: &Handle,
+    mut spec: Spec,
+    warden: &Path,
+    theirs: &[BorrowedFd<'_>],
+) -> io::Result<Branch> {
+    let mark = mark();
+    spec.env.retain(|(name, _)| name != process_tree::MARK.as_bytes());
+    spec.env.push((process_tree::MARK.into(), mark.clone().into()));
+    Link::start(runtime, warden, spec, mark, theirs)
 }
 
 /// What no other tree of this machine is marked with.

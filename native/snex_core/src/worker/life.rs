@@ -1,18 +1,12 @@
 //! The life of a worker: what the warden reports, what others ask for, and the end.
 
-use super::warden::Warden;
+use super::link::Branch;
 use super::{Cause, Command, End, PANIC, Phase, Sink, Worker};
-use crate::control::{self, Exit, FromWarden, ORPHAN_GRACE, ToWarden};
+use crate::control::{Exit, FromWarden, ORPHAN_GRACE};
 use crate::process_tree;
-use nix::sys::socket::MsgFlags;
-use std::io;
-use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use tokio::io::AsyncReadExt;
-use tokio::net::UnixStream;
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -48,8 +42,7 @@ pub(super) struct Tasks {
 
 /// What is known so far about the end.
 struct Life {
-    warden: Warden,
-    socket: OwnedWriteHalf,
+    branch: Branch,
     /// `None` once it has ended.
     writer: Option<JoinHandle<()>>,
     cause: Option<Cause>,
@@ -65,19 +58,16 @@ struct Life {
 /// Runs until the tree is gone, and tells the sink.
 pub(super) async fn live<B, S>(
     worker: Arc<Worker<B, S>>,
-    (warden, socket): (Warden, UnixStream),
+    branch: Branch,
     mut orders: mpsc::UnboundedReceiver<Command>,
     phase: watch::Sender<Phase>,
     tasks: Tasks,
-    mark: String,
 ) where
     B: AsRef<[u8]> + Send + 'static,
     S: Sink,
 {
-    let (mut reports, socket) = socket.into_split();
     let mut life = Life {
-        warden,
-        socket,
+        branch,
         writer: tasks.writer,
         cause: None,
         exit: None,
@@ -85,29 +75,20 @@ pub(super) async fn live<B, S>(
         patience: None,
         cut: None,
     };
-    // Reports are read by a task of their own: a read that `select!` gives up half-way would lose its bytes.
-    let (report, mut reported) = mpsc::channel(4);
-    let listener = tokio::spawn(async move {
-        while let Ok(Some(message)) = next_report(&mut reports).await {
-            if report.send(message).await.is_err() {
-                break;
-            }
-        }
-    });
     loop {
         let (deadline, patience) = (life.deadline, life.patience);
         tokio::select! {
-            report = reported.recv() => match report {
-                Some(FromWarden::Started { pid }) => {
+            report = life.branch.report() => match report {
+                Some(FromWarden::Started { pid, .. }) => {
                     worker.pid.store(pid, Ordering::Release);
                     worker.sink.started(pid);
                     phase.send_replace(Phase::Running);
                 }
-                Some(FromWarden::Failed { reason }) => {
+                Some(FromWarden::Failed { reason, .. }) => {
                     life.cause.get_or_insert(Cause::NotStarted(reason));
                     break;
                 }
-                Some(FromWarden::Exited(exit)) => {
+                Some(FromWarden::Exited { exit, .. }) => {
                     life.exit = Some(exit);
                     life.cause.get_or_insert(Cause::Exited);
                     life.close(&worker).await;
@@ -115,10 +96,11 @@ pub(super) async fn live<B, S>(
                         life.hurry(ORPHAN_GRACE);
                     }
                 }
-                Some(FromWarden::Gone) => break,
+                Some(FromWarden::Gone { .. }) => break,
                 None => {
                     // Not one that has been reaped: its number may be another's.
                     let group = worker.pid().filter(|_| life.exit.is_none());
+                    let mark = life.branch.mark();
                     let _ = tokio::task::spawn_blocking(move || end_lost(group, &mark)).await;
                     life.cause.get_or_insert(Cause::WardenLost);
                     break;
@@ -128,8 +110,8 @@ pub(super) async fn live<B, S>(
             Some(order) = orders.recv() => life.obey(&worker, order).await,
             () = until(patience), if patience.is_some() => {
                 life.patience = None;
-                // The listener notices that it is gone.
-                life.warden.kill();
+                // Its end is reported to all of its trees.
+                life.branch.kill_warden();
             }
             () = until(deadline), if deadline.is_some() => {
                 life.deadline = None;
@@ -138,7 +120,6 @@ pub(super) async fn live<B, S>(
             }
         }
     }
-    listener.abort();
     life.close(&worker).await;
     // Nobody writes any more: what the pipes hold is all there will be.
     phase.send_replace(Phase::Gone);
@@ -156,7 +137,7 @@ pub(super) async fn live<B, S>(
     worker.sink.ended(End { cause: life.cause(), exit: life.exit, stderr });
 }
 
-/// The end of a worker whose life task has panicked. The socket to the warden is closed by then, which ends the tree.
+/// The end of a worker whose life task has panicked. Its branch is dropped by then, which ends the tree.
 pub(super) async fn bury<B, S>(worker: Arc<Worker<B, S>>, life: JoinHandle<()>)
 where
     B: AsRef<[u8]> + Send + 'static,
@@ -202,7 +183,7 @@ impl Life {
                 self.close(worker).await;
                 self.stop(grace);
             }
-            Command::Interrupt => self.tell(&ToWarden::Interrupt),
+            Command::Interrupt => self.branch.interrupt(),
             Command::Broken(_) => {
                 self.note(order);
                 self.close(worker).await;
@@ -231,8 +212,7 @@ impl Life {
     }
 
     fn stop(&mut self, grace: Duration) {
-        let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
-        self.tell(&ToWarden::Stop { grace_ms });
+        self.branch.stop(grace);
         self.hurry(grace);
     }
 
@@ -240,15 +220,6 @@ impl Life {
     fn hurry(&mut self, grace: Duration) {
         let patience = Instant::now() + grace + WARDEN_TIME;
         self.patience = Some(self.patience.map_or(patience, |earlier| earlier.min(patience)));
-    }
-
-    /// Never waits for the warden. What is lost because it does not read is an interrupt, of which others follow, or a stop,
-    /// for which there is not much time.
-    fn tell(&self, message: &ToWarden) {
-        if let Ok(message) = control::encode(message) {
-            let socket = self.socket.as_ref().as_raw_fd();
-            let _ = nix::sys::socket::send(socket, &message, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL);
-        }
     }
 }
 
@@ -284,14 +255,4 @@ fn end_lost(group: Option<i32>, mark: &str) {
         empty = if found == 0 { empty + 1 } else { 0 };
         std::thread::sleep(SEARCH_INTERVAL);
     }
-}
-
-async fn next_report(warden: &mut OwnedReadHalf) -> io::Result<Option<FromWarden>> {
-    let mut length = [0; 4];
-    if let Err(error) = warden.read_exact(&mut length).await {
-        return if error.kind() == io::ErrorKind::UnexpectedEof { Ok(None) } else { Err(error) };
-    }
-    let mut body = vec![0; control::body_length(length)?];
-    warden.read_exact(&mut body).await?;
-    control::decode(&body).map(Some)
 }

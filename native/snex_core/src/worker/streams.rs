@@ -245,6 +245,7 @@ mod tests {
             shared: None,
             commands,
             pid: AtomicI32::new(0),
+            link: std::sync::Weak::new(),
             sink: Nobody,
         })
     }

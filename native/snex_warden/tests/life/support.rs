@@ -133,6 +133,7 @@ impl Running {
                 cwd: Some("/".into()),
                 descriptors: Vec::new(),
                 limits,
+                forks: None,
             },
             transport,
             hello: Hello {
@@ -144,6 +145,8 @@ impl Running {
                 end_on_memory_error: false,
                 reply_limit: 1 << 20,
                 shared: None,
+                forks: None,
+                limits: None,
                 map_set: (Blob(Vec::new()), Blob(Vec::new())),
                 object: (Blob(Vec::new()), Blob(Vec::new()), Blob(Vec::new())),
                 structs: std::collections::BTreeMap::new(),

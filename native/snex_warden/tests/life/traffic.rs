@@ -14,7 +14,7 @@ fn the_program_gets_its_environment_folder_and_session_and_no_descriptor_but_its
     let pid = running.pid();
     let text = running.printed("done");
     // `ls` itself opens one more; `cat` finds standard input at its end.
-    let expected = format!("hello / {pid}\n{pid}\n0\n1\n2\n3\n4\n5\n6\n7\ndone\n");
+    let expected = format!("hello / {pid}\n{pid}\n0\n1\n2\n3\n4\n5\n6\n7\n9\ndone\n");
     assert_eq!(text.replace(' ', ""), expected.replace(' ', ""));
     assert_eq!(running.end().exit, Some(Exit::Status(0)));
 }

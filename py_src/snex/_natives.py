@@ -1,0 +1,80 @@
+"""What is known of threads that C code has started: their names, and the libraries that they run in."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_PROC = "/proc/self"
+# How much of a thread's stack is looked at, in bytes.
+_STACK = 8192
+_WORD = 8
+# Where every thread waits, and what it was started by.
+_COMMON = (
+    "libc.",
+    "libc-",
+    "libpthread",
+    "ld-",
+    "libstdc++",
+    "libgcc",
+    "libpython",
+    "python",
+    "pypy",
+    "libpypy",
+)
+
+
+def describe(threads: Iterable[int]) -> list[str]:
+    """Return what these threads are called, the same ones together."""
+    libraries = _libraries()
+    counts = Counter(_name(thread, libraries) for thread in threads)
+    return [name if count == 1 else f"{count} of {name}" for name, count in counts.items()]
+
+
+def _name(thread: int, libraries: list[tuple[int, int, str]]) -> str:
+    try:
+        with open(f"{_PROC}/task/{thread}/comm") as file:  # noqa: PTH123 - as everywhere at the start
+            name = file.read().strip()
+    except OSError:
+        name = f"thread {thread}"
+    library = _library(thread, libraries)
+    return f"{name} ({library})" if library else name
+
+
+def _libraries() -> list[tuple[int, int, str]]:
+    """Return where code is in memory: the begin, the end, and the name of the file."""
+    found = []
+    try:
+        with open(f"{_PROC}/maps") as file:  # noqa: PTH123 - as above
+            for line in file:
+                fields = line.split(maxsplit=5)
+                if len(fields) == 6 and "x" in fields[1] and fields[5].startswith("/"):  # noqa: PLR2004
+                    begin, _, end = fields[0].partition("-")
+                    name = os.path.basename(fields[5].strip())  # noqa: PTH119 - as above
+                    found.append((int(begin, 16), int(end, 16), name))
+    except OSError:
+        return []
+    return found
+
+
+def _library(thread: int, libraries: list[tuple[int, int, str]]) -> str | None:
+    """Return the library whose code a thread runs, as the return addresses on its stack tell."""
+    try:
+        with open(f"{_PROC}/task/{thread}/syscall") as file:  # noqa: PTH123 - as above
+            stack = int(file.read().split()[-2], 16)
+        with open(f"{_PROC}/mem", "rb", buffering=0) as memory:  # noqa: PTH123 - as above
+            memory.seek(stack)
+            content = memory.read(_STACK)
+    except (OSError, ValueError, IndexError, OverflowError):
+        # It runs just now, or the system does not tell.
+        return None
+    for place in range(0, len(content) - _WORD + 1, _WORD):
+        address = int.from_bytes(content[place : place + _WORD], "little")
+        for begin, end, name in libraries:
+            if begin <= address < end and not name.startswith(_COMMON):
+                return name
+    return None
