@@ -102,6 +102,22 @@ def loop(runs: int) -> list[int]:
     return [time // count for time in timed(runs, work)]
 
 
+def each(runs: int) -> list[int]:
+    """Unpickle each argument, call the function, encode each result."""
+    from math import sqrt
+
+    from snex._etf.encoder import encode
+
+    arguments = [pickle.dumps(n, 5) for n in range(1, 1_000_001)]
+
+    def work() -> None:
+        loads = pickle.loads
+        for argument in arguments:
+            encode(sqrt(loads(argument)))
+
+    return timed(runs, work)
+
+
 def start(runs: int) -> list[int]:
     """Start a Python that imports asyncio."""
     return timed(runs, lambda: subprocess.run([sys.executable, "-c", "import asyncio"], check=True))
