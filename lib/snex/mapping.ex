@@ -14,6 +14,7 @@ defmodule Snex.Mapping do
   alias Snex.Env
   alias Snex.Error
   alias Snex.Interpreter
+  alias Snex.Interpreter.Origin
   alias Snex.Invoke
   alias Snex.Remote
   alias Snex.Request
@@ -110,8 +111,18 @@ defmodule Snex.Mapping do
   defp send_all(frames, job, 1), do: Stream.flat_map(frames, &results(&1, job))
 
   defp send_all(frames, job, concurrency) do
+    owner = self()
+    surroundings = Origin.surroundings()
+
     frames
-    |> Task.async_stream(&Enum.concat(results(&1, job)), max_concurrency: concurrency, timeout: :infinity)
+    |> Task.async_stream(
+      fn elements ->
+        Origin.belong(owner, surroundings)
+        elements |> results(job) |> Enum.concat()
+      end,
+      max_concurrency: concurrency,
+      timeout: :infinity
+    )
     |> Stream.map(fn {:ok, results} -> results end)
   end
 
@@ -176,8 +187,8 @@ defmodule Snex.Mapping do
 
   defp next_results(elements, job) do
     limit = :atomics.get(job.limit, 1)
-    count = min(length(elements), limit)
-    now = if count == limit, do: Enum.take(elements, limit), else: elements
+    length = length(elements)
+    {count, now} = if length > limit, do: {limit, Enum.take(elements, limit)}, else: {length, elements}
 
     case ask(now, count, job) do
       {:ok, fit, done, results} ->
@@ -215,7 +226,7 @@ defmodule Snex.Mapping do
 
   defp answer({:ok, {0, [error]}}, _count, _job), do: {:refused, Decoder.error_in(error)}
 
-  defp answer({:ok, {fit, runs}}, count, _job) when is_integer(fit) and fit > 0 and is_list(runs) do
+  defp answer({:ok, {fit, runs}}, count, _job) when is_integer(fit) and fit > 0 and length(runs) >= 0 do
     results = Enum.flat_map(runs, &run/1)
 
     case length(results) do
@@ -232,7 +243,8 @@ defmodule Snex.Mapping do
   defp answer({:error, %Error{code: :object_not_found} = error}, _count, _job), do: {:refused, error}
   defp answer({:error, _error} = failed, _count, job), do: failed(failed, job)
 
-  defp run(values) when is_list(values), do: for(value <- values, do: {:ok, value})
+  # Neither of the two has an improper tail.
+  defp run(values) when length(values) >= 0, do: for(value <- values, do: {:ok, value})
   defp run(error), do: [{:error, Decoder.error_in(error)}]
 
   defp failed(failed, job), do: Error.in_call(failed, job.interpreter, job.opts.timeout)

@@ -218,6 +218,35 @@ defmodule Snex.TelemetryTest do
       refute_received {[:snex, :stream, :stop], _, _}
     end
 
+    test "[:snex, :map, :start] and [:snex, :map, :stop] are emitted around each enumeration" do
+      inp = start_interpreter!()
+      env = Snex.make_env!(inp)
+      flush()
+      bad = fn -> Stream.map(1..9, &if(&1 == 5, do: raise("mine"), else: &1)) end
+
+      for {fun, where, results, errors, halted} <- [
+            {fn -> Snex.map(inp, "abs", 1..1_000) end, nil, 1_000, 0, false},
+            {fn -> Snex.map(env, "abs", [1, nil, 2], stream: true) |> Enum.to_list() end, env, 3, 1, false},
+            {fn -> Snex.map(env, "abs", [], concurrency: 2) end, env, 0, 0, false},
+            {fn -> Snex.map(env, "abs", 1..9, concurrency: 2) end, env, 9, 0, false},
+            {fn -> Snex.map(env, "abs", 1..9, demand: 1, stream: true) |> Enum.take(3) end, env, 3, 0, true},
+            {fn -> catch_error(Snex.map(env, "abs", bad.(), demand: 1)) end, env, 4, 0, true},
+            {fn -> catch_error(Snex.map!(env, "abs", [1, nil], demand: 1)) end, env, 2, 1, true}
+          ] do
+        call(fun)
+        assert_received {[:snex, :map, :start], %{system_time: _, monotonic_time: started}, metadata}
+        assert %{function: :map, interpreter: ^inp, env: ^where, telemetry_span_context: context} = metadata
+        assert_received {[:snex, :map, :stop], measurements, stopped}
+
+        assert %{elements: ^results, errors: ^errors, duration: duration, monotonic_time: ended} =
+                 measurements
+
+        assert ended - started == duration
+        assert %{telemetry_span_context: ^context, env: ^where, halted: ^halted} = stopped
+        refute_received {[:snex, _, _], _, _}
+      end
+    end
+
     test "[:snex, :interpreter, :start] is emitted when Python is ready, [:snex, :interpreter, :stop] when it is stopped" do
       {:ok, inp} = Interpreter.start_link(label: "mine")
       os_pid = Interpreter.os_pid(inp)

@@ -23,11 +23,11 @@ from .batch import joined
 from .contexts import enter
 from .invocation import function_for, is_awaitable, resolve
 from .overload import Durations
-from .runner import NESTED, RUNNING, Encoded, fields_of
+from .runner import NESTED, RUNNING, Encoded, Pending, fields_of
 from .traceback import shortened
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Generator, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 
     from .envs import Env, Envs
     from .request import Request
@@ -129,16 +129,16 @@ class Calls:
         self._begin = 0.0
 
     def bind(self, names: dict[str, Any]) -> Callable[[], Any]:
-        """Return a function that makes the calls. If one has to be awaited, it returns a coroutine for the rest."""
+        """Return a function that makes the calls. If one has to be awaited, it returns what does so for it and the rest."""
         self._names = names
         return self._run
 
-    def _run(self) -> Encoded | Coroutine[Any, Any, Encoded]:
+    def _run(self) -> Encoded | Pending:
         steps = self._steps()
         awaitable = next(steps, _DONE)
         while awaitable is not _DONE:
             if not self._results.request.is_nested:
-                return self._await(steps, awaitable)
+                return Pending(self._await(steps, awaitable), awaitable)
             if isinstance(awaitable, CoroutineType):
                 awaitable.close()
             awaitable = _throw(steps, RuntimeError(NESTED))

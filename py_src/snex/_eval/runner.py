@@ -36,7 +36,7 @@ from .threads import Job, Threads
 from .traceback import error_fields, shortened
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
     from contextvars import Context
     from typing import TypeAlias
 
@@ -298,7 +298,7 @@ class Runner:
         # It knows the request through its callback, and the request knows it.
         request.task = None
         if not request.ended and request.number not in self._jobs:
-            if isinstance(awaitable, CoroutineType):
+            if isinstance(awaitable, (CoroutineType, Pending)):
                 # Or Python would warn that nobody has awaited it.
                 awaitable.close()
             self.fail(request, asyncio.CancelledError())
@@ -461,6 +461,27 @@ def _invocation(fields: Fields) -> Requested:
     work = Invocation(fields[1], fields[2], fields[3], fields[4], fields[0] is None)
     count = len(fields)
     return work, None, fields[5] if count > 5 else None, fields[6] if count > 6 else None  # noqa: PLR2004 - as above
+
+
+class Pending:
+    """What goes on once something of the user's has been awaited: both are closed if nobody awaits this."""
+
+    __slots__ = ("_coroutine", "_first")
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], first: object) -> None:
+        """Go on with `coroutine`, which awaits `first`."""
+        self._coroutine = coroutine
+        self._first = first
+
+    def __await__(self) -> Any:  # noqa: ANN401 - as of any coroutine
+        """Run the coroutine."""
+        return self._coroutine.__await__()
+
+    def close(self) -> None:
+        """Have it not run at all."""
+        self._coroutine.close()
+        if isinstance(self._first, CoroutineType):
+            self._first.close()
 
 
 class Encoded:

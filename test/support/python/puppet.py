@@ -111,6 +111,10 @@ def main() -> None:
     write(0x81, 0, b"\x83" + etf_map(fields), first=True)
     while True:
         kind, flags, number, body = frame()
+        if kind == 0x0D:
+            # The script is the first element: an expression, the body of the answer.
+            _env, _root, _path, (elements, _unpack), *rest = pickle.loads(body)
+            write(0x83, number, b"\x83" + eval(elements[0]))
         if kind == 0x02:
             _env, source, _file, _line, _vars, *rest = pickle.loads(body)
             request = Request(number, flags, tuple(rest))
