@@ -247,7 +247,7 @@ defmodule Snex.Mapping do
   defp run(values) when length(values) >= 0, do: for(value <- values, do: {:ok, value})
   defp run(error), do: [{:error, Decoder.error_in(error)}]
 
-  defp failed(failed, job), do: Error.in_call(failed, job.interpreter, job.opts.timeout)
+  defp failed(failed, job), do: Error.in_call(failed, job.where, job.opts.timeout)
 
   defp garbage(what), do: %Error{code: :internal_error, reason: "an answer to a map that is none: #{what}"}
 end
