@@ -31,7 +31,6 @@ defmodule Bench do
           Bench.Streams,
           Bench.Feeds,
           Bench.Map,
-          Bench.Map,
           Bench.Data,
           Bench.Arrays,
           Bench.Start,
