@@ -235,6 +235,16 @@ class TestMlDtypes:
         assert back.dtype == dtype
         assert np.array_equal(back, value)
 
+    def test_their_numbers_are_numbers(self, encoder: Any) -> None:
+        import ml_dtypes
+
+        value = np.array([1.5, -0.5], ml_dtypes.bfloat16)
+        assert trip(encoder, [value[0], ml_dtypes.float8_e5m2(2), ml_dtypes.int4(3)]) == [
+            1.5,
+            2.0,
+            3,
+        ]
+
     def test_those_that_elixir_has_not_are_refused(self, encoder: Any) -> None:
         import ml_dtypes
 

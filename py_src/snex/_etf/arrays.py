@@ -61,7 +61,7 @@ _BY_DTYPE = {type_.dtype: type_ for type_ in TYPES.values()}
 # Python's booleans are numbers in Elixir.
 _BY_DTYPE["b1"] = TYPES["u8"]
 
-_ML_DTYPES = "ml_dtypes"
+ML_DTYPES = "ml_dtypes"
 # As many as numpy and a memoryview have.
 MOST_AXES = 64
 
@@ -179,7 +179,7 @@ def of_numpy(module: Any) -> Callable[[Any], Raw]:  # noqa: ANN401 - numpy
 
 
 def _type_of(dtype: Any) -> Type | None:  # noqa: ANN401 - numpy's
-    if dtype.type.__module__ == _ML_DTYPES:
+    if dtype.type.__module__ == ML_DTYPES:
         return type_named(dtype.name)
     return type_named(f"{dtype.kind}{dtype.itemsize}")
 
@@ -257,7 +257,7 @@ def _can_view(code: str) -> bool:
 def _dtype(type_: Type) -> object:
     if type_.dtype[1:].isdigit():
         return type_.dtype
-    dtype = getattr(sys.modules.get(_ML_DTYPES), type_.dtype, None)
+    dtype = getattr(sys.modules.get(ML_DTYPES), type_.dtype, None)
     if dtype is None:
         msg = (
             f"numpy alone has no {type_.dtype}: import ml_dtypes before, in the init script for instance, "

@@ -36,7 +36,7 @@ def numpy(module: Any) -> dict[type, Callable[[Any], object]]:  # noqa: ANN401
 
     def scalar(value: Any) -> object:  # noqa: ANN401
         kind = value.dtype.kind
-        if kind in _NUMBERS:
+        if kind in _NUMBERS or type(value).__module__ == arrays.ML_DTYPES:
             plain = value.item()
             # Numbers that Python's float cannot hold (`longdouble`) stay what they are.
             if type(plain) in _PLAIN:
