@@ -33,6 +33,7 @@ defmodule Bench do
           Bench.Map,
           Bench.Data,
           Bench.Arrays,
+          Bench.Bindings,
           Bench.Start,
           Bench.Memory
         ],

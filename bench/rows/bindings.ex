@@ -6,7 +6,7 @@ defmodule Bench.Bindings do
   alias Bench.{Row, Stats}
   alias Snex.Bindings.{Introspection, Options, Plan, Source}
 
-  # No package in it: the interpreter of the other rows calls the functions.
+  # Only asked what is there: the interpreter of the other rows calls the functions.
   @toml """
   [project]
   name = "bindings"
@@ -25,8 +25,7 @@ defmodule Bench.Bindings do
 
   # One call of each in turn, so that both meet whatever else the machine does.
   defp call(context) do
-    python = project(context)
-    [{module, _} | _] = compile(bodies(python, "math", only: ["sqrt"]), "math")
+    [{module, _} | _] = compile(bodies(project(), "math", only: ["sqrt"]), "math")
     by_name = fn -> {:ok, 4.0} = Snex.call(context.interpreter, {"math", "sqrt"}, [16.0]) end
     Process.register(context.interpreter, module)
     generated = fn -> {:ok, 4.0} = module.sqrt(16.0) end
@@ -49,7 +48,7 @@ defmodule Bench.Bindings do
 
   # Beyond what Python needs to import the module.
   defp made(context, python, seconds) do
-    project = project(context)
+    project = project()
     path = Snex.Project.python!(project)
     import = fn -> {_, 0} = System.cmd(path, ["-c", "import #{python}"]) end
     make = fn -> bodies(project, python, []) end
@@ -68,7 +67,7 @@ defmodule Bench.Bindings do
   end
 
   defp numpy_compiled(context) do
-    bodies = bodies(project(context), "numpy", [])
+    bodies = bodies(project(), "numpy", [])
 
     value =
       if context.quick,
@@ -111,10 +110,9 @@ defmodule Bench.Bindings do
     Code.put_compiler_option(:ignore_module_conflict, false)
   end
 
-  defp project(context) do
+  defp project do
     root = Path.join(System.tmp_dir!(), "snex-bench-bindings")
     project = Snex.Project.new(__MODULE__, {:toml, @toml}, root: root, python_preference: :system)
-    project = if context.python, do: project
     :ok = Snex.Project.install(project)
     project
   end

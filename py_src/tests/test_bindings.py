@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import textwrap
@@ -21,7 +22,7 @@ def ask(folder: Path, module: str, **request: Any) -> Any:
     done = subprocess.run(
         [sys.executable, SCRIPT, question, answer],
         cwd=folder,
-        env={"PYTHONPATH": str(folder), "PYTHONHASHSEED": "0"},
+        env={**os.environ, "PYTHONPATH": str(folder), "PYTHONHASHSEED": "0"},
         capture_output=True,
         timeout=120,
         check=False,
