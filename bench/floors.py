@@ -79,6 +79,42 @@ def pipe(runs: int) -> list[int]:
     return times
 
 
+def pandas_frame() -> object:
+    """Return 100,000 rows of six columns."""
+    import numpy as np
+    import pandas as pd
+
+    count = 100_000
+    numbers = np.arange(count)
+    return pd.DataFrame(
+        {
+            "id": numbers,
+            "score": numbers / 7,
+            "name": [f"name {number}" for number in range(count)],
+            "flag": numbers % 2 == 0,
+            "at": pd.date_range("2026-01-01", periods=count, freq="s"),
+            "colour": pd.Categorical.from_codes(numbers % 3, ["red", "green", "blue"]),
+        }
+    )
+
+
+def frame(runs: int) -> list[int]:
+    """Write a frame of pandas as an Arrow stream, and read that."""
+    import pyarrow as pa
+    import pyarrow.ipc
+
+    value = pandas_frame()
+
+    def work() -> None:
+        table = pa.Table.from_pandas(value)
+        sink = pa.BufferOutputStream()
+        with pyarrow.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table)
+        pyarrow.ipc.open_stream(sink.getvalue()).read_all().to_pandas()
+
+    return timed(runs, work)
+
+
 def loop(runs: int) -> list[int]:
     """Unpickle a request, run its compiled code, pack the reply: all that a call needs but the way."""
     from snex._etf import encoder

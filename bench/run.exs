@@ -1,7 +1,8 @@
 # Measures Snex against its floors. Run it with bin/bench, which says how.
 
 for file <- ~w[support/stats support/row support/python support/schedulers baseline/bridge
-               rows/calls rows/pools rows/objects rows/streams rows/feeds rows/map rows/data rows/arrays rows/bindings rows/start rows/memory
+               rows/calls rows/pools rows/objects rows/streams rows/feeds rows/map rows/data rows/arrays rows/frames
+               rows/bindings rows/start rows/memory
                support/plot support/curves],
     path = Path.join(__DIR__, file <> ".ex"),
     File.exists?(path),
@@ -33,6 +34,7 @@ defmodule Bench do
           Bench.Map,
           Bench.Data,
           Bench.Arrays,
+          Bench.Frames,
           Bench.Bindings,
           Bench.Start,
           Bench.Memory

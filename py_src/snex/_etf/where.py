@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._eval.sources import shown
 from .._wire.body import Unpickler
-from .._wire.sinks import StrSink
+from .._wire.sinks import SINKS, StrSink
 from . import loading
 from .terms import Atom, DistinctAtom, Term
 
@@ -265,7 +265,7 @@ def wrong(error: Exception, body: bytes | bytearray, sinks: Sequence[Sink]) -> E
 
     try:
         # Text need not be text.
-        buffers = [b"" if type(sink) is StrSink else sink.finish() for sink in sinks]
+        buffers = [b"" if SINKS[sink.number] is StrSink else sink.finish() for sink in sinks]
         value = _Finder(io.BytesIO(body), buffers=buffers).load()
         found = _find(value)
     except Exception:  # noqa: BLE001 - it is only about a better message
