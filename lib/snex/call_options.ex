@@ -147,10 +147,11 @@ defmodule Snex.CallOptions do
     concurrency: [
       type: {:integer, 1..10_000},
       spec: quote(do: pos_integer()),
-      default: 1,
+      default: nil,
       doc: """
-      how many calls may be under way at a time. With 1, each begins when the one before it has ended. More are for functions that await, and
-      with `run: :thread` for those that block. The order of the results is that of the elements all the same
+      how many calls may be under way at a time. With 1, the default, each begins when the one before it has ended. More are for functions that
+      await, and with `run: :thread` for those that block. The default on a pool is as many as it runs at a time. The order of the results is
+      that of the elements all the same
       """
     ],
     demand: [

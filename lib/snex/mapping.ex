@@ -16,6 +16,7 @@ defmodule Snex.Mapping do
   alias Snex.Interpreter
   alias Snex.Interpreter.Origin
   alias Snex.Invoke
+  alias Snex.Pool
   alias Snex.Remote
   alias Snex.Request
   alias Snex.Serde.Decoder
@@ -92,7 +93,7 @@ defmodule Snex.Mapping do
 
     enumerable
     |> frames(job)
-    |> send_all(job, job.opts.concurrency)
+    |> send_all(job, job.opts.concurrency || Pool.capacity(job.interpreter))
     |> Stream.transform(
       fn -> %{span: Telemetry.map_started(job.where), elements: 0, errors: 0, halted: true} end,
       fn results, state -> {[results], note(state, results)} end,

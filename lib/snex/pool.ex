@@ -45,6 +45,9 @@ defmodule Snex.Pool do
   alias Snex.Remote
   alias Snex.Request
 
+  # How long another process, or another node, is waited for to say how many calls a pool runs, in ms.
+  @patience 5_000
+
   @typedoc "A pool: its pid, or anything else that names a `GenServer`."
   @type t() :: GenServer.server()
 
@@ -126,6 +129,30 @@ defmodule Snex.Pool do
   """
   @spec info(t(), timeout()) :: map()
   def info(pool, timeout \\ 5_000), do: GenServer.call(pool, :info, timeout)
+
+  @doc false
+  # How many calls a pool runs at a time; 1 for an interpreter, and for what cannot be reached.
+  @spec capacity(t()) :: pos_integer()
+  def capacity(server) do
+    case Remote.locate(server) do
+      pid when is_pid(pid) and node(pid) == node() -> capacity_here(pid)
+      pid when is_pid(pid) -> :erpc.call(node(pid), __MODULE__, :capacity, [pid], @patience)
+      {name, node} -> :erpc.call(node, __MODULE__, :capacity, [name], @patience)
+      nil -> 1
+    end
+  catch
+    # What is wrong with it, the calls will tell.
+    _kind, _reason -> 1
+  end
+
+  defp capacity_here(pid) do
+    if :proc_lib.translate_initial_call(pid) == {Server, :init, 1} do
+      %{size: size, concurrency: concurrency} = info(pid, @patience)
+      size * concurrency
+    else
+      1
+    end
+  end
 
   @doc """
   Changes how many interpreters there are: `:ok` when so many take calls, or `{:error, %Snex.Error{}}`.
