@@ -49,7 +49,8 @@ defmodule Snex.Soak.Ledger do
   def count(home, what), do: GenServer.call({__MODULE__, home}, {:count, what}, :infinity)
 
   @doc """
-  Counts handles of objects, `{:handles, :made | :released}`, or items of streams, `{:items, what}`.
+  Counts handles of objects, `{:handles, :made | :released}`, items of streams, `{:items, what}`, or elements of maps,
+  `{:elements, what}`.
   """
   def note(home, what, count) when home == node(), do: bump(what, count)
   def note(home, what, count), do: GenServer.call({__MODULE__, home}, {:note, what, count}, :infinity)

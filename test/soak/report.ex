@@ -17,6 +17,7 @@ defmodule Snex.Soak.Report do
     faults = for {{:fault, kind}, n} <- run.totals, into: %{}, do: {kind, n}
     handles = for {{:handles, what}, n} <- run.totals, into: %{}, do: {what, n}
     items = for {{:items, what}, n} <- run.totals, into: %{}, do: {what, n}
+    elements = for {{:elements, what}, n} <- run.totals, into: %{}, do: {what, n}
     dropped = Map.get(handles, :made, 0) - Map.get(handles, :released, 0)
     answered = Map.get(run.totals, {:ended, :answered}, 0)
     wrong = Map.get(run.totals, {:ended, :wrong}, 0)
@@ -32,6 +33,8 @@ defmodule Snex.Soak.Report do
       "items lost" => blamed(run, :items_lost) + unaccounted(items),
       "items doubled" => blamed(run, :doubled),
       "items out of order" => blamed(run, :out_of_order),
+      "elements lost" => blamed(run, :elements_lost) + unaccounted(elements),
+      "elements out of order" => blamed(run, :elements_out_of_order),
       "generators open at the end" => blamed(run, :streams_open),
       "marked twice" => blamed(run, :marked_twice),
       "unaccounted for" => all - answered - wrong - lost - sum(failed),
@@ -47,6 +50,7 @@ defmodule Snex.Soak.Report do
       section("faults: #{sum(faults)}", faults),
       section("handles of objects", Map.put(handles, :dropped, dropped)),
       section("items of streams", items),
+      section("elements of maps", elements),
       section("must be 0", zero),
       for({what, details} <- run.details, detail <- Enum.reverse(details), do: "  #{what}: #{detail}\n"),
       for({pid, command} <- run.left, do: "  left: #{pid} #{inspect(command)}\n"),
@@ -67,6 +71,7 @@ defmodule Snex.Soak.Report do
         faults: faults,
         handles: Map.put(handles, :dropped, dropped),
         items: items,
+        elements: elements,
         must_be_0: zero,
         details: run.details,
         before: run.before,
@@ -86,7 +91,7 @@ defmodule Snex.Soak.Report do
 
   defp blamed(run, what), do: Map.get(run.totals, {:blame, what}, 0)
 
-  # Items that were neither received nor dropped for a cause.
+  # Items that were neither received nor dropped for a cause, or elements without a result.
   defp unaccounted(items) do
     {sent, rest} = Map.pop(items, :sent, 0)
     abs(sent - sum(rest))

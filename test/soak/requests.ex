@@ -10,6 +10,7 @@ defmodule Snex.Soak.Requests do
   alias Snex.Error
   alias Snex.Serde
   alias Snex.Soak.Ledger
+  alias Snex.Soak.Maps
   alias Snex.Soak.Objects
   alias Snex.Soak.Streams
 
@@ -27,10 +28,11 @@ defmodule Snex.Soak.Requests do
 
     #{Objects.init_script()}
     #{Streams.init_script()}
+    #{Maps.init_script()}
     """
   end
 
-  # How often each is made, besides those of `Objects` and `Streams`.
+  # How often each is made, besides those of `Objects`, `Streams` and `Maps`.
   @weights [
     small: 220,
     asleep: 120,
@@ -57,8 +59,11 @@ defmodule Snex.Soak.Requests do
 
   @objects Keyword.keys(Objects.weights())
   @streams Keyword.keys(Streams.weights())
+  @maps Keyword.keys(Maps.weights())
   @dealt List.to_tuple(
-           for {kind, weight} <- @weights ++ Objects.weights() ++ Streams.weights(), _ <- 1..weight, do: kind
+           for {kind, weight} <- @weights ++ Objects.weights() ++ Streams.weights() ++ Maps.weights(),
+               _ <- 1..weight,
+               do: kind
          )
 
   @doc """
@@ -228,6 +233,7 @@ defmodule Snex.Soak.Requests do
 
   def make(kind, home, inp) when kind in @objects, do: Objects.make(kind, home, inp)
   def make(kind, home, inp) when kind in @streams, do: Streams.make(kind, home, inp)
+  def make(kind, home, inp) when kind in @maps, do: Maps.make(kind, home, inp)
 
   # The interpreter has it, until its own end.
   def make(:child, home, inp) do

@@ -3,7 +3,7 @@ defmodule Snex.Soak do
   Mixed traffic over several interpreters on two nodes, while everything in it is killed at random. Ends with a ledger.
 
   `bin/soak` runs it. The other modules here are its parts: `Fleet` has what is killed, `Traffic` and `Caller` who calls,
-  `Requests`, `Objects` and `Streams` what they ask and what is right, `Faults` kills, `Ledger` knows what became of each call, `Report` says so.
+  `Requests`, `Objects`, `Streams` and `Maps` what they ask and what is right, `Faults` kills, `Ledger` knows what became of each call, `Report` says so.
   """
 
   alias Snex.Figures
