@@ -2,7 +2,7 @@
 
 for file <- ~w[support/stats support/row support/python support/schedulers baseline/bridge
                rows/calls rows/pools rows/objects rows/streams rows/feeds rows/map rows/data rows/arrays rows/frames
-               rows/bindings rows/start rows/memory
+               rows/bindings rows/start rows/copies rows/memory
                support/plot support/curves],
     path = Path.join(__DIR__, file <> ".ex"),
     File.exists?(path),
@@ -28,6 +28,7 @@ defmodule Bench do
         [
           Bench.Calls,
           Bench.Pools,
+          Bench.Copies,
           Bench.Objects,
           Bench.Streams,
           Bench.Feeds,

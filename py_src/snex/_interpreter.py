@@ -217,8 +217,8 @@ class Interpreter:
         if views:
             # The VM takes the memory back when the template lets go of it, whoever else looks at it.
             return (
-                f"the template holds {views} memoryview(s) of memory that it shares with the VM: "
-                "make bytes of them, or start it with shared_memory: false"
+                f"the template holds {views} large value(s) in memory that it shares with the VM: copy them "
+                "(array.copy(), bytes(view)), or start the template with shared_memory: false"
             )
         count = self._runner.under_way
         if not count:

@@ -28,21 +28,40 @@ _COMMON = (
 )
 
 
+# Threads that a library starts again in a copy: of the allocator jemalloc, and of Arrow's pools.
+_RESTARTED_NAMES = frozenset({"jemalloc_bg_thd"})
+_RESTARTED_LIBRARIES = ("libarrow.",)
+
+
+def lost(threads: Iterable[int]) -> list[int]:
+    """Return those of the threads that nothing starts again after a fork."""
+    left = [thread for thread in threads if _name(thread) not in _RESTARTED_NAMES]
+    if not left:
+        return []
+    libraries = _libraries()
+    return [
+        thread
+        for thread in left
+        if not (_library(thread, libraries) or "").startswith(_RESTARTED_LIBRARIES)
+    ]
+
+
 def describe(threads: Iterable[int]) -> list[str]:
     """Return what these threads are called, the same ones together."""
     libraries = _libraries()
-    counts = Counter(_name(thread, libraries) for thread in threads)
+    counts: Counter[str] = Counter()
+    for thread in threads:
+        library = _library(thread, libraries)
+        counts[f"{_name(thread)} ({library})" if library else _name(thread)] += 1
     return [name if count == 1 else f"{count} of {name}" for name, count in counts.items()]
 
 
-def _name(thread: int, libraries: list[tuple[int, int, str]]) -> str:
+def _name(thread: int) -> str:
     try:
         with open(f"{_PROC}/task/{thread}/comm") as file:  # noqa: PTH123 - as everywhere at the start
-            name = file.read().strip()
+            return file.read().strip()
     except OSError:
-        name = f"thread {thread}"
-    library = _library(thread, libraries)
-    return f"{name} ({library})" if library else name
+        return f"thread {thread}"
 
 
 def _libraries() -> list[tuple[int, int, str]]:

@@ -32,7 +32,7 @@ from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ._fork import become_copy
-from ._natives import describe
+from ._natives import describe, lost
 
 if TYPE_CHECKING:
     import asyncio
@@ -162,7 +162,7 @@ class Template:
             os.close(go)
             status = _wait_for(between)
         if threads:
-            raise RefusedError(_lost(describe(threads)))
+            raise RefusedError(_complaint(describe(threads)))
         if status:
             msg = f"the process that was to fork the copy has ended with status {status}"
             raise RefusedError(msg)
@@ -193,7 +193,7 @@ class Template:
             executor.shutdown(wait=False)
         threads = _left(lambda: [t for t in threading.enumerate() if t is not _MAIN])
         if threads:
-            raise RefusedError(_lost([thread.name for thread in threads]))
+            raise RefusedError(_complaint([thread.name for thread in threads]))
 
     def _answer(self, tree: int, pid: int, reason: str = "") -> None:
         message = _ANSWER.pack(tree, pid) + reason.encode("utf-8", "replace")[:_LONGEST_REASON]
@@ -303,11 +303,11 @@ def _left(threads: Callable[[], Sequence[Any]]) -> Sequence[Any]:
 
 
 def _native_threads() -> list[int]:
-    """Return the threads of this process that C code has started. Only the main thread is Python's own."""
-    return [thread for thread in map(int, os.listdir(_TASKS)) if thread != _MAIN.native_id]  # noqa: PTH208 - as everywhere at the start
+    """Return the threads that C code has started and a copy would lack. Only the main thread is Python's own."""
+    return lost(thread for thread in map(int, os.listdir(_TASKS)) if thread != _MAIN.native_id)  # noqa: PTH208 - as everywhere at the start
 
 
-def _lost(names: Sequence[str]) -> str:
+def _complaint(names: Sequence[str]) -> str:
     return (
         f"the template has threads of its own, which a copy would lack: {', '.join(names)}. "
         "Have it start none, or start the copy with threads: :ignore if it needs none of them"
