@@ -51,7 +51,7 @@ defmodule Bench.Pools do
 
     with_pool(context, 1, script, fn one ->
       with_pool(context, @members, script, fn several ->
-        context = %{context | calls: div(context.calls, 4)}
+        context = %{context | calls: div(context.calls, 16)}
 
         per_second = fn pool ->
           Calls.per_second(context, fn -> {:ok, _sum} = Snex.pyeval(pool, "return work()") end)

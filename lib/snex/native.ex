@@ -44,7 +44,7 @@ defmodule Snex.Native do
     pool_join: 2,
     pool_leave: 1,
     pool_member: 1,
-    pool_waiting: 1,
+    pool_figures: 1,
     pool_take: 2,
     pool_enter: 2,
     pool_wait: 4,
@@ -205,8 +205,8 @@ defmodule Snex.Native do
           {running :: non_neg_integer() | nil, calls :: non_neg_integer(), may_be_chosen :: boolean()}
   def pool_member(_interpreter), do: not_loaded()
 
-  @spec pool_waiting(pid()) :: non_neg_integer()
-  def pool_waiting(_pool), do: not_loaded()
+  @spec pool_figures(pid()) :: {at_a_time :: non_neg_integer(), waiting :: non_neg_integer()}
+  def pool_figures(_pool), do: not_loaded()
 
   @spec pool_take(pid(), alone :: boolean()) :: {pid(), slot :: reference()} | :busy | :noproc
   def pool_take(_pool, _alone), do: not_loaded()

@@ -8,7 +8,7 @@ defmodule Snex.Pool do
 
   One Python uses one core. A pool uses as many as it has interpreters, replaces those that go down, and lets calls wait when all are
   busy. It can be given wherever an interpreter can: to `Snex.pyeval/4`, `Snex.call/4`, `Snex.get/3`, `Snex.stream/4`,
-  `Snex.make_env/3`. See the guide "Pools" for sizes, overload and containers.
+  `Snex.make_env/3`, and `Snex.map/4`, which uses all of its interpreters then. See the guide "Pools" for sizes, overload and containers.
 
   ## Where a call runs
 

@@ -272,7 +272,7 @@ defmodule Snex.NativeTest do
         pool_join: [inp, 1],
         pool_leave: [inp],
         pool_member: [member],
-        pool_waiting: [pool],
+        pool_figures: [pool],
         pool_take: [pool, false],
         pool_enter: [pool, member],
         pool_wait: [pool, reference, false, {:any, nil}],

@@ -9,9 +9,11 @@ defmodule Snex.Pool.Choice do
 
   alias Snex.Env
   alias Snex.Error
+  alias Snex.Interpreter
   alias Snex.Interpreter.Down
   alias Snex.Native
   alias Snex.Object
+  alias Snex.Remote
   alias Snex.Request
   alias Snex.Telemetry
 
@@ -176,7 +178,7 @@ defmodule Snex.Pool.Choice do
 
   defp give_up(ticket, reference, pool, patience) do
     if Native.pool_forget(ticket) do
-      behind = Native.pool_waiting(pool)
+      behind = waiting(pool)
 
       overloaded(
         "no interpreter of the pool was free within #{patience} ms; #{calls(behind)} behind this one. " <>
@@ -192,6 +194,24 @@ defmodule Snex.Pool.Choice do
   end
 
   defp overloaded(reason), do: {:error, %Error{code: :overloaded, reason: reason}}
+
+  @doc """
+  How many calls wait in a pool.
+  """
+  @spec waiting(pid()) :: non_neg_integer()
+  def waiting(pool), do: pool |> Native.pool_figures() |> elem(1)
+
+  @doc """
+  How many calls of the calling process can run at the same time: one in an interpreter, and in one that it has for itself.
+  """
+  @spec width(Interpreter.server()) :: pos_integer()
+  def width(where) do
+    pid = Remote.locate(where)
+
+    if is_pid(pid) and node(pid) == node() and checked_out(pid) == nil,
+      do: pid |> Native.pool_figures() |> elem(0) |> max(1),
+      else: 1
+  end
 
   # ---- Exclusive use ----------------------------------------------------------------------
 

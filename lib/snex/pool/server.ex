@@ -7,6 +7,7 @@ defmodule Snex.Pool.Server do
 
   alias Snex.Error
   alias Snex.Native
+  alias Snex.Pool.Choice
   alias Snex.Pool.Members
 
   # How often memory and age are looked at, in ms.
@@ -76,7 +77,7 @@ defmodule Snex.Pool.Server do
       state.members
       |> Members.info()
       |> Map.merge(%{
-        waiting: Native.pool_waiting(self()),
+        waiting: Choice.waiting(self()),
         concurrency: state.concurrency,
         draining: state.draining
       })
@@ -161,7 +162,7 @@ defmodule Snex.Pool.Server do
   end
 
   defp true?(:drain, state) do
-    Native.pool_waiting(self()) == 0 and Enum.all?(Map.keys(state.members.all), &(Members.load(&1) == 0))
+    Choice.waiting(self()) == 0 and Enum.all?(Map.keys(state.members.all), &(Members.load(&1) == 0))
   end
 
   # What could not be started is tried again, but nobody waits for that.

@@ -271,6 +271,11 @@ impl<H: Host> Pool<H> {
         std::ptr::eq(member.pool.as_ptr(), Arc::as_ptr(self))
     }
 
+    /// How many calls run at a time.
+    pub fn room(&self) -> usize {
+        self.members().len().saturating_mul(self.concurrency)
+    }
+
     /// How many wait.
     pub fn waiting(&self) -> usize {
         self.waiting.load(SeqCst)

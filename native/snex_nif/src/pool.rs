@@ -274,10 +274,10 @@ fn pool_member(interpreter: LocalPid) -> (Option<usize>, u64, bool) {
     member_of(interpreter).map_or((Some(0), 0, false), |(_, member)| member.figures())
 }
 
-/// How many wait in a pool.
+/// How many calls a pool runs at a time, and how many wait; none of either for what is no pool.
 #[rustler::nif]
-fn pool_waiting(pool: LocalPid) -> usize {
-    find(pool).map_or(0, |pool| pool.waiting())
+fn pool_figures(pool: LocalPid) -> (usize, usize) {
+    find(pool).map_or((0, 0), |pool| (pool.room(), pool.waiting()))
 }
 
 /// From now on, nobody is added to the calling process's pool. `{snex_pool, idle, nil}` tells when that may be all.

@@ -165,6 +165,31 @@ defmodule Snex.Pool.BelongingTest do
     end
   end
 
+  describe "a map" do
+    test "uses all interpreters, and keeps the order" do
+      pool =
+        start_pool!(
+          size: 2,
+          init_script: "import os, time\ndef where(n):\n  time.sleep(0.001)\n  return (n, os.getpid())"
+        )
+
+      results = Snex.map!(pool, "where", 1..200, demand: 5)
+      assert for({n, _os_pid} <- results, do: n) == Enum.to_list(1..200)
+      assert results |> Enum.uniq_by(&elem(&1, 1)) |> length() == 2
+      await_idle(pool)
+
+      assert pool |> Snex.map("abs", Stream.cycle([-1]), stream: true) |> Enum.take(3) == [
+               {:ok, 1},
+               {:ok, 1},
+               {:ok, 1}
+             ]
+
+      await_idle(pool)
+      assert {:ok, [1, 2]} = Pool.checkout(pool, fn _py -> Snex.map!(pool, "abs", [-1, -2]) end)
+      await_idle(pool)
+    end
+  end
+
   describe "an interpreter that is checked out" do
     test "is used by one alone" do
       pool = start_pool!(size: 2, concurrency: 2)
