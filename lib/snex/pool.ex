@@ -128,7 +128,7 @@ defmodule Snex.Pool do
       {2, 2, 0, [0, 0]}
   """
   @spec info(t(), timeout()) :: map()
-  def info(pool, timeout \\ 5_000), do: GenServer.call(pool, :info, timeout)
+  def info(pool, timeout \\ 5_000), do: call(pool, :info, timeout)
 
   @doc false
   # How many calls a pool runs at a time; 1 for an interpreter, and for what cannot be reached.
@@ -170,7 +170,7 @@ defmodule Snex.Pool do
   """
   @spec resize(t(), pos_integer(), timeout()) :: :ok | {:error, Error.t()}
   def resize(pool, size, timeout \\ 60_000),
-    do: GenServer.call(pool, {:resize, Snex.Pool.Options.size!(size)}, timeout)
+    do: call(pool, {:resize, Snex.Pool.Options.size!(size)}, timeout)
 
   @doc """
   Replaces all interpreters, one after the other: `:ok` when none of the old ones takes calls any more, or `{:error, %Snex.Error{}}`
@@ -189,7 +189,7 @@ defmodule Snex.Pool do
       false
   """
   @spec restart(t(), timeout()) :: :ok | {:error, Error.t()}
-  def restart(pool, timeout \\ :infinity), do: GenServer.call(pool, :restart, timeout)
+  def restart(pool, timeout \\ :infinity), do: call(pool, :restart, timeout)
 
   @doc """
   Has the pool take no new calls: `:ok` when all that run or wait have come to their end. It cannot be undone.
@@ -206,7 +206,7 @@ defmodule Snex.Pool do
       "the pool is drained: it takes no new calls"
   """
   @spec drain(t(), timeout()) :: :ok
-  def drain(pool, timeout \\ :infinity), do: GenServer.call(pool, :drain, timeout)
+  def drain(pool, timeout \\ :infinity), do: call(pool, :drain, timeout)
 
   @doc """
   Calls `fun` with an interpreter that no other call of the pool uses meanwhile: `{:ok, result}`, or `{:error, %Snex.Error{}}` if none was free
@@ -246,6 +246,23 @@ defmodule Snex.Pool do
       _elsewhere ->
         raise ArgumentError,
               "an interpreter can be checked out of a pool of this node only, got: #{inspect(pool)}"
+    end
+  end
+
+  defp call(pool, request, timeout) do
+    case Remote.locate(pool) do
+      nil ->
+        exit({:noproc, {GenServer, :call, [pool, request, timeout]}})
+
+      pid when is_pid(pid) and node(pid) == node() ->
+        # A question that it does not know would end an interpreter.
+        if :proc_lib.translate_initial_call(pid) != {Server, :init, 1},
+          do: raise(ArgumentError, "expected a pool, got: #{inspect(pool)}")
+
+        GenServer.call(pid, request, timeout)
+
+      elsewhere ->
+        GenServer.call(elsewhere, request, timeout)
     end
   end
 end

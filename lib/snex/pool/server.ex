@@ -90,7 +90,7 @@ defmodule Snex.Pool.Server do
     answer(%{state | draining: true, asked: [{from, :drain} | state.asked]})
   end
 
-  def handle_call(_resize_or_restart, _from, %{draining: true} = state) do
+  def handle_call(wish, _from, %{draining: true} = state) when wish == :restart or elem(wish, 0) == :resize do
     reason = "the pool is drained: nothing of it changes any more"
     {:reply, {:error, %Error{code: :call_failed, reason: reason}}, state}
   end
@@ -104,6 +104,12 @@ defmodule Snex.Pool.Server do
     old = Members.running(state.members)
     members = Members.due(state.members, old, :restart)
     answer(%{state | members: members, asked: [{from, {:restart, old}} | state.asked]})
+  end
+
+  # What is asked of an interpreter.
+  def handle_call(other, _from, state) do
+    reason = "a pool has no answer to #{inspect(other)}: ask one of its interpreters, see Snex.Pool.info/1"
+    {:reply, {:error, %Error{code: :call_failed, reason: reason}}, state}
   end
 
   @impl GenServer

@@ -96,7 +96,16 @@ defmodule Snex.Pool.BadInputTest do
     inp = start_interpreter!()
     assert {:error, %Error{code: :call_failed} = error} = Pool.checkout(inp, & &1)
     assert Exception.message(error) =~ "no pool"
+    assert_raise ArgumentError, ~r/expected a pool, got: #PID/, fn -> Pool.resize(inp, 2) end
+    assert_raise ArgumentError, fn -> Pool.info(inp) end
     assert Snex.pyeval(inp, "return 1") == {:ok, 1}
+  end
+
+  test "a pool is no interpreter" do
+    pool = start_pool!(size: 1)
+    assert {:error, %Error{code: :call_failed, reason: reason}} = Interpreter.os_pid(pool)
+    assert reason =~ "ask one of its interpreters"
+    assert Snex.pyeval(pool, "return 1") == {:ok, 1}
   end
 
   test "messages that a pool does not expect are dropped" do
