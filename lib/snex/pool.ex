@@ -135,7 +135,7 @@ defmodule Snex.Pool do
   @spec capacity(t()) :: pos_integer()
   def capacity(server) do
     case Remote.locate(server) do
-      pid when is_pid(pid) and node(pid) == node() -> capacity_here(pid)
+      pid when is_pid(pid) and node(pid) == node() -> Choice.width(pid)
       pid when is_pid(pid) -> :erpc.call(node(pid), __MODULE__, :capacity, [pid], @patience)
       {name, node} -> :erpc.call(node, __MODULE__, :capacity, [name], @patience)
       nil -> 1
@@ -143,15 +143,6 @@ defmodule Snex.Pool do
   catch
     # What is wrong with it, the calls will tell.
     _kind, _reason -> 1
-  end
-
-  defp capacity_here(pid) do
-    if :proc_lib.translate_initial_call(pid) == {Server, :init, 1} do
-      %{size: size, concurrency: concurrency} = info(pid, @patience)
-      size * concurrency
-    else
-      1
-    end
   end
 
   @doc """

@@ -9,11 +9,9 @@ defmodule Snex.Pool.Choice do
 
   alias Snex.Env
   alias Snex.Error
-  alias Snex.Interpreter
   alias Snex.Interpreter.Down
   alias Snex.Native
   alias Snex.Object
-  alias Snex.Remote
   alias Snex.Request
   alias Snex.Telemetry
 
@@ -204,14 +202,9 @@ defmodule Snex.Pool.Choice do
   @doc """
   How many calls of the calling process can run at the same time: one in an interpreter, and in one that it has for itself.
   """
-  @spec width(Interpreter.server()) :: pos_integer()
-  def width(where) do
-    pid = Remote.locate(where)
-
-    if is_pid(pid) and node(pid) == node() and checked_out(pid) == nil,
-      do: pid |> Native.pool_figures() |> elem(0) |> max(1),
-      else: 1
-  end
+  @spec width(pid()) :: pos_integer()
+  def width(pid),
+    do: if(checked_out(pid), do: 1, else: pid |> Native.pool_figures() |> elem(0) |> max(1))
 
   # ---- Exclusive use ----------------------------------------------------------------------
 
