@@ -157,6 +157,29 @@ defmodule Snex.BindingsTest do
     assert Shop.http_ok!() == 200
   end
 
+  test "words of Elixir, hundreds of functions, and documentation with anything in it can be bound" do
+    {modules, diagnostics} = Code.with_diagnostics(fn -> define(module: "hostile") end)
+    assert diagnostics == []
+    assert [{bound, _}] = modules
+    # `Hostile` is left out: it can't be looked at.
+    assert bound.__classes__() == []
+    names = for info <- bound.__functions__(), do: info.name
+    assert length(names) > 340
+    assert [] = ~w[after_ case_ end_ quote_ unquote_ max length module_info_ nil_ f299]a -- names
+    # It prints when it is imported.
+    assert bound.end_!(output: :discard) == 6
+    assert bound.end_!(value: 2, end: 3, fn: 4) == 9
+    assert bound.max!(value: 2) == 7
+
+    # All of it is in the source as it was.
+    options = Snex.Bindings.Options.check!(module: "hostile", interpreter: Python, only: ["max", "huge"])
+    {:ok, [{_module, body}], _files} = Snex.Bindings.Definition.bodies(bound, options)
+    {:__block__, _, lines} = Code.string_to_quoted!(body)
+    docs = for {:@, _, [{:doc, _, [doc]}]} when is_binary(doc) <- lines, do: doc
+    assert Enum.any?(docs, &(&1 =~ ~S|max: """three""" #{not} \\|))
+    assert Enum.any?(docs, &(byte_size(&1) in 200_000..400_000 and &1 =~ "(The rest is left out.)"))
+  end
+
   test "two names that become one are an error that names both" do
     assert_raise CompileError,
                  ~r/defined.ex:3: the functions of collides.Mean and collides.mean would both be .*mean\/1/,

@@ -13,7 +13,7 @@ defmodule Snex.Bindings.Source do
   """
   @spec bodies([Plan.t()], term()) :: [part()]
   def bodies([main | _] = modules, server) do
-    below = Enum.group_by(tl(modules), &parent(&1, modules))
+    below = Enum.group_by(tl(modules), &parent(&1))
 
     for module <- modules do
       children = if module == main, do: tl(modules), else: Map.get(below, module.module, [])
@@ -22,13 +22,13 @@ defmodule Snex.Bindings.Source do
   end
 
   # Of a class: its module, which may be a submodule.
-  defp parent(module, _modules), do: module.module |> Module.split() |> Enum.drop(-1) |> Module.concat()
+  defp parent(module), do: module.module |> Module.split() |> Enum.drop(-1) |> Module.concat()
 
   defp body(module, children, server, main?) do
     links = links(module)
 
     [
-      moduledoc(module, children, main?),
+      moduledoc(module, children),
       if(module.deprecated, do: ["@moduledoc deprecated: ", string(module.deprecated), "\n"], else: []),
       if(Enum.any?(module.functions, &(&1.kind not in [:method, :property])),
         do: ["\n@server ", inspect(server, limit: :infinity), "\n"],
@@ -40,7 +40,7 @@ defmodule Snex.Bindings.Source do
     ]
   end
 
-  defp moduledoc(module, children, _main?) do
+  defp moduledoc(module, children) do
     kind = if module.class?, do: "class", else: "module"
     own = module.doc || "The #{kind} `#{module.python}` of Python."
     classes = for child <- children, do: "  * `#{inspect(child.module)}` - `#{child.python}`\n"
@@ -59,7 +59,7 @@ defmodule Snex.Bindings.Source do
   ## Functions
 
   defp function(function, links) do
-    Enum.with_index(function.variants, fn variant, index ->
+    for variant <- function.variants do
       # Documentation belongs to each arity.
       [
         "\n@doc ",
@@ -68,10 +68,9 @@ defmodule Snex.Bindings.Source do
         deprecated(function),
         spec(function.name, variant, :plain),
         definition(function, variant, :plain),
-        if(variant.stream?, do: [], else: bang(function, variant)),
-        if(index > 0, do: [], else: [])
+        if(variant.stream?, do: [], else: bang(function, variant))
       ]
-    end)
+    end
   end
 
   defp deprecated(%{deprecated: nil}), do: []
@@ -305,14 +304,9 @@ defmodule Snex.Bindings.Source do
 
   ## Literals
 
-  defp atom(name),
-    do:
-      if(name =~ ~r/^[a-z_][a-zA-Z0-9_]*$/ and name not in ~w(nil true false),
-        do: ":" <> name,
-        else: ":" <> string(name)
-      )
+  defp atom(name), do: name |> String.to_atom() |> inspect()
 
-  defp string(text), do: inspect(text, printable_limit: :infinity)
+  defp string(text), do: inspect(text, binaries: :as_strings, printable_limit: :infinity)
 
   defp code(text), do: String.replace(text, "`", "'")
 

@@ -22,7 +22,7 @@ defmodule Snex.Bindings.Tools do
       --hash=sha256:c1546a777054bee2128e27bb50b455400a18f80962a503d53507daece5c3eb45
   """
 
-  @digest :md5 |> :crypto.hash(@locked) |> Base.encode16(case: :lower) |> binary_part(0, 12)
+  @digest @locked |> :erlang.md5() |> Base.encode16(case: :lower) |> binary_part(0, 12)
 
   @doc """
   The folder with the packages, made if it isn't there yet.
@@ -31,11 +31,7 @@ defmodule Snex.Bindings.Tools do
   def install(project) do
     folder = Path.join([project.root, "tools", @digest])
 
-    cond do
-      File.dir?(folder) -> {:ok, folder}
-      project.uv == nil -> {:error, "the project has no uv"}
-      true -> make(project, folder)
-    end
+    if File.dir?(folder), do: {:ok, folder}, else: make(project, folder)
   end
 
   defp make(project, folder) do

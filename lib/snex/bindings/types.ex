@@ -90,7 +90,8 @@ defmodule Snex.Bindings.Types do
     end
   end
 
-  defp atom(text), do: if(text =~ ~r/^[a-z_][a-zA-Z0-9_]*$/, do: ":" <> text, else: ":" <> inspect(text))
+  # Source code that has it makes the atom anyway.
+  defp atom(text), do: if(String.length(text) <= 50, do: inspect(String.to_atom(text)), else: "atom()")
 
   # Where one is anything, all are.
   defp anything?(alternatives), do: Enum.any?(alternatives, &(&1 in @anything))
