@@ -51,7 +51,7 @@ def test_functions_classes_and_constants_are_told_apart(tmp_path: Path) -> None:
         tmp_path,
         """
         import os
-        from typing import Any
+        from typing import Any, ClassVar
 
         LIMIT = 3
         T = Any
@@ -61,7 +61,8 @@ def test_functions_classes_and_constants_are_told_apart(tmp_path: Path) -> None:
 
         class Point:
             '''A point.'''
-            ORIGIN: "Point"
+            x: int
+            ORIGIN: ClassVar["Point"]
             scale = 2
             def __init__(self, x, y=0): ...
             def move(self, by): ...
@@ -97,7 +98,9 @@ def test_functions_classes_and_constants_are_told_apart(tmp_path: Path) -> None:
         "move": "method",
         "parse": "static",
         "scale": "constant",
+        "x": "property",
     }
+    assert members["x"]["type"] == ["int"]
     # Python itself passes the object, or the class.
     assert set(types(members["new"])) == {"x", "y", "return"}
     assert set(types(members["move"])) == {"by", "return"}

@@ -143,6 +143,12 @@ defmodule Snex.BindingsTest do
     assert {:error, %Error{reason: "at least one"}} = Order.add(order, "salt", count: 0)
     assert Order.size!(Order.new_!(order)) == 0
     assert Order.rate!() == 0.19
+
+    # Also of a class that has a form in Elixir.
+    assert %Snex.Object{} = item = Shop.item!("tea")
+    assert %Snex.Object{} = item = Shop.Item.twice!(item)
+    assert {Shop.Item.name!(item), Shop.Item.amount!(item)} == {"tea", 2}
+    assert Shop.item!("tea", returns: :value) == %{"name" => "tea", "amount" => 1}
     assert_raise ArgumentError, ~r/expected a Snex.Object, whose `size` is meant/, fn -> Order.size("ada") end
   end
 

@@ -140,7 +140,16 @@ class Describer:
 
     def _class(self, name: str, cls: type) -> Member:
         members = [self._constructor(name, cls)]
-        for attribute_name, (owner, static) in _attributes(cls):
+        stored = _attributes(cls)
+        data = attribute(cls, "__dataclass_fields__")
+        for attribute_name, hint in _fields(cls):
+            if isinstance(data, dict) and attribute_name in data:
+                # What is stored in the class is the default.
+                stored.pop(attribute_name, None)
+            path = f"{name}.{attribute_name}"
+            if attribute_name not in stored and self.selection.wanted(path):
+                members.append(self._field(path, hint, self._namespace(cls)))
+        for attribute_name, (owner, static) in sorted(stored.items(), key=lambda item: item[0]):
             path = f"{name}.{attribute_name}"
             if self.selection.wanted(path):
                 member = attempt(self._attribute, path, owner, static, default=None)
@@ -197,6 +206,15 @@ class Describer:
             return self._property(path, owner, static)
         return self._constant(path, static, self._namespace(owner), owner)
 
+    def _field(self, path: str, hint: object, namespace: Namespace) -> Member:
+        return {
+            "kind": "property",
+            "name": text(path.rpartition(".")[2]),
+            "path": text(path),
+            "doc": None,
+            "type": convert(hint, namespace),
+        }
+
     def _property(self, path: str, owner: type, static: object) -> Member:
         getter = attribute(static, "fget") or attribute(static, "func")
         name = path.rpartition(".")[2]
@@ -222,7 +240,7 @@ class Describer:
 _BASES = (object, BaseException, Exception)
 
 
-def _attributes(cls: type) -> list[tuple[str, tuple[type, object]]]:
+def _attributes(cls: type) -> dict[str, tuple[type, object]]:
     """Return the public attributes of a class as they are stored, each with the class it is from."""
     found: dict[str, tuple[type, object]] = {}
     for owner in type.mro(cls) if cls is not type else ():
@@ -231,6 +249,17 @@ def _attributes(cls: type) -> list[tuple[str, tuple[type, object]]]:
         for name, static in attempt(vars, owner, default={}).items():
             if isinstance(name, str) and not name.startswith("_") and name.isidentifier():
                 found.setdefault(name, (owner, static))
+    return found
+
+
+def _fields(cls: type) -> list[tuple[str, object]]:
+    """Return the public attributes that only annotations tell, such as those of a dataclass."""
+    found: dict[str, object] = {}
+    for owner in type.mro(cls) if cls is not type else ():
+        hints = attribute(owner, "__annotations__") if owner not in _BASES else None
+        for name, hint in hints.items() if isinstance(hints, dict) else ():
+            if isinstance(name, str) and not name.startswith("_") and "ClassVar" not in str(hint):
+                found.setdefault(name, hint)
     return sorted(found.items(), key=lambda item: item[0])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Literal, TypedDict
 
 CURRENCY = "EUR"
@@ -80,6 +81,23 @@ class Order:
     def new(self) -> Order:
         """Return an empty order of the same customer."""
         return Order(self.customer)
+
+
+@dataclass
+class Item:
+    """What is sold. As a dataclass, it has a form in Elixir as well."""
+
+    name: str
+    amount: int = 1
+
+    def twice(self) -> Item:
+        """Return two of it."""
+        return Item(self.name, self.amount * 2)
+
+
+def item(name: str) -> Item:
+    """Return an item."""
+    return Item(name)
 
 
 def price(amount: float, /, factor: float = 1.0, *, timeout: float = 0.0, mode: Literal["net", "gross"] = "net") -> float:
