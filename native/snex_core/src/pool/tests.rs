@@ -188,6 +188,16 @@ fn a_member_that_leaves_is_not_chosen_and_tells_when_nothing_runs_in_it() {
 }
 
 #[test]
+fn a_member_that_has_gone_down_is_not_chosen_while_it_is_still_in_the_list() {
+    let test = Test::new(1, 9, 2);
+    test.member(1).leave();
+    assert_eq!(test.asked(), [Asked::Idle]);
+    let other = test.take();
+    assert_eq!(place(other.as_ref()), Some(2));
+    assert!(test.take().is_none());
+}
+
+#[test]
 fn a_member_that_comes_serves_those_who_wait() {
     let test = Test::new(1, 9, 0);
     assert!(test.take().is_none());
