@@ -327,13 +327,14 @@ class TestViews:
 
     def test_a_view_is_held_while_it_is_written(self, encoder: Any) -> None:
         data = bytearray(200_000)
-        view = memoryview(data).cast("H")
-        parts = encoder([view, data])
-        view.release()
+        numbers, plain = memoryview(data).cast("H"), memoryview(data)
+        parts = encoder([numbers, plain, data])
+        numbers.release()
+        plain.release()
         if sys.implementation.name == "cpython":
             with pytest.raises(BufferError):
                 data.clear()
-        assert b"".join(parts).count(bytes(200_000)) == 2
+        assert b"".join(parts).count(bytes(200_000)) == 3
 
     def test_a_released_view_is_an_error_of_the_call(self, encoder: Any) -> None:
         view = memoryview(bytes(8)).cast("H")
