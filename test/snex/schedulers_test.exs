@@ -171,6 +171,34 @@ defmodule Snex.SchedulersTest do
     end)
   end
 
+  test "maps: elements and results, many and large", %{inp: inp, keys: keys} do
+    for {name, key} <- keys do
+      undisturbed("#{name} as an element", fn ->
+        [{_, _}, {:ok, 1}] =
+          Snex.map(inp, "type", [:persistent_term.get(key), 1], returns: :object, timeout: 60_000) |> ones()
+      end)
+    end
+
+    for opts <- [[], [returns: :object], [stream: true]] do
+      undisturbed("200,000 elements, #{inspect(opts)}", fn ->
+        200_000 = inp |> Snex.map("abs", 1..200_000, [timeout: 60_000] ++ opts) |> Enum.count()
+      end)
+    end
+
+    undisturbed("elements that are errors", fn ->
+      results = Snex.map(inp, "abs", List.duplicate("text", 20_000), timeout: 60_000)
+      20_000 = Enum.count(results, &match?({:error, _error}, &1))
+    end)
+
+    undisturbed("elements that cannot be encoded", fn ->
+      results = Snex.map(inp, "abs", List.duplicate("\xff", 500), timeout: 60_000)
+      500 = Enum.count(results, &match?({:error, _error}, &1))
+    end)
+  end
+
+  # The second result alone is known.
+  defp ones([first, {:ok, %Snex.Object{}}]), do: [first, {:ok, 1}]
+
   test "answers: 200,000 handles, of as many objects and of one", %{inp: inp} do
     for code <- ["[object() for _ in range(200_000)]", "[object()] * 200_000"] do
       undisturbed(code, fn ->
