@@ -51,7 +51,7 @@ if Code.ensure_loaded?(Nx) do
         assert {:ok, {true, ^shape, %{"x" => {same, [double]}}}} = Snex.pyeval(env, code, %{"x" => tensor})
         assert same == tensor
         assert %Nx.Tensor{type: ^type, shape: ^shape, data: %Nx.BinaryBackend{}} = double
-        # Nx 0.10 adds numbers of eight bits to others.
+        # Nx 0.10 writes a zero of this type as another number.
         if type != {:f, 8}, do: assert(double == Nx.add(tensor, tensor))
       end
     end
