@@ -58,14 +58,8 @@ defmodule Snex.FramesTest do
           return self.inner.__arrow_c_stream__(requested_schema)
   """
 
-  # The environment of Python is made once, for all tests.
-  setup_all do
-    folder = Path.join(System.tmp_dir!(), "snex-frames-#{System.unique_integer([:positive])}")
-    on_exit(fn -> File.rm_rf!(folder) end)
-    %{folder: folder}
-  end
-
-  setup %{folder: folder}, do: exchange_cache(folder)
+  # Environments of Python are made once for all tests, and kept: they have thousands of files.
+  setup do: exchange_cache(Path.expand("../../tmp/frames", __DIR__))
 
   defp start!(dependencies, options) do
     toml = """
