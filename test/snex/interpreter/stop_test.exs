@@ -104,11 +104,23 @@ defmodule Snex.Interpreter.StopTest do
     status == 0
   end
 
-  for {what, code} <- @trees do
+  # The interpreter, and processes that are not its own although they bear the same mark.
+  defp start(:started, opts), do: {elem({:ok, _} = Interpreter.start_link(opts), 1), []}
+
+  defp start(:copy, opts) do
+    {template, []} = start(:started, opts)
+    {:ok, copy} = Interpreter.fork(template)
+    {copy, [Interpreter.os_pid(template)]}
+  end
+
+  for {what, code} <- @trees, kind <- [:started, :copy] do
     @tag :tmp_dir
-    test "stop ends #{what}, and returns when it is gone", %{tmp_dir: tmp_dir} do
+    test "stop ends #{what}, and returns when it is gone (#{kind})", %{tmp_dir: tmp_dir} do
       {_name, python} = hd(pythons())
-      {:ok, inp} = Interpreter.start_link(python: python, stop_timeout: @stop_timeout, output: :discard)
+
+      {inp, others} =
+        start(unquote(kind), python: python, stop_timeout: @stop_timeout, output: :discard)
+
       {:ok, mark} = Snex.pyeval(inp, "import os; return os.environ['SNEX_TREE']")
       variable = "SNEX_TREE=" <> mark
       os_pid = Interpreter.os_pid(inp)
@@ -123,12 +135,15 @@ defmodule Snex.Interpreter.StopTest do
       begun = System.monotonic_time(:millisecond)
       assert Interpreter.stop(inp) == :ok
       took = System.monotonic_time(:millisecond) - begun
-      assert ProcessTree.with_variable(variable) == []
+      assert ProcessTree.with_variable(variable) == others
       assert free?(python, lock)
       # Reaped, too.
       refute exists?(os_pid)
 
-      IO.puts("stop with #{unquote(what)}: #{took} ms, of which #{@stop_timeout} are the grace")
+      IO.puts(
+        "stop with #{unquote(what)} (#{unquote(kind)}): #{took} ms, of which #{@stop_timeout} are the grace"
+      )
+
       if took > @stop_timeout + @promised, do: IO.puts("... which is more than promised")
       assert took <= @stop_timeout + @allowed
       assert Task.await(call) in [{:ok, nil}, {:error, %Error{code: :call_failed, reason: :normal}}]
