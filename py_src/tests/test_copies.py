@@ -8,7 +8,7 @@ import sys
 
 import pytest
 from support.copies import Copy, Template
-from support.vm import PythonError
+from support.vm import OBJECT, PythonError
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or sys.implementation.name != "cpython",
@@ -64,8 +64,13 @@ def test_context_variables_of_the_root_are_there() -> None:
 def test_environments_and_objects_of_the_template_are_not_there() -> None:
     with Template() as template:
         template.make_env(7, [], {"y": 1})
-        with Copy(template) as copy, pytest.raises(PythonError, match="no environment with id 7"):
-            copy.run("return y", 7)
+        template.reply(template.invoke("object", flags=OBJECT))
+        count = "from snex._eval import objects\nreturn len(objects.table)"
+        assert template.run(count) == 1
+        with Copy(template) as copy:
+            assert copy.run(count) == 0
+            with pytest.raises(PythonError, match="no environment with id 7"):
+                copy.run("return y", 7)
 
 
 def test_prints_and_calls_are_the_copys_own() -> None:
