@@ -1,7 +1,7 @@
 # Measures Snex against its floors. Run it with bin/bench, which says how.
 
 for file <- ~w[support/stats support/row support/python support/schedulers baseline/bridge
-               rows/calls rows/pools rows/objects rows/streams rows/feeds rows/map rows/data rows/arrays rows/frames
+               rows/calls rows/pools rows/objects rows/streams rows/feeds rows/map rows/data rows/arrays rows/shared rows/frames
                rows/bindings rows/start rows/copies rows/memory
                support/plot support/curves],
     path = Path.join(__DIR__, file <> ".ex"),
@@ -37,6 +37,7 @@ defmodule Bench do
           Bench.Arrays,
           Bench.Frames,
           Bench.Bindings,
+          Bench.Shared,
           Bench.Start,
           Bench.Memory
         ],

@@ -18,6 +18,7 @@ from ._elixir.calls import ElixirError, call, call_sync, cast, send, send_sync
 from ._elixir.modules import BeamModuleProxy, Elixir
 from ._etf.encoder import register_encoder, set_custom_encoder
 from ._etf.handles import Handle, keep
+from ._etf.memory import SharedMemory, shared, shared_array
 from ._etf.terms import Atom, DistinctAtom, Term
 from ._eval.request import Cancelled
 from ._version import VERSION
@@ -44,6 +45,7 @@ __all__ = [
     "Function",
     "Handle",
     "LoggingHandler",
+    "SharedMemory",
     "Stream",
     "Term",
     "__version__",
@@ -58,6 +60,8 @@ __all__ = [
     "serve",
     "serve_forever",
     "set_custom_encoder",
+    "shared",
+    "shared_array",
 ]
 
 

@@ -387,7 +387,12 @@ class Interpreter:
             return
         flags = 0
         if type(parts) is WithHandles:
-            flags, parts = objects.body_of(parts)
+            try:
+                flags, parts = objects.body_of(parts)
+            except OSError as error:
+                # Memory that cannot be handed over.
+                self._runner.fail(request, error)
+                return
         if request.printed and self._printer is not None:
             self._printer.answer(kind, flags, request, parts, cause)
         else:

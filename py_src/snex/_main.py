@@ -16,6 +16,7 @@ import tokenize  # noqa: F401
 import traceback  # noqa: F401
 from typing import Any
 
+from ._etf import memory
 from ._etf.encoder import NAME, Settings, encode, set_reply_limit
 from ._etf.handles import Layout
 from ._eval.loop import new_loop
@@ -87,6 +88,8 @@ def _begin(
         Layout.before_number, Layout.before_type, Layout.end = map(bytes, hello["object"])
     if not _finds_arenas(hello) or (template is not None and not template.has_arenas):
         hello["shared"] = None
+    if hello.get("handover") is not None:
+        memory.Channel.open(hello["handover"])
     if template is not None and template.copied is not None and hello.get("limits"):
         limit(hello["limits"], template.copied.warden)
     return _serve(in_fd, out_fd, print_fd, interrupt_fd, hello, template)

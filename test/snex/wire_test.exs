@@ -479,8 +479,21 @@ defmodule Snex.WireTest do
       )
     end
 
+    test "may name memory only that has been handed over", %{tmp_dir: dir, bystander: bystander} do
+      tell_all(
+        dir,
+        bystander,
+        for number <- [0, 7, 2 ** 63 - 1] do
+          body = with_table(1, <<2 ** 63 + number::little-64>>, etf(place(0)))
+
+          {frame(@result, 1, body, flags: @handles), :wait,
+           broken("memory #{number} that has not been handed over")}
+        end
+      )
+    end
+
     test "may have any numbers, and places that it has nothing for", %{tmp_dir: dir, bystander: bystander} do
-      ids = [0, 1, 2 ** 63, 2 ** 64 - 1, 1]
+      ids = [1, 2, 2 ** 62, 2 ** 63 - 1, 1]
       table = for id <- ids, into: <<>>, do: <<id::little-64>>
 
       placed? = fn expected ->

@@ -15,8 +15,8 @@ defmodule Snex.Serde.Decoder do
   the index in that list, and the name of the object's type. See `content.rs`.
   """
   @type content() :: binary() | {binary(), handles()}
-  # Number 0 stands for no object, but says that there is a `Snex.Arrow` in the term.
-  @type handles() :: [{id :: pos_integer(), handle :: reference()} | {0, nil}]
+  # Number 0 stands for no object, but says that there is a `Snex.Arrow` in the term. A binary is memory that Python has handed over.
+  @type handles() :: [{id :: pos_integer(), handle :: reference() | binary()} | {0, nil}]
 
   # No value of Python's has a bitstring in it, unless it came from here. Nor has a place any atom: `binary_to_term` takes a lock for
   # each, pauses after so many values and not after so much time, and would hold a scheduler for longer than it may.
@@ -38,7 +38,9 @@ defmodule Snex.Serde.Decoder do
   def decode({body, handles}, options, interpreter) do
     with {:ok, term, parts} <- read(body, options) do
       places = {List.to_tuple(handles), parts, frames?(handles)}
-      {:ok, fill(term, places, interpreter), for({_id, handle} when handle != nil <- handles, do: handle)}
+
+      {:ok, fill(term, places, interpreter),
+       for({_id, handle} when is_reference(handle) <- handles, do: handle)}
     end
   rescue
     # Explorer cannot read it.
@@ -56,7 +58,9 @@ defmodule Snex.Serde.Decoder do
   def decode_some({body, handles}, options, interpreter) do
     places = {List.to_tuple(handles), {}, frames?(handles)}
     {elements, _none} = decode_some(body, options, interpreter)
-    {fill_some(elements, places, interpreter), for({_id, handle} when handle != nil <- handles, do: handle)}
+
+    {fill_some(elements, places, interpreter),
+     for({_id, handle} when is_reference(handle) <- handles, do: handle)}
   end
 
   def decode_some(<<131, ?l, count::32, rest::binary>>, options, _interpreter),
@@ -123,8 +127,10 @@ defmodule Snex.Serde.Decoder do
   # Puts handles and large binaries in their places, and makes frames.
   defp fill({@mark, index, type}, {handles, _parts, _frames?}, interpreter)
        when is_integer(index) and index >= 0 and index < tuple_size(handles) do
-    {id, handle} = elem(handles, index)
-    %Object{id: id, type: type, interpreter: interpreter, handle: handle}
+    case elem(handles, index) do
+      {_number, memory} when is_binary(memory) -> memory
+      {id, handle} -> %Object{id: id, type: type, interpreter: interpreter, handle: handle}
+    end
   end
 
   defp fill(%Arrow{} = arrow, {_handles, _parts, true} = places, interpreter),

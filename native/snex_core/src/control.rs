@@ -22,7 +22,7 @@ pub const ORPHAN_GRACE: Duration = Duration::from_millis(500);
 const MAX_MESSAGE: usize = 64 * 1024 * 1024;
 
 /// The most descriptors that one message carries.
-const MAX_DESCRIPTORS: usize = 8;
+const MAX_DESCRIPTORS: usize = 9;
 
 /// What to run, and how. Strings are bytes: paths and variables need not be UTF-8.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

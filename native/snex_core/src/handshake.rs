@@ -32,6 +32,8 @@ pub struct Hello {
     pub forks: Option<i32>,
     /// Of a copy: what it may use. `None` for any other program, which the warden has limited.
     pub limits: Option<Limits>,
+    /// The descriptor of the socket for memory that is handed over. `None` without.
+    pub handover: Option<i32>,
     /// How a `MapSet` is laid out: ETF before the map of members, and after each member.
     pub map_set: (Blob, Blob),
     /// How a handle of an object is laid out: ETF before its number, before the name of its type, and behind that.
@@ -217,6 +219,7 @@ mod tests {
             shared: Some(((7, 5), (8, 6))),
             forks: Some(9),
             limits: Some(Limits { cpu: Some(7), ..Limits::default() }),
+            handover: None,
             map_set: (Blob(vec![1]), Blob(vec![2])),
             object: (Blob(vec![3]), Blob(vec![4]), Blob(vec![])),
             structs: BTreeMap::from([("date".into(), vec![Blob(vec![5]), Blob(vec![6])])]),

@@ -9,6 +9,7 @@ pub mod clock;
 pub mod control;
 pub mod frame;
 pub mod handles;
+pub mod handover;
 pub mod outbox;
 pub mod pending;
 pub mod pickle;

@@ -136,7 +136,7 @@ pub enum Cause {
 }
 
 /// What to start, and how to treat it.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Settings {
     /// The warden's executable.
     pub warden: PathBuf,
@@ -150,6 +150,8 @@ pub struct Settings {
     pub marks: (usize, usize),
     /// Bytes of shared memory in each direction; `None` for none. Where there can be none, all goes through the pipes.
     pub shared_memory: Option<u64>,
+    /// Python's end of the socket for memory that it hands over; see [`crate::handover`].
+    pub handover: Option<OwnedFd>,
 }
 
 /// What tasks and callers ask of the life task.

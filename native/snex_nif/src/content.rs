@@ -1,11 +1,14 @@
 //! Terms that arrive from Python, with the handles in them.
 
+use crate::atoms;
 use crate::handle::Handle;
+use crate::memory::Memory;
 use crate::reply::Reply;
 use crate::shared::Shared;
 use rustler::{Encoder, Env, OwnedBinary, ResourceArc, Term};
 use snex_core::frame::{self, HANDLES};
 use snex_core::handles::{Key, Kind};
+use snex_core::handover::MEMORY;
 
 /// The body of a frame: a term in external format.
 ///
@@ -15,7 +18,42 @@ pub struct Content {
     /// Where the term begins, behind the table of handles.
     start: usize,
     /// The number of each object, and its handle. Number 0 is no object, see [`HANDLES`].
-    handles: Vec<(u64, Option<ResourceArc<Handle>>)>,
+    handles: Vec<(u64, Entry)>,
+}
+
+/// What a place in the term is of.
+#[derive(Clone)]
+enum Entry {
+    Nothing,
+    Object(ResourceArc<Handle>),
+    /// A binary that has been handed over.
+    Memory(ResourceArc<Memory>),
+}
+
+impl Encoder for Entry {
+    fn encode<'a>(&self, env: Env<'a>) -> Term<'a> {
+        match self {
+            Entry::Nothing => atoms::nil().encode(env),
+            Entry::Object(handle) => handle.encode(env),
+            Entry::Memory(memory) => Memory::binary(memory, env).to_term(env),
+        }
+    }
+}
+
+impl Entry {
+    fn new(shared: &Shared, id: u64) -> Result<Self, String> {
+        if id & MEMORY != 0 {
+            let Some(handover) = &shared.handover else {
+                return Err("memory is handed over, and nowhere to take it from".into());
+            };
+            return Ok(Entry::Memory(Memory::new(handover.take(id)?)));
+        }
+        Ok(if id == 0 {
+            Entry::Nothing
+        } else {
+            Entry::Object(ResourceArc::new(Handle::received(Key { kind: Kind::Object, id }, shared)))
+        })
+    }
 }
 
 impl Content {
@@ -35,8 +73,9 @@ impl Content {
         if handles.try_reserve_exact(ids.len()).is_err() {
             return Err(format!("the VM has no memory for {} handles", ids.len()));
         }
-        let handle = |id| ResourceArc::new(Handle::received(Key { kind: Kind::Object, id }, shared));
-        handles.extend(ids.map(|id| (id, (id != 0).then(|| handle(id)))));
+        for id in ids {
+            handles.push((id, Entry::new(shared, id)?));
+        }
         Ok(Content { body, start, handles })
     }
 

@@ -20,12 +20,14 @@ use snex_core::allow::{Allow, Rule};
 use snex_core::control::{Limits, ORPHAN_GRACE, Spec};
 use snex_core::frame::PROTOCOL;
 use snex_core::handles::{Alive, Kind};
+use snex_core::handover::Handover;
 use snex_core::handshake::{Blob, Hello};
 use snex_core::process_tree;
 use snex_core::signing::Signer;
 use snex_core::worker::{Settings, Transport, Worker};
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -170,7 +172,7 @@ struct StartOptions<'a> {
 }
 
 impl StartOptions<'_> {
-    fn settings(&self) -> Settings {
+    fn settings(&self, handover: Option<OwnedFd>) -> Settings {
         let bytes = |binary: &Binary<'_>| binary.as_slice().to_vec();
         Settings {
             warden: Path::new(OsStr::from_bytes(self.warden.as_slice())).to_path_buf(),
@@ -200,6 +202,7 @@ impl StartOptions<'_> {
                 shared: None,
                 forks: None,
                 limits: None,
+                handover: None,
                 map_set: (Blob(bytes(&self.map_set.0)), Blob(bytes(&self.map_set.1))),
                 object: (
                     Blob(bytes(&self.object.0)),
@@ -216,6 +219,7 @@ impl StartOptions<'_> {
             },
             marks: (self.low, self.high),
             shared_memory: self.shared_memory,
+            handover,
         }
     }
 
@@ -248,6 +252,11 @@ fn interpreter_start<'a>(env: Env<'a>, options: StartOptions<'a>) -> Term<'a> {
         },
     };
     let (drops, dropped) = mpsc::unbounded_channel();
+    // Without it, as in a copy of a template, what would be handed over is copied.
+    let wanted = !options.use_stdio && options.template.is_none() && cfg!(target_os = "linux");
+    let handover = options.shared_memory.filter(|_| wanted);
+    let handover = handover.and_then(|_| Handover::new(options.limits.4).ok());
+    let (handover, theirs) = handover.map_or((None, None), |(ours, theirs)| (Some(ours), Some(theirs)));
     let shared = Shared {
         owner,
         starter: env.pid(),
@@ -259,6 +268,7 @@ fn interpreter_start<'a>(env: Env<'a>, options: StartOptions<'a>) -> Term<'a> {
         create_atoms: options.create_atoms,
         allow,
         signer,
+        handover,
         pending: Pending::default(),
         membership: Membership::default(),
         max_in_flight: options
@@ -280,7 +290,7 @@ fn interpreter_start<'a>(env: Env<'a>, options: StartOptions<'a>) -> Term<'a> {
         logged: Semaphore::new(0),
         _live: Live::new(Of::Worker),
     };
-    let settings = options.settings();
+    let settings = options.settings(theirs);
     let started = match options.template {
         None => Worker::start(runtime, settings, shared),
         Some(template) => match idle(template) {

@@ -18,6 +18,7 @@ mod how;
 mod interpreter;
 mod kept;
 mod live;
+mod memory;
 mod options;
 mod outcome;
 mod panics;

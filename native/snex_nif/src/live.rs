@@ -15,9 +15,10 @@ pub enum Of {
     Environment,
     Object,
     Proxy,
+    Memory,
 }
 
-static COUNTS: [AtomicUsize; 5] = [const { AtomicUsize::new(0) }; 5];
+static COUNTS: [AtomicUsize; 6] = [const { AtomicUsize::new(0) }; 6];
 
 /// A field of an object that counts: there is one more of its kind for as long as this lives.
 pub struct Live(Of);
@@ -37,13 +38,14 @@ impl Drop for Live {
 }
 
 fn count(of: Of) -> &'static AtomicUsize {
-    let [interpreters, workers, environments, objects, proxies] = &COUNTS;
+    let [interpreters, workers, environments, objects, proxies, memories] = &COUNTS;
     match of {
         Of::Interpreter => interpreters,
         Of::Worker => workers,
         Of::Environment => environments,
         Of::Object => objects,
         Of::Proxy => proxies,
+        Of::Memory => memories,
     }
 }
 
@@ -51,13 +53,14 @@ fn count(of: Of) -> &'static AtomicUsize {
 #[derive(NifMap, Default)]
 #[rustler(encode)]
 struct Resources {
-    /// Resources of interpreters; what their tasks share; handles of environments and objects, and proxies of
-    /// handles on other nodes.
+    /// Resources of interpreters; what their tasks share; handles of environments and objects, proxies of
+    /// handles on other nodes, and memory that Python has handed over.
     interpreters: usize,
     workers: usize,
     environments: usize,
     objects: usize,
     proxies: usize,
+    memories: usize,
     /// In the tables of the interpreters that are registered: requests that wait, requests to be cancelled, processes that answer
     /// calls, streams that Python iterates, processes that are watched, environments and objects that Python has for this VM.
     registered: usize,
@@ -82,6 +85,7 @@ fn resources_count() -> Resources {
         environments: own(Of::Environment),
         objects: own(Of::Object),
         proxies: own(Of::Proxy),
+        memories: own(Of::Memory),
         pools: pool::len(),
         ..Resources::default()
     };

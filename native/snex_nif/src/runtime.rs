@@ -1,6 +1,6 @@
 //! The tokio runtime that all workers share.
 
-use crate::{handle, interpreter, panics, pool};
+use crate::{handle, interpreter, memory, panics, pool};
 use rustler::{Env, Term};
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -17,6 +17,7 @@ pub fn load(env: Env<'_>, _info: Term<'_>) -> bool {
     if env.register::<interpreter::Interpreter>().is_err()
         || env.register::<handle::Handle>().is_err()
         || env.register::<handle::Proxy>().is_err()
+        || env.register::<memory::Memory>().is_err()
         || env.register::<pool::Opened>().is_err()
         || env.register::<pool::Reservation>().is_err()
         || env.register::<pool::Ticket>().is_err()

@@ -15,6 +15,7 @@ use crate::source::Sources;
 use rustler::LocalPid;
 use snex_core::allow::Allow;
 use snex_core::handles::{Alive, Key};
+use snex_core::handover::Handover;
 use snex_core::signing::Signer;
 use std::collections::VecDeque;
 use std::sync::atomic::AtomicBool;
@@ -50,6 +51,8 @@ pub struct Shared {
     pub signer: Option<Arc<Signer>>,
     /// The pool that the interpreter belongs to, and what runs here for it.
     pub membership: Membership,
+    /// Where memory arrives that Python hands over. `None` where there is no shared memory.
+    pub handover: Option<Handover>,
     /// How many requests may be under way.
     pub max_in_flight: usize,
     /// Whether Python reads the same clock as the VM.

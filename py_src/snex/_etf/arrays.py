@@ -9,6 +9,7 @@ import sys
 from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from .memory import OnMemory, below
 from .scalars import LARGE, LEAVES, NIL, Large, NoFormError, Raw, atom, flat, header
 from .structs import layout_of
 
@@ -79,6 +80,12 @@ def form(type_: Type, shape: Shape, data: Data) -> Piece:
     if size != expected:
         msg = f"by its shape it has {expected} bytes, and there are {size}"
         raise NoFormError(msg)
+    head = _head(type_, shape, size) + header(109, size, "a binary of {} bytes")
+    return head + data if size < LARGE else Large(head, data)
+
+
+def _head(type_: Type, shape: Shape, size: int) -> bytes:
+    """Return what precedes the binary of so many bytes."""
     values = [
         b"h\x02" + atom(type_.kind) + b"a" + bytes((type_.bits,)),
         _tuple(shape),
@@ -90,9 +97,8 @@ def form(type_: Type, shape: Shape, data: Data) -> Piece:
         names = header(108, len(shape), "{} axes") + atom("nil") * len(shape) + NIL
         values.append(names if shape else NIL)
     assert layout is not None  # noqa: S101 - the VM has this one
-    values.append(header(109, size, "a binary of {} bytes"))
-    head = b"".join([part for pair in zip(layout, values, strict=True) for part in pair])
-    return head + data if size < LARGE else Large(head, data)
+    *before, last = layout
+    return b"".join([part for pair in zip(before, values, strict=True) for part in pair]) + last
 
 
 def _tuple(shape: Shape) -> bytes:
@@ -156,10 +162,10 @@ def swapped(data: bytes, type_: Type) -> bytes:
 MASKED = "it is masked; use .filled(value), or .tolist(), in which None stands for what is masked"
 
 
-def of_numpy(module: Any) -> Callable[[Any], Raw]:  # noqa: ANN401 - numpy
+def of_numpy(module: Any) -> Callable[[Any], Raw | OnMemory]:  # noqa: ANN401 - numpy
     """Return what makes arrays of numpy's."""
 
-    def array(value: Any) -> Raw:  # noqa: ANN401 - one of numpy's
+    def array(value: Any) -> Raw | OnMemory:  # noqa: ANN401 - one of numpy's
         masked = sys.modules.get("numpy.ma")
         if masked is not None and isinstance(value, masked.MaskedArray):
             raise NoFormError(MASKED)
@@ -171,6 +177,9 @@ def of_numpy(module: Any) -> Callable[[Any], Raw]:  # noqa: ANN401 - numpy
         shape = plain.shape
         if not dtype.isnative:
             plain = plain.astype(dtype.newbyteorder("="))
+        memory = below(plain)
+        if memory is not None:
+            return OnMemory(_head(type_, shape, len(memory)), memory)
         if plain.flags.c_contiguous:
             return Raw(form(type_, shape, memoryview(plain.reshape(-1).view("u1"))))
         return Raw(form(type_, shape, plain.tobytes()))

@@ -15,7 +15,9 @@ from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from .._wire.frame import Limit, TooLargeError
+from . import memory
 from .handles import BYTES_OF_HANDLE, FRAME, MRO, Handle, WithHandles, keep, place
+from .memory import OnMemory, SharedMemory
 from .scalars import (
     BULK,
     LARGE,
@@ -105,6 +107,8 @@ def _converted(value: object, objects: list[object], auto: bool) -> object:  # n
     kind = type(value)
     if kind is Handle:
         return place(value.object, objects)  # type: ignore[attr-defined]
+    if kind is SharedMemory:
+        return memory.form(value, objects)  # type: ignore[arg-type]
     custom, encoders = Settings.custom_encoder, Settings.encoders
     convert = KNOWN.get(kind)
     if convert is not None and custom is None and not encoders:
@@ -154,6 +158,8 @@ def _in_form(
         from .where import unknown
 
         raise TypeError(unknown(value, str(error))) from None
+    if type(result) is OnMemory:
+        return result.form(objects)
     if type(result) is not Arrow:
         return result
     objects.append(FRAME)

@@ -20,6 +20,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from .._etf.handles import FRAME, WithHandles
+from .._etf.memory import SharedMemory, hand_over
 from .._wire.frame import HANDLES
 from .envs import EnvError
 
@@ -184,5 +185,13 @@ def body_of(parts: Parts) -> tuple[int, Parts]:
     """Return the flags and the parts of a frame's body; handles in it are handed out now."""
     if type(parts) is not WithHandles:
         return 0, parts
-    numbers = table.hand_out(parts.objects)
+    # First, because it may fail: nothing has been handed out then.
+    memories = {
+        index: hand_over(obj)
+        for index, obj in enumerate(parts.objects)
+        if type(obj) is SharedMemory
+    }
+    numbers = table.hand_out([FRAME if type(obj) is SharedMemory else obj for obj in parts.objects])
+    for index, number in memories.items():
+        numbers[index] = number
     return HANDLES, [struct.pack(f"<I{len(numbers)}Q", len(numbers), *numbers), *parts]

@@ -115,7 +115,7 @@ class Inbound:
         """Copy bytes from the arena. Returns how many."""
         return _read_at(self._fd, into, offset)
 
-    def map(self, offset: int, length: int, *, writable: bool) -> memoryview | None:
+    def map(self, offset: int, length: int, *, writable: bool = False) -> memoryview | None:
         """Return a view of a slot, which is freed with it; `None` where it cannot be mapped.
 
         What is written to it is seen here alone: a page that is written to becomes a copy.

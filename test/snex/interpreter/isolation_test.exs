@@ -69,8 +69,9 @@ defmodule Snex.Interpreter.IsolationTest do
         assert own |> Enum.map(&elem(&1, 0)) |> Enum.sort() == Enum.to_list(0..6)
         assert {0, "/dev/null"} in own
         for {number, target} <- own, number > 0, do: assert(target =~ ~r/^pipe:/)
-        # Shared memory, the socket over which the warden asks for copies, and the event loop's own.
-        assert length(others) <= 6
+
+        # Shared memory, the sockets over which memory is handed over and the warden asks for copies, and the event loop's own.
+        assert length(others) <= 7
         for {_, target} <- others, do: assert(target =~ ~r/^(anon_inode:|socket:|\/memfd:)/)
         elsewhere = MapSet.new(of_vm ++ descriptors(warden), &elem(&1, 1))
         for {_, "socket:" <> _ = target} <- others, do: refute(target in elsewhere)

@@ -169,6 +169,6 @@ defmodule Snex.Interpreter.WardenTest do
     assert {[_ | _] = answers, [{:error, error} | _]} = OtherVM.await(vm)
     assert Enum.uniq(answers) == [{:ok, 1}]
     assert Exception.message(error) =~ "Too many open files"
-    assert Exception.message(error) =~ "the VM may have 64 at a time (ulimit -n); an interpreter needs 9"
+    assert Exception.message(error) =~ "the VM may have 64 at a time (ulimit -n); an interpreter needs 10"
   end
 end

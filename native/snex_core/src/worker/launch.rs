@@ -23,7 +23,7 @@ use tokio::sync::{Notify, mpsc, watch};
 /// The descriptors that frames travel over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Transport {
-    /// Descriptors 3 to 6, and 7 and 8 where there is shared memory; standard output and error are pipes of their own.
+    /// Descriptors 3 to 6, and 7, 8 and 10 where there is shared memory; standard output and error are pipes of their own.
     Pipes,
     /// Standard input and output, for programs that pass only these on; standard error is a pipe of its own.
     Stdio,
@@ -31,8 +31,12 @@ pub enum Transport {
 
 /// The program's descriptors of shared memory: towards it, and from it.
 const SHARED_MEMORY: [RawFd; 2] = [7, 8];
+
 /// The program's number of the socket over which it is asked to fork; where the system has what copies need.
 const FORKS: Option<RawFd> = if cfg!(target_os = "linux") { Some(9) } else { None };
+
+/// The program's end of the socket for memory that is handed over.
+const HANDOVER: RawFd = 10;
 
 impl Transport {
     /// The program's numbers for: frames in, frames out, standard error; and where there are such: standard output, frames
@@ -115,7 +119,7 @@ pub(super) fn explain(error: io::Error) -> io::Error {
         Ok((limit, _)) if error.raw_os_error() == Some(libc::EMFILE) => io::Error::new(
             error.kind(),
             format!(
-                "{error}: the VM may have {limit} at a time (ulimit -n); an interpreter needs 9 of them, and 16 while it starts"
+                "{error}: the VM may have {limit} at a time (ulimit -n); an interpreter needs 10 of them, and 18 while it starts"
             ),
         ),
         _ => error,
@@ -164,6 +168,11 @@ where
         theirs.extend([to.as_fd(), from.as_fd()]);
         settings.spec.descriptors.extend(SHARED_MEMORY);
         settings.hello.shared = Some(((SHARED_MEMORY[0], to.size()), (SHARED_MEMORY[1], from.size())));
+    }
+    if let Some(socket) = &settings.handover {
+        theirs.push(socket.as_fd());
+        settings.spec.descriptors.push(HANDOVER);
+        settings.hello.handover = Some(HANDOVER);
     }
     let hello = handshake::control_frame(Kind::Hello, &settings.hello).map_err(io::Error::other)?;
     let branch = match origin {

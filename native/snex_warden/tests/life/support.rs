@@ -147,12 +147,14 @@ impl Running {
                 shared: None,
                 forks: None,
                 limits: None,
+                handover: None,
                 map_set: (Blob(Vec::new()), Blob(Vec::new())),
                 object: (Blob(Vec::new()), Blob(Vec::new()), Blob(Vec::new())),
                 structs: std::collections::BTreeMap::new(),
             },
             marks: (1000, 100_000),
             shared_memory: None,
+            handover: None,
         };
         let worker = Worker::start(runtime.handle(), settings, Listener(sender, bug)).unwrap();
         Running { worker, news, started: Instant::now(), _runtime: runtime }

@@ -1,0 +1,35 @@
+//! Memory that Python has handed over, as binaries.
+
+use crate::live::{Live, Of};
+use crate::runtime;
+use rustler::{Binary, Env, Resource, ResourceArc};
+use snex_core::handover;
+
+/// Keeps memory mapped for as long as a binary refers to it.
+pub struct Memory {
+    mapped: Option<handover::Memory>,
+    _live: Live,
+}
+
+impl Resource for Memory {}
+
+impl Memory {
+    /// Becomes a binary with [`Memory::binary`].
+    pub fn new(mapped: handover::Memory) -> ResourceArc<Self> {
+        ResourceArc::new(Memory { mapped: Some(mapped), _live: Live::new(Of::Memory) })
+    }
+
+    /// A binary whose bytes are the memory itself.
+    pub fn binary<'a>(memory: &ResourceArc<Self>, env: Env<'a>) -> Binary<'a> {
+        memory.make_binary(env, |memory| memory.mapped.as_ref().map_or(&[][..], AsRef::as_ref))
+    }
+}
+
+impl Drop for Memory {
+    /// Perhaps on a scheduler, and to unmap large memory takes a while.
+    fn drop(&mut self) {
+        if let (Some(mapped), Some(runtime)) = (self.mapped.take(), runtime::handle()) {
+            runtime.spawn(async move { drop(mapped) });
+        }
+    }
+}

@@ -1,0 +1,295 @@
+"""Memory that is handed over to Elixir: `snex.shared` and `snex.shared_array`.
+
+Each has a memory file of its own. When it is sent, its mapping is replaced, at the same address, by a
+private one of the same file: whoever has a view of it keeps that, and what is written to it from then on is
+seen here alone. Then the file is sealed against writing, which fails while it is mapped for writing anywhere,
+as in a child that has been forked; that is the proof for the VM. If anything of this cannot be had, a copy
+is sealed and sent.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import itertools
+import mmap
+import os
+import socket
+import struct
+from math import prod
+from typing import TYPE_CHECKING, Any, final
+
+from .._wire.frame import Limit, TooLargeError
+from .handles import Layout
+from .scalars import LARGE, LEAVES, Large, Raw, header
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# Smaller ones are copied: that costs less than a descriptor.
+_WORTH = 256 * 1024
+# As many memories as a frame has at most. More would not fit into the socket.
+_MOST = 64
+# Set in the number of a memory, among those of objects. As in `handover.rs`.
+_MEMORY = 1 << 63
+_NUMBER = struct.Struct("<Q")
+_PIECE = 1024 * 1024
+
+# Of `fcntl`, which PyPy does not name: all seals there are but that against writing in future.
+_ADD_SEALS = 1033
+_SEALS = 0x1 | 0x2 | 0x4 | 0x8
+_MAP_FIXED = 0x10
+
+
+class Channel:
+    """The socket to the VM. None where there is no shared memory: then everything is copied."""
+
+    socket: socket.socket | None = None
+    numbers = itertools.count(_MEMORY + 1)
+
+    @classmethod
+    def open(cls, fd: int) -> bool:
+        """Use a socket. Returns False if the descriptor has not come through to us."""
+        try:
+            ours = socket.socket(fileno=fd)
+        except OSError:
+            return False
+        ours.settimeout(0)
+        ours.set_inheritable(False)
+        cls.socket = ours
+        return True
+
+
+def forget() -> None:
+    """Send nothing from here on: in a forked child, it is the parent's."""
+    Channel.socket = None
+
+
+os.register_at_fork(after_in_child=forget)
+
+
+@final
+class SharedMemory(mmap.mmap):
+    """Memory that `shared` makes."""
+
+    __module__ = "snex"
+
+    # The descriptor, until it has been handed over.
+    _files: list[int]
+
+    def __new__(cls, nbytes: int) -> SharedMemory:
+        """Make memory of so many bytes, all of them 0."""
+        if nbytes < 1:
+            msg = f"expected a number of bytes from 1 on, got: {nbytes}"
+            raise ValueError(msg)
+        if Channel.socket is None:
+            self = super().__new__(cls, -1, nbytes)
+            self._files = []
+            return self
+        fd = _file(nbytes)
+        try:
+            self = super().__new__(cls, fd, nbytes)
+        except BaseException:
+            os.close(fd)
+            raise
+        self._files = [fd]
+        return self
+
+    def __del__(self) -> None:
+        """Close the file, unless it has been handed over."""
+        for fd in getattr(self, "_files", ()):
+            os.close(fd)
+
+    def resize(self, newsize: int) -> None:
+        """Refuse: its size is fixed."""
+        msg = f"shared memory keeps its size, {len(self)} bytes"
+        raise TypeError(msg) if newsize != len(self) else ValueError(msg)
+
+
+def shared(nbytes: int) -> SharedMemory:
+    """Return memory that can be sent to Elixir once without any copy.
+
+    It is a buffer of bytes that may be written to, all 0 at first: use slices, a `memoryview`, or
+    `numpy.frombuffer`. In Elixir it arrives as a binary. Afterwards it keeps its content here, and what is written to it no
+    longer reaches Elixir. Sent again, or where there is no shared memory, it is copied like `bytes`.
+
+    Args:
+        nbytes: how many bytes, at least 1.
+
+    Raises:
+        ValueError: for less than 1 byte.
+        OSError: when there is no memory, or no descriptor.
+
+    >>> memory = shared(5)
+    >>> memory[:] = b"hello"
+    >>> bytes(memory)
+    b'hello'
+    """
+    return SharedMemory(nbytes)
+
+
+def shared_array(shape: int | Sequence[int], dtype: object = "float64") -> Any:  # noqa: ANN401 - numpy's
+    """Return an array of numpy's, full of zeros, that can be sent to Elixir once without any copy of its numbers.
+
+    It arrives as any other array does. Afterwards it keeps its content here, and what is written to it no longer reaches
+    Elixir. A part of it, or one with its axes exchanged, is copied.
+
+    Args:
+        shape: the length of each axis, or that of the only one.
+        dtype: anything that `numpy.dtype` takes.
+
+    Raises:
+        ImportError: without numpy.
+        ValueError: for an array without numbers.
+        OSError: when there is no memory, or no descriptor.
+
+    >>> array = shared_array((2, 3), "int32")
+    >>> array.shape, int(array.sum())
+    ((2, 3), 0)
+    """
+    import numpy as np
+
+    axes = (shape,) if isinstance(shape, int) else tuple(shape)
+    kind: Any = np.dtype(dtype)  # type: ignore[call-overload]
+    return np.ndarray(axes, kind, SharedMemory(prod(axes) * kind.itemsize))
+
+
+def hand_over(memory: SharedMemory) -> int:
+    """Send a memory to the VM. Returns its number, for the frame that names it.
+
+    Raises:
+        OSError: if that cannot be done, not even with a copy.
+    """
+    channel = Channel.socket
+    if channel is None:
+        msg = "a forked child cannot hand over memory"
+        raise OSError(msg)
+    # Of two threads that send it at once, one finds it here.
+    files, memory._files = memory._files, []  # noqa: SLF001 - ours
+    fd = files.pop() if files else -1
+    try:
+        if fd < 0 or not _seal(memory, fd):
+            copy = _copy(memory)
+            if fd >= 0:
+                os.close(fd)
+            fd = copy
+        number = next(Channel.numbers)
+        socket.send_fds(channel, [_NUMBER.pack(number)], [fd])
+        return number
+    finally:
+        if fd >= 0:
+            os.close(fd)
+
+
+def piece(memory: SharedMemory, objects: list[object]) -> bytes | None:
+    """Return what stands in the place of a memory, which is added to the objects of its term; None if it is to be copied."""
+    size = len(memory)
+    if Channel.socket is None or size < _WORTH or not memory._files:  # noqa: SLF001 - ours
+        return None
+    if size > Limit.reply:
+        raise TooLargeError(size - Limit.reply)
+    if sum(type(obj) is SharedMemory for obj in objects) >= _MOST:
+        return None
+    index: Any = LEAVES[int](len(objects))
+    name: Any = LEAVES[str]("")
+    objects.append(memory)
+    return b"".join((Layout.before_number, index, Layout.before_type, name, Layout.end))
+
+
+def form(memory: SharedMemory, objects: list[object]) -> object:
+    """Return what a memory is encoded as."""
+    place = piece(memory, objects)
+    return memoryview(memory) if place is None else Raw(place)
+
+
+class OnMemory:
+    """What has a memory as its last part: what precedes that, encoded."""
+
+    __slots__ = ("head", "memory")
+
+    def __init__(self, head: bytes, memory: SharedMemory) -> None:
+        self.head = head
+        self.memory = memory
+
+    def form(self, objects: list[object]) -> Raw:
+        """Return it encoded, with the memory itself, or a copy if it is to be copied."""
+        place = piece(self.memory, objects)
+        if place is not None:
+            return Raw(self.head + place)
+        size = len(self.memory)
+        head = self.head + header(109, size, "a binary of {} bytes")
+        if size < LARGE:
+            return Raw(head + bytes(self.memory))
+        return Raw(Large(head, memoryview(self.memory)))
+
+
+def below(array: Any) -> SharedMemory | None:  # noqa: ANN401 - numpy's
+    """Return the memory that an array of numpy's consists of, all of it and in order."""
+    base = array.base
+    while isinstance(base, type(array)):
+        base = base.base
+    if isinstance(base, memoryview):
+        base = base.obj
+    if type(base) is SharedMemory and array.flags.c_contiguous and array.nbytes == len(base):
+        return base
+    return None
+
+
+def _file(nbytes: int) -> int:
+    fd = os.memfd_create("snex", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        os.ftruncate(fd, nbytes)
+        # Without a page, writing to it would end the process.
+        os.posix_fallocate(fd, 0, nbytes)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _copy(memory: SharedMemory) -> int:
+    """Return a sealed file with the same content."""
+    fd = os.memfd_create("snex", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        with memoryview(memory) as view:
+            done = 0
+            while done < len(view):
+                done += os.write(fd, view[done : done + _PIECE])
+        fcntl.fcntl(fd, _ADD_SEALS, _SEALS)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _seal(memory: SharedMemory, fd: int) -> bool:
+    """Make sure that nobody changes a file any more. Returns False if somebody may."""
+    try:
+        _make_private(memory, fd)
+        fcntl.fcntl(fd, _ADD_SEALS, _SEALS)
+    except (ImportError, AttributeError, OSError):
+        return False
+    return True
+
+
+def _make_private(memory: SharedMemory, fd: int) -> None:
+    """Replace a mapping by a private one, in which nothing changes for those who look at it."""
+    import ctypes
+
+    library = ctypes.CDLL(None, use_errno=True)
+    function = library.mmap
+    function.restype = ctypes.c_void_p
+    function.argtypes = [
+        ctypes.c_void_p,
+        ctypes.c_size_t,
+        ctypes.c_int,
+        ctypes.c_int,
+        ctypes.c_int,
+        ctypes.c_long,
+    ]
+    first = ctypes.c_char.from_buffer(memory)
+    address = ctypes.addressof(first)
+    protection = mmap.PROT_READ | mmap.PROT_WRITE
+    flags = mmap.MAP_PRIVATE | _MAP_FIXED
+    if function(address, len(memory), protection, flags, fd, 0) != address:
+        raise OSError(ctypes.get_errno(), "the memory cannot be made private")
+    del first
