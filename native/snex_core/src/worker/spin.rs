@@ -63,10 +63,13 @@ impl<F: Fn() -> bool> Spin<F> {
             return Ok(None);
         };
         let begin = Instant::now();
-        while begin.elapsed() < self.time {
+        loop {
             if let Some(found) = look()? {
                 self.price = 1;
                 return Ok(Some(found));
+            }
+            if begin.elapsed() >= self.time {
+                break;
             }
             std::thread::yield_now();
         }
@@ -115,9 +118,10 @@ pub(super) fn time() -> Duration {
 mod tests {
     use super::*;
     use std::cell::Cell;
-    use std::sync::Mutex;
+    use std::sync::{Mutex, PoisonError};
 
-    const TIME: Duration = Duration::from_millis(1);
+    /// More than three looks take.
+    const TIME: Duration = Duration::from_secs(60);
 
     /// Tests that poll take turns: there is one poll at a time.
     static ONE: Mutex<()> = Mutex::new(());
@@ -141,7 +145,7 @@ mod tests {
 
     #[test]
     fn a_reader_polls_after_a_short_wait_and_as_long_as_polls_find_something() {
-        let _one = ONE.lock().unwrap();
+        let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
         let mut spin = Spin::new(TIME, || true);
         assert_eq!(looks(&mut spin, true), 0);
         spin.slept(SHORT * TIME);
@@ -153,20 +157,22 @@ mod tests {
 
     #[test]
     fn each_poll_in_vain_doubles_the_short_waits_before_the_next_one_up_to_a_limit() {
-        let _one = ONE.lock().unwrap();
-        let mut spin = warm(|| true);
+        let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let time = Duration::from_micros(1);
+        let mut spin = Spin::new(time, || true);
+        spin.slept(time);
         for price in [1, 2, 4, 8, 8] {
             assert_ne!(looks(&mut spin, false), 0);
             for _ in 0..price {
                 assert_eq!(looks(&mut spin, false), 0);
-                spin.slept(TIME);
+                spin.slept(time);
             }
         }
     }
 
     #[test]
     fn nothing_is_polled_where_it_makes_no_sense_or_while_another_reader_polls() {
-        let _one = ONE.lock().unwrap();
+        let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
         assert_eq!(looks(&mut warm(|| false), true), 0);
         assert_eq!(looks(&mut Spin::never(), true), 0);
         let mut spin = warm(|| true);
@@ -178,7 +184,7 @@ mod tests {
 
     #[test]
     fn an_error_ends_a_poll_and_gives_the_turn_back() {
-        let _one = ONE.lock().unwrap();
+        let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
         let mut spin = warm(|| true);
         assert!(spin.poll(|| Err::<Option<()>, _>(io::Error::other("broken"))).is_err());
         assert!(Turn::take().is_some());
