@@ -187,9 +187,9 @@ defmodule Snex.Interpreter.Options do
          type: :boolean,
          default: true,
          doc: """
-         whether binaries from 256 KiB on travel through memory that the VM and Python share, which is faster than a pipe. It takes
-         place on Linux only, and not with `:use_stdio`; where the system refuses it, or there is no room in it, the pipe is used.
-         Up to 4 GiB in each direction, or a sixteenth of the limit of memory
+         whether large values travel through memory that the VM and Python share where that is faster than a pipe. This works
+         on Linux only, and not with `:use_stdio`. Where the system refuses it, and when it is full, the pipe is used.
+         It takes up to 4 GiB in each direction, or a sixteenth of the limit of memory
          """
        ],
        eager_polyfill?: [

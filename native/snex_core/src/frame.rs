@@ -1,5 +1,6 @@
 //! Frames: what travels between the VM and Python. `docs/protocol.md` is the specification.
 
+use crate::pickle::BinaryAs;
 use thiserror::Error;
 
 /// Version of the protocol that this side speaks, as `HELLO` states it.
@@ -311,6 +312,11 @@ impl<B: AsRef<[u8]>> AsRef<[u8]> for Segment<B> {
     }
 }
 
+/// Where the table says what a buffer is.
+fn table_entry(index: usize) -> usize {
+    HEADER_LEN + TABLE_COUNT_LEN + index * TABLE_ENTRY_LEN
+}
+
 /// The segment of the first buffer: behind the header with the table, and the pickle.
 const FIRST_BUFFER: usize = 2;
 
@@ -355,20 +361,27 @@ impl<B: AsRef<[u8]>> Frame<B> {
         }
     }
 
-    /// Whether there is a buffer of at least `length` bytes.
-    pub fn has_buffer_of(&self, length: usize) -> bool {
-        self.segments
-            .iter()
-            .any(|segment| matches!(segment, Segment::Shared(bytes) if bytes.as_ref().len() >= length))
+    /// Whether a buffer is better off in a slot of shared memory: it becomes a view, which reads it there, and has at least `length`
+    /// bytes. What Python copies anyway is sooner there through the pipe, where both sides copy at the same time.
+    pub fn suits_slot(&self, index: usize, length: usize) -> bool {
+        let [Segment::Owned(head), ..] = &*self.segments else { return false };
+        let kind = head.get(table_entry(index)).copied();
+        let views = [BinaryAs::Memoryview as u8, BinaryAs::Memory as u8];
+        kind.is_some_and(|kind| views.contains(&kind))
+            && self.buffer(index).is_some_and(|bytes| bytes.len() >= length)
+    }
+
+    /// Whether there is such a buffer.
+    pub fn has_buffer_for_slot(&self, length: usize) -> bool {
+        (FIRST_BUFFER..self.segments.len()).any(|segment| self.suits_slot(segment - FIRST_BUFFER, length))
     }
 
     /// The content of a buffer has been copied to a slot: only its offset travels with the frame from here on.
     pub fn buffer_is_in_slot(&mut self, index: usize, offset: u64) {
         let length = self.buffer(index).map(<[u8]>::len);
         let [Segment::Owned(head), ..] = &mut *self.segments else { return };
-        let entry = HEADER_LEN + TABLE_COUNT_LEN + index * TABLE_ENTRY_LEN;
         if let Some(length) = length
-            && let Some(binary_as) = head.get_mut(entry)
+            && let Some(binary_as) = head.get_mut(table_entry(index))
         {
             *binary_as |= IN_SLOT;
             let offset = Segment::Owned(offset.to_le_bytes().to_vec());
@@ -442,7 +455,8 @@ mod tests {
             pickle.buffer(vec![7; length], crate::pickle::BinaryAs::Memoryview);
         }
         let mut frame = pickle.into_frame(Header::new(Kind::Eval, 1));
-        assert!(frame.has_buffer_of(300) && !frame.has_buffer_of(301));
+        assert!(frame.has_buffer_for_slot(300) && !frame.has_buffer_for_slot(301));
+        assert!(frame.suits_slot(1, 300) && !frame.suits_slot(0, 300));
         frame.buffer_is_in_slot(1, 0x10000);
         // It is there once only, and nothing else is a buffer.
         frame.buffer_is_in_slot(1, 0);
@@ -453,6 +467,15 @@ mod tests {
         assert_eq!(length as usize, frame.len() - HEADER_LEN);
         assert_eq!((small.as_ref(), large.as_ref()), (&[7; 5][..], &0x10000u64.to_le_bytes()[..]));
         assert!(!pickle.as_ref().is_empty());
+    }
+
+    #[test]
+    fn what_python_copies_anyway_suits_no_slot() {
+        for kind in [BinaryAs::Bytes, BinaryAs::Str, BinaryAs::Bytearray] {
+            let mut pickle = crate::pickle::Pickle::<Vec<u8>>::new();
+            pickle.buffer(vec![7; 300], kind);
+            assert!(!pickle.into_frame(Header::new(Kind::Eval, 1)).has_buffer_for_slot(300));
+        }
     }
 
     #[test]

@@ -20,7 +20,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-from .arena import WORTH
+from .arena import MOST, WORTH
 from .frame import SHAREABLE, SHARED, encode_header
 from .pressure import Pressure
 from .sinks import BytesSink
@@ -102,7 +102,7 @@ class FrameWriter(Pressure):
                 return
         else:
             length = sum(p.nbytes if isinstance(p, memoryview) else len(p) for p in parts)
-        if length >= WORTH and self._arena is not None and kind in SHAREABLE:
+        if WORTH <= length < MOST and self._arena is not None and kind in SHAREABLE:
             place = self._arena.put(parts, length)
             if place is not None:
                 header = encode_header(kind, number, len(place), flags | SHARED, cause)

@@ -198,9 +198,9 @@ defmodule Snex.Interpreter.OptionsTest do
 
         if waits?,
           do: eventually(fn -> Interpreter.info(inp).queued > 2_000 and waits_for_room?(second.pid) end),
-          else: eventually(fn -> Interpreter.info(inp).queued > 2_000_000 end)
+          else: eventually(fn -> Interpreter.info(inp).queued > 1_500_000 end)
 
-        assert Interpreter.info(inp).queued < 2_000_000 == waits?
+        assert Interpreter.info(inp).queued < 1_500_000 == waits?
         File.write!("/proc/#{Interpreter.os_pid(inp)}/fd/#{writer}", "x")
         for task <- [blocked, first, second], do: assert(Task.await(task, :infinity) == {:ok, nil})
       end

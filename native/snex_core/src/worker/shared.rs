@@ -49,7 +49,7 @@ impl SharedMemory {
         let mut placed = 0;
         let mut index = 0;
         while let Some(length) = frame.buffer(index).map(<[u8]>::len) {
-            let slot = if length < WORTH { None } else { self.slots().reserve(length) };
+            let slot = if frame.suits_slot(index, WORTH) { self.slots().reserve(length) } else { None };
             if let Some(slot) = slot {
                 if self.copy(frame, index, slot.offset).await {
                     frame.buffer_is_in_slot(index, slot.offset);
