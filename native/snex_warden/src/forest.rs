@@ -19,7 +19,7 @@ pub struct Forest {
     owners: HashMap<i32, control::Tree>,
     /// The copies that have ended and of which something may be left, in the order of their ends.
     ended: Vec<control::Tree>,
-    /// Those whose leader has ended since children were last looked at: some of these may be theirs.
+    /// Those of which a process has been reaped since children were last looked at: it may have left one that nobody has seen.
     unseen: Vec<control::Tree>,
     /// Leaders that have been reaped since then: their numbers stand for nothing any more.
     reaped: Vec<i32>,
@@ -105,7 +105,7 @@ impl Forest {
     /// Reaps one child, or any for -1, until one has led a tree.
     fn reap(&mut self, which: i32) -> Result<Option<(control::Tree, Exit)>, Errno> {
         while let Some((pid, exit)) = wait_for(which)? {
-            self.owners.remove(&pid);
+            let owner = self.owners.remove(&pid);
             let led = self.trees.values_mut().find(|tree| tree.living() == Some(Pid::from_raw(pid)));
             if let Some(tree) = led {
                 tree.exit = Some(exit);
@@ -115,6 +115,14 @@ impl Forest {
                     self.ended.push(tree.number);
                 }
                 return Ok(Some((tree.number, exit)));
+            }
+            match owner {
+                Some(owner) => self.unseen.push(owner),
+                // It has come and gone since: of any tree whose leader has ended.
+                None => {
+                    let ended = self.trees.values().filter(|tree| tree.exit.is_some());
+                    self.unseen.extend(ended.map(|tree| tree.number));
+                }
             }
         }
         Ok(None)
@@ -150,9 +158,10 @@ impl Forest {
         self.ended.iter().find(leads).or(self.ended.last()).copied().unwrap_or(PROGRAM)
     }
 
-    /// The trees of which nothing is left. `none`: the warden has no children.
+    /// The trees of which nothing is left. `none`: the warden has no children. Before that, the last ones are not gone, whatever is known
+    /// of their processes.
     pub fn gone(&self, none: bool) -> Vec<control::Tree> {
-        let is_gone = |tree: &Tree| {
+        let is_gone = |tree: &&Tree| {
             tree.exit.is_some()
                 && if none {
                     !others_left(tree)
@@ -162,7 +171,8 @@ impl Forest {
                         && !self.owners.values().any(|owner| *owner == tree.number)
                 }
         };
-        self.trees.values().filter(|tree| is_gone(tree)).map(|tree| tree.number).collect()
+        let gone: Vec<_> = self.trees.values().filter(is_gone).map(|tree| tree.number).collect();
+        if none || gone.len() < self.trees.len() { gone } else { Vec::new() }
     }
 
     /// Those of which all others of a tree are descendants.
