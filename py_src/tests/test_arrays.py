@@ -130,7 +130,8 @@ class TestNumpy:
     def test_one_is_held_while_it_is_written(self, encoder: Any) -> None:
         value = np.zeros(100_000)
         parts = encoder(value)
-        if sys.implementation.name == "cpython":
+        # Numpy counts references; since Python 3.14 a caller's own is not among them, and it would resize below any view.
+        if sys.implementation.name == "cpython" and sys.version_info < (3, 14):
             with pytest.raises(ValueError, match="resize"):
                 value.resize(10)
         assert b"".join(parts).endswith(bytes(800_000))
