@@ -57,12 +57,14 @@ impl Link {
         control::send_with(&socket, &ToWarden::Start(spec), theirs)?;
         socket.set_nonblocking(true)?;
         let _context = runtime.enter();
-        let (reports, socket) = UnixStream::from_std(socket)?.into_split();
-        let listeners = Arc::new(Mutex::new(Some(HashMap::new())));
+        let (from_warden, socket) = UnixStream::from_std(socket)?.into_split();
+        // There before anybody listens: the warden may have reported already.
+        let (sender, reports) = unbounded_channel();
+        let listeners = Arc::new(Mutex::new(Some(HashMap::from([(PROGRAM, sender)]))));
         // A task of its own: a read that `select!` gives up half-way would lose its bytes.
-        let listening = runtime.spawn(listen(reports, Arc::clone(&listeners))).abort_handle();
+        let listening = runtime.spawn(listen(from_warden, Arc::clone(&listeners))).abort_handle();
         let link = Link { warden, socket, mark, next: AtomicU64::new(PROGRAM + 1), listeners, listening };
-        Arc::new(link).branch(PROGRAM)
+        Ok(Branch { link: Arc::new(link), tree: PROGRAM, reports, over: false })
     }
 
     /// Has the program fork a copy, which gets these descriptors. Never blocks.
