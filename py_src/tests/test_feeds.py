@@ -103,6 +103,7 @@ def test_frames_for_a_stream_that_has_ended_are_ignored(vm: VM) -> None:
     assert vm.run("return 1") == 1
 
 
+@pytest.mark.interrupts
 @pytest.mark.parametrize("flags", [0, THREAD])
 @pytest.mark.parametrize("code", [FOR, ASYNC])
 def test_cancelling_ends_the_wait_and_closes_the_stream(vm: VM, code: str, flags: int) -> None:
