@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import signal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.vm import VM
+
+from snex._etf.encoder import encode, encode_pure
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,3 +33,9 @@ def _custom_encoder() -> Iterator[None]:
     before: Encoder | None = Settings.custom_encoder
     yield
     Settings.custom_encoder = before
+
+
+@pytest.fixture(params=[encode, encode_pure], ids=["encode", "pure"])
+def encoder(request: pytest.FixtureRequest) -> Any:
+    """Both encoders: the one that is used, and the one in Python."""
+    return request.param

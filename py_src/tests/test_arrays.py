@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.etf import A, decode
+from support.etf import A, trip
 
 import snex
 from snex._etf import arrays, loading
@@ -24,21 +24,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-@pytest.fixture(params=[encode, encode_pure], ids=["encode", "pure"])
-def encoder(request: pytest.FixtureRequest) -> Any:
-    return request.param
-
-
 @pytest.fixture(autouse=True)
 def _encoders() -> Iterator[None]:
     """Leave no encoder behind."""
     yield
     Settings.encoders.clear()
     Settings.structs = None
-
-
-def trip(encoder: Any, value: object) -> Any:
-    return decode(b"".join(encoder(value)))
 
 
 def elixir(kind: str, bits: int, shape: tuple[int, ...], data: bytes) -> dict[object, object]:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.etf import A, decode
+from support.etf import A, decode, trip
 from support.vm import PACKAGE
 
 import snex
@@ -38,21 +38,12 @@ UTC = dt.timezone.utc
 BERLIN = zoneinfo.ZoneInfo("Europe/Berlin")
 
 
-@pytest.fixture(params=[encode, encode_pure], ids=["encode", "pure"])
-def encoder(request: pytest.FixtureRequest) -> Any:
-    return request.param
-
-
 @pytest.fixture(autouse=True)
 def _encoders() -> Iterator[None]:
     """Leave no encoder behind."""
     yield
     Settings.encoders.clear()
     Settings.structs = None
-
-
-def trip(encoder: Any, value: object) -> Any:
-    return decode(b"".join(encoder(value)))
 
 
 def struct(name: str, **fields: object) -> dict[object, object]:

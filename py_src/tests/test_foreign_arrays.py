@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.etf import A, decode
+from support.etf import A, trip
 
 import snex
 from snex._etf import arrays, dlpack
@@ -27,11 +27,6 @@ if TYPE_CHECKING:
 cpython = pytest.mark.skipif(
     sys.implementation.name != "cpython", reason="there are no capsules that can be read"
 )
-
-
-@pytest.fixture(params=[encode, encode_pure], ids=["encode", "pure"])
-def encoder(request: pytest.FixtureRequest) -> Any:
-    return request.param
 
 
 @pytest.fixture(params=[True, False], ids=["numpy", "no numpy"])
@@ -47,10 +42,6 @@ def _encoders() -> Iterator[None]:
     """Leave no encoder behind."""
     yield
     Settings.encoders.clear()
-
-
-def trip(encoder: Any, value: object) -> Any:
-    return decode(b"".join(encoder(value)))
 
 
 def refused(encoder: Any, value: object) -> str:

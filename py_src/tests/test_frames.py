@@ -13,7 +13,7 @@ import pytest
 from support.etf import A, decode
 
 from snex._etf import frames, loading
-from snex._etf.encoder import Settings, encode, encode_pure
+from snex._etf.encoder import Settings, encode
 from snex._etf.handles import FRAME, WithHandles
 from snex._wire.body import dumps, load
 
@@ -31,11 +31,6 @@ COLUMNS = {
     "list": [[1, 2], None],
     "day": [dt.date(2026, 1, 2), None],
 }
-
-
-@pytest.fixture(params=[encode, encode_pure], ids=["encode", "pure"])
-def encoder(request: pytest.FixtureRequest) -> Any:
-    return request.param
 
 
 def arrow(encoder: Any, value: object) -> tuple[str, bytes]:

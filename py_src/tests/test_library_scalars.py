@@ -8,18 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.etf import decode
-
-from snex._etf.encoder import encode, encode_pure
-
-
-@pytest.fixture(params=[encode, encode_pure], ids=["encode", "pure"])
-def encoder(request: pytest.FixtureRequest) -> Any:
-    return request.param
-
-
-def trip(encoder: Any, value: object) -> Any:
-    return decode(b"".join(encoder(value)))
+from support.etf import trip
 
 
 @pytest.mark.parametrize(

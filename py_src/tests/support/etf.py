@@ -101,6 +101,11 @@ def _term(reader: Reader) -> Any:
     raise AssertionError(msg)
 
 
+def trip(encoder: Any, value: object) -> Any:
+    """Return what an encoder makes of a value, decoded."""
+    return decode(b"".join(encoder(value)))
+
+
 class Key:
     """A key, equal to another by type as well: the VM knows 1 from 1.0 and from true."""
 
