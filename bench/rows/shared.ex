@@ -3,7 +3,7 @@ defmodule Bench.Shared do
   Values of 64 MiB in memory that the VM and Python share: read in place in Python, and handed over to Elixir.
   """
 
-  alias Bench.{Python, Row, Stats}
+  alias Bench.{Python, Stats}
 
   @bytes 64 * 1024 * 1024
 
@@ -13,7 +13,7 @@ defmodule Bench.Shared do
     value = Snex.Serde.binary(:binary.copy(<<7>>, @bytes), :memoryview)
     read = "return x[0], x[-1]"
 
-    row(context, "view_to_python", "64 MiB as a memoryview", 0.5, fn ->
+    Python.beside_pipe(context, "view_to_python", "64 MiB as a memoryview", 0.5, fn ->
       Stats.time(fn ->
         {:ok, {7, 7}} = Snex.pyeval(context.interpreter, read, %{"x" => value}, timeout: 60_000)
       end)
@@ -24,7 +24,7 @@ defmodule Bench.Shared do
     env = Snex.make_env!(context.interpreter)
     fill = "import snex; x = snex.shared(#{@bytes}); x[:] = bytes([7]) * #{@bytes}"
 
-    row(context, "shared_to_elixir", "64 MiB in memory of snex.shared", 0.1, fn ->
+    Python.beside_pipe(context, "shared_to_elixir", "64 MiB in memory of snex.shared", 0.1, fn ->
       Snex.pyeval!(env, fill, %{}, timeout: 60_000)
 
       Stats.time(fn ->
@@ -32,21 +32,5 @@ defmodule Bench.Shared do
         @bytes = byte_size(value)
       end)
     end)
-  end
-
-  # Each time in a process of its own, whose heap is clean.
-  defp row(context, name, what, target, measure) do
-    floor = Python.floor(context, "pipe", [context.runs])
-    [_first | value] = for _ <- 0..context.runs, do: Task.await(Task.async(measure), :infinity)
-
-    %Row{
-      name: name,
-      what: "#{what}; floor: 64 MiB through a pipe of 1 MiB, Python to Python",
-      floor: floor,
-      value: value,
-      unit: :ns,
-      goal: :at_most,
-      target: target
-    }
   end
 end
