@@ -184,7 +184,7 @@ defmodule ClusterSim do
       # Of those that are equally loaded, any.
       {least, _random, node} = others |> Enum.map(&{Map.get(loads, &1, 0), :rand.uniform(), &1}) |> Enum.min()
 
-      # Whoever has asked in vain has waited for the answers.
+      # A node that has asked without success has waited for the answers all the same.
       cond do
         least < load -> {node, hops}
         how == :sampled -> {local, 2}

@@ -92,13 +92,7 @@ defmodule Snex do
     code = code |> code!() |> Returning.append(opts.returning)
     vars = vars!(vars)
 
-    options =
-      Map.put(
-        Map.take(opts, [:timeout, :on_timeout, :output, :retry]),
-        :deadline,
-        Request.deadline(opts.timeout)
-      )
-
+    options = Request.options(opts)
     {interpreter, env_id} = target(env_or_interpreter)
     request = Request.eval(env_id, code, vars, opts)
 

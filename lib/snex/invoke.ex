@@ -36,12 +36,7 @@ defmodule Snex.Invoke do
 
     request = Request.invoke(env_id, root, path, args, Map.get(opts, :kwargs, %{}), opts)
 
-    options =
-      Map.put(
-        Map.take(opts, [:timeout, :on_timeout, :output, :retry]),
-        :deadline,
-        Request.deadline(opts.timeout)
-      )
+    options = Request.options(opts)
 
     Telemetry.call(function, where, fn ->
       result = Remote.run(interpreter, Request, :run, [request, opts.encoding_opts], options)
