@@ -92,7 +92,7 @@ defmodule Snex do
     code = code |> code!() |> Returning.append(opts.returning)
     vars = vars!(vars)
 
-    options = Request.options(opts)
+    options = CallOptions.request(opts)
     {interpreter, env_id} = target(env_or_interpreter)
     request = Request.eval(env_id, code, vars, opts)
 

@@ -9,6 +9,7 @@ defmodule Snex.CallOptions do
   alias Snex.Interpreter
   alias Snex.Options
   alias Snex.Output
+  alias Snex.Request
   alias Snex.Serde
 
   @encoding [
@@ -330,5 +331,15 @@ defmodule Snex.CallOptions do
     if is_binary(value) or (is_list(value) and Enum.all?(value, &is_binary/1)),
       do: {:ok, value},
       else: Options.refuse(value, "a Python expression, or a list of them, as strings")
+  end
+
+  @doc """
+  Those of the request that a call makes, whose time begins now.
+  """
+  @spec request(map()) :: Request.options()
+  def request(opts) do
+    opts
+    |> Map.take([:timeout, :on_timeout, :output, :retry])
+    |> Map.put(:deadline, Request.deadline(opts.timeout))
   end
 end

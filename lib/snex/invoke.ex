@@ -3,6 +3,7 @@ defmodule Snex.Invoke do
   # Calls of Python functions by name, and attributes: what `Snex.call/4`, `Snex.get/3` and `Snex.Object` have in common.
 
   alias Snex.Arguments
+  alias Snex.CallOptions
   alias Snex.Env
   alias Snex.Error
   alias Snex.Interpreter
@@ -36,7 +37,7 @@ defmodule Snex.Invoke do
 
     request = Request.invoke(env_id, root, path, args, Map.get(opts, :kwargs, %{}), opts)
 
-    options = Request.options(opts)
+    options = CallOptions.request(opts)
 
     Telemetry.call(function, where, fn ->
       result = Remote.run(interpreter, Request, :run, [request, opts.encoding_opts], options)

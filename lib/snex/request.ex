@@ -326,16 +326,6 @@ defmodule Snex.Request do
   end
 
   @doc """
-  The options of a request, from those of a call. Its time begins now.
-  """
-  @spec options(map()) :: options()
-  def options(opts) do
-    opts
-    |> Map.take([:timeout, :on_timeout, :output, :retry])
-    |> Map.put(:deadline, deadline(opts.timeout))
-  end
-
-  @doc """
   The point in time that is `timeout` milliseconds away.
   """
   @spec deadline(timeout()) :: deadline()
