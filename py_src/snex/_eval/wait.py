@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _yield = getattr(os, "sched_yield", lambda: None)
 # Seconds of one look-out, unless SNEX_SPIN says otherwise.
-_SPIN = 50e-6
+_SPIN = 100e-6
 # A wait shorter than this, a wake-up included, would have been covered by a look-out.
 _SHORT = 4
 _MOST_SHORT_WAITS = 8

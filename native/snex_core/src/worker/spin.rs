@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// Microseconds of one poll, unless the environment variable `SNEX_SPIN` says otherwise.
-const SPIN: u64 = 50;
+const SPIN: u64 = 100;
 
 /// The largest such number.
 const LONGEST: u64 = 1000;
