@@ -468,17 +468,14 @@ class Interpreter:
         if sinks or len(body) > _SMALL or _STACK_GLOBAL in body:
             # It may take a while to load, and code of the user's may run.
             fields = self._loaded(request, body, sinks, self._runner.fail)
-            if not request.ended:
-                self._begin_loaded(how, request, flags, fields)
-            return
-        try:
-            fields = loads(body)  # from the VM, which could run any code anyway
-        except BaseException as error:  # noqa: BLE001 - whatever is wrong with it
-            self._runner.fail(request, error)
+            if request.ended:
+                return
         else:
-            self._begin_loaded(how, request, flags, fields)
-
-    def _begin_loaded(self, how: How, request: Request, flags: int, fields: Any) -> None:  # noqa: ANN401
+            try:
+                fields = loads(body)  # from the VM, which could run any code anyway
+            except BaseException as error:  # noqa: BLE001 - whatever is wrong with it
+                self._runner.fail(request, error)
+                return
         if flags & frame.STREAM:
             self._streams.begin(how, request, flags, fields)
         else:

@@ -14,7 +14,7 @@ from snex._eval.wait import WatchfulSelector, new_selector
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SPIN = 50e-6
+SPIN = 100e-6
 # Real seconds of a wait in which nothing comes.
 NOTHING = 1e-4
 

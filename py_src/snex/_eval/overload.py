@@ -41,13 +41,15 @@ class Durations:
     def add(self, took: float) -> None:
         """Take a call into account that has come to its end."""
         if not self.likely:
-            self._mean = took
-            self._deviation = took / 4
+            self._mean = mean = took
+            self._deviation = deviation = took / 4
         else:
-            error = took - self._mean
-            self._mean += _MEAN_GAIN * error
-            self._deviation += _DEVIATION_GAIN * (abs(error) - self._deviation)
-        self.likely = self._mean + _DEVIATIONS * self._deviation
+            mean = self._mean
+            deviation = self._deviation
+            error = took - mean
+            self._mean = mean = mean + _MEAN_GAIN * error
+            self._deviation = deviation = deviation + _DEVIATION_GAIN * (abs(error) - deviation)
+        self.likely = mean + _DEVIATIONS * deviation
 
     def add_interrupted(self, took: float) -> None:
         """Take a call into account that would have taken longer."""
@@ -72,8 +74,10 @@ def refusal(until: int, timeout: int, likely: float, begin: float) -> str | None
     True
     """
     left = until / _NANOSECONDS - begin
+    if left >= likely:
+        return None
     whole = timeout / _NANOSECONDS
-    if left >= likely or likely > whole or whole - left < _LITTLE * whole:
+    if likely > whole or whole - left < _LITTLE * whole:
         return None
     return (
         f"the call has waited {(whole - left) * 1000:.0f} of its {whole * 1000:.0f} ms, "

@@ -148,8 +148,9 @@ class Runner:
             if traceparent is not None:
                 request.traceparent = traceparent
             in_thread = flags & frame.THREAD
+            begun = now()
             if time is not None and not (in_thread or work.is_async):
-                self._check_time(work, *time)
+                self._check_time(work, time, begun)
             if variables:
                 env.names.update(variables)
             if in_thread:
@@ -157,13 +158,13 @@ class Runner:
             if work.is_async:
                 self.start(request, work.bind(env.names)(), env, flags)
                 return None
-            parts = self._run_through(request, work, env, flags)
+            parts = self._run_through(request, work, env, flags, begun)
             if parts is None:
                 return None
         except BaseException as error:  # noqa: BLE001 - also SystemExit and KeyboardInterrupt
             self.fail(request, error)
         else:
-            self.succeed(request, parts)
+            self._end(request, frame.RESULT, parts)
         return None
 
     def start_thread(
@@ -213,19 +214,18 @@ class Runner:
             del self._jobs[request.number]
             self.fail(request, error)
 
-    def _check_time(self, work: Work, until: int, timeout: int) -> None:
+    def _check_time(self, work: Work, time: tuple[int, int], begun: float) -> None:
         """Refuse a call that has waited too long to be done in time."""
         # Code that has never run takes as long as any.
         likely = work.durations.likely or self._durations.likely
-        reason = refusal(until, timeout, likely, now())
+        reason = refusal(*time, likely, begun)
         if reason is not None:
             raise EnvError("overloaded", reason)
 
     def _run_through(
-        self, request: Request, work: Work, env: Env, flags: int
+        self, request: Request, work: Work, env: Env, flags: int, begun: float
     ) -> Sequence[bytes | memoryview] | None:
         """Run code that does not await, and note how long it takes; None for a call whose result has to be awaited."""
-        begun = now()
         try:
             run = work.bind(env.names)
             result = run() if request.traceparent is None else trace.call(request.traceparent, run)
