@@ -83,6 +83,17 @@ def test_a_frame_is_written_at_once_where_there_is_room(bench: Bench) -> None:
     ]
 
 
+def test_what_the_pipe_does_not_take_of_a_small_frame_follows(bench: Bench) -> None:
+    # More than the 4,096 bytes that a pipe takes as a whole or not at all, and more than there is room for.
+    body = bytes(range(256)) * 48
+    count = 0
+    while not bench.writer.backlog:
+        bench.writer.write(RESULT, count, [body])
+        count += 1
+    frames = bench.everything(count * (HEADER.size + len(body)))
+    assert frames == [(RESULT, i, body) for i in range(count)]
+
+
 def test_what_the_pipe_does_not_take_follows_in_order(bench: Bench) -> None:
     sizes = [10, 500_000, 3, 70_000, 0, 1_000_000, 17]
     for i, size in enumerate(sizes):
