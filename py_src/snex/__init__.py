@@ -24,6 +24,7 @@ from ._eval.request import Cancelled
 from ._version import VERSION
 
 if TYPE_CHECKING:
+    from ._display.representation import register_renderer
     from ._elixir.logging import LoggingHandler
     from ._elixir.options import EncodingOpt, EncodingOpts
     from ._elixir.serve import io_loop_for_connection, serve, serve_forever
@@ -55,6 +56,7 @@ __all__ = [
     "io_loop_for_connection",
     "keep",
     "register_encoder",
+    "register_renderer",
     "send",
     "send_sync",
     "serve",
@@ -74,6 +76,7 @@ _LATER = {
     "LoggingHandler": "_elixir.logging",
     "Stream": "_elixir.streams",
     "io_loop_for_connection": "_elixir.serve",
+    "register_renderer": "_display.representation",
     "serve": "_elixir.serve",
     "serve_forever": "_elixir.serve",
 }

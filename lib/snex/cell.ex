@@ -1,0 +1,84 @@
+defmodule Snex.Cell do
+  @moduledoc """
+  Python code that is run as a notebook runs a cell.
+
+      iex> {:ok, py} = Snex.Interpreter.start_link()
+      iex> {:ok, env} = Snex.make_env(py)
+      iex> {:ok, cell} = Snex.Cell.run(env, "half = n / 2\\nhalf + 1", %{"n" => 5})
+      iex> {cell.value, cell.bound}
+      {3.5, %{"half" => 2.5}}
+
+  The value is that of the final expression; a semicolon behind it withholds it. `:bound` has the names that the code assigns at its top
+  level. Each matplotlib figure that is still open afterwards becomes a PNG picture in `:figures`, and is closed; `MPLBACKEND` is set to `Agg` unless it has a
+  value. `display(x)` shows something while the code runs.
+
+  What has a richer form than text (a data frame, a figure, an image) stays in Python and is a `Snex.Object`, which `Snex.Display.of/2` shows. Other
+  values arrive as with `returns: :auto` of `Snex.call/4`.
+
+  The package `kino_snex` builds its `~PY` on this.
+  """
+
+  alias Snex.Code
+  alias Snex.Display
+  alias Snex.Env
+  alias Snex.Error
+  alias Snex.Interpreter
+  alias Snex.Object
+  alias Snex.Serde
+
+  @cell "snex._display.cell"
+
+  @type t() :: %__MODULE__{value: term(), bound: %{optional(String.t()) => term()}, figures: [binary()]}
+
+  @enforce_keys [:value, :bound, :figures]
+  defstruct [:value, :bound, :figures]
+
+  @doc """
+  Returns the names that the code reads, in any of its scopes, and those that it assigns at its top level. Names of imports, functions and classes
+  are not among the latter.
+
+      iex> {:ok, py} = Snex.Interpreter.start_link()
+      iex> Snex.Cell.names(py, "total = sum(x for x in rows)")
+      {:ok, %{reads: ["sum", "x", "rows"], binds: ["total"]}}
+
+  Code that does not parse is an error with the exception's type `"SyntaxError"`.
+  """
+  @spec names(Env.t() | Interpreter.server(), String.t() | Code.t()) ::
+          {:ok, %{reads: [String.t()], binds: [String.t()]}} | {:error, Error.t()}
+  def names(where, code) do
+    %Code{src: source} = code = Code.wrap(code)
+    {file, line} = Code.location(code)
+
+    with {:ok, names} <- Snex.call(where, {@cell, "names"}, [source, file || "<Snex.Code>", max(line, 1)]),
+         do: {:ok, %{reads: names["reads"], binds: names["binds"]}}
+  end
+
+  @doc """
+  Runs the code in an environment, with the variables `vars`, and returns a `t:t/0`.
+
+  Besides the options of `Snex.pyeval/4`, except `:returns`, `opts` may have:
+
+    * `:display` - a function that `display(x)` in the code calls with a `Snex.Display` and the object itself, default: prints its text
+  """
+  @spec run(Env.t(), String.t() | Code.t(), map(), keyword()) :: {:ok, t()} | {:error, Error.t()}
+  def run(%Env{} = env, code, vars \\ %{}, opts \\ []) do
+    code = Code.wrap(code)
+    {display, opts} = Keyword.pop(opts, :display, &print/2)
+
+    show =
+      Serde.callback(fn type, data, object ->
+        display.(%Display{type: type, data: data}, object)
+        nil
+      end)
+
+    with {:ok, %{binds: binds}} <- names(env, code),
+         {:ok, source} <- Snex.call(env, {@cell, "prepare"}, [code.src, show]),
+         {:ok, value} <- Snex.pyeval(env, %{code | src: source}, vars, [returns: :object] ++ opts),
+         {:ok, {value, bound, figures}} <-
+           Snex.call(env, {@cell, "outcome"}, [value, binds], timeout: opts[:timeout] || 60_000),
+         do: {:ok, %__MODULE__{value: value, bound: bound, figures: figures}}
+  end
+
+  defp print(%Display{type: "text/plain", data: text}, _object), do: IO.puts(text)
+  defp print(_display, object), do: IO.puts(Object.repr!(object))
+end
