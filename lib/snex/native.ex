@@ -45,6 +45,7 @@ defmodule Snex.Native do
     pool_leave: 1,
     pool_member: 1,
     pool_figures: 1,
+    pool_load: 1,
     pool_take: 2,
     pool_enter: 2,
     pool_wait: 4,
@@ -207,6 +208,9 @@ defmodule Snex.Native do
 
   @spec pool_figures(pid()) :: {at_a_time :: non_neg_integer(), waiting :: non_neg_integer()}
   def pool_figures(_pool), do: not_loaded()
+
+  @spec pool_load(pid()) :: {calls :: non_neg_integer(), at_a_time :: pos_integer()} | nil
+  def pool_load(_pool), do: not_loaded()
 
   @spec pool_take(pid(), alone :: boolean()) :: {pid(), slot :: reference()} | :busy | :noproc
   def pool_take(_pool, _alone), do: not_loaded()

@@ -46,6 +46,9 @@ defmodule Snex.Request do
           optional(:streams) => Structs.streams(),
           optional(:retry) => non_neg_integer(),
           optional(:slot) => reference(),
+          # What `Snex.Pool.Choice` says of a call that it has sent to another node, or that has come back: how long it may wait.
+          optional(:sent) => map(),
+          optional(:home) => timeout(),
           required(:deadline) => deadline(),
           required(:on_timeout) => :cancel | :leave,
           required(:output) => Output.destination() | nil

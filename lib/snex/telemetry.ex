@@ -126,6 +126,19 @@ defmodule Snex.Telemetry do
   Also emitted if that error has the code `:overloaded`: the queue was full, or the call has waited too long. Measurements and
   metadata are the same.
 
+  ### `[:snex, :pool, :forward]`
+
+  A call of a pool with `scope: :cluster` has found no room, and goes to another node. What it waits for there is an event of that node.
+
+  | measurement | |
+  |---|---|
+  | `:duration`, `:monotonic_time` | how long it has waited until then, in native units |
+
+  | metadata | |
+  |---|---|
+  | `:pool` | its pid |
+  | `:to` | the pid of the pool that it goes to |
+
   ### `[:snex, :pool, :recycle]`
 
   An interpreter of a pool has been replaced: it takes no more calls, and its substitute does.
@@ -223,6 +236,13 @@ defmodule Snex.Telemetry do
            do: emit([:snex, :pool, :overload], measurements, metadata)
     end
 
+    :ok
+  end
+
+  @doc false
+  @spec pool_forwarded(pid(), integer(), pid()) :: :ok
+  def pool_forwarded(pool, begun, other) do
+    if present?(), do: emit([:snex, :pool, :forward], since(begun), %{pool: pool, to: other})
     :ok
   end
 

@@ -71,6 +71,9 @@ defmodule Snex.Pools do
     Task.await(task, 60_000)
   end
 
+  @doc "A function that asks a pool, on whichever node it runs."
+  def asking(pool), do: fn -> Snex.pyeval!(pool, "return 42", timeout: 60_000) end
+
   @doc "Waits until so many calls wait."
   def await_waiting(pool, count), do: until(pool, &(&1.waiting == count))
 
@@ -87,4 +90,10 @@ defmodule Snex.Pools do
 
   @doc "Kills the Python of an interpreter."
   def kill(interpreter), do: {_, 0} = System.cmd("kill", ["-KILL", "#{Snex.Interpreter.os_pid(interpreter)}"])
+
+  defmodule Other do
+    @moduledoc "Interpreters of another kind."
+    defdelegate start_link(opts), to: Snex.Interpreter
+    defdelegate child_spec(opts), to: Snex.Interpreter
+  end
 end

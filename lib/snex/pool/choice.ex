@@ -6,12 +6,22 @@ defmodule Snex.Pool.Choice do
   # counts for as long as it lives. The request takes it over when it is submitted, and Python's end of the request frees it. So whatever
   # becomes of the calling process, at whatever line, the slot is free when nothing runs in it any more. The same holds for the ticket
   # of one who waits.
+  #
+  # With `scope: :cluster`, a call that finds no room has a place in the queue here while others are asked for their load. If one has less to
+  # do, the call leaves the queue and is sent there, and goes to nobody else from there. Its options have `:sent` then:
+  #
+  #   * `:begun`, an alias that is told as soon as the call has an interpreter. Until then nothing is lost with that node: the call
+  #     comes back, and waits here.
+  #   * `:patience`, how long it may still wait, in ms: as long as it could have waited here.
+  #   * `:thing`, the environment or object that it has to run with, if there is one.
 
   alias Snex.Env
   alias Snex.Error
   alias Snex.Interpreter.Down
   alias Snex.Native
   alias Snex.Object
+  alias Snex.Pool.Cluster
+  alias Snex.Remote
   alias Snex.Request
   alias Snex.Telemetry
 
@@ -23,6 +33,9 @@ defmodule Snex.Pool.Choice do
   or of the interpreter itself.
   """
   @spec run(pid(), module(), atom(), [term()], Request.options()) :: {term(), [reference()]}
+  def run(pid, module, function, args, %{sent: %{thing: thing}} = options) when thing != nil,
+    do: go_to(thing, nil, pid, {module, function, args}, options, false)
+
   def run(pid, module, function, args, options) do
     with nil <- checked_out(pid),
          call = {module, function, args},
@@ -32,6 +45,7 @@ defmodule Snex.Pool.Choice do
       # It is no pool.
       :noproc -> pid |> apply_to(module, function, args, options) |> with_fate(pid)
       {:error, error} -> {{:error, error}, []}
+      {:elsewhere, other, patience} -> run_there(other, patience, pid, {module, function, args}, options)
       interpreter -> apply_to(interpreter, module, function, args, options)
     end
   end
@@ -41,6 +55,7 @@ defmodule Snex.Pool.Choice do
 
   # `pinned?` when the call can run nowhere else.
   defp run_in(interpreter, slot, pool, {module, function, args} = call, options, pinned?) do
+    with %{sent: %{begun: begun}} <- options, do: send(begun, {begun, :begun})
     apply_to(interpreter, module, function, args, Map.put(options, :slot, slot))
   catch
     :throw, {:snex_elsewhere, thing} ->
@@ -78,9 +93,13 @@ defmodule Snex.Pool.Choice do
 
   # An environment or an object in the arguments says where the call has to run.
   defp go_to(thing, interpreter, pool, call, options, pinned?) do
-    target = if pinned?, do: :noproc, else: Native.pool_enter(pool, thing.interpreter)
+    case if(pinned?, do: :noproc, else: owner(thing, pool, options)) do
+      :sender ->
+        throw({:snex_elsewhere, thing})
 
-    case target do
+      {:elsewhere, other} ->
+        run_with(thing, other, call, options)
+
       {owner, slot} ->
         run_in(owner, slot, pool, call, options, true)
 
@@ -91,6 +110,20 @@ defmodule Snex.Pool.Choice do
         end
     end
   end
+
+  defp owner(%{interpreter: pid}, pool, _options) when node(pid) == node(), do: Native.pool_enter(pool, pid)
+  # Whoever has sent the call knows of the other nodes.
+  defp owner(_thing, _pool, %{sent: %{thing: nil}}), do: :sender
+  defp owner(_thing, _pool, %{sent: _sent}), do: :noproc
+
+  defp owner(%{interpreter: pid}, pool, _options) do
+    case Remote.caller() == nil && Cluster.on(pool, node(pid)) do
+      other when is_pid(other) -> {:elsewhere, other}
+      _none -> :noproc
+    end
+  end
+
+  defp gone(thing) when node(thing.interpreter) != node(), do: nil
 
   defp gone(thing) do
     case Native.pool_buried(thing.interpreter) do
@@ -129,47 +162,184 @@ defmodule Snex.Pool.Choice do
 
   defp with_fate(result, _interpreter), do: result
 
+  # ---- Other nodes ------------------------------------------------------------------------
+
+  # On another node, which has less to do.
+  defp run_there(other, patience, pool, {module, function, args} = call, options) do
+    until = Request.deadline(patience)
+    # Whether it runs once more is decided here, and counted once.
+    sent = Map.put(options, :retry, 0)
+
+    case send_to(other, call, sent, %{patience: patience, thing: nil}) do
+      # It was not there, was drained, or its queue was full; or there was less time than here.
+      {{:error, %Error{code: code}} = result, false} when code in [:call_failed, :overloaded] ->
+        left = Request.time_left(until)
+        home = Map.put(options, :home, left)
+        if left == 0, do: {result, []}, else: run(pool, module, function, args, home)
+
+      {{:error, %Error{} = error} = result, _begun?} ->
+        retry = Map.get(options, :retry, 0)
+        again? = retry > 0 and lost?(error)
+        options = Map.put(options, :retry, retry - 1)
+        if again?, do: run(pool, module, function, args, options), else: {result, []}
+
+      {result, _begun?} ->
+        {result, []}
+    end
+  catch
+    :throw, {:snex_elsewhere, thing} -> go_to(thing, other, pool, call, options, false)
+  end
+
+  defp lost?(%Error{code: :interpreter_exited}), do: true
+  defp lost?(%Error{code: :call_failed, reason: {:nodedown, _node}}), do: true
+  defp lost?(_error), do: false
+
+  # Where the environment or object is that it uses.
+  defp run_with(thing, other, call, options) do
+    {result, _begun?} = send_to(other, call, options, %{patience: :infinity, thing: thing})
+    {result, []}
+  end
+
+  # What has become of it, and whether it had begun.
+  defp send_to(other, {module, function, args}, options, sent) do
+    # It takes one message.
+    begun = :erlang.alias([:reply])
+
+    try do
+      Remote.run(other, module, function, args, Map.put(options, :sent, Map.put(sent, :begun, begun)))
+    catch
+      kind, reason ->
+        begun?(begun)
+        :erlang.raise(kind, reason, __STACKTRACE__)
+    else
+      result -> {result, begun?(begun)}
+    end
+  end
+
+  # The message has come before the news that the node is gone.
+  defp begun?(begun) do
+    :erlang.unalias(begun)
+
+    receive do
+      {^begun, :begun} -> true
+    after
+      0 -> false
+    end
+  end
+
   # ---- Slots ------------------------------------------------------------------------------
 
   defp take(pool, alone?, options) do
-    with :busy <- Native.pool_take(pool, alone?), do: wait(pool, alone?, options.deadline)
+    with :busy <- Native.pool_take(pool, alone?), do: wait(pool, alone?, options)
   end
 
-  defp wait(pool, alone?, deadline) do
+  defp wait(pool, alone?, options) do
     begun = System.monotonic_time()
-    result = wait_for_slot(pool, alone?, deadline)
-    outcome = with {pid, _slot} when is_pid(pid) <- result, do: :served
-    Telemetry.pool_waited(pool, begun, outcome)
-    result
+
+    case wait_for_slot(pool, others(pool, alone?, options), alone?, options) do
+      {:elsewhere, other, _patience} = elsewhere ->
+        Telemetry.pool_forwarded(pool, begun, other)
+        elsewhere
+
+      result ->
+        outcome = with {pid, _slot} when is_pid(pid) <- result, do: :served
+        Telemetry.pool_waited(pool, begun, outcome)
+        result
+    end
   end
 
-  defp wait_for_slot(pool, alone?, deadline) do
+  # Those that may be asked. A call goes from one node to another once.
+  defp others(_pool, true, _options), do: []
+  defp others(_pool, _alone?, %{home: _patience}), do: []
+  defp others(pool, _alone?, _options), do: if(Remote.caller() == nil, do: Cluster.others(pool), else: [])
+
+  defp wait_for_slot(pool, others, alone?, options) do
     reference = make_ref()
 
     case Native.pool_wait(pool, reference, alone?, Process.get(:"$callers")) do
       {:waiting, ticket, patience} ->
-        patience = min(patience || :infinity, Request.time_left(deadline))
+        patience =
+          Enum.min([patience || :infinity, own_patience(options), Request.time_left(options.deadline)])
 
-        receive do
-          {^reference, :slot, {interpreter, slot}} -> {interpreter, slot}
-          {^reference, :down, down} -> {:error, Down.error(down)}
-        after
-          patience -> give_up(ticket, reference, pool, patience)
-        end
-
-      {:overloaded, limit} ->
-        overloaded("#{calls(limit)} for an interpreter of the pool, as many as may; see the option :queue")
-
-      :draining ->
-        {:error, %Error{code: :call_failed, reason: "the pool is drained: it takes no new calls"}}
+        place = {reference, ticket, pool, patience}
+        if others == [], do: await_slot(place, patience), else: ask(others, place)
 
       :noproc ->
         {:error, %Error{code: :call_failed, reason: :noproc}}
 
-      granted ->
-        granted
+      {interpreter, slot} when is_pid(interpreter) ->
+        {interpreter, slot}
+
+      refused ->
+        ask_without_place(others, Request.time_left(options.deadline)) || {:error, refused(refused)}
     end
   end
+
+  defp own_patience(%{sent: %{patience: patience}}), do: patience
+  defp own_patience(%{home: patience}), do: patience
+  defp own_patience(_options), do: :infinity
+
+  # What runs and waits here, without the call itself, which may be the last one of a queue that is full now.
+  defp ask(others, {reference, ticket, pool, patience} = place) do
+    until = Request.deadline(patience)
+    {at_a_time, waiting} = Native.pool_figures(pool)
+    # None if no interpreter runs: any other is better.
+    asked = Cluster.ask(others, if(at_a_time == 0, do: :infinity, else: 1 + (waiting - 1) / at_a_time))
+
+    receive do
+      {^reference, :slot, {interpreter, slot}} ->
+        Cluster.no_answer(asked)
+        {interpreter, slot}
+
+      {^reference, :down, down} ->
+        Cluster.no_answer(asked)
+        {:error, Down.error(down)}
+
+      {^asked, other} ->
+        left = Request.time_left(until)
+
+        if other != nil and Native.pool_forget(ticket),
+          do: {:elsewhere, other, left},
+          else: await_slot(place, left)
+    after
+      patience ->
+        Cluster.no_answer(asked)
+        give_up(ticket, reference, pool, patience)
+    end
+  end
+
+  # Any that would not refuse it is better.
+  defp ask_without_place([], _time), do: nil
+
+  defp ask_without_place(others, time) do
+    asked = Cluster.ask(others, :infinity)
+
+    receive do
+      {^asked, nil} -> nil
+      {^asked, other} -> {:elsewhere, other, :infinity}
+    after
+      time ->
+        Cluster.no_answer(asked)
+        nil
+    end
+  end
+
+  defp await_slot({reference, ticket, pool, patience}, left) do
+    receive do
+      {^reference, :slot, {interpreter, slot}} -> {interpreter, slot}
+      {^reference, :down, down} -> {:error, Down.error(down)}
+    after
+      left -> give_up(ticket, reference, pool, patience)
+    end
+  end
+
+  defp refused({:overloaded, limit}) do
+    reason = "#{calls(limit)} for an interpreter of the pool, as many as may; see the option :queue"
+    %Error{code: :overloaded, reason: reason}
+  end
+
+  defp refused(:draining),
+    do: %Error{code: :call_failed, reason: "the pool is drained: it takes no new calls"}
 
   defp calls(1), do: "1 call waits"
   defp calls(number), do: "#{number} calls wait"

@@ -82,6 +82,14 @@ defmodule Snex.Pool.Options do
         "when an interpreter is replaced by a fresh one, without an error for anybody:\n\n" <>
           Options.documentation(@recycle)
     ],
+    scope: [
+      type: {:in, [:node, :cluster]},
+      default: :node,
+      doc: """
+      `:cluster` shares calls with the pools of the same `:name` and `:interpreter` on connected nodes: a call that finds no room here
+      goes to a less loaded one
+      """
+    ],
     sync_start?: [
       type: :boolean,
       default: true,
@@ -118,7 +126,18 @@ defmodule Snex.Pool.Options do
     _ = Interpreter.Options.split!(others)
     defaults = Options.check!([], @table)
     own = Map.merge(defaults, Map.take(checked, Keyword.keys(own) ++ [:sync_start?]))
-    {%{own | size: own.size || System.schedulers_online()}, others}
+    own = %{own | size: own.size || System.schedulers_online()}
+    if own.scope == :cluster, do: shared_name!(own.name)
+    {own, others}
+  end
+
+  # A global name is one pool for all nodes.
+  defp shared_name!(name) when (is_atom(name) and name != nil) or elem(name, 0) == :via, do: :ok
+
+  defp shared_name!(name) do
+    raise ArgumentError,
+          "option :scope cannot be :cluster with the :name #{inspect(name)}: expected a name that a pool on each node can have, " <>
+            "an atom or {:via, module, term}"
   end
 
   @doc """

@@ -8,14 +8,15 @@ defmodule Snex.Pool.Server do
   alias Snex.Error
   alias Snex.Native
   alias Snex.Pool.Choice
+  alias Snex.Pool.Cluster
   alias Snex.Pool.Members
 
   # How often memory and age are looked at, in ms.
   @check 1_000
 
-  # `asked` has those who wait for an answer, with what they wait for.
+  # `asked` has those who wait for an answer, with what they wait for; `cluster` a monitor and a group of `Snex.Pool.Cluster`.
   @enforce_keys [:members, :concurrency]
-  defstruct [:members, :concurrency, draining: false, asked: []]
+  defstruct [:members, :concurrency, :cluster, draining: false, asked: []]
 
   @impl GenServer
   def init({own, options}) do
@@ -23,6 +24,7 @@ defmodule Snex.Pool.Server do
     Process.flag(:trap_exit, true)
     patience = if own.queue.timeout != :infinity, do: own.queue.timeout
     Native.pool_open(own.concurrency, own.queue.limit, patience)
+    cluster = if own.scope == :cluster, do: Cluster.join({own.name, own.interpreter})
 
     members = %Members{
       module: own.interpreter,
@@ -33,7 +35,8 @@ defmodule Snex.Pool.Server do
     }
 
     if own.recycle.memory || own.recycle.age, do: Process.send_after(self(), :snex_check, @check)
-    state = %__MODULE__{members: Members.settle(members), concurrency: own.concurrency}
+    members = Members.settle(members)
+    state = %__MODULE__{members: members, concurrency: own.concurrency, cluster: cluster}
     if own.sync_start?, do: await_start(state), else: {:ok, state}
   end
 
@@ -79,6 +82,7 @@ defmodule Snex.Pool.Server do
       |> Map.merge(%{
         waiting: Choice.waiting(self()),
         concurrency: state.concurrency,
+        nodes: Map.new([self() | Cluster.others(self())], &{node(&1), &1}),
         draining: state.draining
       })
 
@@ -125,6 +129,11 @@ defmodule Snex.Pool.Server do
   def handle_info({:snex_pool, :worn, pid}, state), do: update(state, &Members.due(&1, [pid], :requests))
   def handle_info({:snex_pool, :idle, _nil}, state), do: update(state, &Members.dismiss/1)
   def handle_info({:snex_proven, pid}, state), do: update(state, &Members.proven(&1, pid))
+
+  # The process that knows the others is gone.
+  def handle_info({:DOWN, monitor, :process, _pid, _reason}, %{cluster: {monitor, group}} = state),
+    do: {:noreply, %{state | cluster: Cluster.join(group)}}
+
   def handle_info(:snex_retry, state), do: update(state, &Members.retry/1)
 
   def handle_info(:snex_check, state) do

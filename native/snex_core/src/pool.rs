@@ -276,6 +276,23 @@ impl<H: Host> Pool<H> {
         self.members().len().saturating_mul(self.concurrency)
     }
 
+    /// How many run in members that may be chosen. One who has a member for itself counts as many as run there at a time.
+    pub fn running(&self) -> usize {
+        let load = |member: &Arc<Member<H>>| match member.load.load(SeqCst) {
+            load if load < ALL => load,
+            _ => self.concurrency,
+        };
+        self.members().iter().map(load).fold(0, usize::saturating_add)
+    }
+
+    /// Whether one more call would run here, now or later.
+    pub fn is_open(&self) -> bool {
+        let room = self.room();
+        room > 0
+            && !self.draining.load(SeqCst)
+            && (self.waiting() < self.limit || self.waiting() == 0 && self.running() < room)
+    }
+
     /// How many wait.
     pub fn waiting(&self) -> usize {
         self.waiting.load(SeqCst)

@@ -280,6 +280,14 @@ fn pool_figures(pool: LocalPid) -> (usize, usize) {
     find(pool).map_or((0, 0), |pool| (pool.room(), pool.waiting()))
 }
 
+/// How many calls run in a pool or wait, and how many it runs at a time; `nil` for one that would refuse another call, and for what is no
+/// pool.
+#[rustler::nif]
+fn pool_load(pool: LocalPid) -> Option<(usize, usize)> {
+    let pool = find(pool).filter(|pool| pool.is_open())?;
+    Some((pool.running().saturating_add(pool.waiting()), pool.room()))
+}
+
 /// From now on, nobody is added to the calling process's pool. `{snex_pool, idle, nil}` tells when that may be all.
 #[rustler::nif]
 fn pool_drain(env: Env<'_>) -> Atom {
