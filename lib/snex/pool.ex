@@ -24,6 +24,18 @@ defmodule Snex.Pool do
   Elixir code that Python calls may use the pool itself. It does not wait for others then, if all are busy: it runs in the
   interpreter that waits for it.
 
+  ## Clusters
+
+  With `scope: :cluster`, pools with the same `:name` and `:interpreter` on connected nodes find each other. A call runs on its own node while there is
+  room. Otherwise the pool asks two others how loaded they are, and the call goes to the least loaded of the three. It waits there no longer than
+  it would have waited here, and goes to no third node.
+
+  Environments and objects belong to their interpreter, wherever it is. A call with an object in its arguments runs where that is.
+
+  When a node dies or is cut off, calls that run there return the code `:call_failed` with the reason `{:nodedown, node}`, or run once
+  more with `retry: 1`. Calls that still wait there come back. `drain/2` sends all new calls elsewhere. `checkout/3`, and a
+  call that names a node, `{name, node}`, stay there.
+
   ## Failures
 
   An interpreter that goes down is replaced, and only the calls that run in it fail. With the option `retry: 1`, such a call is run
@@ -114,6 +126,7 @@ defmodule Snex.Pool do
     * `:size`, how many interpreters there should be, and `:running`, how many take calls
     * `:concurrency`, how many calls each runs at a time
     * `:waiting`, how many calls wait
+    * `:nodes`, the pids of the pools that share calls, by node; with `scope: :node` only this one
     * `:draining`, whether `drain/2` was called
     * `:failure`: `nil`, or after an interpreter could not be started `%{error: error, attempts: n, next_attempt_in: ms}`
     * `:members`: for each interpreter a map with `:interpreter`, its pid; `:status`: `:starting`, `:running` or `:leaving`
@@ -185,7 +198,7 @@ defmodule Snex.Pool do
   @doc """
   Has the pool take no new calls: `:ok` when all that run or wait have come to their end. It cannot be undone.
 
-  New calls return the code `:call_failed`. Calls that use an environment or an object of one of its interpreters are still answered.
+  New calls return the code `:call_failed`, or, with `scope: :cluster`, run on other nodes. Calls that use an environment or an object of one of its interpreters are still answered.
 
   Exits like `GenServer.call/3` if that takes longer than `timeout`.
 
