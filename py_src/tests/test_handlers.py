@@ -352,6 +352,21 @@ def test_a_handler_for_sigterm_does_not_keep_python_alive(
     assert vm.wait() == 0
 
 
+def test_no_signal_is_lost_on_the_way_into_a_forked_child(vm: VM) -> None:
+    code = (
+        "import os, signal, time\n"
+        "def status():\n"
+        "    pid = os.fork()\n"
+        "    if not pid:\n"
+        "        for _ in range(1000): time.sleep(0.01)\n"
+        "        os._exit(3)\n"
+        "    os.kill(pid, signal.SIGTERM)\n"
+        "    return os.waitpid(pid, 0)[1]\n"
+        "return [*{status() for _ in range(300)}], [*signal.pthread_sigmask(signal.SIG_BLOCK, [])]"
+    )
+    assert vm.run(code) == ([signal.SIGTERM], [])
+
+
 def test_a_forked_child_has_the_handlers_of_user_code(vm: VM) -> None:
     code = (
         "import os, signal, time\n"

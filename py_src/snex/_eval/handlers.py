@@ -47,6 +47,8 @@ _PACKAGE = __file__.removesuffix("_eval/handlers.py")
 # Calls that have been put off, by signal. Changed on the main thread, by single operations: a signal may come
 # between any two.
 _due: dict[int, Handler] = {}
+# Before we stand in for it.
+_change_mask = getattr(signal, "pthread_sigmask", None)
 
 
 class Guarded:
@@ -152,7 +154,13 @@ class Handlers:
         Handlers.installed = self
         self._stand_in()
         self._install(signal.SIGINT, self._getsignal(signal.SIGINT))
-        os.register_at_fork(after_in_child=self._forked)
+        # What signals each thread that is forking has held back before.
+        self._masks: dict[int, set[int]] = {}
+        os.register_at_fork(
+            before=self._hold_back,
+            after_in_parent=self._let_through,
+            after_in_child=self._forked,
+        )
 
     def begin(self, may_raise: Callable[[FrameType], bool]) -> None:
         """Be the handlers of this process, which may be a copy of the one that they were made in."""
@@ -231,6 +239,21 @@ class Handlers:
             self._signal(number, signal.SIG_DFL if action is None else action)
         self._ours.clear()
         _due.clear()
+        self._let_through()
+
+    def _hold_back(self) -> None:
+        """Have our signals wait until a child has the handlers of user code.
+
+        One that reaches the child before that would be noted for our handler, and then forgotten by Python, as all that its
+        parent has noted. A pool of `multiprocessing` would wait for ever for a worker that it has ended like this.
+        """
+        if self._ours and _change_mask is not None:
+            self._masks[threading.get_ident()] = _change_mask(signal.SIG_BLOCK, self._ours)
+
+    def _let_through(self) -> None:
+        mask = self._masks.pop(threading.get_ident(), None)
+        if mask is not None and _change_mask is not None:
+            _change_mask(signal.SIG_SETMASK, mask)
 
     def _getsignal_of_users(self, number: int) -> Action:
         return self._users[number] if number in self._ours else _action(self._getsignal(number))
@@ -259,14 +282,13 @@ class Handlers:
         signal.signal = stand_in
         signal.getsignal = getsignal
         signal.siginterrupt = siginterrupt
-        change_mask = getattr(signal, "pthread_sigmask", None)
-        if change_mask is not None:
+        if _change_mask is not None:
 
-            @wraps(change_mask)
+            @wraps(_change_mask)
             def pthread_sigmask(how: int, mask: Iterable[int]) -> set[int]:
                 if how != signal.SIG_UNBLOCK and INTERRUPT in self._ours:
                     mask = set(mask) - {INTERRUPT}
-                return change_mask(how, mask)  # type: ignore[no-any-return]
+                return _change_mask(how, mask)  # type: ignore[no-any-return]
 
             signal.pthread_sigmask = pthread_sigmask
 
