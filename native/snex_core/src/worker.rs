@@ -59,7 +59,7 @@ pub trait Sink: Send + Sync + 'static {
     fn log(&self, event: Self::Body) -> impl Future<Output = ()> + Send;
     /// There is room again, or there never will be: those who wait for it should try once more.
     fn writable(&self);
-    /// How many callers wait for an answer.
+    /// How many processes wait for Python: callers for an answer, and feeders for a request for items.
     fn waiting(&self) -> usize;
     /// The tree wrote this. No more is read from the same stream until the future is done.
     fn output(&self, stream: Stream, chunk: &[u8]) -> impl Future<Output = ()> + Send;

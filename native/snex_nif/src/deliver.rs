@@ -127,7 +127,7 @@ impl Sink for Shared {
     }
 
     fn waiting(&self) -> usize {
-        self.pending.len()
+        self.pending.len() + self.sources.len()
     }
 
     fn writable(&self) {

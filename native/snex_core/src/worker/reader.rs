@@ -24,8 +24,8 @@ pub(super) async fn read<B, S>(
     S: Sink,
 {
     let _alarm = worker.alarm();
-    // Several callers need the processors for themselves, and Python answers them together. A single one has been answered just now, and
-    // has not asked again.
+    // Several processes need the processors for themselves, callers as much as those that make items for Python, and Python answers them
+    // together. A single caller has been answered just now, and has not asked again.
     let spin = Spin::new(spin::time(), || worker.sink.waiting() <= 1);
     let mut reader = FrameReader::new(Pipe { source, phase, spin }, limit);
     let stop = match reader.handshake(&worker, &version).await {
