@@ -26,7 +26,9 @@ def names(source: str, file: str = "<Snex.Code>", line: int = 1) -> dict[str, li
     >>> names("y = [x for x in xs]")
     {'reads': ['x', 'xs'], 'binds': ['y']}
     """
-    module = ast.parse("\n" * (line - 1) + source, file)
+    # Not `ast.parse`, which would be in the traceback of code that does not parse.
+    text = "\n" * (line - 1) + source
+    module: ast.AST = compile(text, file, "exec", ast.PyCF_ONLY_AST, dont_inherit=True)
     reads: dict[str, None] = {}
     for node in ast.walk(module):
         if isinstance(node, ast.Name) and isinstance(node.ctx, (ast.Load, ast.Del)):

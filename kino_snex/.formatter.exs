@@ -1,0 +1,1 @@
+[line_length: 110, inputs: ["*.exs", "{lib,test}/**/*.{ex,exs}"]]

@@ -1,0 +1,156 @@
+defmodule Snex.LivebookTest do
+  # Not async: the notebook's interpreter has a name.
+  use ExUnit.Case
+
+  import Kino.Test
+
+  alias Snex.Livebook
+  alias Snex.Object
+
+  setup :configure_livebook_bridge
+
+  @pandas """
+  [project]
+  name = "kino-snex-test"
+  version = "0.0.0"
+  requires-python = ">=3.10"
+  dependencies = ["pandas>=2.2", "matplotlib>=3.9"]
+  """
+
+  # Evaluates a cell as Livebook does: after the one before it, in its binding.
+  defp cell(code, binding \\ []) do
+    env = Code.env_for_eval(file: "notebook.livemd#cell:1")
+
+    {value, binding, _env} =
+      Code.eval_quoted_with_env(Code.string_to_quoted!("import Snex.Livebook\n" <> code), binding, env)
+
+    {value, binding}
+  end
+
+  test "without an interpreter, the message says how to start one" do
+    if pid = Process.whereis(Livebook.Interpreter), do: Kino.terminate_child(pid)
+    assert_raise RuntimeError, ~r/Snex.Livebook.start\(\)/, fn -> cell("~PY'1'") end
+  end
+
+  describe "a cell" do
+    setup do
+      {:ok, python: Livebook.start()}
+    end
+
+    test "reads variables, binds names, and has the value of its final expression" do
+      assert {5, binding} = cell(~S|~PY"y = x + 1; y + 1"|, x: 3)
+      assert binding[:y] == 4
+    end
+
+    test "goes on where the one before it ended, and not with what a later one did" do
+      cell(~S|~PY"import math; a = [1]"|)
+      after_first = Process.get(Livebook)
+      assert {1.0, _} = cell(~S|~PY"b = 2; math.sqrt(a[0])"|)
+      assert {2, _} = cell(~S|~PY"b"|)
+      # As Livebook evaluates the second cell again, or a section that branches off.
+      Process.put(Livebook, after_first)
+      assert %{error: %{exception: %{type: "NameError"}}} = catch_error(cell(~S|~PY"b"|))
+    end
+
+    test "that raises has Python's traceback, with its place in the notebook" do
+      error = catch_error(cell("\n~PY\"\"\"\nx = 1\nx / 0\n\"\"\""))
+      assert %Livebook.PythonError{} = error
+      assert Exception.message(error) =~ ~s(File "notebook.livemd#cell:1", line 5, in <module>)
+      assert Exception.message(error) =~ "ZeroDivisionError"
+    end
+
+    test "that does not parse says where" do
+      assert %Livebook.PythonError{error: %{exception: %{type: "SyntaxError"}}} =
+               catch_error(cell(~S|~PY"x = ="|))
+    end
+
+    test "shows what display gets, and in what form" do
+      cell("""
+      ~PY\"\"\"
+      class Html:
+          def _repr_html_(self): return "<b>"
+          def __repr__(self): return "text"
+      class Markdown:
+          def _repr_markdown_(self): return "*m*"
+      class Svg:
+          def _repr_svg_(self): return "<svg/>"
+      display(Html(), Markdown(), Svg(), 1)
+      \"\"\"
+      """)
+
+      assert_output(%{type: :js}, 60_000)
+      assert_output(%{type: :markdown, text: "*m*"}, 60_000)
+      assert_output(%{type: :image, content: "<svg/>", mime_type: "image/svg+xml"}, 60_000)
+      assert_output(%{type: :terminal_text, text: "1"}, 60_000)
+    end
+
+    test "is interrupted when Livebook stops it", %{python: python} do
+      test = self()
+      gl = Process.group_leader()
+
+      {pid, monitor} =
+        spawn_monitor(fn ->
+          Process.group_leader(self(), gl)
+          cell("~PY\"\"\"\nawait Elixir.Kernel.send(test, 'running')\nwhile True: pass\n\"\"\"", test: test)
+        end)
+
+      assert_receive "running", 60_000
+      Process.exit(pid, :kill)
+      assert_receive {:DOWN, ^monitor, _, _, :killed}, 60_000
+      assert Snex.pyeval!(python, "return 1", %{}, timeout: 60_000) == 1
+    end
+
+    test "that starts the interpreter starts it anew", %{python: python} do
+      os_pid = Snex.Interpreter.os_pid(python)
+      again = Livebook.start()
+      assert again != python
+      assert Snex.Interpreter.os_pid(again) != os_pid
+      # The names went with it.
+      assert {1, _} = cell(~S|~PY"1"|)
+    end
+  end
+
+  test "packages that cannot be installed are an error of the cell, with uv's own words" do
+    toml = String.replace(@pandas, ~r/dependencies = .*/, ~S(dependencies = ["./no-such-package"]))
+    error = catch_error(Livebook.start(pyproject_toml: toml))
+    assert Exception.message(error) =~ "no-such-package"
+    assert Process.whereis(Livebook.Interpreter) == nil
+  end
+
+  describe "with pandas and matplotlib," do
+    setup do
+      {:ok, python: Livebook.start(pyproject_toml: @pandas)}
+    end
+
+    test "a data frame is a table, paged and sorted in Python, and tabular" do
+      {frame, _} = cell(~S|~PY"import pandas as pd; pd.DataFrame({'n': range(100), 's': ['x'] * 100})"|)
+      assert %Object{} = frame
+      assert %{type: :js, js_view: %{ref: ref}} = Kino.Render.to_livebook(frame)
+      assert is_binary(ref)
+
+      kino = KinoSnex.Output.of(frame)
+      data = connect(kino, nil, 60_000)
+      assert %{content: %{data: [["0" | _], ["x" | _]], total_rows: 100}} = data
+      push_event(kino, "order_by", %{"key" => "0", "direction" => "desc"})
+      assert_broadcast_event(kino, "update_content", %{data: [["99" | _], _]}, 60_000)
+
+      assert %{"n" => n, "s" => _} = Table.to_columns(frame)
+      assert Enum.take(n, 3) == [0, 1, 2]
+    end
+
+    test "figures that are open are shown at the end of the cell" do
+      assert {nil, _} = cell(~S|~PY"import matplotlib.pyplot as plt; plt.plot([1, 2]);"|)
+      assert_output(%{type: :image, content: <<0x89, "PNG", _::binary>>, mime_type: "image/png"}, 60_000)
+    end
+  end
+
+  test "the smart cell writes a ~PY, whatever quotes the code has" do
+    alias KinoSnex.PythonCell
+    attrs = %{"variable" => "result", "code" => ~S[f("""a""")]}
+
+    assert PythonCell.to_source(attrs) ==
+             "import Snex.Livebook, only: [sigil_PY: 2]\n\nresult = ~PY'''\nf(\"\"\"a\"\"\")\n'''"
+
+    assert PythonCell.to_source(%{"variable" => "", "code" => "1"}) =~ ~r/\n~PY"""\n1\n"""$/
+  end
+end
