@@ -74,6 +74,15 @@ defmodule Snex.Pools do
   @doc "A function that asks a pool, on whichever node it runs."
   def asking(pool), do: fn -> Snex.pyeval!(pool, "return 42", timeout: 60_000) end
 
+  @doc "Something of an interpreter that has run `Snex.Case.marks/0`, with a mark in it."
+  def marked!(interpreter, :object), do: Snex.call!(interpreter, "mark", [], returns: :object)
+
+  def marked!(interpreter, :env) do
+    env = Snex.make_env!(interpreter)
+    nil = Snex.pyeval!(env, "mine = mark()")
+    env
+  end
+
   @doc "Waits until so many calls wait."
   def await_waiting(pool, count), do: until(pool, &(&1.waiting == count))
 
