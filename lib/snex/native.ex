@@ -221,7 +221,7 @@ defmodule Snex.Native do
   @spec pool_wait(pid(), reference(), alone :: boolean(), callers :: [pid()] | nil) ::
           {pid(), slot :: reference()}
           | {:waiting, ticket :: reference(), patience :: non_neg_integer() | nil}
-          | {:overloaded, limit :: non_neg_integer()}
+          | {:overloaded, limit :: non_neg_integer(), patience :: non_neg_integer() | nil}
           | :draining
           | :noproc
   def pool_wait(_pool, _reference, _alone, _callers), do: not_loaded()

@@ -11,7 +11,7 @@ defmodule Snex.Integration.MixProject do
   # Snex depends on no library, and knows the values of some. This project has these libraries, and tries Snex with them: bin/test integration.
   #
   # They come from Hex. Where that cannot be reached, the environment variable SNEX_INTEGRATION_DEPS may name a folder with checkouts, each
-  # under the name of its application: nx, complex and telemetry, decimal, explorer and what that needs. What is not there is not tested.
+  # under the name of its application: nx, complex and telemetry, decimal, flame, explorer and what that needs. What is not there is not tested.
 
   def project do
     [
@@ -34,6 +34,6 @@ defmodule Snex.Integration.MixProject do
     # In whatever version they are there.
     defp libraries, do: for(app <- Snex.Integration.Checkouts.all(), do: {app, ">= 0.0.0", override: true})
   else
-    defp libraries, do: [nx: "~> 0.9", explorer: "~> 0.11", decimal: "~> 2.0 or ~> 3.0"]
+    defp libraries, do: [nx: "~> 0.9", explorer: "~> 0.11", decimal: "~> 2.0 or ~> 3.0", flame: "~> 0.5"]
   end
 end

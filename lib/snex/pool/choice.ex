@@ -258,9 +258,7 @@ defmodule Snex.Pool.Choice do
 
     case Native.pool_wait(pool, reference, alone?, Process.get(:"$callers")) do
       {:waiting, ticket, patience} ->
-        patience =
-          Enum.min([patience || :infinity, own_patience(options), Request.time_left(options.deadline)])
-
+        patience = patience(patience, options)
         place = {reference, ticket, pool, patience}
         if others == [], do: await_slot(place, patience), else: ask(others, place)
 
@@ -271,8 +269,15 @@ defmodule Snex.Pool.Choice do
         {interpreter, slot}
 
       refused ->
-        ask_without_place(others, Request.time_left(options.deadline)) || {:error, refused(refused)}
+        patience = patience(with({:overloaded, _limit, patience} <- refused, do: patience), options)
+        ask_without_place(others, patience) || {:error, refused(refused)}
     end
+  end
+
+  # How long a call may wait: in the queue of this pool, in that of the one that has sent it, and at all.
+  defp patience(patience, options) do
+    patience = if is_integer(patience), do: patience, else: :infinity
+    Enum.min([patience, own_patience(options), Request.time_left(options.deadline)])
   end
 
   defp own_patience(%{sent: %{patience: patience}}), do: patience
@@ -309,16 +314,17 @@ defmodule Snex.Pool.Choice do
   end
 
   # Any that would not refuse it is better.
-  defp ask_without_place([], _time), do: nil
+  defp ask_without_place([], _patience), do: nil
 
-  defp ask_without_place(others, time) do
+  defp ask_without_place(others, patience) do
+    until = Request.deadline(patience)
     asked = Cluster.ask(others, :infinity)
 
     receive do
       {^asked, nil} -> nil
-      {^asked, other} -> {:elsewhere, other, :infinity}
+      {^asked, other} -> {:elsewhere, other, Request.time_left(until)}
     after
-      time ->
+      patience ->
         Cluster.no_answer(asked)
         nil
     end
@@ -333,7 +339,7 @@ defmodule Snex.Pool.Choice do
     end
   end
 
-  defp refused({:overloaded, limit}) do
+  defp refused({:overloaded, limit, _patience}) do
     reason = "#{calls(limit)} for an interpreter of the pool, as many as may; see the option :queue"
     %Error{code: :overloaded, reason: reason}
   end

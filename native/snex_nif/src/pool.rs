@@ -345,13 +345,13 @@ fn pool_wait<'a>(
     if !alone && let Some(member) = pool.members().iter().find(answers) {
         return granted(env, member.enter());
     }
+    let patience = pool.host().patience;
     match pool.wait(Caller::new(env, reference), share(alone)) {
         Ok(id) => {
-            let patience = pool.host().patience;
             let ticket = ResourceArc::new(Ticket { pool, id, used: AtomicBool::new(false) });
             (atoms::waiting(), ticket, patience).encode(env)
         }
-        Err(Refused::TooMany(limit)) => (atoms::overloaded(), limit).encode(env),
+        Err(Refused::TooMany(limit)) => (atoms::overloaded(), limit, patience).encode(env),
         Err(Refused::Draining) => atoms::draining().encode(env),
         Err(Refused::Closed) => atoms::noproc().encode(env),
     }

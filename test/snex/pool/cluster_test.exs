@@ -183,7 +183,7 @@ defmodule Snex.Pool.ClusterTest do
          %{name: name} = context do
       {_here, there} = start_both!(context, [queue: [limit: 0, timeout: 100]], queue: [timeout: :infinity])
       calls = fill(name, 1, 1)
-      assert {:error, %Error{code: :overloaded}} = Snex.pyeval(name, "return 1", timeout: 200)
+      assert {:error, %Error{code: :overloaded}} = Snex.pyeval(name, "return 1", timeout: 60_000)
       await_waiting(there, 0)
       let_all_go(calls)
     end
