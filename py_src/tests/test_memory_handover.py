@@ -219,6 +219,20 @@ def test_a_socket_that_takes_no_more_is_an_error_of_that_call() -> None:
         assert vm.run("return 1") == 1
 
 
+def test_an_array_without_numpy_is_refused_with_what_does_the_same(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "numpy", None)
+    with pytest.raises(ModuleNotFoundError, match="needs numpy.*snex.shared.*memoryview") as caught:
+        snex.shared_array((200, 200), "f8")
+    assert caught.value.name == "numpy"
+    shared = snex.shared(320_000)
+    memoryview(shared).cast("d", (200, 200))[199, 199] = 1.5
+    assert numbers(shared) == [shared]
+    number = memory.hand_over(shared)
+    assert receiver.receive() == (number, bytes(319_992) + struct.pack("<d", 1.5))
+
+
 @pytest.mark.skipif(sys.implementation.name != "cpython", reason="numpy's wheels are for CPython")
 def test_an_array_is_handed_over_as_a_whole(receiver: Receiver) -> None:
     np = pytest.importorskip("numpy")

@@ -75,6 +75,9 @@ defmodule Snex.Vectors do
       [{"callback", text}] ->
         Snex.Serde.callback(:erlang.binary_to_term(bytes(text)))
 
+      [{"struct", [text | _]}] ->
+        :erlang.binary_to_term(bytes(text))
+
       [{"object", [module, class, args]}] ->
         Snex.Serde.object(module, class, Enum.map(args, &sent/1))
 
@@ -93,6 +96,7 @@ defmodule Snex.Vectors do
       [{"special", name}] -> atom(name)
       [{kind, text}] when kind in ["bytes", "bytearray", "memoryview"] -> bytes(text)
       [{"term", text}] -> :erlang.binary_to_term(bytes(text))
+      [{"struct", [text | _]}] -> :erlang.binary_to_term(bytes(text))
       # The only class of the vectors.
       [{"object", ["builtins", "list", []]}] -> []
       [{"object", ["builtins", "list", [tuple]]}] -> tuple |> received() |> Tuple.to_list()

@@ -35,6 +35,99 @@ binaries =
     {"#{kind} of #{size} bytes", %{kind => text.(:binary.copy("a", size))}}
   end
 
+# A struct, and how Python makes what it has for it.
+native = &%{"struct" => [etf.(&1), &2, &3, &4]}
+numbers = &Enum.map(&1, int)
+as_native = %{"structs_as" => "native"}
+
+array = fn type, name, shape, data ->
+  arguments = [str.(name), %{"tuple" => numbers.(Tuple.to_list(shape))}, %{"memory" => text.(data)}]
+  native.(Snex.Array.new(data, type, shape), "snex._etf.loading", "array", arguments)
+end
+
+berlin = %DateTime{
+  year: 2026,
+  month: 10,
+  day: 25,
+  hour: 2,
+  minute: 30,
+  second: 0,
+  microsecond: {0, 0},
+  time_zone: "Europe/Berlin",
+  zone_abbr: "CET",
+  utc_offset: 3600,
+  std_offset: 0
+}
+
+structs =
+  [
+    {"Date", native.(~D[2026-11-21], "datetime", "date", numbers.([2026, 11, 21]))},
+    {"Date, the first of Python's", native.(~D[0001-01-01], "datetime", "date", numbers.([1, 1, 1]))},
+    {"Date, the last of Python's", native.(~D[9999-12-31], "datetime", "date", numbers.([9999, 12, 31]))},
+    # None of Time: the tests give it an encoder of their own, which comes first.
+    {"NaiveDateTime",
+     native.(
+       ~N[2026-11-21 12:30:00.250000],
+       "datetime",
+       "datetime",
+       numbers.([2026, 11, 21, 12, 30, 0, 250_000])
+     )},
+    {"DateTime in UTC",
+     native.(
+       ~U[2026-11-21 12:30:00Z],
+       "snex._etf.loading",
+       "zoned",
+       numbers.([2026, 11, 21, 12, 30, 0, 0]) ++ [str.("Etc/UTC"), int.(0)]
+     )},
+    {"DateTime that comes twice, the second time",
+     native.(
+       berlin,
+       "snex._etf.loading",
+       "zoned",
+       numbers.([2026, 10, 25, 2, 30, 0, 0]) ++ [str.("Europe/Berlin"), int.(3600)]
+     )},
+    {"Duration",
+     native.(
+       Duration.new!(day: 1, second: 7, microsecond: {250_000, 6}),
+       "datetime",
+       "timedelta",
+       numbers.([1, 7, 250_000])
+     )},
+    {"Duration below zero",
+     native.(
+       Duration.new!(day: -1, second: -7, microsecond: {-250_000, 6}),
+       "datetime",
+       "timedelta",
+       numbers.([-2, 86_392, 750_000])
+     )},
+    {"Decimal", native.(%Decimal{sign: -1, coef: 120, exp: -2}, "decimal", "Decimal", [str.("-120E-2")])},
+    {"Decimal infinite",
+     native.(%Decimal{sign: -1, coef: :inf, exp: 0}, "decimal", "Decimal", [str.("-Infinity")])},
+    {"Decimal that is no number",
+     native.(%Decimal{sign: 1, coef: :NaN, exp: 0}, "decimal", "Decimal", [str.("NaN")])},
+    {"Decimal of 31 digits",
+     native.(
+       %Decimal{sign: -1, coef: 10 ** 30, exp: 3},
+       "snex._etf.loading",
+       "number",
+       [str.("-"), int.(10 ** 30), int.(3)]
+     )},
+    {"Range", native.(1..10//3, "snex._etf.loading", "inclusive", numbers.([1, 10, 3]))},
+    {"Range downwards", native.(3..1//-1, "snex._etf.loading", "inclusive", numbers.([3, 1, -1]))},
+    {"Range of large numbers",
+     native.(0..(2 ** 70), "snex._etf.loading", "inclusive", numbers.([0, 2 ** 70, 1]))}
+  ]
+  |> Enum.map(&Tuple.insert_at(&1, 2, as_native))
+
+arrays = [
+  {"array", array.({:s, 16}, "s16", {2, 3}, <<1, 0, 2, 0, 3, 0, 255, 255, 5, 0, 6, 0>>)},
+  {"array of one number without axes", array.({:f, 64}, "f64", {}, <<0, 0, 0, 0, 0, 0, 248, 63>>)},
+  {"array without numbers", array.({:f, 32}, "f32", {0}, <<>>)},
+  {"array of bytes", array.({:u, 8}, "u8", {2, 2}, <<1, 2, 3, 4>>)},
+  {"array of 65535 bytes", array.({:u, 8}, "u8", {3, 21_845}, :binary.copy(<<7>>, 65_535))},
+  {"array of 65536 bytes", array.({:u, 64}, "u64", {2, 4096}, :binary.copy(<<7>>, 65_536))}
+]
+
 local_pid = :erlang.list_to_pid(~c"<0.1.0>")
 
 vectors =
@@ -99,7 +192,7 @@ vectors =
     ] ++
     for size <- [0, 1, 2, 3, 4, 255, 256] do
       {"tuple of #{size}", %{"tuple" => List.duplicate(int.(7), size)}}
-    end
+    end ++ structs ++ arrays
 
 {:ok, inp} = Snex.Interpreter.start_link(init_script: Vectors.watch())
 

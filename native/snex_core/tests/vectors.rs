@@ -84,6 +84,38 @@ impl Walk {
         self.pickle.list_end();
     }
 
+    /// As `object`, by a name of the pickle's own, which is written once.
+    fn made(&mut self, parts: &[Value]) {
+        let global = match (parts[0].as_str().unwrap(), parts[1].as_str().unwrap()) {
+            ("datetime", "date") => Global::Date,
+            ("datetime", "datetime") => Global::DateTime,
+            ("datetime", "timedelta") => Global::Timedelta,
+            ("decimal", "Decimal") => Global::Decimal,
+            ("snex._etf.loading", "zoned") => Global::Zoned,
+            ("snex._etf.loading", "number") => Global::Number,
+            ("snex._etf.loading", "inclusive") => Global::Inclusive,
+            ("snex._etf.loading", "array") => Global::Array,
+            name => panic!("a function that is not known: {name:?}"),
+        };
+        let arguments = parts[2].as_array().unwrap();
+        if global == Global::Decimal {
+            return self.pickle.call(global, |pickle| {
+                pickle.binary(&bytes(&arguments[0]["str"]), BinaryAs::Str);
+            });
+        }
+        self.pickle.global(global);
+        self.pickle.arguments_begin();
+        self.items(arguments);
+        self.pickle.arguments_end();
+    }
+
+    fn object(&mut self, parts: &[Value]) {
+        self.pickle.global_named(parts[0].as_str().unwrap(), parts[1].as_str().unwrap());
+        self.pickle.arguments_begin();
+        self.items(parts[2].as_array().unwrap());
+        self.pickle.arguments_end();
+    }
+
     fn value(&mut self, value: &Value) {
         let Some((kind, inner)) = value.as_object().and_then(|object| object.iter().next()) else {
             match value.as_bool() {
@@ -107,6 +139,7 @@ impl Walk {
             "str" => self.binary(bytes(inner), BinaryAs::Str),
             "bytes" => self.binary(bytes(inner), BinaryAs::Bytes),
             "bytearray" => self.binary(bytes(inner), BinaryAs::Bytearray),
+            "memory" => self.binary(bytes(inner), BinaryAs::Memory),
             "memoryview" => self.binary(bytes(inner), BinaryAs::Memoryview),
             "atom" => self.atom(inner.as_str().unwrap(), Global::Atom),
             "distinct_atom" => self.atom(inner.as_str().unwrap(), Global::DistinctAtom),
@@ -150,12 +183,8 @@ impl Walk {
                 self.pickle.binary(&bytes(inner), BinaryAs::Bytes);
                 self.pickle.arguments_end();
             }
-            "object" => {
-                self.pickle.global_named(inner[0].as_str().unwrap(), inner[1].as_str().unwrap());
-                self.pickle.arguments_begin();
-                self.items(inner[2].as_array().unwrap());
-                self.pickle.arguments_end();
-            }
+            "object" => self.object(items()),
+            "struct" => self.made(&items()[1..]),
             _ => panic!("a value of a kind that is not known: {kind}"),
         }
     }

@@ -138,7 +138,7 @@ def shared_array(shape: int | Sequence[int], dtype: object = "float64") -> Any: 
         dtype: anything that `numpy.dtype` takes.
 
     Raises:
-        ImportError: without numpy.
+        ModuleNotFoundError: without numpy.
         ValueError: for an array without numbers.
         OSError: when there is no memory, or no descriptor.
 
@@ -146,8 +146,16 @@ def shared_array(shape: int | Sequence[int], dtype: object = "float64") -> Any: 
     >>> array.shape, int(array.sum())
     ((2, 3), 0)
     """
-    import numpy as np
-
+    try:
+        import numpy as np
+    except ModuleNotFoundError as error:
+        if error.name != "numpy":
+            raise
+        msg = (
+            "snex.shared_array needs numpy: add it to Python's dependencies, or use snex.shared(nbytes), "
+            "which needs nothing, and memoryview(memory).cast(format, shape) to write numbers to it"
+        )
+        raise ModuleNotFoundError(msg, name="numpy") from None
     axes = (shape,) if isinstance(shape, int) else tuple(shape)
     kind: Any = np.dtype(dtype)  # type: ignore[call-overload]
     return np.ndarray(axes, kind, SharedMemory(prod(axes) * kind.itemsize))
