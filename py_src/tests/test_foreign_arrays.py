@@ -380,6 +380,37 @@ class TestDLPack:
         assert "or one that has been used" in refused(encoder, used)
 
 
+@cpython
+@given(st.data(), st.booleans())
+def test_whatever_a_capsule_says_it_is_an_array_or_refused(data: Any, without_numpy: bool) -> None:  # noqa: FBT001 - drawn
+    """All but the address and the steps, which are taken on trust: those are such that all numbers are in the memory."""
+    lengths = st.one_of(st.integers(0, 4), st.sampled_from([-1, 2**40, 2**62, -(2**63)]))
+    shape = tuple(data.draw(lengths) for _ in range(data.draw(st.integers(0, 3))))
+    fields = {
+        "code": data.draw(st.integers(0, 17)),
+        "bits": data.draw(st.sampled_from([0, 1, 4, 7, 8, 12, 16, 32, 64, 128, 255])),
+        "lanes": data.draw(st.sampled_from([0, 1, 1, 1, 2, 65535])),
+        "version": data.draw(st.sampled_from([None, 0, 1, 2, 2**32 - 1])),
+        "device": data.draw(st.sampled_from([-1, 0, 1, 1, 1, 2, 3, 11, 2**31 - 1])),
+        "says": data.draw(st.sampled_from([1, 1, 1, 2, "CPU", None])),
+        "null": data.draw(st.booleans()),
+        "no_shape": data.draw(st.booleans()),
+        "ndim": data.draw(st.sampled_from([len(shape)] * 3 + [-1, 65, 2**31 - 1])),
+    }
+    memory = bytes(index % 251 for index in range(4**3 * 32))
+    for encoder in (encode, encode_pure):
+        try:
+            with pytest.MonkeyPatch.context() as patch:
+                if without_numpy:
+                    patch.delitem(sys.modules, "numpy")
+                back = trip(encoder, Made(memory, shape, **fields))
+        except (TypeError, ValueError):
+            continue
+        assert back[A("shape")] == shape
+        assert len(back[A("data")]) == math.prod(shape) * back[A("type")][1] // 8
+        assert memory.startswith(back[A("data")])
+
+
 @pytest.mark.skipif(sys.implementation.name != "pypy", reason="the others have capsules")
 def test_pypy_says_what_to_do(encoder: Any) -> None:
     assert "numpy.from_dlpack()" in refused(encoder, Numpy(np.arange(3)))

@@ -3,11 +3,15 @@
 
 use crate::allow::{Allow, Rule};
 use crate::control::{self, FromWarden, ToWarden};
-use crate::frame::{self, FrameError, Header};
+use crate::frame::{self, FrameError, Header, SHARED};
 use crate::handshake;
 use crate::project;
 use crate::shared_memory::{self, News, Slots};
+#[cfg(target_os = "linux")]
+use crate::shared_memory::{Arena, PLACE_LEN};
 use crate::worker::frame_reader::{Bytes, FrameReader, Stop};
+#[cfg(target_os = "linux")]
+use crate::worker::inbound::Inbound;
 use std::collections::HashSet;
 use std::future::Future;
 use std::io;
@@ -70,6 +74,11 @@ pub fn frames(data: &[u8]) {
             let error = FrameError::TooLarge { kind: kind as u8, length, limit: LIMIT };
             return assert_same_fault(&error, read.map(|_| ()));
         }
+        if header.flags & SHARED != 0 {
+            let Header { kind, flags, .. } = header;
+            let error = FrameError::UnknownFlags { kind: kind as u8, flags };
+            return assert_same_fault(&error, read.map(|_| ()));
+        }
         let start = header.kind.header_len();
         let body = &rest[start..];
         let Some(body) = usize::try_from(header.length).ok().and_then(|length| body.get(..length)) else {
@@ -80,6 +89,57 @@ pub fn frames(data: &[u8]) {
         rest = &rest[start + body.len()..];
     }
 }
+
+/// Each byte of the shared memory that [`places`] reads from.
+#[cfg(target_os = "linux")]
+fn shared_byte(at: usize) -> u8 {
+    (at % 251) as u8
+}
+
+/// A body in shared memory is what lies at the place that its frame names, if it is in there; its slot is given back once.
+///
+/// # Panics
+/// When that does not hold.
+#[cfg(target_os = "linux")]
+pub fn places(stream: &[u8]) {
+    use std::sync::{Arc, LazyLock};
+    // Less than a piece, so that nobody waits.
+    const SIZE: usize = 256 * 1024;
+    static ARENA: LazyLock<Arc<Arena>> = LazyLock::new(|| {
+        let arena = Arena::new(SIZE as u64).unwrap_or_else(|error| panic!("{error}"));
+        let bytes: Vec<u8> = (0..SIZE).map(shared_byte).collect();
+        arena.write(&bytes, 0).unwrap_or_else(|error| panic!("{error}"));
+        Arc::new(arena)
+    });
+    let mut reader = FrameReader::new(Pieces { cuts: [u8::MAX; CUTS], next: 0, rest: stream }, LIMIT);
+    reader.inbound = Some(Inbound::new(Arc::clone(&ARENA)));
+    let mut rest = stream;
+    while let Ok(Some(header)) = frame::read_header(rest) {
+        let read = now(reader.frame::<Vec<u8>>());
+        let body = &rest[header.kind.header_len()..];
+        let Some(body) = usize::try_from(header.length).ok().and_then(|length| body.get(..length)) else {
+            return assert!(read.is_err(), "{read:?}");
+        };
+        rest = &rest[header.kind.header_len() + body.len()..];
+        if header.flags & SHARED == 0 {
+            assert_eq!(read, Ok((header, body.to_vec())));
+            continue;
+        }
+        let place = <[u8; PLACE_LEN]>::try_from(body).ok();
+        let place = place.and_then(|place| shared_memory::read_place(place, SIZE as u64).ok());
+        let Some(place) = place else { return assert!(matches!(read, Err(Stop::Broken(_))), "{read:?}") };
+        let start = place.offset as usize;
+        let content: Vec<u8> = (start..start + place.length as usize).map(shared_byte).collect();
+        let header = Header { flags: header.flags & !SHARED, length: place.length, ..header };
+        assert_eq!(read, Ok((header, content)));
+        let given_back = reader.inbound.as_mut().map(|inbound| (inbound.take_read(), inbound.take_read()));
+        assert_eq!(given_back, Some((Some(place.offset), None)));
+    }
+}
+
+/// There is no shared memory.
+#[cfg(not(target_os = "linux"))]
+pub fn places(_stream: &[u8]) {}
 
 /// How much of the garbage is quoted depends on how much has come.
 fn assert_same_fault(error: &FrameError, read: Result<(), Stop>) {
@@ -195,8 +255,9 @@ mod tests {
 
     type Target = (&'static str, fn(&[u8]));
 
-    const TARGETS: [Target; 6] = [
+    const TARGETS: [Target; 7] = [
         ("frames", frames),
+        ("places", places),
         ("greeting", greeting),
         ("project", project),
         ("allow", allow),

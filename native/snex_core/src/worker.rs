@@ -13,7 +13,7 @@
 //! worker, bytes arrive that are no frame. Dropping every `Worker` does not stop Python; [`Worker::stop`] does.
 
 pub(crate) mod frame_reader;
-mod inbound;
+pub(crate) mod inbound;
 mod launch;
 mod life;
 mod link;
