@@ -381,6 +381,12 @@ class TestDLPack:
 
 
 @cpython
+@pytest.mark.parametrize("bits", [4, 12])
+def test_numbers_that_are_no_whole_bytes_are_refused(encoder: Any, bits: int) -> None:
+    assert f"code 1, {bits} bits" in refused(encoder, Made(b"abcd", (2,), bits=bits))
+
+
+@cpython
 @given(st.data(), st.booleans())
 def test_whatever_a_capsule_says_it_is_an_array_or_refused(data: Any, without_numpy: bool) -> None:  # noqa: FBT001 - drawn
     """All but the address and the steps, which are taken on trust: those are such that all numbers are in the memory."""
@@ -407,6 +413,7 @@ def test_whatever_a_capsule_says_it_is_an_array_or_refused(data: Any, without_nu
         except (TypeError, ValueError):
             continue
         assert back[A("shape")] == shape
+        assert back[A("type")][1] == fields["bits"]
         assert len(back[A("data")]) == math.prod(shape) * back[A("type")][1] // 8
         assert memory.startswith(back[A("data")])
 

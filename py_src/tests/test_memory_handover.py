@@ -22,6 +22,7 @@ from snex._etf.encoder import encode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 pytestmark = pytest.mark.skipif(
     not hasattr(os, "memfd_create"), reason="the system has no memory files"
@@ -231,6 +232,17 @@ def test_an_array_without_numpy_is_refused_with_what_does_the_same(
     assert numbers(shared) == [shared]
     number = memory.hand_over(shared)
     assert receiver.receive() == (number, bytes(319_992) + struct.pack("<d", 1.5))
+
+
+def test_a_numpy_that_cannot_be_imported_says_so_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tmp_path.joinpath("numpy.py").write_text("import that_is_missing", encoding="utf-8")
+    for name in [name for name in sys.modules if name.partition(".")[0] == "numpy"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ModuleNotFoundError, match="No module named 'that_is_missing'"):
+        snex.shared_array(10)
 
 
 @pytest.mark.skipif(sys.implementation.name != "cpython", reason="numpy's wheels are for CPython")
