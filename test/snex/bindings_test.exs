@@ -110,6 +110,17 @@ defmodule Snex.BindingsTest do
     assert_raise ArgumentError, ~r/expected a list of arguments/, fn -> Shop.total(1, 4) end
   end
 
+  test "the options of each overload are options, and required only where all of them require one" do
+    [{bound, _} | _] = define(module: "overloaded")
+    assert bound.measured!(1) == [1, %{}]
+    assert bound.measured!("one", unit: "kg") == ["one", %{"unit" => "kg"}]
+    assert bound.measured!(1.5, digits: 2) == [1.5, %{"digits" => 2}]
+
+    assert_raise ArgumentError, ~r/unknown option :unti, did you mean :unit\?/, fn ->
+      bound.measured(1, unti: 1)
+    end
+  end
+
   test "an option is the function's own parameter first, and then one of Snex's" do
     assert Shop.price!(10, timeout: 1) == 11.0
     assert {:ok, %Snex.Object{}} = Shop.price(10, returns: :object)

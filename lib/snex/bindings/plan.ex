@@ -241,7 +241,7 @@ defmodule Snex.Bindings.Plan do
   # Signatures with as many arguments; the first one says how they are called.
   defp variant(kind, [first | _] = alike, stream?, bound) do
     required = required(first)
-    optional = optional(first)
+    optional = options(alike)
     names = Enum.map(optional, & &1["name"])
     rest? = List.last(required)["kind"] == "rest"
     returns = alike |> Enum.map(& &1["returns"]) |> Types.union()
@@ -266,7 +266,7 @@ defmodule Snex.Bindings.Plan do
         takes(first, names, rest?) ++
           returns(kind, stream?, returns, bound),
       options: for(name <- names, do: {name, option_type(name, alike)}),
-      opts: if(Enum.any?(optional, &(&1["default"] == nil)), do: :required, else: :optional),
+      opts: if(Enum.all?(alike, &needs_options?/1), do: :required, else: :optional),
       result: if(kind == :constructor, do: "Snex.Object.t()", else: Types.result(returns, bound)),
       stream?: stream?,
       unknown?: false
@@ -291,6 +291,22 @@ defmodule Snex.Bindings.Plan do
   defp optional(%{"parameters" => parameters} = signature) do
     Enum.reject(parameters, &(&1["kind"] == "any_keyword")) -- required(signature)
   end
+
+  # Of all that overloads take by name: they often differ in nothing else. What only another one takes by position has no place in a call
+  # of the first.
+  defp options([first | others]) do
+    arguments = for parameter <- required(first), do: parameter["name"]
+
+    further =
+      for signature <- others,
+          parameter <- optional(signature),
+          parameter["kind"] != "positional_only" and parameter["name"] not in arguments,
+          do: parameter
+
+    Enum.uniq_by(optional(first) ++ further, & &1["name"])
+  end
+
+  defp needs_options?(signature), do: Enum.any?(optional(signature), &(&1["default"] == nil))
 
   defp option_type(name, alike) do
     types =
