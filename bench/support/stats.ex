@@ -12,8 +12,8 @@ defmodule Bench.Stats do
 
   @doc "Times of `fun`, one for each of `count` runs, after some that do not count."
   def times(count, fun, warm_up \\ 3) do
-    for _ <- 1..warm_up, do: fun.()
-    for _ <- 1..count, do: time(fun)
+    for _ <- 1..warm_up//1, do: fun.()
+    for _ <- 1..count//1, do: time(fun)
   end
 
   @doc """
