@@ -200,7 +200,7 @@ defmodule Snex.Telemetry do
   alias Snex.Env
   alias Snex.Error
   alias Snex.Interpreter
-  alias Snex.Pool.Choice
+  alias Snex.Pool.Queue
 
   @doc false
   # Runs a call, and emits its events.
@@ -228,7 +228,7 @@ defmodule Snex.Telemetry do
   @spec pool_waited(pid(), integer(), :served | {:error, Error.t()} | :noproc) :: :ok
   def pool_waited(pool, begun, outcome) do
     if present?() do
-      measurements = Map.put(since(begun), :waiting, Choice.waiting(pool))
+      measurements = Map.put(since(begun), :waiting, Queue.waiting(pool))
       metadata = %{pool: pool, error: (outcome != :served && error(outcome)) || nil}
       emit([:snex, :pool, :queue], measurements, metadata)
 

@@ -17,13 +17,12 @@ defmodule Snex.Pool.Choice do
 
   alias Snex.Env
   alias Snex.Error
-  alias Snex.Interpreter.Down
   alias Snex.Native
   alias Snex.Object
   alias Snex.Pool.Cluster
+  alias Snex.Pool.Queue
   alias Snex.Remote
   alias Snex.Request
-  alias Snex.Telemetry
 
   # In the dictionary of a process that has interpreters for itself: which, of which pool.
   @checked_out {__MODULE__, :checked_out}
@@ -39,7 +38,7 @@ defmodule Snex.Pool.Choice do
   def run(pid, module, function, args, options) do
     with nil <- checked_out(pid),
          call = {module, function, args},
-         {interpreter, slot} when is_pid(interpreter) <- take(pid, false, options) do
+         {interpreter, slot} when is_pid(interpreter) <- Queue.take(pid, false, options) do
       run_in(interpreter, slot, pid, call, options, false)
     else
       # It is no pool.
@@ -227,154 +226,6 @@ defmodule Snex.Pool.Choice do
     end
   end
 
-  # ---- Slots ------------------------------------------------------------------------------
-
-  defp take(pool, alone?, options) do
-    with :busy <- Native.pool_take(pool, alone?), do: wait(pool, alone?, options)
-  end
-
-  defp wait(pool, alone?, options) do
-    begun = System.monotonic_time()
-
-    case wait_for_slot(pool, others(pool, alone?, options), alone?, options) do
-      {:elsewhere, other, _patience} = elsewhere ->
-        Telemetry.pool_forwarded(pool, begun, other)
-        elsewhere
-
-      result ->
-        outcome = with {pid, _slot} when is_pid(pid) <- result, do: :served
-        Telemetry.pool_waited(pool, begun, outcome)
-        result
-    end
-  end
-
-  # Those that may be asked. A call goes from one node to another once.
-  defp others(_pool, true, _options), do: []
-  defp others(_pool, _alone?, %{home: _patience}), do: []
-  defp others(pool, _alone?, _options), do: if(Remote.caller() == nil, do: Cluster.others(pool), else: [])
-
-  defp wait_for_slot(pool, others, alone?, options) do
-    reference = make_ref()
-
-    case Native.pool_wait(pool, reference, alone?, Process.get(:"$callers")) do
-      {:waiting, ticket, patience} ->
-        patience = patience(patience, options)
-        place = {reference, ticket, pool, patience}
-        if others == [], do: await_slot(place, patience), else: ask(others, place)
-
-      :noproc ->
-        {:error, %Error{code: :call_failed, reason: :noproc}}
-
-      {interpreter, slot} when is_pid(interpreter) ->
-        {interpreter, slot}
-
-      refused ->
-        patience = patience(with({:overloaded, _limit, patience} <- refused, do: patience), options)
-        ask_without_place(others, patience) || {:error, refused(refused)}
-    end
-  end
-
-  # How long a call may wait: in the queue of this pool, in that of the one that has sent it, and at all.
-  defp patience(patience, options) do
-    patience = if is_integer(patience), do: patience, else: :infinity
-    Enum.min([patience, own_patience(options), Request.time_left(options.deadline)])
-  end
-
-  defp own_patience(%{sent: %{patience: patience}}), do: patience
-  defp own_patience(%{home: patience}), do: patience
-  defp own_patience(_options), do: :infinity
-
-  # What runs and waits here, without the call itself, which may be the last one of a queue that is full now.
-  defp ask(others, {reference, ticket, pool, patience} = place) do
-    until = Request.deadline(patience)
-    {at_a_time, waiting} = Native.pool_figures(pool)
-    # None if no interpreter runs: any other is better.
-    asked = Cluster.ask(others, if(at_a_time == 0, do: :infinity, else: 1 + (waiting - 1) / at_a_time))
-
-    receive do
-      {^reference, :slot, {interpreter, slot}} ->
-        Cluster.no_answer(asked)
-        {interpreter, slot}
-
-      {^reference, :down, down} ->
-        Cluster.no_answer(asked)
-        {:error, Down.error(down)}
-
-      {^asked, other} ->
-        left = Request.time_left(until)
-
-        if other != nil and Native.pool_forget(ticket),
-          do: {:elsewhere, other, left},
-          else: await_slot(place, left)
-    after
-      patience ->
-        Cluster.no_answer(asked)
-        give_up(ticket, reference, pool, patience)
-    end
-  end
-
-  # Any that would not refuse it is better.
-  defp ask_without_place([], _patience), do: nil
-
-  defp ask_without_place(others, patience) do
-    until = Request.deadline(patience)
-    asked = Cluster.ask(others, :infinity)
-
-    receive do
-      {^asked, nil} -> nil
-      {^asked, other} -> {:elsewhere, other, Request.time_left(until)}
-    after
-      patience ->
-        Cluster.no_answer(asked)
-        nil
-    end
-  end
-
-  defp await_slot({reference, ticket, pool, patience}, left) do
-    receive do
-      {^reference, :slot, {interpreter, slot}} -> {interpreter, slot}
-      {^reference, :down, down} -> {:error, Down.error(down)}
-    after
-      left -> give_up(ticket, reference, pool, patience)
-    end
-  end
-
-  defp refused({:overloaded, limit, _patience}) do
-    reason = "#{calls(limit)} for an interpreter of the pool, as many as may; see the option :queue"
-    %Error{code: :overloaded, reason: reason}
-  end
-
-  defp refused(:draining),
-    do: %Error{code: :call_failed, reason: "the pool is drained: it takes no new calls"}
-
-  defp calls(1), do: "1 call waits"
-  defp calls(number), do: "#{number} calls wait"
-
-  defp give_up(ticket, reference, pool, patience) do
-    if Native.pool_forget(ticket) do
-      behind = waiting(pool)
-
-      overloaded(
-        "no interpreter of the pool was free within #{patience} ms; #{calls(behind)} behind this one. " <>
-          "Snex.Pool.info/1 tells what they do"
-      )
-    else
-      # Just now.
-      receive do
-        {^reference, :slot, {interpreter, slot}} -> {interpreter, slot}
-        {^reference, :down, down} -> {:error, Down.error(down)}
-      end
-    end
-  end
-
-  defp overloaded(reason), do: {:error, %Error{code: :overloaded, reason: reason}}
-
-  @doc """
-  How many calls wait in a pool.
-  """
-  @spec waiting(pid()) :: non_neg_integer()
-  def waiting(pool), do: pool |> Native.pool_figures() |> elem(1)
-
   @doc """
   How many calls of the calling process can run at the same time: one in an interpreter, and in one that it has for itself.
   """
@@ -392,7 +243,7 @@ defmodule Snex.Pool.Choice do
   def checkout(pool, fun, deadline) do
     case checked_out(pool) do
       nil ->
-        with {interpreter, slot} when is_pid(interpreter) <- take(pool, true, %{deadline: deadline}) do
+        with {interpreter, slot} when is_pid(interpreter) <- Queue.take(pool, true, %{deadline: deadline}) do
           use_alone(pool, interpreter, slot, fun)
         else
           :noproc ->

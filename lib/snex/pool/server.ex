@@ -7,9 +7,9 @@ defmodule Snex.Pool.Server do
 
   alias Snex.Error
   alias Snex.Native
-  alias Snex.Pool.Choice
   alias Snex.Pool.Cluster
   alias Snex.Pool.Members
+  alias Snex.Pool.Queue
 
   # How often memory and age are looked at, in ms.
   @check 1_000
@@ -80,7 +80,7 @@ defmodule Snex.Pool.Server do
       state.members
       |> Members.info()
       |> Map.merge(%{
-        waiting: Choice.waiting(self()),
+        waiting: Queue.waiting(self()),
         concurrency: state.concurrency,
         nodes: Map.new([self() | Cluster.others(self())], &{node(&1), &1}),
         draining: state.draining
@@ -177,7 +177,7 @@ defmodule Snex.Pool.Server do
   end
 
   defp true?(:drain, state) do
-    Choice.waiting(self()) == 0 and Enum.all?(Map.keys(state.members.all), &(Members.load(&1) == 0))
+    Queue.waiting(self()) == 0 and Enum.all?(Map.keys(state.members.all), &(Members.load(&1) == 0))
   end
 
   # What could not be started is tried again, but nobody waits for that.
