@@ -41,15 +41,17 @@ defmodule Snex.Cell do
       iex> Snex.Cell.names(py, "total = sum(x for x in rows)")
       {:ok, %{reads: ["sum", "x", "rows"], binds: ["total"]}}
 
-  Code that does not parse is an error with the exception's type `"SyntaxError"`.
+  Code that does not parse is an error with the exception's type `"SyntaxError"`. `opts` are those of `Snex.call/4`.
   """
-  @spec names(Env.t() | Interpreter.server(), String.t() | Code.t()) ::
+  @spec names(Env.t() | Interpreter.server(), String.t() | Code.t(), keyword()) ::
           {:ok, %{reads: [String.t()], binds: [String.t()]}} | {:error, Error.t()}
-  def names(where, code) do
+  def names(where, code, opts \\ []) do
     %Code{src: source} = code = Code.wrap(code)
     {file, line} = Code.location(code)
 
-    with {:ok, names} <- Snex.call(where, {@cell, "names"}, [source, file || "<Snex.Code>", max(line, 1)]),
+    args = [source, file || "<Snex.Code>", max(line, 1)]
+
+    with {:ok, names} <- Snex.call(where, {@cell, "names"}, args, opts),
          do: {:ok, %{reads: names["reads"], binds: names["binds"]}}
   end
 
@@ -71,11 +73,13 @@ defmodule Snex.Cell do
         nil
       end)
 
-    with {:ok, %{binds: binds}} <- names(env, code),
-         {:ok, source} <- Snex.call(env, {@cell, "prepare"}, [code.src, show]),
+    # Other code may keep the interpreter busy.
+    patience = [timeout: opts[:timeout] || 60_000]
+
+    with {:ok, %{binds: binds}} <- names(env, code, patience),
+         {:ok, source} <- Snex.call(env, {@cell, "prepare"}, [code.src, show], patience),
          {:ok, value} <- Snex.pyeval(env, %{code | src: source}, vars, [returns: :object] ++ opts),
-         {:ok, {value, bound, figures}} <-
-           Snex.call(env, {@cell, "outcome"}, [value, binds], timeout: opts[:timeout] || 60_000),
+         {:ok, {value, bound, figures}} <- Snex.call(env, {@cell, "outcome"}, [value, binds], patience),
          do: {:ok, %__MODULE__{value: value, bound: bound, figures: figures}}
   end
 

@@ -107,7 +107,7 @@ defmodule Snex.Livebook do
   defp names!(code) do
     interpreter!()
 
-    case Cell.names(@name, code) do
+    case Cell.names(@name, code, timeout: 60_000) do
       {:ok, names} -> names
       {:error, error} -> raise python_error(error)
     end
