@@ -301,7 +301,7 @@ defmodule Snex.Pool.Members do
 
   defp memory(pid) do
     case Native.interpreter_info(pid) do
-      {:ok, _requests, _in_flight, _environments, _objects, _queued, memory} -> memory
+      {:ok, _requests, _in_flight, _environments, _objects, _queued, {memory, _shared}} -> memory
       :noproc -> 0
     end
   end

@@ -171,6 +171,14 @@ defmodule Snex.Pool.ChangesTest do
                "which was replaced after 2 calls, by the limit :requests of the pool's option :recycle"
     end
 
+    test "not by memory below the limit" do
+      pool = start_pool!(size: 1, recycle: [memory: 100_000_000_000])
+      # As the pool does once a second.
+      send(pool, :snex_check)
+      assert [%{due: nil, status: :running, memory: memory}] = Pool.info(pool).members
+      assert is_integer(memory) and memory > 0
+    end
+
     test "by age, and by memory" do
       for recycle <- [[age: 1], [memory: 1]] do
         pool = start_pool!(size: 1, recycle: recycle)
