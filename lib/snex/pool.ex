@@ -128,6 +128,8 @@ defmodule Snex.Pool do
     * `:waiting`, how many calls wait
     * `:nodes`, the pids of the pools that share calls, by node; with `scope: :node` only this one
     * `:draining`, whether `drain/2` was called
+    * `:fork`, whether the interpreters are copies, with the option `fork: true`; `:template`, the interpreter that the next one will
+      be a copy of, or `nil` while there is none
     * `:failure`: `nil`, or after an interpreter could not be started `%{error: error, attempts: n, next_attempt_in: ms}`
     * `:members`: for each interpreter a map with `:interpreter`, its pid; `:status`: `:starting`, `:running` or `:leaving`
       (it takes no more calls, and ends after those that run); `:due`, why it is to be replaced, or `nil`; `:calls_running`, a
@@ -180,7 +182,7 @@ defmodule Snex.Pool do
   Replaces all interpreters, one after the other: `:ok` when none of the old ones takes calls any more, or `{:error, %Snex.Error{}}`
   if one could not be started; then those that have not been replaced go on.
 
-  No call fails for it, and there are never fewer interpreters than before. Environments and objects of the old ones go with them.
+  With `fork: true`, the template is replaced first. No call fails for it, and there are never fewer interpreters than before. Environments and objects of the old ones go with them.
 
   Exits like `GenServer.call/3` if that takes longer than `timeout`; the pool goes on with it.
 

@@ -75,7 +75,11 @@ defmodule Snex.Interpreter.Copy do
 
   def template(options, _python), do: {:ok, Map.take(options, @inherited)}
 
-  defp check_system do
+  @doc """
+  Whether there are copies on this system.
+  """
+  @spec check_system() :: :ok | {:error, Error.t()}
+  def check_system do
     case :os.type() do
       {:unix, :linux} ->
         :ok

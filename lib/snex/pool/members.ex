@@ -8,6 +8,7 @@ defmodule Snex.Pool.Members do
 
   alias Snex.Error
   alias Snex.Native
+  alias Snex.Pool.Template
   alias Snex.Telemetry
 
   require Logger
@@ -25,21 +26,33 @@ defmodule Snex.Pool.Members do
   defmodule Member do
     @moduledoc false
     # `started` in ms of the monotonic clock; `substitutes` the member that it is to replace; `due` why it is to be replaced; `limits` its own
-    # of the option `:recycle`.
+    # of the option `:recycle`; `template` the interpreter that it is a copy of.
     @enforce_keys [:started, :limits]
-    defstruct [:started, :limits, :substitutes, :due, status: :starting]
+    defstruct [:started, :limits, :substitutes, :due, :template, status: :starting]
 
     @type t() :: %__MODULE__{
             started: integer(),
             limits: %{atom() => pos_integer() | nil},
             substitutes: pid() | nil,
             due: atom(),
+            template: pid() | nil,
             status: :starting | :running | :leaving
           }
   end
 
   @enforce_keys [:module, :options, :size, :recycle, :name]
-  defstruct [:module, :options, :size, :recycle, :name, :error, :retry, failures: 0, all: %{}]
+  defstruct [
+    :module,
+    :options,
+    :size,
+    :recycle,
+    :name,
+    :error,
+    :retry,
+    failures: 0,
+    all: %{},
+    template: %Template{}
+  ]
 
   @type t() :: %__MODULE__{
           module: module(),
@@ -51,20 +64,29 @@ defmodule Snex.Pool.Members do
           error: Error.t() | term(),
           retry: reference() | nil,
           failures: non_neg_integer(),
-          all: %{pid() => Member.t()}
+          all: %{pid() => Member.t()},
+          template: Template.t()
         }
 
   @doc """
-  Starts what is missing, takes out what there is too much of, replaces what is due, one after the other.
+  Starts what is missing, first the template of copies, takes out what there is too much of, replaces what is due, one after the other.
   """
   @spec settle(t()) :: t()
   def settle(%__MODULE__{} = members) do
+    members = take_steps(members)
+    used = for {_pid, %Member{status: :starting} = member} <- members.all, do: member.template
+    Template.end_replaced(members.template, used)
+    members
+  end
+
+  defp take_steps(members) do
     missing = members.size - Enum.count(members.all, fn {_pid, member} -> counts?(member) end)
 
     cond do
       missing < 0 -> surplus(members, -missing)
       members.retry != nil -> members
-      missing > 0 -> members |> start(nil) |> settle()
+      not Template.ready?(members.template) -> start_template(members)
+      missing > 0 -> members |> start(nil) |> take_steps()
       true -> substitute(members)
     end
   end
@@ -72,27 +94,48 @@ defmodule Snex.Pool.Members do
   defp counts?(%Member{status: :starting, substitutes: substitutes}), do: substitutes == nil
   defp counts?(%Member{status: status}), do: status == :running
 
-  # The one function that starts an interpreter. It comes to `started/2`, or exits.
-  defp start(members, substitutes) do
-    # Their names, if the module gives them one, would be the same.
-    options = [name: nil, sync_start?: false] ++ members.options
+  # It comes to `template_started/2`, or exits.
+  defp start_template(members) do
+    case Template.start(members.template, members.module, members.options) do
+      {:ok, template} -> %{members | template: template}
+      {:error, reason} -> template_failed(members, reason)
+      other -> template_failed(members, unexpected(members, other))
+    end
+  rescue
+    error -> template_failed(members, error)
+  end
 
-    case members.module.start_link(options) do
+  defp template_failed(members, reason) do
+    # The current one, if there is one, goes on.
+    template = %{members.template | renew?: false}
+    %{members | template: template} |> give_up_restart() |> failed(reason)
+  end
+
+  # The one function that starts a member. It comes to `started/2`, or exits.
+  defp start(members, substitutes) do
+    case Template.start_member(members.template, members.module, members.options) do
       {:ok, pid} ->
         # The answer is `{{:snex_member, pid}, :ok}`: so this process waits for nobody.
         send(pid, {:"$gen_call", {self(), {:snex_member, pid}}, :await_start})
-        member = %Member{started: now(), limits: limits(members.recycle), substitutes: substitutes}
-        put_in(members.all[pid], member)
+
+        put_in(members.all[pid], %Member{
+          started: now(),
+          limits: limits(members.recycle),
+          substitutes: substitutes,
+          template: members.template.current
+        })
 
       {:error, reason} ->
         failed(members, reason)
 
       other ->
-        failed(members, "#{inspect(members.module)}.start_link/1 returned #{inspect(other)}")
+        failed(members, unexpected(members, other))
     end
   rescue
     error -> failed(members, error)
   end
+
+  defp unexpected(members, other), do: "#{inspect(members.module)}.start_link/1 returned #{inspect(other)}"
 
   defp limits(recycle) do
     part = 1 - recycle.jitter * :rand.uniform()
@@ -151,11 +194,21 @@ defmodule Snex.Pool.Members do
   end
 
   @doc """
+  A template has started: from now on there may be copies of it.
+  """
+  @spec template_started(t(), pid()) :: t()
+  def template_started(members, pid) do
+    Process.send_after(self(), {:snex_proven, pid}, @probation)
+    settle(%{members | template: Template.started(members.template, pid, members.name)})
+  end
+
+  @doc """
   An interpreter runs longer than one that is no good.
   """
   @spec proven(t(), pid()) :: t()
-  def proven(%{retry: nil, all: all} = members, pid) when is_map_key(all, pid),
-    do: %{members | failures: 0, error: nil}
+  def proven(%{retry: nil} = members, pid)
+      when is_map_key(members.all, pid) or is_map_key(members.template.all, pid),
+      do: %{members | failures: 0, error: nil}
 
   def proven(members, _pid), do: members
 
@@ -201,9 +254,21 @@ defmodule Snex.Pool.Members do
   end
 
   @doc """
-  An interpreter has ended.
+  An interpreter has ended, a member or a template.
   """
   @spec ended(t(), pid(), term()) :: t()
+  def ended(members, pid, reason) when is_map_key(members.template.all, pid) do
+    {which, template} = Template.ended(members.template, pid)
+    members = %{members | template: template}
+
+    case which do
+      :next -> template_failed(members, reason)
+      {:current, age} when age < @probation -> failed(members, reason)
+      _no_failure -> members
+    end
+    |> settle()
+  end
+
   def ended(members, pid, reason) do
     {member, all} = Map.pop!(members.all, pid)
     members = %{members | all: without_substitute(all, pid)}
@@ -265,14 +330,33 @@ defmodule Snex.Pool.Members do
   def retry(members), do: settle(%{members | retry: nil})
 
   @doc """
-  Marks running interpreters as due to be replaced.
+  Has all replaced: returns those that are. A copy that still starts is one of an old template.
+  """
+  @spec restart(t()) :: {[pid()], t()}
+  def restart(%{template: template} = members) do
+    old =
+      for {pid, %Member{status: status}} <- members.all,
+          status == :running or (template.fork? and status == :starting),
+          do: pid
+
+    {old, due(%{members | template: Template.renew(template)}, old, :restart)}
+  end
+
+  @doc """
+  Whether an interpreter takes no calls any more.
+  """
+  @spec left?(t(), pid()) :: boolean()
+  def left?(members, pid), do: members.all[pid] == nil or members.all[pid].status == :leaving
+
+  @doc """
+  Marks interpreters as due to be replaced, once they run.
   """
   @spec due(t(), [pid()], atom()) :: t()
   def due(members, pids, reason) do
     pids
     |> Enum.reduce(members, fn pid, members ->
       case members.all[pid] do
-        %Member{status: :running, due: nil} -> put_in(members.all[pid].due, reason)
+        %Member{status: status, due: nil} when status != :leaving -> put_in(members.all[pid].due, reason)
         _other -> members
       end
     end)
@@ -323,7 +407,7 @@ defmodule Snex.Pool.Members do
   """
   @spec stop(t(), term()) :: :ok
   def stop(members, reason) do
-    pids = Map.keys(members.all)
+    pids = Map.keys(members.all) ++ Map.keys(members.template.all)
     for pid <- pids, do: Process.exit(pid, reason)
 
     for pid <- pids do
@@ -345,7 +429,9 @@ defmodule Snex.Pool.Members do
       running: length(running(members)),
       members:
         for({pid, member} <- members.all, do: describe_member(pid, member)) |> Enum.sort_by(& &1.age, :desc),
-      failure: failure(members)
+      failure: failure(members),
+      fork: members.template.fork?,
+      template: members.template.current
     }
   end
 

@@ -82,6 +82,15 @@ defmodule Snex.Pool.Options do
         "when an interpreter is replaced by a fresh one, without an error for anybody:\n\n" <>
           Options.documentation(@recycle)
     ],
+    fork: [
+      type: :boolean,
+      default: false,
+      doc: """
+      `true` starts one interpreter with the options given, the pool's *template*, and the others as copies of it, within milliseconds; see
+      `Snex.Interpreter.fork/2`. The `:init_script` runs in the template alone. `threads: :ignore` makes copies although it has
+      threads. Where there is no fork, the interpreters start as without this option, with a warning
+      """
+    ],
     scope: [
       type: {:in, [:node, :cluster]},
       default: :node,
@@ -128,6 +137,12 @@ defmodule Snex.Pool.Options do
     own = Map.merge(defaults, Map.take(checked, Keyword.keys(own) ++ [:sync_start?]))
     own = %{own | size: own.size || System.schedulers_online()}
     if own.scope == :cluster, do: shared_name!(own.name)
+
+    if own.fork and others[:template] do
+      raise ArgumentError,
+            "the option :fork cannot be true with the option :template: a pool has a template of its own, or copies that of others"
+    end
+
     {own, others}
   end
 

@@ -10,6 +10,7 @@ defmodule Snex.Pool.Server do
   alias Snex.Pool.Cluster
   alias Snex.Pool.Members
   alias Snex.Pool.Queue
+  alias Snex.Pool.Template
 
   # How often memory and age are looked at, in ms.
   @check 1_000
@@ -31,7 +32,8 @@ defmodule Snex.Pool.Server do
       options: options,
       size: own.size,
       recycle: own.recycle,
-      name: own.name
+      name: own.name,
+      template: Template.new(own.fork, own.name)
     }
 
     if own.recycle.memory || own.recycle.age, do: Process.send_after(self(), :snex_check, @check)
@@ -60,10 +62,11 @@ defmodule Snex.Pool.Server do
             Members.stop(members, reason)
             exit(reason)
 
-          {:EXIT, pid, _reason} = message when is_map_key(members.all, pid) ->
+          {:EXIT, pid, _reason} = message
+          when is_map_key(members.all, pid) or is_map_key(members.template.all, pid) ->
             await_start(handled(message, state))
 
-          {{:snex_member, _pid}, _ok} = message ->
+          {{tag, _pid}, _ok} = message when tag in [:snex_member, :snex_template] ->
             await_start(handled(message, state))
         end
     end
@@ -105,8 +108,7 @@ defmodule Snex.Pool.Server do
   end
 
   def handle_call(:restart, from, state) do
-    old = Members.running(state.members)
-    members = Members.due(state.members, old, :restart)
+    {old, members} = Members.restart(state.members)
     answer(%{state | members: members, asked: [{from, {:restart, old}} | state.asked]})
   end
 
@@ -119,7 +121,10 @@ defmodule Snex.Pool.Server do
   @impl GenServer
   def handle_info({{:snex_member, pid}, :ok}, state), do: update(state, &Members.started(&1, pid))
 
-  def handle_info({:EXIT, pid, reason}, %{members: %{all: all}} = state) when is_map_key(all, pid) do
+  def handle_info({{:snex_template, pid}, :ok}, state), do: update(state, &Members.template_started(&1, pid))
+
+  def handle_info({:EXIT, pid, reason}, %{members: members} = state)
+      when is_map_key(members.all, pid) or is_map_key(members.template.all, pid) do
     failures = state.members.failures
     members = Members.ended(state.members, pid, reason)
     state = if members.failures > failures, do: give_up(state, members.error), else: state
@@ -172,8 +177,7 @@ defmodule Snex.Pool.Server do
   defp true?(:resize, state), do: Members.settled?(state.members)
 
   defp true?({:restart, old}, state) do
-    running = Members.running(state.members)
-    Enum.all?(old, &(&1 not in running))
+    not Template.renewing?(state.members.template) and Enum.all?(old, &Members.left?(state.members, &1))
   end
 
   defp true?(:drain, state) do
