@@ -62,9 +62,10 @@ defmodule Snex.Pool.Template do
   def renewing?(template), do: template.renew? or template.next != nil
 
   @doc """
-  Starts the next one with the pool's options for interpreters, unless one starts already. It comes to `started/3`, or exits.
+  Starts the next one with the pool's options for interpreters, unless one starts already: `{:ok, template}`, or what the module
+  returned instead. It comes to `started/3`, or exits.
   """
-  @spec start(t(), module(), keyword()) :: {:ok, t()} | {:error, term()}
+  @spec start(t(), module(), keyword()) :: {:ok, t()} | term()
   def start(%{next: next} = template, _module, _options) when next != nil, do: {:ok, template}
 
   def start(template, module, options) do
