@@ -247,12 +247,13 @@ defmodule Snex.FunctionTest do
       assert reason =~ "run: :thread"
     end
 
+    @tag timeout: 600_000
     test "200 levels of Elixir and Python on top of each other", %{inp: inp} do
       code = "return f(n - 1) + 1 if n else 0"
 
       down = fn n, down ->
         callback = Serde.callback(&down.(&1, down))
-        Snex.pyeval!(inp, code, %{"n" => n, "f" => callback}, timeout: 60_000)
+        Snex.pyeval!(inp, code, %{"n" => n, "f" => callback}, timeout: 300_000)
       end
 
       assert down.(200, down) == 200

@@ -273,6 +273,7 @@ defmodule Snex.NativeTest do
         pool_leave: [inp],
         pool_member: [member],
         pool_figures: [pool],
+        pool_load: [pool],
         pool_take: [pool, false],
         pool_enter: [pool, member],
         pool_wait: [pool, reference, false, {:any, nil}],

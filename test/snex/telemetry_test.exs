@@ -305,6 +305,7 @@ defmodule Snex.TelemetryTest do
              "[:snex, :map, :stop]",
              "[:snex, :pool, :queue]",
              "[:snex, :pool, :overload]",
+             "[:snex, :pool, :forward]",
              "[:snex, :pool, :recycle]",
              "[:snex, :interpreter, :start]",
              "[:snex, :interpreter, :stop]"

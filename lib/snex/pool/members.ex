@@ -343,10 +343,16 @@ defmodule Snex.Pool.Members do
   end
 
   @doc """
-  Whether an interpreter takes no calls any more.
+  Whether an interpreter has left: it is gone, or has nothing to do but to finish calls.
   """
   @spec left?(t(), pid()) :: boolean()
-  def left?(members, pid), do: members.all[pid] == nil or members.all[pid].status == :leaving
+  def left?(members, pid) do
+    case members.all[pid] do
+      nil -> true
+      %Member{status: :leaving} -> load(pid) > 0
+      _other -> false
+    end
+  end
 
   @doc """
   Marks interpreters as due to be replaced, once they run.

@@ -92,7 +92,7 @@ defmodule Snex.Serde.StreamTest do
 
       for code <- [tasks, threads, both], demand <- [1, 3, 256] do
         rows = Serde.stream(1..2_000, demand: demand)
-        {:ok, taken} = Snex.pyeval(inp, code, %{"rows" => rows})
+        {:ok, taken} = Snex.pyeval(inp, code, %{"rows" => rows}, timeout: 60_000)
         # Whoever takes items gets them in order.
         for part <- taken, do: assert(part == Enum.sort(part))
         assert taken |> List.flatten() |> Enum.sort() == Enum.to_list(1..2_000)
