@@ -261,7 +261,8 @@ class Producer:
                         await future
                 finally:
                     self._wake = None
-        elif monotonic() < until:
+        elif batch.stopped or monotonic() < until:
+            # In a forked child, where it is stopped, no task could go on from 3.14 on.
             return until
         else:
             await asyncio.sleep(0)
