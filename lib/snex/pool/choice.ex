@@ -100,7 +100,10 @@ defmodule Snex.Pool.Choice do
         run_with(thing, other, call, options)
 
       {owner, slot} ->
-        run_in(owner, slot, pool, call, options, true)
+        # It may have ended just now.
+        with {{:error, %Error{details: %{fate: why}}}, handles} <-
+               run_in(owner, slot, pool, call, options, true),
+             do: {{:error, lost(thing, why)}, handles}
 
       :noproc ->
         case gone(thing) do
