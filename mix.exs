@@ -7,7 +7,7 @@ defmodule Snex.MixProject do
   def project do
     [
       app: :snex,
-      version: "0.1.0",
+      version: "1.0.0-rc.1",
       description: "Python in isolated processes, called from Elixir, through a Rust NIF",
       elixir: "~> 1.18",
       elixirc_paths: elixirc_paths(Mix.env()),

@@ -14,7 +14,7 @@ defmodule KinoSnex.MixProject do
   def project do
     [
       app: :kino_snex,
-      version: "0.1.0",
+      version: "1.0.0-rc.1",
       description: "Python in Livebook, through Snex",
       elixir: "~> 1.18",
       deps: [{:snex, path: ".."} | libraries()],
