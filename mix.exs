@@ -1,4 +1,4 @@
-Code.require_file("mix/prebuilt.ex", __DIR__)
+for file <- ~w(prebuilt checksums download), do: Code.require_file("mix/#{file}.ex", __DIR__)
 Code.require_file("mix/compile_cargo.ex", __DIR__)
 
 defmodule Snex.MixProject do

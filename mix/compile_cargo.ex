@@ -14,7 +14,9 @@ defmodule Mix.Tasks.Compile.Cargo do
   `dev`, `test` and `prod` share one. All scripts and notebooks that use `Mix.install` share one as well (`snex_native` among
   Mix's installs), so that only the first of them takes minutes. `CARGO_TARGET_DIR` moves it elsewhere.
 
-  With `SNEX_PREBUILT`, the path of an archive that `mix snex.prebuild` made, the native code is taken from there.
+  In a published package, whose file `checksum` names an archive for this kind of machine, the native code is taken from that
+  archive instead (see `Snex.Prebuilt.Checksums` and `Snex.Prebuilt.Download`); where the archive cannot be had, cargo
+  builds. `SNEX_PREBUILT` names an archive that `mix snex.prebuild` has made and that must be used. With `SNEX_BUILD=true` cargo always builds.
 
   The task lives outside `lib` because it has to run before anything in `lib` is compiled.
   """
@@ -71,32 +73,95 @@ defmodule Mix.Tasks.Compile.Cargo do
   ## The native code
 
   defp build_native(old, force?) do
-    case System.get_env("SNEX_PREBUILT") do
-      unset when unset in [nil, ""] -> build_with_cargo(old, force?)
-      archive -> take_prebuilt(Path.expand(archive), old, force?)
+    case {build?(), System.get_env("SNEX_PREBUILT", "")} do
+      {true, _archive} -> build_with_cargo(old, force?, nil)
+      {false, ""} -> take_published(old, force?)
+      {false, archive} -> take_prebuilt(Path.expand(archive), old, force?)
+    end
+  end
+
+  defp build? do
+    case System.get_env("SNEX_BUILD", "") do
+      on when on in ["1", "true"] -> true
+      off when off in ["", "0", "false"] -> false
+      other -> Mix.raise("SNEX_BUILD is #{inspect(other)}, and should be true or false")
     end
   end
 
   defp take_prebuilt(archive, old, force?) do
     stamp = {:prebuilt, File.regular?(archive) and Snex.Prebuilt.sha256(archive)}
 
-    if not force? and stamp == old.rust and Enum.all?(installed_paths(), &File.exists?/1) do
+    if current?(stamp, old, force?) do
       {:ok, stamp, []}
     else
-      case Snex.Prebuilt.install(archive, native_dir(), Mix.Project.config()[:version]) do
+      case Snex.Prebuilt.install(archive, native_dir(), version()) do
         :ok -> {:ok, stamp, []}
         {:error, message} -> Mix.raise("SNEX_PREBUILT cannot be used: " <> message)
       end
     end
   end
 
-  defp build_with_cargo(old, force?) do
-    stamp = stamp(rust_sources(), Enum.map(@cargo_settings, &System.get_env/1))
+  # What the package says of archives. Cargo's build of the same sources stays where it is: the network is not asked again and
+  # again where it has nothing to give.
+  defp take_published(old, force?) do
+    name = Snex.Prebuilt.name(version())
 
-    if not force? and stamp == old.rust and Enum.all?(installed_paths(), &File.exists?/1) do
+    cond do
+      current?(cargo_stamp(), old, force?) ->
+        build_with_cargo(old, force?, nil)
+
+      System.get_env("CARGO_BUILD_TARGET", "") != "" ->
+        # For another machine, which cargo knows and this task does not.
+        build_with_cargo(old, force?, nil)
+
+      true ->
+        case Snex.Prebuilt.Checksums.find(in_root("checksum"), name, version()) do
+          {:ok, url, sum} -> take_archive(url, name, sum, old, force?)
+          :none -> build_with_cargo(old, force?, nil)
+          :unlisted -> build_with_cargo(old, force?, "there is no #{name} for this kind of machine")
+          {:error, message} -> Mix.raise(message)
+        end
+    end
+  end
+
+  defp take_archive(url, name, sum, old, force?) do
+    stamp = {:prebuilt, sum}
+
+    if current?(stamp, old, force?) do
+      {:ok, stamp, []}
+    else
+      with {:ok, archive} <- Snex.Prebuilt.Download.fetch(url, name, sum),
+           :ok <- Snex.Prebuilt.install(archive, native_dir(), version(), sha256: sum) do
+        {:ok, stamp, []}
+      else
+        {:error, {:wrong, message}} ->
+          Mix.raise(
+            message <>
+              ". The download may have been cut short: try again. With SNEX_BUILD=true, cargo builds the native code"
+          )
+
+        {:error, {:unavailable, message}} ->
+          build_with_cargo(old, force?, message)
+
+        # As it was published, and of no use here: an older C library.
+        {:error, message} ->
+          build_with_cargo(old, force?, message)
+      end
+    end
+  end
+
+  defp current?(stamp, old, force?) do
+    not force? and stamp == old.rust and Enum.all?(installed_paths(), &File.exists?/1)
+  end
+
+  # `why_not_prebuilt` is a sentence, or nil where nobody would expect an archive.
+  defp build_with_cargo(old, force?, why_not_prebuilt) do
+    stamp = cargo_stamp()
+
+    if current?(stamp, old, force?) do
       {:ok, stamp, old.diagnostics}
     else
-      case cargo_build() do
+      case cargo_build(why_not_prebuilt) do
         {:ok, artifacts, diagnostics} ->
           Enum.each(artifacts, &install/1)
           {:ok, stamp, diagnostics}
@@ -106,6 +171,8 @@ defmodule Mix.Tasks.Compile.Cargo do
       end
     end
   end
+
+  defp cargo_stamp, do: stamp(rust_sources(), Enum.map(@cargo_settings, &System.get_env/1))
 
   defp rust_sources do
     Enum.map(
@@ -118,7 +185,8 @@ defmodule Mix.Tasks.Compile.Cargo do
           do: path
   end
 
-  defp cargo_build do
+  defp cargo_build(why_not_prebuilt) do
+    if why_not_prebuilt, do: Mix.shell().info("Snex's native code is built here: #{why_not_prebuilt}")
     cargo = find_cargo!()
     Mix.shell().info("Compiling Snex's native code with cargo")
     look_for_linker()
@@ -253,6 +321,7 @@ defmodule Mix.Tasks.Compile.Cargo do
     """
     Snex builds its native code with Rust 1.91 or later. Install it as https://rustup.rs says, or run \
     `rustup update stable` where an older one is installed: #{what_is_wrong}
+    Without Rust, set SNEX_PREBUILT to an archive that `MIX_ENV=prod mix snex.prebuild` has made on a machine of this kind.
     """
   end
 
@@ -358,6 +427,7 @@ defmodule Mix.Tasks.Compile.Cargo do
     System.get_env("MIX_INSTALL_DIR") || Path.join(:filename.basedir(:user_cache, "mix"), "installs")
   end
 
+  defp version, do: Mix.Project.config()[:version]
   defp root, do: Path.dirname(Mix.Project.project_file())
   defp in_root(path), do: Path.join(root(), path)
 end

@@ -19,7 +19,7 @@ defmodule Snex.Prebuilt do
   @spec create!(Path.t(), Path.t(), String.t()) :: Path.t()
   def create!(folder, to, version) do
     manifest = %{version: version, triple: triple(), glibc: needed_glibc(folder)}
-    name = "snex-#{version}-#{triple()}.tar.gz"
+    name = name(version)
     archive = Path.join(to, name)
     File.mkdir_p!(to)
     members = for file <- @files, do: {to_charlist(file), to_charlist(Path.join(folder, file))}
@@ -28,6 +28,12 @@ defmodule Snex.Prebuilt do
     File.write!(archive <> ".sha256", "#{sha256(archive)}  #{name}\n")
     archive
   end
+
+  @doc """
+  What the archive of a version of Snex for this machine is called.
+  """
+  @spec name(String.t()) :: String.t()
+  def name(version), do: "snex-#{version}-#{triple()}.tar.gz"
 
   @doc """
   Puts the files of an archive into `folder`, or says why they are of no use here; then nothing has been changed.

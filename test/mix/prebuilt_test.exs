@@ -3,6 +3,8 @@ defmodule Snex.Mix.PrebuiltTest do
 
   alias Snex.OtherProject
   alias Snex.Prebuilt
+  alias Snex.Prebuilt.Checksums
+  alias Snex.WebServer
 
   @moduletag :tmp_dir
   @moduletag timeout: 600_000
@@ -42,14 +44,8 @@ defmodule Snex.Mix.PrebuiltTest do
 
   defp own_sum(archive), do: [sha256: Prebuilt.sha256(archive)]
 
-  @tag :slow
-  test "a project is built with an archive and without cargo, and works", %{
-    archive: archive,
-    tmp_dir: tmp_dir
-  } do
-    folder = OtherProject.create!(Path.join(tmp_dir, "app"), %{})
-
-    # All that mix needs is on this PATH, and neither cargo nor rustc.
+  # A folder for PATH: all that mix needs is in it, and neither cargo nor rustc.
+  defp without_cargo!(tmp_dir) do
     bin = Path.join(tmp_dir, "bin")
     File.mkdir_p!(bin)
 
@@ -58,6 +54,96 @@ defmodule Snex.Mix.PrebuiltTest do
       if path = System.find_executable(program), do: File.ln_s!(path, Path.join(bin, program))
     end
 
+    bin
+  end
+
+  # Snex as a package has it, with a checksum file, and a project that depends on it.
+  defp published!(tmp_dir, archives, template) do
+    package = Path.join(tmp_dir, "package")
+    root = File.cwd!()
+    File.mkdir_p!(package)
+
+    for name <- ~w(lib mix native py_src mix.exs Cargo.toml Cargo.lock README.md),
+        do: File.cp_r!(Path.join(root, name), Path.join(package, name))
+
+    Checksums.write!(Path.join(package, "checksum"), archives, template, @version)
+
+    OtherProject.create!(Path.join(tmp_dir, "app"), %{
+      "mix.exs" => """
+      defmodule App.MixProject do
+        use Mix.Project
+        def project, do: [app: :app, version: "0.1.0", deps: [{:snex, path: #{inspect(package)}}]]
+      end
+      """
+    })
+  end
+
+  @tag :slow
+  test "a package with a checksum file takes its native code from a server, once, and works", %{
+    archive: archive,
+    tmp_dir: tmp_dir
+  } do
+    name = Path.basename(archive)
+
+    %{port: server, id: id} =
+      WebServer.start!(fn _line -> WebServer.answer("200 OK", [], File.read!(archive)) end)
+
+    folder = published!(tmp_dir, Path.dirname(archive), "http://127.0.0.1:#{server}/v{version}/{archive}")
+    env = [{"PATH", without_cargo!(tmp_dir)}, {"SNEX_PREBUILT_CACHE", Path.join(tmp_dir, "cache")}]
+    {python, 0} = System.cmd("python3", ["-c", "import sys; print(sys.executable, end='')"])
+
+    code =
+      ~s|{:ok, i} = Snex.Interpreter.start_link(python: #{inspect(python)}); IO.inspect(Snex.pyeval(i, "return 6 * 7"))|
+
+    assert OtherProject.mix!(folder, ["run", "-e", code], env) =~ "{:ok, 42}"
+    line = "GET /v#{@version}/#{name} HTTP/1.1"
+    assert_received {:request, ^line}
+
+    # From the cache, without the server.
+    stop_supervised!(id)
+    File.rm_rf!(Path.join(folder, "_build"))
+    assert OtherProject.mix!(folder, ["run", "-e", code], env) =~ "{:ok, 42}"
+    refute_received {:request, _}
+
+    # Without cache and server there would have to be a cargo, and what is missing is said.
+    build = ["deps.compile", "snex", "--force"]
+    File.rm_rf!(Path.join(tmp_dir, "cache"))
+    assert {output, 1} = OtherProject.mix(folder, build, env)
+    assert output =~ "no connection to 127.0.0.1:#{server}, connection refused"
+    assert output =~ "there is no cargo on PATH"
+    assert output =~ "Without Rust, set SNEX_PREBUILT"
+
+    # So is a machine that the package has nothing for.
+    mirror = [{"SNEX_PREBUILT_URL", "file://#{Path.dirname(archive)}/{archive}"} | env]
+    checksums = Path.join(tmp_dir, "package/checksum")
+    listed = File.read!(checksums)
+    File.write!(checksums, String.replace(listed, Prebuilt.triple(), "riscv64gc-unknown-linux-gnu"))
+    assert {output, 1} = OtherProject.mix(folder, build, mirror)
+    assert output =~ "Snex's native code is built here: there is no #{name} for this kind of machine"
+
+    # Another content than the package promises is an error, and never built around.
+    File.write!(checksums, String.replace(listed, Prebuilt.sha256(archive), String.duplicate("0", 64)))
+    assert {output, 1} = OtherProject.mix(folder, build, mirror)
+    assert output =~ ~r/has the SHA-256 [0-9a-f]{64}, and should have 0000/
+    refute output =~ "cargo on PATH"
+
+    # A mirror will do, and SNEX_BUILD asks nobody.
+    File.write!(checksums, listed)
+    OtherProject.mix!(folder, build, mirror)
+    assert {output, 1} = OtherProject.mix(folder, build, [{"SNEX_BUILD", "true"} | mirror])
+    assert output =~ "there is no cargo on PATH"
+    assert {output, 1} = OtherProject.mix(folder, build, [{"SNEX_BUILD", "yes"} | mirror])
+    assert output =~ ~s(SNEX_BUILD is "yes", and should be true or false)
+  end
+
+  @tag :slow
+  test "a project is built with an archive and without cargo, and works", %{
+    archive: archive,
+    tmp_dir: tmp_dir
+  } do
+    folder = OtherProject.create!(Path.join(tmp_dir, "app"), %{})
+
+    bin = without_cargo!(tmp_dir)
     env = [{"PATH", bin}, {"SNEX_PREBUILT", archive}]
     # Not one of the small scripts that look for the right Python: they need more than that PATH has.
     {python, 0} = System.cmd("python3", ["-c", "import sys; print(sys.executable, end='')"])
