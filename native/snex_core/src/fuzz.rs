@@ -9,7 +9,7 @@ use crate::project;
 use crate::shared_memory::{self, News, Slots};
 #[cfg(target_os = "linux")]
 use crate::shared_memory::{Arena, PLACE_LEN};
-use crate::worker::frame_reader::{Bytes, FrameReader, Stop};
+use crate::worker::frame_reader::{Bytes, FrameReader, ReadError};
 #[cfg(target_os = "linux")]
 use crate::worker::inbound::Inbound;
 use std::collections::HashSet;
@@ -65,8 +65,8 @@ pub fn frames(data: &[u8]) {
         let read = now(reader.frame::<Vec<u8>>());
         let header = match frame::read_header(rest) {
             Ok(Some(header)) => header,
-            Ok(None) if rest.is_empty() => return assert_eq!(read, Err(Stop::EndOfFile)),
-            Ok(None) => return assert!(matches!(read, Err(Stop::CutShort(_))), "{read:?}"),
+            Ok(None) if rest.is_empty() => return assert_eq!(read, Err(ReadError::EndOfFile)),
+            Ok(None) => return assert!(matches!(read, Err(ReadError::CutShort(_))), "{read:?}"),
             Err(error) => return assert_same_fault(&error, read.map(|_| ())),
         };
         if header.length > LIMIT + frame::SPARE {
@@ -83,7 +83,7 @@ pub fn frames(data: &[u8]) {
         let body = &rest[start..];
         let Some(body) = usize::try_from(header.length).ok().and_then(|length| body.get(..length)) else {
             let cut = FrameError::CutShort { got: body.len() as u64, expected: header.length };
-            return assert_eq!(read, Err(Stop::CutShort(cut.to_string())));
+            return assert_eq!(read, Err(ReadError::CutShort(cut.to_string())));
         };
         assert_eq!(read, Ok((header, body.to_vec())));
         rest = &rest[start + body.len()..];
@@ -127,7 +127,9 @@ pub fn places(stream: &[u8]) {
         }
         let place = <[u8; PLACE_LEN]>::try_from(body).ok();
         let place = place.and_then(|place| shared_memory::read_place(place, SIZE as u64).ok());
-        let Some(place) = place else { return assert!(matches!(read, Err(Stop::Broken(_))), "{read:?}") };
+        let Some(place) = place else {
+            return assert!(matches!(read, Err(ReadError::Broken(_))), "{read:?}");
+        };
         let start = place.offset as usize;
         let content: Vec<u8> = (start..start + place.length as usize).map(shared_byte).collect();
         let header = Header { flags: header.flags & !SHARED, length: place.length, ..header };
@@ -142,8 +144,8 @@ pub fn places(stream: &[u8]) {
 pub fn places(_stream: &[u8]) {}
 
 /// How much of the garbage is quoted depends on how much has come.
-fn assert_same_fault(error: &FrameError, read: Result<(), Stop>) {
-    let Err(Stop::Broken(seen)) = read else { panic!("{error}, but {read:?}") };
+fn assert_same_fault(error: &FrameError, read: Result<(), ReadError>) {
+    let Err(ReadError::Broken(seen)) = read else { panic!("{error}, but {read:?}") };
     match error {
         FrameError::Garbage(_) => assert!(seen.starts_with("expected a frame, got "), "{error}, but {seen}"),
         _ => assert_eq!(error.to_string(), seen),

@@ -15,7 +15,7 @@ pub(crate) const ADVANCE: usize = if cfg!(any(fuzzing, test)) { 96 } else { 64 *
 
 /// Why no more frames come.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Stop {
+pub(crate) enum ReadError {
     /// The pipe is closed.
     EndOfFile,
     /// The pipe is closed; how far the last frame came.
@@ -24,23 +24,23 @@ pub(crate) enum Stop {
     Broken(String),
 }
 
-impl From<io::Error> for Stop {
+impl From<io::Error> for ReadError {
     fn from(error: io::Error) -> Self {
-        Stop::Broken(format!("reading from Python failed: {error}"))
+        ReadError::Broken(format!("reading from Python failed: {error}"))
     }
 }
 
-impl From<FrameError> for Stop {
+impl From<FrameError> for ReadError {
     fn from(error: FrameError) -> Self {
         match error {
-            FrameError::CutShort { .. } => Stop::CutShort(error.to_string()),
-            _ => Stop::Broken(error.to_string()),
+            FrameError::CutShort { .. } => ReadError::CutShort(error.to_string()),
+            _ => ReadError::Broken(error.to_string()),
         }
     }
 }
 
-pub(crate) fn no_memory(length: usize) -> Stop {
-    Stop::Broken(format!("the VM has no memory for a frame of {length} bytes from Python"))
+pub(crate) fn no_memory(length: usize) -> ReadError {
+    ReadError::Broken(format!("the VM has no memory for a frame of {length} bytes from Python"))
 }
 
 /// Where bytes come from.
@@ -72,13 +72,13 @@ impl<R: Bytes> FrameReader<R> {
 
     /// The next frame.
     #[cfg(any(fuzzing, test))]
-    pub(crate) async fn frame<T: Body>(&mut self) -> Result<(Header, T), Stop> {
+    pub(crate) async fn frame<T: Body>(&mut self) -> Result<(Header, T), ReadError> {
         let header = self.header().await?;
         self.content(header).await
     }
 
     /// The body of a frame, wherever it lies. Its header is then as if it had come through the pipe.
-    pub(crate) async fn content<T: Body>(&mut self, header: Header) -> Result<(Header, T), Stop> {
+    pub(crate) async fn content<T: Body>(&mut self, header: Header) -> Result<(Header, T), ReadError> {
         let length = self.length(header, header.length)?;
         if header.flags & SHARED == 0 {
             return Ok((header, self.body(length).await?));
@@ -95,7 +95,7 @@ impl<R: Bytes> FrameReader<R> {
     }
 
     /// The length of a body, if it may have that.
-    fn length(&self, header: Header, length: u64) -> Result<usize, Stop> {
+    fn length(&self, header: Header, length: u64) -> Result<usize, ReadError> {
         let kind = header.kind as u8;
         if length > self.limit.saturating_add(SPARE) {
             return Err(FrameError::TooLarge { kind, length, limit: self.limit }.into());
@@ -103,7 +103,7 @@ impl<R: Bytes> FrameReader<R> {
         usize::try_from(length).map_err(|_| FrameError::TooLong { kind, length }.into())
     }
 
-    pub(crate) async fn header(&mut self) -> Result<Header, Stop> {
+    pub(crate) async fn header(&mut self) -> Result<Header, ReadError> {
         loop {
             let pending = self.buffer.get(self.start..self.end).unwrap_or_default();
             if let Some(header) = frame::read_header(pending)? {
@@ -115,7 +115,7 @@ impl<R: Bytes> FrameReader<R> {
             (self.start, self.end) = (0, pending);
             let free = self.buffer.get_mut(pending..).unwrap_or_default();
             match self.source.read(free).await? {
-                0 if pending == 0 => return Err(Stop::EndOfFile),
+                0 if pending == 0 => return Err(ReadError::EndOfFile),
                 0 => {
                     return Err(
                         FrameError::CutShort { got: pending as u64, expected: HEADER_LEN as u64 }.into()
@@ -127,7 +127,7 @@ impl<R: Bytes> FrameReader<R> {
     }
 
     /// A body: what has arrived is copied, the rest is read straight into its place.
-    pub(crate) async fn body<T: Body>(&mut self, length: usize) -> Result<T, Stop> {
+    pub(crate) async fn body<T: Body>(&mut self, length: usize) -> Result<T, ReadError> {
         let arrived = self.buffer.get(self.start..self.end).unwrap_or_default();
         let arrived = arrived.get(..length).unwrap_or(arrived);
         let mut filled = arrived.len();
@@ -190,7 +190,7 @@ mod tests {
     }
 
     /// What comes of a frame that claims to have so many bytes.
-    fn read(length: u64, limit: u64) -> Result<Header, Stop> {
+    fn read(length: u64, limit: u64) -> Result<Header, ReadError> {
         let mut header = vec![0; HEADER_LEN];
         Header { length, ..Header::new(Kind::Result, 1) }.write(&mut header);
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
@@ -201,15 +201,15 @@ mod tests {
     #[test]
     fn a_body_beyond_the_limit_and_what_is_spare_is_refused_before_there_is_memory_for_it() {
         let reason = "frame of kind 0x83 with 1048677 bytes, and the limit is 100 (limits: [reply: bytes])";
-        assert_eq!(read(100 + SPARE + 1, 100), Err(Stop::Broken(reason.into())));
+        assert_eq!(read(100 + SPARE + 1, 100), Err(ReadError::Broken(reason.into())));
         let reason = "the VM has no memory for a frame of 1048676 bytes from Python";
-        assert_eq!(read(100 + SPARE, 100), Err(Stop::Broken(reason.into())));
+        assert_eq!(read(100 + SPARE, 100), Err(ReadError::Broken(reason.into())));
         assert!(read(150, u64::MAX).is_ok());
     }
 
     #[test]
     fn a_body_for_which_there_is_no_memory_is_an_error_that_says_its_size() {
         let reason = "the VM has no memory for a frame of 3221225472 bytes from Python";
-        assert_eq!(read(3 << 30, 4 << 30), Err(Stop::Broken(reason.into())));
+        assert_eq!(read(3 << 30, 4 << 30), Err(ReadError::Broken(reason.into())));
     }
 }

@@ -1,7 +1,7 @@
 //! Bodies from Python that lie in shared memory: copied from there into memory of the VM's own.
 
 use super::Body;
-use super::frame_reader::{ADVANCE, Stop, no_memory};
+use super::frame_reader::{ADVANCE, ReadError, no_memory};
 use crate::shared_memory::{Arena, PIECE, PLACE_LEN, Place, read_place};
 use std::sync::Arc;
 
@@ -23,15 +23,15 @@ impl Inbound {
     }
 
     /// Where a body lies, from what has come through the pipe in its stead.
-    pub(crate) fn place(&self, bytes: &[u8]) -> Result<Place, Stop> {
+    pub(crate) fn place(&self, bytes: &[u8]) -> Result<Place, ReadError> {
         let place: &[u8; PLACE_LEN] = bytes
             .try_into()
-            .map_err(|_| Stop::Broken(format!("{} bytes as the place of a body", bytes.len())))?;
-        read_place(*place, self.arena.size()).map_err(|error| Stop::Broken(error.to_string()))
+            .map_err(|_| ReadError::Broken(format!("{} bytes as the place of a body", bytes.len())))?;
+        read_place(*place, self.arena.size()).map_err(|error| ReadError::Broken(error.to_string()))
     }
 
     /// A copy of what lies there now. Python may write to it meanwhile: then it is a copy of that.
-    pub(crate) async fn read<T: Body>(&mut self, offset: u64, length: usize) -> Result<T, Stop> {
+    pub(crate) async fn read<T: Body>(&mut self, offset: u64, length: usize) -> Result<T, ReadError> {
         let mut size = length.min(ADVANCE);
         let mut body = T::with_length(size).ok_or_else(|| no_memory(length))?;
         let mut filled = 0;
@@ -74,7 +74,7 @@ mod tests {
     }
 
     /// What comes of a frame whose body should lie in an arena of 3 MiB, full of sevens.
-    fn read(body: &[u8], limit: u64, arena: bool) -> Result<(Header, Vec<u8>, Option<u64>), Stop> {
+    fn read(body: &[u8], limit: u64, arena: bool) -> Result<(Header, Vec<u8>, Option<u64>), ReadError> {
         let mut bytes = vec![0; HEADER_LEN];
         let length = body.len() as u64;
         Header { flags: SHARED | HANDLES, length, ..Header::new(Kind::Result, 1) }.write(&mut bytes);
@@ -103,7 +103,7 @@ mod tests {
 
     #[test]
     fn a_place_that_python_cannot_have_meant_is_refused() {
-        let broken = |reason: &str| Err(Stop::Broken(reason.into()));
+        let broken = |reason: &str| Err(ReadError::Broken(reason.into()));
         let beyond = "a body of 3145729 bytes at 0 of shared memory of 3145728 bytes";
         assert_eq!(read(&place(0, (3 << 20) + 1), u64::MAX, true), broken(beyond));
         assert_eq!(read(b"short", u64::MAX, true), broken("5 bytes as the place of a body"));

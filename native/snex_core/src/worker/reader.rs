@@ -1,6 +1,6 @@
 //! Frames from Python.
 
-use super::frame_reader::{Bytes, FrameReader, Stop};
+use super::frame_reader::{Bytes, FrameReader, ReadError};
 use super::inbound::Inbound;
 use super::spin::{self, Spin};
 use super::streams::Source;
@@ -33,9 +33,9 @@ pub(super) async fn read<B, S>(
         Err(stop) => stop,
     };
     let command = match stop {
-        Stop::EndOfFile => Command::EndOfFrames(None),
-        Stop::CutShort(reason) => Command::EndOfFrames(Some(reason)),
-        Stop::Broken(reason) => Command::Broken(reason),
+        ReadError::EndOfFile => Command::EndOfFrames(None),
+        ReadError::CutShort(reason) => Command::EndOfFrames(Some(reason)),
+        ReadError::Broken(reason) => Command::Broken(reason),
     };
     // The life task waits for this one: it is there to hear it.
     let _ = worker.commands.send(command);
@@ -53,7 +53,7 @@ pub(super) async fn read_prints<B, S>(
 {
     let _alarm = worker.alarm();
     let mut reader = FrameReader::new(Pipe { source, phase, spin: Spin::never() }, limit);
-    if let Stop::Broken(reason) = reader.frames(&worker).await {
+    if let ReadError::Broken(reason) = reader.frames(&worker).await {
         let _ = worker.commands.send(Command::Broken(reason));
     }
 }
@@ -90,7 +90,7 @@ impl<F: Fn() -> bool + Send> Bytes for Pipe<F> {
 }
 
 impl<R: Bytes> FrameReader<R> {
-    async fn frames<B, S>(&mut self, worker: &Worker<B, S>) -> Stop
+    async fn frames<B, S>(&mut self, worker: &Worker<B, S>) -> ReadError
     where
         B: AsRef<[u8]> + Send + 'static,
         S: Sink,
@@ -103,7 +103,7 @@ impl<R: Bytes> FrameReader<R> {
     }
 
     /// Hands the next frame to whom it concerns.
-    async fn pass_on<B, S>(&mut self, worker: &Worker<B, S>) -> Result<(), Stop>
+    async fn pass_on<B, S>(&mut self, worker: &Worker<B, S>) -> Result<(), ReadError>
     where
         B: AsRef<[u8]> + Send + 'static,
         S: Sink,
@@ -111,7 +111,7 @@ impl<R: Bytes> FrameReader<R> {
         let header = self.header().await?;
         if header.kind == Kind::Slots {
             let (_, news): (_, Vec<u8>) = self.content(header).await?;
-            return worker.slots(&news).map_err(Stop::Broken);
+            return worker.slots(&news).map_err(ReadError::Broken);
         }
         if header.flags & SHARED != 0 && self.inbound.is_none() {
             self.inbound = worker.inbound();
@@ -123,29 +123,31 @@ impl<R: Bytes> FrameReader<R> {
         match header.kind {
             Kind::Print => worker.sink.print(header.id, body).await,
             Kind::Log => worker.sink.log(body).await,
-            _ => worker.sink.frame(header, body).map_err(Stop::Broken)?,
+            _ => worker.sink.frame(header, body).map_err(ReadError::Broken)?,
         }
         Ok(())
     }
 
-    async fn handshake<B, S>(&mut self, worker: &Worker<B, S>, version: &str) -> Result<(), Stop>
+    async fn handshake<B, S>(&mut self, worker: &Worker<B, S>, version: &str) -> Result<(), ReadError>
     where
         B: AsRef<[u8]> + Send + 'static,
         S: Sink,
     {
         let header = self.header().await?;
         if header.length > handshake::LONGEST {
-            return Err(Stop::Broken(format!("Python's first frame has {} bytes", header.length)));
+            return Err(ReadError::Broken(format!("Python's first frame has {} bytes", header.length)));
         }
         let body: Vec<u8> = self.body(header.length as usize).await?;
         let ready = match header.kind {
             Kind::Ready => handshake::read_ready(&body, version),
             Kind::Refused => Err(handshake::read_refused(&body, version)),
             other => {
-                return Err(Stop::Broken(format!("Python's first frame should be READY, got {other:?}")));
+                return Err(ReadError::Broken(format!(
+                    "Python's first frame should be READY, got {other:?}"
+                )));
             }
         };
-        let ready = ready.map_err(|error| Stop::Broken(error.to_string()))?;
+        let ready = ready.map_err(|error| ReadError::Broken(error.to_string()))?;
         if ready.shared && worker.shared.is_some() {
             worker.outbox().share();
         }
