@@ -1,7 +1,7 @@
 //! Reading Python's own objects, from their memory: no code of an object's class runs, but for making a plain set of a
 //! subclass's.
 
-use crate::encoder::{Result, Stop};
+use crate::encoder::{EncodeError, Result};
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -10,7 +10,7 @@ use std::ptr;
 
 /// The bytes of an object of type `bytes`, or of a subclass. Anything else is unusual.
 pub fn bytes_of<'a>(value: &'a Bound<'_, PyAny>) -> Result<&'a [u8]> {
-    value.cast::<PyBytes>().map(|bytes| bytes.as_bytes()).map_err(|_| Stop::Unusual)
+    value.cast::<PyBytes>().map(|bytes| bytes.as_bytes()).map_err(|_| EncodeError::Unusual)
 }
 
 /// An item of a list; `None` where the list has become shorter, and for an object that is no list.
@@ -35,8 +35,8 @@ pub unsafe fn list_item<'a, 'py>(
 
 /// An item of a tuple. An object that is no tuple, or has no such item, is unusual.
 pub fn tuple_item<'py>(tuple: &Bound<'py, PyAny>, index: usize) -> Result<Bound<'py, PyAny>> {
-    let tuple = tuple.cast::<PyTuple>().map_err(|_| Stop::Unusual)?;
-    tuple.get_item(index).map_err(|_| Stop::Unusual)
+    let tuple = tuple.cast::<PyTuple>().map_err(|_| EncodeError::Unusual)?;
+    tuple.get_item(index).map_err(|_| EncodeError::Unusual)
 }
 
 /// The next key and value of a dict; `None` for an object that is no dict.
@@ -70,5 +70,5 @@ pub fn snapshot<'py>(set: &Bound<'py, PyAny>) -> Result<Bound<'py, PyTuple>> {
     }
     // Python's own constructor raises where there is no memory.
     let members = py.get_type::<PyTuple>().call1((members,))?;
-    members.cast_into::<PyTuple>().map_err(|_| Stop::Unusual)
+    members.cast_into::<PyTuple>().map_err(|_| EncodeError::Unusual)
 }

@@ -1,7 +1,7 @@
 //! Types whose objects become handles: what the package has said of one of them holds for the others.
 
 use crate::access::{bytes_of, tuple_item};
-use crate::encoder::{Result, Stop};
+use crate::encoder::{EncodeError, Result};
 use crate::output::{Output, no_memory};
 use pyo3::ffi;
 use pyo3::intern;
@@ -31,7 +31,7 @@ impl<'py> Alike<'py> {
     ) -> Result<bool> {
         let Some(Around { before, behind, .. }) = self.0.get(&value.get_type_ptr()) else { return Ok(false) };
         output.put(bytes_of(before)?)?;
-        output.int(i64::try_from(objects.len()).map_err(|_| Stop::Unusual)?)?;
+        output.int(i64::try_from(objects.len()).map_err(|_| EncodeError::Unusual)?)?;
         output.put(bytes_of(behind)?)?;
         objects.append(value)?;
         Ok(true)

@@ -4,7 +4,7 @@
 //! thread takes what has been collected. So nothing is borrowed while anything of Python's may run: items are encoded apart,
 //! and added in one go, without a place at which Python gives up its lock.
 
-use crate::encoder::{Encoder, Stop};
+use crate::encoder::{EncodeError, Encoder};
 use crate::kinds::Helpers;
 use crate::{REPLY_LIMIT, helpers};
 use pyo3::exceptions::{PyMemoryError, PyTypeError};
@@ -302,14 +302,14 @@ impl Batch {
                 let (parts, bytes) = output.into_rest();
                 Encoded { parts, bytes, objects }
             }
-            Err(Stop::Unusual) => {
+            Err(EncodeError::Unusual) => {
                 cut(objects.as_ref(), before)?;
                 let objects = objects.unwrap_or_else(|| PyList::empty(py));
                 let parts = helpers.encode_item(item, &objects, self.auto)?;
                 Encoded { parts, bytes: Vec::new(), objects: Some(objects) }
             }
-            Err(Stop::TooLarge { surplus }) => return Err(helpers.too_large(py, surplus)),
-            Err(Stop::Error(error)) => return Err(error),
+            Err(EncodeError::TooLarge { surplus }) => return Err(helpers.too_large(py, surplus)),
+            Err(EncodeError::Error(error)) => return Err(error),
         };
         for part in &mut encoded.parts {
             if !part.is_exact_instance_of::<PyBytes>() {

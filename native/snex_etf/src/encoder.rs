@@ -25,7 +25,7 @@ const MAX_NESTED_KEYS: usize = 16;
 const BYTES_OF_HANDLE: usize = 8;
 
 /// Why a value is not encoded here.
-pub enum Stop {
+pub enum EncodeError {
     /// The pure encoder knows what to do, or what to say.
     Unusual,
     /// There would be at least so many bytes too many.
@@ -34,14 +34,14 @@ pub enum Stop {
     Error(PyErr),
 }
 
-impl From<PyErr> for Stop {
+impl From<PyErr> for EncodeError {
     fn from(error: PyErr) -> Self {
-        Stop::Error(error)
+        EncodeError::Error(error)
     }
 }
 
 /// What comes of encoding something.
-pub type Result<T> = std::result::Result<T, Stop>;
+pub type Result<T> = std::result::Result<T, EncodeError>;
 
 /// A container that is being encoded: the object, which is kept alive, and how far it has been read.
 struct Frame<'py> {
@@ -151,12 +151,12 @@ impl<'py, 'h> Encoder<'py, 'h> {
     /// A key as a term of its own, without the leading 131.
     fn encode_key(&self, object: &Bound<'py, PyAny>) -> Result<Vec<u8>> {
         if self.nested == MAX_NESTED_KEYS {
-            return Err(Stop::Unusual);
+            return Err(EncodeError::Unusual);
         }
         let room = self.output.room();
         let mut encoder = Encoder::nested(self.py, self.helpers, self.auto, self.nested + 1, room);
         encoder.run(object)?;
-        encoder.output.into_plain().ok_or(Stop::Unusual)
+        encoder.output.into_plain().ok_or(EncodeError::Unusual)
     }
 
     fn run(&mut self, object: &Bound<'py, PyAny>) -> Result<()> {
@@ -203,7 +203,7 @@ impl<'py, 'h> Encoder<'py, 'h> {
                 // SAFETY: they are used by `quick_leaf`, which runs nobody's code, or owned before anything else happens.
                 while let Some((key, found)) = unsafe { dict_next(object, position) } {
                     // More of them than were announced.
-                    *left = left.checked_sub(1).ok_or(Stop::Unusual)?;
+                    *left = left.checked_sub(1).ok_or(EncodeError::Unusual)?;
                     match apart {
                         Some(seen) => {
                             // It may be that code of somebody's runs.
@@ -221,7 +221,7 @@ impl<'py, 'h> Encoder<'py, 'h> {
                         return Ok(Some(found.to_owned()));
                     }
                 }
-                if *left == 0 { Ok(None) } else { Err(Stop::Unusual) }
+                if *left == 0 { Ok(None) } else { Err(EncodeError::Unusual) }
             }
             Rest::Set { next, count, member, apart } => loop {
                 if *next > 0 {
@@ -255,7 +255,7 @@ impl<'py, 'h> Encoder<'py, 'h> {
     ) -> Result<Option<Bound<'py, PyAny>>> {
         while *next < count {
             // SAFETY: it is used by `quick_leaf`, which runs nobody's code, or owned before anything else happens.
-            let Some(item) = (unsafe { list_item(list, *next) }) else { return Err(Stop::Unusual) };
+            let Some(item) = (unsafe { list_item(list, *next) }) else { return Err(EncodeError::Unusual) };
             *next += 1;
             if !self.quick_leaf(&item)? {
                 return Ok(Some(item.to_owned()));
@@ -269,7 +269,7 @@ impl<'py, 'h> Encoder<'py, 'h> {
         let bytes = self.encode_key(key)?;
         self.output.put(&bytes)?;
         seen.try_reserve(1).map_err(|_| no_memory())?;
-        if seen.insert(bytes) { Ok(()) } else { Err(Stop::Unusual) }
+        if seen.insert(bytes) { Ok(()) } else { Err(EncodeError::Unusual) }
     }
 
     /// Encodes a leaf, or begins a container.
@@ -283,7 +283,7 @@ impl<'py, 'h> Encoder<'py, 'h> {
         }
         if self.nested > 0 {
             // Of a key: it may become a handle, or an error that says of which container it is.
-            return Err(Stop::Unusual);
+            return Err(EncodeError::Unusual);
         }
         let objects = self.objects.get_or_insert_with(|| PyList::empty(self.py)).clone();
         if self.auto && self.alike.put(&mut self.output, value, &objects)? {
@@ -295,7 +295,7 @@ impl<'py, 'h> Encoder<'py, 'h> {
             self.alike.learn(value, &known)?;
         }
         match self.helpers.kind(&known) {
-            Kind::Other => Err(Stop::Unusual),
+            Kind::Other => Err(EncodeError::Unusual),
             kind => {
                 if self.leaf(&known, kind)? {
                     return Ok(());
@@ -306,10 +306,10 @@ impl<'py, 'h> Encoder<'py, 'h> {
     }
 
     /// With the place of the value that code of the user's does not know.
-    fn explained(&self, error: PyErr, value: &Bound<'py, PyAny>) -> Stop {
+    fn explained(&self, error: PyErr, value: &Bound<'py, PyAny>) -> EncodeError {
         let chain = self.path.iter().map(|frame| frame.original.clone()).collect();
         self.helpers.explain(&error, chain, value);
-        Stop::Error(error)
+        EncodeError::Error(error)
     }
 
     /// Begins a container.
@@ -353,7 +353,7 @@ impl<'py, 'h> Encoder<'py, 'h> {
                 return self.push(Frame { object: members.into_any(), original, rest });
             }
             Kind::Custom => Rest::One { done: false },
-            _ => return Err(Stop::Unusual),
+            _ => return Err(EncodeError::Unusual),
         };
         self.push(Frame { object, original, rest })
     }
@@ -368,7 +368,7 @@ impl<'py, 'h> Encoder<'py, 'h> {
             if self.path.len() > MAX_DEPTH
                 || !self.path.iter().all(|frame| seen.insert(frame.original.as_ptr()))
             {
-                return Err(Stop::Unusual);
+                return Err(EncodeError::Unusual);
             }
         }
         Ok(())

@@ -1,7 +1,7 @@
 //! What takes no stack: numbers, text, binaries, atoms.
 
 use crate::access::bytes_of;
-use crate::encoder::{Encoder, Result, Stop};
+use crate::encoder::{EncodeError, Encoder, Result};
 use crate::kinds::Kind;
 use crate::output::LARGE;
 use pyo3::ffi;
@@ -68,7 +68,7 @@ impl<'py> Encoder<'py, '_> {
             Kind::Term => match bytes_of(value)? {
                 [131, term @ ..] if term.len() < LARGE => self.output.put(term)?,
                 // The pure one has a view without the leading byte.
-                _ => return Err(Stop::Unusual),
+                _ => return Err(EncodeError::Unusual),
             },
             Kind::Buffer => self.buffer(value)?,
             Kind::Raw => {
@@ -143,14 +143,14 @@ impl<'py> Encoder<'py, '_> {
     fn lone_surrogate(&self) -> Result<()> {
         // Not to be left behind.
         drop(PyErr::take(self.py));
-        Err(Stop::Unusual)
+        Err(EncodeError::Unusual)
     }
 
     fn atom(&mut self, name: &[u8]) -> Result<()> {
         if let Ok(size) = u8::try_from(name.len()) {
             self.output.put(&[119, size])?;
         } else {
-            let size = u16::try_from(name.len()).map_err(|_| Stop::Unusual)?;
+            let size = u16::try_from(name.len()).map_err(|_| EncodeError::Unusual)?;
             let [high, low] = size.to_be_bytes();
             self.output.put(&[118, high, low])?;
         }
@@ -174,7 +174,7 @@ impl<'py> Encoder<'py, '_> {
             return self.output.put(bytes.as_bytes());
         }
         let parts = piece.getattr(intern!(self.py, "parts"))?;
-        for part in parts.cast::<PyTuple>().map_err(|_| Stop::Unusual)?.iter() {
+        for part in parts.cast::<PyTuple>().map_err(|_| EncodeError::Unusual)?.iter() {
             let size = part.len()?;
             match part.cast::<PyBytes>() {
                 Ok(bytes) if size < LARGE => self.output.put(bytes.as_bytes())?,

@@ -15,7 +15,7 @@ mod leaves;
 mod output;
 mod room;
 
-use encoder::{Encoder, Stop};
+use encoder::{EncodeError, Encoder};
 use kinds::Helpers;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
@@ -61,9 +61,9 @@ fn encode<'py>(
     let limit = REPLY_LIMIT.load(Relaxed).saturating_add(spare);
     match Encoder::new(py, helpers, auto, limit).encode(obj) {
         Ok(parts) => Ok(parts),
-        Err(Stop::Unusual) => helpers.pure.bind(py).call1((obj, spare, auto)),
-        Err(Stop::TooLarge { surplus }) => Err(helpers.too_large(py, surplus)),
-        Err(Stop::Error(error)) => Err(error),
+        Err(EncodeError::Unusual) => helpers.pure.bind(py).call1((obj, spare, auto)),
+        Err(EncodeError::TooLarge { surplus }) => Err(helpers.too_large(py, surplus)),
+        Err(EncodeError::Error(error)) => Err(error),
     }
 }
 
@@ -83,12 +83,12 @@ fn encode_item<'py>(
     let parts = encoder.encode_item(obj, Some(objects.clone())).and_then(|(output, _)| output.into_parts(py));
     match parts {
         Ok(parts) => Ok(parts.into_any()),
-        Err(Stop::Unusual) => {
+        Err(EncodeError::Unusual) => {
             objects.del_slice(before, objects.len())?;
             Ok(PyList::new(py, helpers.encode_item(obj, objects, auto)?)?.into_any())
         }
-        Err(Stop::TooLarge { surplus }) => Err(helpers.too_large(py, surplus)),
-        Err(Stop::Error(error)) => Err(error),
+        Err(EncodeError::TooLarge { surplus }) => Err(helpers.too_large(py, surplus)),
+        Err(EncodeError::Error(error)) => Err(error),
     }
 }
 

@@ -1,6 +1,6 @@
 //! What has been encoded: bytes in a row, and large binaries that are left where they are.
 
-use crate::encoder::{Result, Stop};
+use crate::encoder::{EncodeError, Result};
 use pyo3::exceptions::PyMemoryError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyMemoryView};
@@ -50,7 +50,7 @@ impl<'py> Output<'py> {
         let length = self.bytes.len();
         let needed = length.saturating_add(more);
         if needed > self.left {
-            return Err(Stop::TooLarge { surplus: needed - self.left });
+            return Err(EncodeError::TooLarge { surplus: needed - self.left });
         }
         let wanted = needed.max(length.saturating_mul(2)).min(self.left);
         self.bytes.try_reserve_exact(wanted - length).map_err(|_| no_memory())
@@ -58,7 +58,7 @@ impl<'py> Output<'py> {
 
     /// A tag and a count of four bytes. What has more is left to the pure encoder, which says so.
     pub fn header(&mut self, tag: u8, count: usize) -> Result<()> {
-        let [a, b, c, d] = u32::try_from(count).map_err(|_| Stop::Unusual)?.to_be_bytes();
+        let [a, b, c, d] = u32::try_from(count).map_err(|_| EncodeError::Unusual)?.to_be_bytes();
         self.put(&[tag, a, b, c, d])
     }
 
@@ -81,7 +81,7 @@ impl<'py> Output<'py> {
     pub fn check(&self, more: usize) -> Result<()> {
         match self.bytes.len().saturating_add(more).checked_sub(self.left) {
             None | Some(0) => Ok(()),
-            Some(surplus) => Err(Stop::TooLarge { surplus }),
+            Some(surplus) => Err(EncodeError::TooLarge { surplus }),
         }
     }
 
@@ -145,6 +145,6 @@ impl<'py> Output<'py> {
 }
 
 /// What Python raises where memory ends.
-pub fn no_memory() -> Stop {
-    Stop::Error(PyMemoryError::new_err(()))
+pub fn no_memory() -> EncodeError {
+    EncodeError::Error(PyMemoryError::new_err(()))
 }

@@ -3,7 +3,7 @@
 use crate::options::CallOptions;
 use crate::outcome::Outcome;
 use crate::request::Caller;
-use crate::walk::{Stop, Walk};
+use crate::walk::{Walk, WalkError};
 use rustler::{Binary, Encoder, Env, LocalPid, NifMap, Reference, Term};
 use snex_core::frame::{Header, Kind};
 use snex_core::pickle::{BinaryAs, Global, Pickle};
@@ -101,7 +101,7 @@ fn submit<'a>(
     caller: &Caller<'a>,
     kind: Kind,
     call: u64,
-    write: impl FnOnce(&mut Walk<'a>) -> Result<(), Stop<'a>>,
+    write: impl FnOnce(&mut Walk<'a>) -> Result<(), WalkError<'a>>,
 ) -> Term<'a> {
     // Nobody waits for the answer of an interpreter that is gone.
     match caller.post(Header::new(kind, call), write) {

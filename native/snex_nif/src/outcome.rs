@@ -2,7 +2,7 @@
 
 use crate::atoms;
 use crate::down::Down;
-use crate::walk::Stop;
+use crate::walk::WalkError;
 use rustler::{Encoder, Env, Term};
 use snex_core::pending::Refused;
 
@@ -45,14 +45,14 @@ impl From<Refused<Down>> for Outcome<'_> {
     }
 }
 
-impl<'a> From<Stop<'a>> for Outcome<'a> {
-    fn from(stop: Stop<'a>) -> Self {
+impl<'a> From<WalkError<'a>> for Outcome<'a> {
+    fn from(stop: WalkError<'a>) -> Self {
         match stop {
-            Stop::Structs(structs) => Outcome::Structs(structs),
-            Stop::BadKey(key) => Outcome::BadKey(key),
-            Stop::BadTerm(term) => Outcome::BadTerm(term),
-            Stop::Foreign(object) => Outcome::Foreign(object),
-            Stop::Released(object) => Outcome::Released(object),
+            WalkError::Structs(structs) => Outcome::Structs(structs),
+            WalkError::BadKey(key) => Outcome::BadKey(key),
+            WalkError::BadTerm(term) => Outcome::BadTerm(term),
+            WalkError::Foreign(object) => Outcome::Foreign(object),
+            WalkError::Released(object) => Outcome::Released(object),
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::outcome::Outcome;
 use crate::pending;
 use crate::pool::Reservation;
 use crate::registry;
-use crate::walk::{Stop, Walk};
+use crate::walk::{Walk, WalkError};
 use rustler::{
     Atom, Binary, Decoder, Encoder, Env, LocalPid, NifMap, NifResult, Reference, ResourceArc, Term,
 };
@@ -207,7 +207,7 @@ impl<'a> Caller<'a> {
         &self,
         kind: Kind,
         how: &How<'a>,
-        write: impl FnOnce(&mut Walk<'a>) -> Result<(), Stop<'a>>,
+        write: impl FnOnce(&mut Walk<'a>) -> Result<(), WalkError<'a>>,
     ) -> Outcome<'a> {
         let interpreter = match self.started() {
             Ok(interpreter) => interpreter,
@@ -315,7 +315,7 @@ impl<'a> Caller<'a> {
     pub fn post(
         &self,
         header: Header,
-        write: impl FnOnce(&mut Walk<'a>) -> Result<(), Stop<'a>>,
+        write: impl FnOnce(&mut Walk<'a>) -> Result<(), WalkError<'a>>,
     ) -> Result<usize, Outcome<'a>> {
         let interpreter = self.with_room(usize::MAX)?;
         let mut walk = self.walk(&interpreter);
@@ -337,7 +337,7 @@ impl<'a> Caller<'a> {
         interpreter: &ResourceArc<Interpreter>,
         head: Header,
         slot: Option<&ResourceArc<Reservation>>,
-        write: impl FnOnce(&mut Walk<'a>) -> Result<(), Stop<'a>>,
+        write: impl FnOnce(&mut Walk<'a>) -> Result<(), WalkError<'a>>,
     ) -> Outcome<'a> {
         let mut walk = self.walk(interpreter);
         if let Err(stop) = write(&mut walk).and_then(|()| walk.complete()) {

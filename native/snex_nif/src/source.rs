@@ -8,7 +8,7 @@ use crate::outcome::Outcome;
 use crate::registry;
 use crate::request::Caller;
 use crate::shared::Shared;
-use crate::walk::{Stop, Walk};
+use crate::walk::{Walk, WalkError};
 use rustler::{Atom, Encoder, Env, Error, LocalPid, NifResult, Reference, Term};
 use snex_core::frame::{Frame, Header, Kind};
 use snex_core::pickle::Pickle;
@@ -200,7 +200,7 @@ fn feed<'a>(caller: &Caller<'a>, source: u64, items: Term<'a>) -> NifResult<Term
 }
 
 /// The list is kept in Python's memo, and each item is added to it at once: where one cannot be loaded, those before it are there.
-fn write<'a>(walk: &mut Walk<'a>, items: Term<'a>) -> Result<(), Stop<'a>> {
+fn write<'a>(walk: &mut Walk<'a>, items: Term<'a>) -> Result<(), WalkError<'a>> {
     walk.pickle.list_grow();
     let mut rest = items;
     while let Ok((item, tail)) = rest.list_get_cell() {
@@ -209,7 +209,7 @@ fn write<'a>(walk: &mut Walk<'a>, items: Term<'a>) -> Result<(), Stop<'a>> {
         rest = tail;
     }
     if !rest.is_empty_list() {
-        return Err(Stop::BadTerm(items));
+        return Err(WalkError::BadTerm(items));
     }
     Ok(())
 }

@@ -26,7 +26,7 @@ use std::sync::Arc;
 use structs::Structs;
 
 /// Why a walk ended early.
-pub enum Stop<'a> {
+pub enum WalkError<'a> {
     /// Elixir has to say how these structs look in Python.
     Structs(Vec<Term<'a>>),
     /// This key of the variables is not a string.
@@ -117,18 +117,18 @@ impl<'a> Walk<'a> {
     }
 
     /// After the last term: whether everything could be written.
-    pub fn complete(&mut self) -> Result<(), Stop<'a>> {
+    pub fn complete(&mut self) -> Result<(), WalkError<'a>> {
         let met = std::mem::take(&mut self.structs.met);
-        if met.is_empty() { Ok(()) } else { Err(Stop::Structs(met)) }
+        if met.is_empty() { Ok(()) } else { Err(WalkError::Structs(met)) }
     }
 
     /// Writes a map of variables: its keys are names, and `str` whatever the options say.
-    pub fn vars(&mut self, vars: Term<'a>) -> Result<(), Stop<'a>> {
-        let pairs = MapIterator::new(vars).ok_or(Stop::BadTerm(vars))?;
+    pub fn vars(&mut self, vars: Term<'a>) -> Result<(), WalkError<'a>> {
+        let pairs = MapIterator::new(vars).ok_or(WalkError::BadTerm(vars))?;
         self.pickle.dict_begin();
         for (index, (key, value)) in pairs.enumerate() {
-            let name = Binary::from_term(key).map_err(|_| Stop::BadKey(key))?;
-            let name = std::str::from_utf8(name.as_slice()).map_err(|_| Stop::BadKey(key))?;
+            let name = Binary::from_term(key).map_err(|_| WalkError::BadKey(key))?;
+            let name = std::str::from_utf8(name.as_slice()).map_err(|_| WalkError::BadKey(key))?;
             self.pickle.dict_item(index);
             self.pickle.str(name);
             self.value(value)?;
@@ -138,7 +138,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Writes a value, however deep.
-    pub fn value(&mut self, term: Term<'a>) -> Result<(), Stop<'a>> {
+    pub fn value(&mut self, term: Term<'a>) -> Result<(), WalkError<'a>> {
         self.enter(term)?;
         while !self.stack.is_empty() {
             self.step()?;
@@ -147,12 +147,12 @@ impl<'a> Walk<'a> {
     }
 
     /// Writes a scalar, or starts a container.
-    fn enter(&mut self, term: Term<'a>) -> Result<(), Stop<'a>> {
+    fn enter(&mut self, term: Term<'a>) -> Result<(), WalkError<'a>> {
         self.enter_of(term.get_type(), term)
     }
 
     /// As `enter`, for a term whose type is known.
-    fn enter_of(&mut self, kind: TermType, term: Term<'a>) -> Result<(), Stop<'a>> {
+    fn enter_of(&mut self, kind: TermType, term: Term<'a>) -> Result<(), WalkError<'a>> {
         match kind {
             TermType::Integer => self.integer(term),
             TermType::Atom => self.atom(term),
@@ -166,7 +166,7 @@ impl<'a> Walk<'a> {
                 Ok(())
             }
             TermType::Tuple => {
-                let items = tuple::items(term).ok_or(Stop::BadTerm(term))?;
+                let items = tuple::items(term).ok_or(WalkError::BadTerm(term))?;
                 self.pickle.tuple_begin(items.len());
                 self.stack.push(Container::Tuple { whole: term, items, next: 0 });
                 Ok(())
@@ -186,15 +186,15 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn map(&mut self, term: Term<'a>) -> Result<(), Stop<'a>> {
-        let pairs = MapIterator::new(term).ok_or(Stop::BadTerm(term))?;
+    fn map(&mut self, term: Term<'a>) -> Result<(), WalkError<'a>> {
+        let pairs = MapIterator::new(term).ok_or(WalkError::BadTerm(term))?;
         self.pickle.dict_begin();
         self.stack.push(Container::Map { pairs, value: None, index: 0, keys: Keys::default() });
         Ok(())
     }
 
     /// Writes the next member of the innermost container, or ends it.
-    fn step(&mut self) -> Result<(), Stop<'a>> {
+    fn step(&mut self) -> Result<(), WalkError<'a>> {
         let Some(container) = self.stack.last_mut() else { return Ok(()) };
         match container {
             Container::List { rest, index, .. } => match rest.list_get_cell() {
@@ -260,7 +260,7 @@ impl<'a> Walk<'a> {
                     return self.enter(head);
                 }
                 Err(_) if rest.is_empty_list() => self.pickle.arguments_end(),
-                Err(_) => return Err(Stop::BadTerm(*whole)),
+                Err(_) => return Err(WalkError::BadTerm(*whole)),
             },
             Container::Encoded { value } => {
                 if let Some(value) = value.take() {

@@ -3,7 +3,7 @@
 //! What does not fit together is refused here, in the place where the array would be: then Python says where that is.
 
 use super::structs::field;
-use super::{Stop, Walk, tuple};
+use super::{Walk, WalkError, tuple};
 use crate::atoms;
 use rustler::{Atom, Binary, Term};
 use snex_core::pickle::{BinaryAs, Global};
@@ -29,13 +29,13 @@ fn binary_of_tensor(term: Term<'_>) -> Option<Term<'_>> {
 
 impl<'a> Walk<'a> {
     /// Writes a struct without an encoder of the user's if it is an array; false if it is none.
-    pub(super) fn array(&mut self, term: Term<'a>, module: Atom) -> Result<bool, Stop<'a>> {
+    pub(super) fn array(&mut self, term: Term<'a>, module: Atom) -> Result<bool, WalkError<'a>> {
         let read = if module == atoms::array_struct() {
             read(term, field(term, atoms::data())?)
         } else if module == atoms::tensor_struct() {
             match binary_of_tensor(term) {
                 Some(data) => read(term, data),
-                None => return Err(Stop::BadTerm(term)),
+                None => return Err(WalkError::BadTerm(term)),
             }
         } else {
             return Ok(false);
@@ -47,7 +47,7 @@ impl<'a> Walk<'a> {
         Ok(true)
     }
 
-    fn write(&mut self, array: Array<'a>) -> Result<(), Stop<'a>> {
+    fn write(&mut self, array: Array<'a>) -> Result<(), WalkError<'a>> {
         self.pickle.global(Global::Array);
         self.pickle.arguments_begin();
         self.pickle.str(&array.name);

@@ -1,7 +1,7 @@
 //! Data frames and series: `Snex.Arrow`. Those of Explorer are made one by Elixir first.
 
 use super::structs::field;
-use super::{Stop, Walk};
+use super::{Walk, WalkError};
 use crate::atoms;
 use crate::options;
 use rustler::{Atom, Term};
@@ -9,7 +9,7 @@ use snex_core::pickle::{BinaryAs, Global};
 
 impl<'a> Walk<'a> {
     /// Writes a struct without an encoder of the user's if it is a frame or series; false if it is none.
-    pub(super) fn frame(&mut self, term: Term<'a>, module: Atom) -> Result<bool, Stop<'a>> {
+    pub(super) fn frame(&mut self, term: Term<'a>, module: Atom) -> Result<bool, WalkError<'a>> {
         if module != atoms::arrow_struct() {
             return Ok(false);
         }

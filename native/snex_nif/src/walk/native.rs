@@ -4,7 +4,7 @@
 //! where that is. See `_etf/loading.py`.
 
 use super::structs::field;
-use super::{Stop, Walk};
+use super::{Walk, WalkError};
 use crate::atoms;
 use rustler::{Atom, Binary, Term, TermType};
 use snex_core::pickle::{BinaryAs, Global};
@@ -25,7 +25,7 @@ const DEFAULT_PORTS: [(&[u8], i64); 8] = [
 
 impl<'a> Walk<'a> {
     /// Writes a struct without an encoder of the user's as its counterpart; false if it has none.
-    pub(super) fn native(&mut self, term: Term<'a>, module: Atom) -> Result<bool, Stop<'a>> {
+    pub(super) fn native(&mut self, term: Term<'a>, module: Atom) -> Result<bool, WalkError<'a>> {
         if module == atoms::date_struct() {
             self.date(term)?;
         } else if module == atoms::time_struct() {
@@ -48,7 +48,7 @@ impl<'a> Walk<'a> {
         Ok(true)
     }
 
-    fn date(&mut self, term: Term<'a>) -> Result<(), Stop<'a>> {
+    fn date(&mut self, term: Term<'a>) -> Result<(), WalkError<'a>> {
         let date = ints(term, [atoms::year(), atoms::month(), atoms::day()])?;
         if !is_iso(term)? {
             return self.refuse("its calendar is not Calendar.ISO: see Date.convert/2");
@@ -56,7 +56,7 @@ impl<'a> Walk<'a> {
         self.made(Global::Date, &date)
     }
 
-    fn time(&mut self, term: Term<'a>) -> Result<(), Stop<'a>> {
+    fn time(&mut self, term: Term<'a>) -> Result<(), WalkError<'a>> {
         let [hour, minute, second] = ints(term, [atoms::hour(), atoms::minute(), atoms::second()])?;
         let microsecond = microsecond(term)?;
         if !is_iso(term)? {
@@ -65,7 +65,7 @@ impl<'a> Walk<'a> {
         self.made(Global::Time, &[hour, minute, second, microsecond])
     }
 
-    fn naive_datetime(&mut self, term: Term<'a>) -> Result<(), Stop<'a>> {
+    fn naive_datetime(&mut self, term: Term<'a>) -> Result<(), WalkError<'a>> {
         let numbers = date_and_time(term)?;
         if !is_iso(term)? {
             return self.refuse("its calendar is not Calendar.ISO: see NaiveDateTime.convert/2");
@@ -73,10 +73,10 @@ impl<'a> Walk<'a> {
         self.made(Global::DateTime, &numbers)
     }
 
-    fn datetime(&mut self, term: Term<'a>) -> Result<(), Stop<'a>> {
+    fn datetime(&mut self, term: Term<'a>) -> Result<(), WalkError<'a>> {
         let numbers = date_and_time(term)?;
         let [utc, std] = ints(term, [atoms::utc_offset(), atoms::std_offset()])?;
-        let zone = binary(field(term, atoms::time_zone())?).ok_or(Stop::BadTerm(term))?;
+        let zone = binary(field(term, atoms::time_zone())?).ok_or(WalkError::BadTerm(term))?;
         if !is_iso(term)? {
             return self.refuse("its calendar is not Calendar.ISO: see DateTime.convert/2");
         }
@@ -89,7 +89,7 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    fn duration(&mut self, term: Term<'a>) -> Result<(), Stop<'a>> {
+    fn duration(&mut self, term: Term<'a>) -> Result<(), WalkError<'a>> {
         let [year, month] = ints(term, [atoms::year(), atoms::month()])?;
         if year != 0 || month != 0 {
             return self.refuse(
@@ -110,18 +110,18 @@ impl<'a> Walk<'a> {
         self.made(Global::Timedelta, &[days, rest / 1_000_000, rest % 1_000_000])
     }
 
-    fn decimal(&mut self, term: Term<'a>) -> Result<(), Stop<'a>> {
+    fn decimal(&mut self, term: Term<'a>) -> Result<(), WalkError<'a>> {
         let [sign, exponent] = ints(term, [atoms::sign(), atoms::exp()])?;
         let coefficient = field(term, atoms::coef())?;
         let sign = if sign < 0 { "-" } else { "" };
         let text = if coefficient.get_type() == TermType::Atom {
-            let name = Atom::from_term(coefficient).map_err(|_| Stop::BadTerm(term))?;
+            let name = Atom::from_term(coefficient).map_err(|_| WalkError::BadTerm(term))?;
             let special = if name == atoms::not_a_number() {
                 "NaN"
             } else if name == atoms::inf() {
                 "Infinity"
             } else {
-                return Err(Stop::BadTerm(term));
+                return Err(WalkError::BadTerm(term));
             };
             format!("{sign}{special}")
         } else if let Ok(coefficient) = coefficient.decode::<u64>() {
@@ -135,19 +135,19 @@ impl<'a> Walk<'a> {
             self.pickle.arguments_end();
             return Ok(());
         } else {
-            return Err(Stop::BadTerm(term));
+            return Err(WalkError::BadTerm(term));
         };
         self.pickle.call(Global::Decimal, |pickle| pickle.str(&text));
         Ok(())
     }
 
-    fn range(&mut self, term: Term<'a>) -> Result<(), Stop<'a>> {
+    fn range(&mut self, term: Term<'a>) -> Result<(), WalkError<'a>> {
         self.pickle.global(Global::Inclusive);
         self.pickle.arguments_begin();
         for name in [atoms::first(), atoms::last(), atoms::step()] {
             let number = field(term, name)?;
             if number.get_type() != TermType::Integer {
-                return Err(Stop::BadTerm(term));
+                return Err(WalkError::BadTerm(term));
             }
             self.integer(number)?;
         }
@@ -156,10 +156,10 @@ impl<'a> Walk<'a> {
     }
 
     /// What `URI.to_string/1` returns.
-    fn uri(&mut self, term: Term<'a>) -> Result<(), Stop<'a>> {
+    fn uri(&mut self, term: Term<'a>) -> Result<(), WalkError<'a>> {
         let part = |name| {
             let part = field(term, name)?;
-            if is_nil(part) { Ok(None) } else { binary(part).map(Some).ok_or(Stop::BadTerm(term)) }
+            if is_nil(part) { Ok(None) } else { binary(part).map(Some).ok_or(WalkError::BadTerm(term)) }
         };
         let (scheme, host, path) = (part(atoms::scheme())?, part(atoms::host())?, part(atoms::path())?);
         let mut text: Vec<u8> = Vec::new();
@@ -182,7 +182,7 @@ impl<'a> Walk<'a> {
             }
             let port = field(term, atoms::port())?;
             if !is_nil(port) {
-                let port: i64 = port.decode().map_err(|_| Stop::BadTerm(term))?;
+                let port: i64 = port.decode().map_err(|_| WalkError::BadTerm(term))?;
                 let is_default = |scheme: &Binary<'_>| DEFAULT_PORTS.contains(&(scheme.as_slice(), port));
                 if !scheme.as_ref().is_some_and(is_default) {
                     add(&[b":", port.to_string().as_bytes()]);
@@ -204,7 +204,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Calls a constructor with numbers.
-    fn made(&mut self, class: Global, numbers: &[i64]) -> Result<(), Stop<'a>> {
+    fn made(&mut self, class: Global, numbers: &[i64]) -> Result<(), WalkError<'a>> {
         self.pickle.global(class);
         self.pickle.arguments_begin();
         numbers.iter().for_each(|number| self.pickle.int(*number));
@@ -213,33 +213,33 @@ impl<'a> Walk<'a> {
     }
 
     /// Has Python say that there is no value for this place, and why.
-    pub(super) fn refuse(&mut self, why: &str) -> Result<(), Stop<'a>> {
+    pub(super) fn refuse(&mut self, why: &str) -> Result<(), WalkError<'a>> {
         self.pickle.call(Global::Refuse, |pickle| pickle.str(why));
         Ok(())
     }
 }
 
-fn ints<'a, const N: usize>(term: Term<'a>, names: [Atom; N]) -> Result<[i64; N], Stop<'a>> {
+fn ints<'a, const N: usize>(term: Term<'a>, names: [Atom; N]) -> Result<[i64; N], WalkError<'a>> {
     let mut numbers = [0; N];
     for (number, name) in std::iter::zip(&mut numbers, names) {
-        *number = field(term, name)?.decode().map_err(|_| Stop::BadTerm(term))?;
+        *number = field(term, name)?.decode().map_err(|_| WalkError::BadTerm(term))?;
     }
     Ok(numbers)
 }
 
-fn microsecond<'a>(term: Term<'a>) -> Result<i64, Stop<'a>> {
+fn microsecond<'a>(term: Term<'a>) -> Result<i64, WalkError<'a>> {
     let (number, _precision): (i64, i64) =
-        field(term, atoms::microsecond())?.decode().map_err(|_| Stop::BadTerm(term))?;
+        field(term, atoms::microsecond())?.decode().map_err(|_| WalkError::BadTerm(term))?;
     Ok(number)
 }
 
-fn date_and_time<'a>(term: Term<'a>) -> Result<[i64; 7], Stop<'a>> {
+fn date_and_time<'a>(term: Term<'a>) -> Result<[i64; 7], WalkError<'a>> {
     let [year, month, day] = ints(term, [atoms::year(), atoms::month(), atoms::day()])?;
     let [hour, minute, second] = ints(term, [atoms::hour(), atoms::minute(), atoms::second()])?;
     Ok([year, month, day, hour, minute, second, microsecond(term)?])
 }
 
-fn is_iso<'a>(term: Term<'a>) -> Result<bool, Stop<'a>> {
+fn is_iso<'a>(term: Term<'a>) -> Result<bool, WalkError<'a>> {
     Ok(atoms::calendar_iso() == field(term, atoms::calendar())?)
 }
 

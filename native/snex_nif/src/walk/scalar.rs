@@ -1,6 +1,6 @@
 //! Terms without members.
 
-use super::{Stop, Walk};
+use super::{Walk, WalkError};
 use crate::atoms;
 use crate::held::Held;
 use rustler::{Atom, Binary, Term};
@@ -12,7 +12,7 @@ const SMALL_BIG: u8 = 110;
 const LARGE_BIG: u8 = 111;
 
 impl<'a> Walk<'a> {
-    pub(super) fn integer(&mut self, term: Term<'a>) -> Result<(), Stop<'a>> {
+    pub(super) fn integer(&mut self, term: Term<'a>) -> Result<(), WalkError<'a>> {
         if let Ok(value) = term.decode::<i64>() {
             self.pickle.int(value);
             return Ok(());
@@ -22,20 +22,20 @@ impl<'a> Walk<'a> {
         let (negative, magnitude) = match etf.as_slice() {
             [VERSION, SMALL_BIG, _, sign, magnitude @ ..]
             | [VERSION, LARGE_BIG, _, _, _, _, sign, magnitude @ ..] => (*sign != 0, magnitude),
-            _ => return Err(Stop::BadTerm(term)),
+            _ => return Err(WalkError::BadTerm(term)),
         };
         self.pickle.long(negative, magnitude);
         Ok(())
     }
 
-    pub(super) fn float(&mut self, term: Term<'a>) -> Result<(), Stop<'a>> {
-        let value = term.decode::<f64>().map_err(|_| Stop::BadTerm(term))?;
+    pub(super) fn float(&mut self, term: Term<'a>) -> Result<(), WalkError<'a>> {
+        let value = term.decode::<f64>().map_err(|_| WalkError::BadTerm(term))?;
         self.pickle.float(value);
         Ok(())
     }
 
-    pub(super) fn atom(&mut self, term: Term<'a>) -> Result<(), Stop<'a>> {
-        let atom = Atom::from_term(term).map_err(|_| Stop::BadTerm(term))?;
+    pub(super) fn atom(&mut self, term: Term<'a>) -> Result<(), WalkError<'a>> {
+        let atom = Atom::from_term(term).map_err(|_| WalkError::BadTerm(term))?;
         if atom == atoms::nil() {
             self.pickle.none();
         } else if atom == atoms::true_() {
@@ -43,21 +43,21 @@ impl<'a> Walk<'a> {
         } else if atom == atoms::false_() {
             self.pickle.bool(false);
         } else if !self.recall(term) {
-            let name = term.atom_to_string().map_err(|_| Stop::BadTerm(term))?;
+            let name = term.atom_to_string().map_err(|_| WalkError::BadTerm(term))?;
             self.pickle.call(self.options.atom_as, |pickle| pickle.str(&name));
             self.keep(term);
         }
         Ok(())
     }
 
-    pub(super) fn binary(&mut self, term: Term<'a>, binary_as: BinaryAs) -> Result<(), Stop<'a>> {
+    pub(super) fn binary(&mut self, term: Term<'a>, binary_as: BinaryAs) -> Result<(), WalkError<'a>> {
         let Ok(binary) = Binary::from_term(term) else {
             // Not a whole number of bytes.
             self.opaque(term);
             return Ok(());
         };
         if binary.len() >= BUFFER_THRESHOLD {
-            let held = Held::new(term).ok_or(Stop::BadTerm(term))?;
+            let held = Held::new(term).ok_or(WalkError::BadTerm(term))?;
             self.pickle.buffer(held, binary_as);
         } else {
             self.pickle.binary(binary.as_slice(), binary_as);

@@ -2,7 +2,7 @@
 
 use super::array;
 use super::keys::Keys;
-use super::{Container, Stop, Walk};
+use super::{Container, Walk, WalkError};
 use crate::atoms;
 use crate::handle::{self, Access};
 use crate::options;
@@ -80,7 +80,7 @@ fn struct_plain(module: Atom) -> Atom {
 
 impl<'a> Walk<'a> {
     /// A map with a `__struct__`.
-    pub(super) fn structure(&mut self, term: Term<'a>, module: Term<'a>) -> Result<(), Stop<'a>> {
+    pub(super) fn structure(&mut self, term: Term<'a>, module: Term<'a>) -> Result<(), WalkError<'a>> {
         let Ok(module) = Atom::from_term(module) else { return self.map(term) };
         if module == atoms::map_set() {
             self.map_set(term)
@@ -107,7 +107,7 @@ impl<'a> Walk<'a> {
     }
 
     /// A struct without an encoder.
-    fn default(&mut self, term: Term<'a>, module: Atom) -> Result<(), Stop<'a>> {
+    fn default(&mut self, term: Term<'a>, module: Atom) -> Result<(), WalkError<'a>> {
         let native = self.array(term, module)?
             || self.frame(term, module)?
             || (self.options.native && self.native(term, module)?);
@@ -115,30 +115,30 @@ impl<'a> Walk<'a> {
     }
 
     /// What Elixir made of a struct that an earlier walk met, by its key: the struct itself, or the reference of a stream.
-    fn encoded(&mut self, key: Term<'a>) -> Result<Option<Encoded<'a>>, Stop<'a>> {
+    fn encoded(&mut self, key: Term<'a>) -> Result<Option<Encoded<'a>>, WalkError<'a>> {
         if self.structs.encoded.is_none()
             && let Some(pairs) = self.structs.pairs
         {
-            self.structs.encoded = Some(read_pairs(pairs).ok_or(Stop::BadTerm(pairs))?);
+            self.structs.encoded = Some(read_pairs(pairs).ok_or(WalkError::BadTerm(pairs))?);
         }
         Ok(self.structs.encoded.as_ref().and_then(|encoded| encoded.get(&key)).copied())
     }
 
     /// A struct that may have an encoder: the walk goes on with what Elixir made of it, or remembers it and goes on without.
-    fn encodable(&mut self, term: Term<'a>, module: Atom) -> Result<(), Stop<'a>> {
+    fn encodable(&mut self, term: Term<'a>, module: Atom) -> Result<(), WalkError<'a>> {
         match self.encoded(term)? {
             Some(Encoded::Default) => self.default(term, module),
             Some(Encoded::Plain(term)) => self.map(term),
             Some(Encoded::Value(value)) => {
                 self.structs.depth += 1;
                 if self.structs.depth > DEEPEST {
-                    return Err(Stop::BadTerm(term));
+                    return Err(WalkError::BadTerm(term));
                 }
                 // Entered by the next step, not from here: a chain of encoders must not use up the thread's stack.
                 self.stack.push(Container::Encoded { value: Some(value) });
                 Ok(())
             }
-            Some(Encoded::Source(..)) => Err(Stop::BadTerm(term)),
+            Some(Encoded::Source(..)) => Err(WalkError::BadTerm(term)),
             None => {
                 self.structs.met.push(term);
                 self.pickle.none();
@@ -148,11 +148,11 @@ impl<'a> Walk<'a> {
     }
 
     /// A stream, which Elixir opens a source for. Found by its reference: what it enumerates may be of any size.
-    fn serde_stream(&mut self, term: Term<'a>) -> Result<(), Stop<'a>> {
+    fn serde_stream(&mut self, term: Term<'a>) -> Result<(), WalkError<'a>> {
         match self.encoded(field(term, atoms::reference())?)? {
             Some(Encoded::Source(source, demand)) => {
                 if !self.recall(source) {
-                    let number = source.decode().map_err(|_| Stop::BadTerm(source))?;
+                    let number = source.decode().map_err(|_| WalkError::BadTerm(source))?;
                     self.pickle.global(Global::Stream);
                     self.pickle.arguments_begin();
                     self.pickle.int(number);
@@ -169,8 +169,8 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    fn map_set(&mut self, term: Term<'a>) -> Result<(), Stop<'a>> {
-        let members = MapIterator::new(field(term, atoms::map())?).ok_or(Stop::BadTerm(term))?;
+    fn map_set(&mut self, term: Term<'a>) -> Result<(), WalkError<'a>> {
+        let members = MapIterator::new(field(term, atoms::map())?).ok_or(WalkError::BadTerm(term))?;
         let frozen = self.options.frozen;
         if frozen {
             self.pickle.frozenset_begin()
@@ -181,15 +181,15 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    fn serde_binary(&mut self, term: Term<'a>) -> Result<(), Stop<'a>> {
+    fn serde_binary(&mut self, term: Term<'a>) -> Result<(), WalkError<'a>> {
         let binary_as = Atom::from_term(field(term, atoms::as_())?)
             .ok()
             .and_then(options::binary_as)
-            .ok_or(Stop::BadTerm(term))?;
+            .ok_or(WalkError::BadTerm(term))?;
         self.binary(field(term, atoms::data())?, binary_as)
     }
 
-    fn serde_float(&mut self, term: Term<'a>) -> Result<(), Stop<'a>> {
+    fn serde_float(&mut self, term: Term<'a>) -> Result<(), WalkError<'a>> {
         let value = field(term, atoms::value())?;
         let Ok(name) = Atom::from_term(value) else { return self.float(value) };
         let special = if name == atoms::inf() {
@@ -199,33 +199,33 @@ impl<'a> Walk<'a> {
         } else if name == atoms::nan() {
             f64::NAN
         } else {
-            return Err(Stop::BadTerm(term));
+            return Err(WalkError::BadTerm(term));
         };
         self.pickle.float(special);
         Ok(())
     }
 
     /// A handle: in its own interpreter it is the object itself.
-    fn object(&mut self, term: Term<'a>) -> Result<(), Stop<'a>> {
+    fn object(&mut self, term: Term<'a>) -> Result<(), WalkError<'a>> {
         let interpreter = field(term, atoms::interpreter())?;
         if !interpreter.is_pid() {
-            return Err(Stop::BadTerm(term));
+            return Err(WalkError::BadTerm(term));
         }
         if interpreter.decode().ok() != Some(self.interpreter) {
-            return Err(Stop::Foreign(term));
+            return Err(WalkError::Foreign(term));
         }
-        let id = field(term, atoms::id())?.decode::<i64>().map_err(|_| Stop::BadTerm(term))?;
+        let id = field(term, atoms::id())?.decode::<i64>().map_err(|_| WalkError::BadTerm(term))?;
         match handle::access(field(term, atoms::handle())?, self.interpreter, id.cast_unsigned()) {
             Access::Open => self.pickle.call(Global::Object, |pickle| pickle.int(id)),
-            Access::Released => return Err(Stop::Released(term)),
-            Access::Wrong => return Err(Stop::BadTerm(term)),
+            Access::Released => return Err(WalkError::Released(term)),
+            Access::Wrong => return Err(WalkError::BadTerm(term)),
         }
         Ok(())
     }
 
-    fn serde_object(&mut self, term: Term<'a>) -> Result<(), Stop<'a>> {
-        let module = text(field(term, atoms::module())?).ok_or(Stop::BadTerm(term))?;
-        let class = text(field(term, atoms::class())?).ok_or(Stop::BadTerm(term))?;
+    fn serde_object(&mut self, term: Term<'a>) -> Result<(), WalkError<'a>> {
+        let module = text(field(term, atoms::module())?).ok_or(WalkError::BadTerm(term))?;
+        let class = text(field(term, atoms::class())?).ok_or(WalkError::BadTerm(term))?;
         self.pickle.global_named(module, class);
         self.pickle.arguments_begin();
         let args = field(term, atoms::args())?;
@@ -233,18 +233,18 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    fn serde_callback(&mut self, term: Term<'a>) -> Result<(), Stop<'a>> {
+    fn serde_callback(&mut self, term: Term<'a>) -> Result<(), WalkError<'a>> {
         let function = field(term, atoms::function())?;
         if function.get_type() != TermType::Fun {
-            return Err(Stop::BadTerm(term));
+            return Err(WalkError::BadTerm(term));
         }
         self.function(Global::Callback, function);
         Ok(())
     }
 }
 
-pub(super) fn field<'a>(term: Term<'a>, name: Atom) -> Result<Term<'a>, Stop<'a>> {
-    term.map_get(name).map_err(|_| Stop::BadTerm(term))
+pub(super) fn field<'a>(term: Term<'a>, name: Atom) -> Result<Term<'a>, WalkError<'a>> {
+    term.map_get(name).map_err(|_| WalkError::BadTerm(term))
 }
 
 fn text(term: Term<'_>) -> Option<&str> {
