@@ -2,7 +2,7 @@
 
 use crate::options::CallOptions;
 use crate::outcome::Outcome;
-use crate::request::Caller;
+use crate::request::RequestContext;
 use crate::walk::{Walk, WalkError};
 use rustler::{Binary, Encoder, Env, LocalPid, NifMap, Reference, Term};
 use snex_core::frame::{Header, Kind};
@@ -63,7 +63,7 @@ fn call_result<'a>(
     value: Term<'a>,
     options: CallOptions<'a>,
 ) -> Term<'a> {
-    let caller = Caller { env, interpreter, reference, options };
+    let caller = RequestContext { env, interpreter, reference, options };
     submit(&caller, Kind::CallResult, call, |walk| walk.value(value))
 }
 
@@ -76,7 +76,7 @@ fn call_result_dirty<'a>(
     value: Term<'a>,
     options: CallOptions<'a>,
 ) -> Term<'a> {
-    let caller = Caller { env, interpreter, reference, options };
+    let caller = RequestContext { env, interpreter, reference, options };
     submit(&caller, Kind::CallResult, call, |walk| walk.value(value))
 }
 
@@ -90,7 +90,7 @@ fn call_error<'a>(
     failure: Failure<'a>,
 ) -> Term<'a> {
     let options = CallOptions::default();
-    let caller = Caller { env, interpreter, reference, options };
+    let caller = RequestContext { env, interpreter, reference, options };
     submit(&caller, Kind::CallError, call, |walk| {
         failure.write(&mut walk.pickle);
         Ok(())
@@ -98,7 +98,7 @@ fn call_error<'a>(
 }
 
 fn submit<'a>(
-    caller: &Caller<'a>,
+    caller: &RequestContext<'a>,
     kind: Kind,
     call: u64,
     write: impl FnOnce(&mut Walk<'a>) -> Result<(), WalkError<'a>>,

@@ -70,7 +70,7 @@ struct MakeEnv<'a> {
 }
 
 /// Who asks, and how its values should look.
-pub struct Caller<'a> {
+pub struct RequestContext<'a> {
     pub env: Env<'a>,
     /// The interpreter that it asks.
     pub interpreter: LocalPid,
@@ -88,7 +88,7 @@ fn request_eval<'a>(
     eval: Asked<'a, Eval<'a>>,
     options: CallOptions<'a>,
 ) -> Term<'a> {
-    Caller { env, interpreter, reference, options }.eval(&eval).encode(env)
+    RequestContext { env, interpreter, reference, options }.eval(&eval).encode(env)
 }
 
 #[rustler::nif(schedule = "DirtyCpu")]
@@ -99,7 +99,7 @@ fn request_eval_dirty<'a>(
     eval: Asked<'a, Eval<'a>>,
     options: CallOptions<'a>,
 ) -> Term<'a> {
-    Caller { env, interpreter, reference, options }.eval(&eval).encode(env)
+    RequestContext { env, interpreter, reference, options }.eval(&eval).encode(env)
 }
 
 /// Submits a call of a function, as `request_eval`.
@@ -111,7 +111,7 @@ fn request_invoke<'a>(
     invoke: Asked<'a, Invoke<'a>>,
     options: CallOptions<'a>,
 ) -> Term<'a> {
-    Caller { env, interpreter, reference, options }.invoke(&invoke).encode(env)
+    RequestContext { env, interpreter, reference, options }.invoke(&invoke).encode(env)
 }
 
 #[rustler::nif(schedule = "DirtyCpu")]
@@ -122,7 +122,7 @@ fn request_invoke_dirty<'a>(
     invoke: Asked<'a, Invoke<'a>>,
     options: CallOptions<'a>,
 ) -> Term<'a> {
-    Caller { env, interpreter, reference, options }.invoke(&invoke).encode(env)
+    RequestContext { env, interpreter, reference, options }.invoke(&invoke).encode(env)
 }
 
 /// Submits an environment to make: `{ok, request, number, handle}` and later a message, or why not.
@@ -134,7 +134,7 @@ fn request_make_env<'a>(
     make: MakeEnv<'a>,
     options: CallOptions<'a>,
 ) -> Term<'a> {
-    Caller { env, interpreter, reference, options }.make_env(&make)
+    RequestContext { env, interpreter, reference, options }.make_env(&make)
 }
 
 #[rustler::nif(schedule = "DirtyCpu")]
@@ -145,7 +145,7 @@ fn request_make_env_dirty<'a>(
     make: MakeEnv<'a>,
     options: CallOptions<'a>,
 ) -> Term<'a> {
-    Caller { env, interpreter, reference, options }.make_env(&make)
+    RequestContext { env, interpreter, reference, options }.make_env(&make)
 }
 
 /// The caller gives up: afterwards no message will come that has not come already. With `cancel`, Python gives up too.
@@ -169,7 +169,7 @@ fn stream_credit(interpreter: LocalPid, id: u64, items: u32) -> Atom {
     atoms::ok()
 }
 
-impl<'a> Caller<'a> {
+impl<'a> RequestContext<'a> {
     fn eval(&self, eval: &Asked<'a, Eval<'a>>) -> Outcome<'a> {
         let Asked { how, what } = eval;
         self.ask(Kind::Eval, how, |walk| {

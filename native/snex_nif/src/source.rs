@@ -6,7 +6,7 @@ use crate::interpreter::{self, Interpreter};
 use crate::options::CallOptions;
 use crate::outcome::Outcome;
 use crate::registry;
-use crate::request::Caller;
+use crate::request::RequestContext;
 use crate::shared::Shared;
 use crate::walk::{Walk, WalkError};
 use rustler::{Atom, Encoder, Env, Error, LocalPid, NifResult, Reference, Term};
@@ -152,7 +152,7 @@ fn source_feed<'a>(
     items: Term<'a>,
     options: CallOptions<'a>,
 ) -> NifResult<Term<'a>> {
-    feed(&Caller { env, interpreter, reference, options }, source, items)
+    feed(&RequestContext { env, interpreter, reference, options }, source, items)
 }
 
 #[rustler::nif(schedule = "DirtyCpu")]
@@ -164,7 +164,7 @@ fn source_feed_dirty<'a>(
     items: Term<'a>,
     options: CallOptions<'a>,
 ) -> NifResult<Term<'a>> {
-    feed(&Caller { env, interpreter, reference, options }, source, items)
+    feed(&RequestContext { env, interpreter, reference, options }, source, items)
 }
 
 /// Submits the end of a source, and how it has failed unless that is `nil`. On a dirty scheduler, as `call_error`.
@@ -188,7 +188,7 @@ fn source_end(interpreter: LocalPid, source: u64, failure: Option<Failure<'_>>) 
     atoms::ok()
 }
 
-fn feed<'a>(caller: &Caller<'a>, source: u64, items: Term<'a>) -> NifResult<Term<'a>> {
+fn feed<'a>(caller: &RequestContext<'a>, source: u64, items: Term<'a>) -> NifResult<Term<'a>> {
     if !items.is_list() {
         return Err(Error::BadArg);
     }
