@@ -1,9 +1,9 @@
 //! Shared from a worker, delivered as messages.
 
 use crate::atoms;
+use crate::caller::Caller;
 use crate::content::Content;
 use crate::down::{Down, binary};
-use crate::pending::Caller;
 use crate::reply::Reply;
 use crate::shared::Shared;
 use rustler::env::OwnedEnv;

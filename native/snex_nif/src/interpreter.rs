@@ -2,6 +2,7 @@
 
 use crate::answering::Answering;
 use crate::atoms;
+use crate::caller::{Caller, Pending};
 use crate::cancel::{self, Cancelling};
 use crate::down::Down;
 use crate::handle;
@@ -9,7 +10,6 @@ use crate::held::Held;
 use crate::kept::Kept;
 use crate::live::{Live, Of};
 use crate::options::{CallOptions, Options};
-use crate::pending::{Caller, Pending};
 use crate::pool::Membership;
 use crate::registry;
 use crate::runtime;

@@ -8,6 +8,7 @@
 mod answering;
 mod atoms;
 mod call;
+mod caller;
 mod cancel;
 mod content;
 mod deliver;
@@ -22,7 +23,6 @@ mod memory;
 mod options;
 mod outcome;
 mod panics;
-mod pending;
 mod pool;
 mod project;
 mod registry;

@@ -5,9 +5,9 @@
 //! waits for that. Terms and messages are dropped with the process that has them.
 
 use crate::atoms;
+use crate::caller::Caller;
 use crate::interpreter::Interpreter;
 use crate::kept::Kept;
-use crate::pending::Caller;
 use crate::registry;
 use crate::runtime;
 use rustler::env::OwnedEnv;

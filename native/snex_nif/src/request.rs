@@ -1,13 +1,13 @@
 //! Requests: a caller's terms become a frame, and the caller is remembered until the answer comes.
 
 use crate::atoms;
+use crate::caller::Caller;
 use crate::cancel;
 use crate::handle::{self, Handle};
 use crate::how::{How, Rest, flags};
 use crate::interpreter::{self, Interpreter};
 use crate::options::CallOptions;
 use crate::outcome::Outcome;
-use crate::pending;
 use crate::pool::Reservation;
 use crate::registry;
 use crate::walk::{Walk, WalkError};
@@ -327,8 +327,8 @@ impl<'a> RequestContext<'a> {
         Ok(length)
     }
 
-    fn waiting(&self) -> pending::Caller {
-        pending::Caller::new(self.env, self.reference)
+    fn waiting(&self) -> Caller {
+        Caller::new(self.env, self.reference)
     }
 
     /// Walks the terms and submits the frame, under the number of a new request.

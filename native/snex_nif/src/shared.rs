@@ -4,12 +4,12 @@
 //! says who writes to it, and when it ends.
 
 use crate::answering::Answering;
+use crate::caller::Pending;
 use crate::cancel::Cancelling;
 use crate::interpreter::Watched;
 use crate::kept::Kept;
 use crate::live::Live;
 use crate::options::Options;
-use crate::pending::Pending;
 use crate::pool::Membership;
 use crate::source::Sources;
 use rustler::LocalPid;
