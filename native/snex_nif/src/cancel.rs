@@ -1,7 +1,7 @@
 //! Requests whose callers have given up: Python is told, interrupted if it does not listen, and reported if it is stuck.
 
 use crate::atoms;
-use crate::held::Held;
+use crate::binary_ref::BinaryRef;
 use crate::runtime;
 use crate::shared::Shared;
 use snex_core::frame::{Frame, Header, Kind};
@@ -60,20 +60,20 @@ impl Cancelling {
 }
 
 /// Has Python give up the work of a request. From any thread; does not block.
-pub fn cancel(worker: &Arc<Worker<Held, Shared>>, id: u64) {
+pub fn cancel(worker: &Arc<Worker<BinaryRef, Shared>>, id: u64) {
     let Some(runtime) = runtime::handle() else { return };
     send(worker, id);
     runtime.spawn(see_to(Arc::clone(worker), id));
 }
 
-fn send(worker: &Worker<Held, Shared>, id: u64) {
+fn send(worker: &Worker<BinaryRef, Shared>, id: u64) {
     worker.sink.cancelling.insert(id);
     worker.submit(Frame::new(Header::new(Kind::Cancel, id), &[]));
 }
 
 /// Waits for the end of a request's work. Code that awaits may take its time to clean up; what has to be told apart from that
 /// is an event loop that hears nothing. A second cancellation tells, of a request that never was: it is answered at once.
-async fn see_to(worker: Arc<Worker<Held, Shared>>, id: u64) {
+async fn see_to(worker: Arc<Worker<BinaryRef, Shared>>, id: u64) {
     let probe = id | PROBE;
     send(&worker, probe);
     let stuck = worker.sink.cleanup_timeout.saturating_add(STUCK);

@@ -4,7 +4,7 @@
 //! *proxy* stands for it, while the handle itself stays here with `Snex.Remote.Tracker`.
 
 use crate::atoms;
-use crate::held::Held;
+use crate::binary_ref::BinaryRef;
 use crate::live::{Live, Of};
 use crate::registry;
 use crate::runtime;
@@ -242,7 +242,7 @@ fn handle_release<'a>(
 }
 
 /// Gives the counts of dropped handles back to Python, as many at a time as have come together.
-pub async fn give_back_dropped(worker: Weak<Worker<Held, Shared>>, mut dropped: UnboundedReceiver<Key>) {
+pub async fn give_back_dropped(worker: Weak<Worker<BinaryRef, Shared>>, mut dropped: UnboundedReceiver<Key>) {
     const BATCH: usize = 4096;
     let mut batch = Vec::with_capacity(BATCH);
     let mut drops = Drops::default();
@@ -255,13 +255,13 @@ pub async fn give_back_dropped(worker: Weak<Worker<Held, Shared>>, mut dropped: 
     }
 }
 
-fn give_back(worker: &Worker<Held, Shared>, key: Key, count: u64) {
+fn give_back(worker: &Worker<BinaryRef, Shared>, key: Key, count: u64) {
     let mut drops = Drops::default();
     drops.add(key, count);
     submit(worker, &mut drops);
 }
 
-fn submit(worker: &Worker<Held, Shared>, drops: &mut Drops) {
+fn submit(worker: &Worker<BinaryRef, Shared>, drops: &mut Drops) {
     if let Some(body) = drops.take() {
         // A worker that is gone has forgotten everything.
         worker.submit(Frame::new(Header::new(frame::Kind::Drop, 0), &body));

@@ -2,11 +2,11 @@
 
 use crate::answering::Answering;
 use crate::atoms;
+use crate::binary_ref::BinaryRef;
 use crate::caller::{Caller, Pending};
 use crate::cancel::{self, Cancelling};
 use crate::down::Down;
 use crate::handle;
-use crate::held::Held;
 use crate::kept::Kept;
 use crate::live::{Live, Of};
 use crate::options::{CallOptions, Options};
@@ -38,7 +38,7 @@ use tokio::sync::mpsc;
 
 /// The worker of an interpreter process. Kept by the registry until that process is gone.
 pub struct Interpreter {
-    pub worker: Arc<Worker<Held, Shared>>,
+    pub worker: Arc<Worker<BinaryRef, Shared>>,
     /// Whether it is: nothing more is asked of this worker.
     pub gone: AtomicBool,
     _live: Live,
@@ -100,7 +100,7 @@ pub fn watch(env: Env<'_>, interpreter: &ResourceArc<Interpreter>) -> bool {
 }
 
 /// Callers are told on the runtime's threads: schedulers must not send this way.
-fn fail_and_stop(worker: Arc<Worker<Held, Shared>>, down: Down, grace: Duration) {
+fn fail_and_stop(worker: Arc<Worker<BinaryRef, Shared>>, down: Down, grace: Duration) {
     worker.sink.membership.leave();
     if let Some(runtime) = runtime::handle() {
         runtime.spawn(async move {

@@ -7,6 +7,7 @@
 
 mod answering;
 mod atoms;
+mod binary_ref;
 mod call;
 mod caller;
 mod cancel;
@@ -14,7 +15,6 @@ mod content;
 mod deliver;
 mod down;
 mod handle;
-mod held;
 mod how;
 mod interpreter;
 mod kept;

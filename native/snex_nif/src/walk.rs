@@ -13,7 +13,7 @@ mod structs;
 mod tuple;
 
 use crate::atoms;
-use crate::held::Held;
+use crate::binary_ref::BinaryRef;
 use crate::options::Options;
 use keys::Keys;
 use rustc_hash::FxHashMap;
@@ -42,7 +42,7 @@ pub enum WalkError<'a> {
 /// A walk under way.
 pub struct Walk<'a> {
     /// What has been written.
-    pub pickle: Pickle<Held>,
+    pub pickle: Pickle<BinaryRef>,
     options: Options,
     /// Signs functions, where `:allow` restricts what Python may call.
     signer: Option<Arc<Signer>>,

@@ -2,7 +2,7 @@
 
 use super::{Walk, WalkError};
 use crate::atoms;
-use crate::held::Held;
+use crate::binary_ref::BinaryRef;
 use rustler::{Atom, Binary, Term};
 use snex_core::pickle::{BUFFER_THRESHOLD, BinaryAs};
 
@@ -57,8 +57,8 @@ impl<'a> Walk<'a> {
             return Ok(());
         };
         if binary.len() >= BUFFER_THRESHOLD {
-            let held = Held::new(term).ok_or(WalkError::BadTerm(term))?;
-            self.pickle.buffer(held, binary_as);
+            let binary = BinaryRef::new(term).ok_or(WalkError::BadTerm(term))?;
+            self.pickle.buffer(binary, binary_as);
         } else {
             self.pickle.binary(binary.as_slice(), binary_as);
         }

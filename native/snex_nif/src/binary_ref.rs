@@ -4,7 +4,7 @@ use rustler::env::OwnedEnv;
 use rustler::{Binary, Term};
 
 /// A binary of the VM, kept alive without a copy while it waits to be written.
-pub struct Held {
+pub struct BinaryRef {
     bytes: *const u8,
     length: usize,
     /// Refers to the binary; frees the reference when dropped, on any thread.
@@ -13,9 +13,9 @@ pub struct Held {
 
 // SAFETY: the bytes are those of a reference-counted binary, which nobody changes: taking a reference from a NIF makes a
 // binary that Erlang code might still append to immutable. The environment is only dropped.
-unsafe impl Send for Held {}
+unsafe impl Send for BinaryRef {}
 
-impl Held {
+impl BinaryRef {
     /// Takes a reference to `term`; `None` when it is not a binary.
     pub fn new(term: Term<'_>) -> Option<Self> {
         let env = OwnedEnv::new();
@@ -24,11 +24,11 @@ impl Held {
             let binary = Binary::from_term(saved.load(env)).ok()?;
             Some((binary.as_slice().as_ptr(), binary.len()))
         })?;
-        Some(Held { bytes, length, _env: env })
+        Some(BinaryRef { bytes, length, _env: env })
     }
 }
 
-impl AsRef<[u8]> for Held {
+impl AsRef<[u8]> for BinaryRef {
     fn as_ref(&self) -> &[u8] {
         // SAFETY: the environment that this owns refers to the binary, so its bytes stay where they are.
         unsafe { std::slice::from_raw_parts(self.bytes, self.length) }
