@@ -5,8 +5,8 @@
 
 use crate::atoms;
 use crate::binary_ref::BinaryRef;
-use crate::live::{Live, Of};
 use crate::registry;
+use crate::resource_count::{Counted, CountedKind};
 use crate::runtime;
 use crate::shared::Shared;
 use rustler::env::{OwnedEnv, SavedTerm};
@@ -49,7 +49,7 @@ pub struct Handle {
     /// The process of its interpreter.
     interpreter: LocalPid,
     drops: UnboundedSender<Key>,
-    _live: Live,
+    _counted: Counted,
 }
 
 impl Resource for Handle {}
@@ -57,15 +57,15 @@ impl Resource for Handle {}
 impl Handle {
     /// A handle that Python has counted, or counts before it hears of its drop.
     pub fn received(key: Key, shared: &Shared) -> Self {
-        let of = match key.kind {
-            Kind::Environment => Of::Environment,
-            Kind::Object => Of::Object,
+        let kind = match key.kind {
+            Kind::Environment => CountedKind::Environment,
+            Kind::Object => CountedKind::Object,
         };
         Handle {
             count: shared.alive.receive(key),
             interpreter: shared.owner,
             drops: shared.drops.clone(),
-            _live: Live::new(of),
+            _counted: Counted::new(kind),
         }
     }
 }
@@ -115,7 +115,7 @@ struct Dropped {
 /// whichever comes first.
 pub struct Proxy {
     dropped: Mutex<Option<Dropped>>,
-    _live: Live,
+    _counted: Counted,
 }
 
 impl Resource for Proxy {}
@@ -169,7 +169,7 @@ fn handle_proxy<'a>(
         env.save((atoms::snex_handle_dropped(), holder.in_env(own), key))
     });
     let dropped = Mutex::new(Some(Dropped { tracker, env, message }));
-    Ok(ResourceArc::new(Proxy { dropped, _live: Live::new(Of::Proxy) }))
+    Ok(ResourceArc::new(Proxy { dropped, _counted: Counted::new(CountedKind::Proxy) }))
 }
 
 /// What a proxy tells its node's tracker when it is dropped: `{snex_handle_dropped, holder, key}`. `nil` when it has done so, and for

@@ -8,10 +8,10 @@ use crate::cancel::{self, Cancelling};
 use crate::down::Down;
 use crate::handle;
 use crate::kept::Kept;
-use crate::live::{Live, Of};
 use crate::options::{CallOptions, Options};
 use crate::pool::Membership;
 use crate::registry;
+use crate::resource_count::{Counted, CountedKind};
 use crate::runtime;
 use crate::shared::Shared;
 use crate::source::{self, Sources};
@@ -41,7 +41,7 @@ pub struct Interpreter {
     pub worker: Arc<Worker<BinaryRef, Shared>>,
     /// Whether it is: nothing more is asked of this worker.
     pub gone: AtomicBool,
-    _live: Live,
+    _counted: Counted,
 }
 
 impl Resource for Interpreter {
@@ -288,7 +288,7 @@ fn interpreter_start<'a>(env: Env<'a>, options: StartOptions<'a>) -> Term<'a> {
         last_errors: Mutex::default(),
         unread: [Semaphore::new(1), Semaphore::new(1)],
         logged: Semaphore::new(0),
-        _live: Live::new(Of::Worker),
+        _counted: Counted::new(CountedKind::Worker),
     };
     let settings = options.settings(theirs);
     let started = match options.template {
@@ -306,7 +306,7 @@ fn interpreter_start<'a>(env: Env<'a>, options: StartOptions<'a>) -> Term<'a> {
     let interpreter = ResourceArc::new(Interpreter {
         worker,
         gone: AtomicBool::new(false),
-        _live: Live::new(Of::Interpreter),
+        _counted: Counted::new(CountedKind::Interpreter),
     });
     registry::insert(owner, interpreter.clone());
     if env.monitor(&interpreter, &options.output).is_none() {

@@ -1,6 +1,6 @@
 //! Memory that Python has handed over, as binaries.
 
-use crate::live::{Live, Of};
+use crate::resource_count::{Counted, CountedKind};
 use crate::runtime;
 use rustler::{Binary, Env, Resource, ResourceArc};
 use snex_core::handover;
@@ -8,7 +8,7 @@ use snex_core::handover;
 /// Keeps memory mapped for as long as a binary refers to it.
 pub struct Memory {
     mapped: Option<handover::Memory>,
-    _live: Live,
+    _counted: Counted,
 }
 
 impl Resource for Memory {}
@@ -16,7 +16,7 @@ impl Resource for Memory {}
 impl Memory {
     /// Becomes a binary with [`Memory::binary`].
     pub fn new(mapped: handover::Memory) -> ResourceArc<Self> {
-        ResourceArc::new(Memory { mapped: Some(mapped), _live: Live::new(Of::Memory) })
+        ResourceArc::new(Memory { mapped: Some(mapped), _counted: Counted::new(CountedKind::Memory) })
     }
 
     /// A binary whose bytes are the memory itself.

@@ -8,9 +8,9 @@ use crate::caller::Pending;
 use crate::cancel::Cancelling;
 use crate::interpreter::Watched;
 use crate::kept::Kept;
-use crate::live::Live;
 use crate::options::Options;
 use crate::pool::Membership;
+use crate::resource_count::Counted;
 use crate::source::Sources;
 use rustler::LocalPid;
 use snex_core::allow::Allow;
@@ -88,7 +88,7 @@ pub struct Shared {
     /// Log events that the output process has dealt with. Closed with the others.
     pub logged: Semaphore,
     /// Counts it.
-    pub _live: Live,
+    pub _counted: Counted,
 }
 
 impl Shared {

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The kinds of objects that count themselves.
 #[derive(Clone, Copy)]
-pub enum Of {
+pub enum CountedKind {
     Interpreter,
     Worker,
     Environment,
@@ -21,31 +21,31 @@ pub enum Of {
 static COUNTS: [AtomicUsize; 6] = [const { AtomicUsize::new(0) }; 6];
 
 /// A field of an object that counts: there is one more of its kind for as long as this lives.
-pub struct Live(Of);
+pub struct Counted(CountedKind);
 
-impl Live {
+impl Counted {
     /// One more.
-    pub fn new(of: Of) -> Self {
-        count(of).fetch_add(1, Ordering::Relaxed);
-        Live(of)
+    pub fn new(kind: CountedKind) -> Self {
+        count(kind).fetch_add(1, Ordering::Relaxed);
+        Counted(kind)
     }
 }
 
-impl Drop for Live {
+impl Drop for Counted {
     fn drop(&mut self) {
         count(self.0).fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-fn count(of: Of) -> &'static AtomicUsize {
+fn count(kind: CountedKind) -> &'static AtomicUsize {
     let [interpreters, workers, environments, objects, proxies, memories] = &COUNTS;
-    match of {
-        Of::Interpreter => interpreters,
-        Of::Worker => workers,
-        Of::Environment => environments,
-        Of::Object => objects,
-        Of::Proxy => proxies,
-        Of::Memory => memories,
+    match kind {
+        CountedKind::Interpreter => interpreters,
+        CountedKind::Worker => workers,
+        CountedKind::Environment => environments,
+        CountedKind::Object => objects,
+        CountedKind::Proxy => proxies,
+        CountedKind::Memory => memories,
     }
 }
 
@@ -78,14 +78,14 @@ struct Resources {
 /// How much of each kind lives.
 #[rustler::nif(schedule = "DirtyIo")]
 fn resources_count() -> Resources {
-    let own = |of| count(of).load(Ordering::Relaxed);
+    let own = |kind| count(kind).load(Ordering::Relaxed);
     let mut resources = Resources {
-        interpreters: own(Of::Interpreter),
-        workers: own(Of::Worker),
-        environments: own(Of::Environment),
-        objects: own(Of::Object),
-        proxies: own(Of::Proxy),
-        memories: own(Of::Memory),
+        interpreters: own(CountedKind::Interpreter),
+        workers: own(CountedKind::Worker),
+        environments: own(CountedKind::Environment),
+        objects: own(CountedKind::Object),
+        proxies: own(CountedKind::Proxy),
+        memories: own(CountedKind::Memory),
         pools: pool::len(),
         ..Resources::default()
     };
