@@ -107,7 +107,7 @@ class Interpreter:
         low, high = limits
         inbound, outbound = None, None
         if shared is not None:
-            inbound = Inbound(*shared[0], loop, self._tell_of_slots)
+            inbound = Inbound(*shared[0], loop, self._report_slots)
             outbound = Outbound(*shared[1], loop)
         self._writer = FrameWriter(
             out_fd, loop, low, high, self._pressure, self._writer_broken, outbound
@@ -403,8 +403,8 @@ class Interpreter:
     ) -> None:
         self._answer(frame.ITEMS, request, parts, before)
 
-    def _tell_of_slots(self, news: bytes) -> None:
-        self._writer.write(frame.SLOTS, 0, (news,))
+    def _report_slots(self, reports: bytes) -> None:
+        self._writer.write(frame.SLOTS, 0, (reports,))
 
     def _writer_of(self, request: Request) -> FrameWriter:
         """Return what the answer of a request is written to, at present."""

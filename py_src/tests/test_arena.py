@@ -47,7 +47,7 @@ def descriptors() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-def news_of(body: bytes) -> list[tuple[int, int]]:
+def reports_of(body: bytes) -> list[tuple[int, int]]:
     return list(struct.iter_unpack("<BQ", body))
 
 
@@ -57,25 +57,25 @@ class Bench:
     def __init__(self) -> None:
         self.fd = memory_file()
         self.loop = asyncio.new_event_loop()
-        self.news: list[tuple[int, int]] = []
-        self.arena = Inbound(self.fd, SIZE, self.loop, self._tell)
+        self.reports: list[tuple[int, int]] = []
+        self.arena = Inbound(self.fd, SIZE, self.loop, self._report)
 
-    def _tell(self, news: bytes) -> None:
-        self.news += news_of(news)
+    def _report(self, reports: bytes) -> None:
+        self.reports += reports_of(reports)
 
     def put(self, kind: int, offset: int, data: bytes) -> Any:
         os.pwrite(self.fd, data, offset)
         return self.arena.sink(kind, struct.pack("<Q", offset), len(data))
 
     def turn(self) -> list[tuple[int, int]]:
-        """Let the loop do what is due, and return the news."""
+        """Let the loop do what is due, and return the reports."""
         for _ in range(5):
             # PyPy finalizes one object of a chain after the other.
             gc.collect()
         self.loop.call_soon(self.loop.stop)
         self.loop.run_forever()
-        news, self.news = self.news, []
-        return news
+        reports, self.reports = self.reports, []
+        return reports
 
 
 @pytest.fixture
@@ -281,10 +281,10 @@ def test_values_travel_both_ways(sharing: Callable[[], Sharing]) -> None:
     assert there.vm.ready()["shared"] is True
     data = bytes(range(256)) * 2000
     there.eval("y = x; return len(x), bytes(x[:3])", VIEW, data, 65536)
-    assert news_of(there.vm.expect(SLOTS)[1]) == [(TAKEN, 65536)]
+    assert reports_of(there.vm.expect(SLOTS)[1]) == [(TAKEN, 65536)]
     assert value(there) == (len(data), b"\0\1\2")
     there.vm.eval("import gc; del x, y; [gc.collect() for _ in range(5)]")
-    assert news_of(there.vm.expect(SLOTS)[1]) == [(FREE, 65536)]
+    assert reports_of(there.vm.expect(SLOTS)[1]) == [(FREE, 65536)]
     there.vm.expect(RESULT)
     there.vm.eval(f"return bytes({WORTH})")
     number, body = there.vm.expect(RESULT)
@@ -346,7 +346,7 @@ def test_a_forked_child_says_nothing_about_slots(sharing: Callable[[], Sharing])
         "return bytes(x)"
     )
     there.eval(code, VIEW, b"abc", 65536)
-    assert news_of(there.vm.expect(SLOTS)[1]) == [(TAKEN, 65536)]
+    assert reports_of(there.vm.expect(SLOTS)[1]) == [(TAKEN, 65536)]
     assert value(there) == b"abc"
     there.vm.eval("import gc; del x; [gc.collect() for _ in range(5)]")
-    assert news_of(there.vm.expect(SLOTS)[1]) == [(FREE, 65536)]
+    assert reports_of(there.vm.expect(SLOTS)[1]) == [(FREE, 65536)]

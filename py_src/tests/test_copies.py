@@ -288,7 +288,7 @@ def test_what_the_vm_would_take_back_is_refused() -> None:
         template.run(
             "import gc\nfrom snex._interpreter import Interpreter\n"
             "inbound = next(o._inbound for o in gc.get_objects() if type(o) is Interpreter)\n"
-            "view = inbound.map(0, 300_000, writable=False)\ninbound.tell = inbound._tell = lambda news: None"
+            "view = inbound.map(0, 300_000, writable=False)\ninbound._report = lambda reports: None"
         )
         assert "holds 1 large value(s) in memory that it shares with the VM" in template.refusal()
         template.run("del view")

@@ -6,7 +6,7 @@ use crate::control::{self, FromWarden, ToWarden};
 use crate::frame::{self, FrameError, Header, SHARED};
 use crate::handshake;
 use crate::project;
-use crate::shared_memory::{self, News, Slots};
+use crate::shared_memory::{self, SlotReport, Slots};
 #[cfg(target_os = "linux")]
 use crate::shared_memory::{Arena, PLACE_LEN};
 use crate::worker::frame_reader::{Bytes, FrameReader, ReadError};
@@ -218,16 +218,16 @@ pub fn slots(body: &[u8]) {
     {
         assert!(place.offset <= SIZE && place.length <= SIZE - place.offset);
     }
-    let Some(news) = shared_memory::read_news(body) else { return };
+    let Some(reports) = shared_memory::read_slot_reports(body) else { return };
     let mut slots = Slots::new(SIZE);
     let mut used = HashSet::new();
-    for news in news {
+    for report in reports {
         if let Some(slot) = slots.reserve(1) {
             assert!(used.insert(slot.offset));
         }
-        match news {
-            News::Taken(offset) => assert_eq!(slots.taken(offset).is_ok(), used.contains(&offset)),
-            News::Free(offset) => assert_eq!(slots.free(offset).is_ok(), used.remove(&offset)),
+        match report {
+            SlotReport::Taken(offset) => assert_eq!(slots.taken(offset).is_ok(), used.contains(&offset)),
+            SlotReport::Free(offset) => assert_eq!(slots.free(offset).is_ok(), used.remove(&offset)),
         }
         assert_eq!(slots.bytes(), used.len() as u64 * shared_memory::ALIGN);
     }

@@ -182,24 +182,24 @@ pub fn drop_record(offset: u64) -> [u8; 13] {
 
 /// What Python says about a slot towards it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum News {
+pub enum SlotReport {
     /// Python has read the frame that names it.
     Taken(u64),
     /// Nobody in Python looks at it any more.
     Free(u64),
 }
 
-/// Bytes of the news about one slot.
-const NEWS_LEN: usize = 9;
+/// Bytes of the report about one slot.
+const REPORT_LEN: usize = 9;
 
-/// Reads the body of a `SLOTS` frame. `None` for one that does not consist of news.
-pub fn read_news(body: &[u8]) -> Option<impl Iterator<Item = News> + '_> {
-    let (records, rest) = body.as_chunks::<NEWS_LEN>();
-    let known = |record: &[u8; NEWS_LEN]| record[0] <= 1;
+/// Reads the body of a `SLOTS` frame. `None` for one that does not consist of reports.
+pub fn read_slot_reports(body: &[u8]) -> Option<impl Iterator<Item = SlotReport> + '_> {
+    let (records, rest) = body.as_chunks::<REPORT_LEN>();
+    let known = |record: &[u8; REPORT_LEN]| record[0] <= 1;
     (rest.is_empty() && records.iter().all(known)).then(|| {
         records.iter().map(|[what, offset @ ..]| match what {
-            0 => News::Taken(u64::from_le_bytes(*offset)),
-            _ => News::Free(u64::from_le_bytes(*offset)),
+            0 => SlotReport::Taken(u64::from_le_bytes(*offset)),
+            _ => SlotReport::Free(u64::from_le_bytes(*offset)),
         })
     })
 }
@@ -261,10 +261,13 @@ mod tests {
     }
 
     #[test]
-    fn news_come_in_whole_records_of_known_kinds() {
+    fn reports_come_in_whole_records_of_known_kinds() {
         let body = [&[0][..], &7u64.to_le_bytes(), &[1], &9u64.to_le_bytes()].concat();
-        assert_eq!(read_news(&body).unwrap().collect::<Vec<_>>(), [News::Taken(7), News::Free(9)]);
-        assert!(read_news(&body[..17]).is_none());
-        assert!(read_news(&[2; 9]).is_none());
+        assert_eq!(
+            read_slot_reports(&body).unwrap().collect::<Vec<_>>(),
+            [SlotReport::Taken(7), SlotReport::Free(9)]
+        );
+        assert!(read_slot_reports(&body[..17]).is_none());
+        assert!(read_slot_reports(&[2; 9]).is_none());
     }
 }

@@ -33,8 +33,8 @@ MOST = 8 * 1024 * 1024
 PLACE = struct.Struct("<QQ")
 OFFSET = struct.Struct("<Q")
 
-# News about a slot, and its offset.
-_NEWS = struct.Struct("<BQ")
+# A report about a slot: what has happened to it, and its offset.
+_REPORT = struct.Struct("<BQ")
 _TAKEN = 0
 _FREE = 1
 
@@ -61,7 +61,7 @@ class _Mapping(mmap.mmap):
 class Inbound:
     """The arena towards Python.
 
-    `tell(news)` sends the body of a SLOTS frame. Slots are freed by whatever thread drops the last
+    `report(reports)` sends the body of a SLOTS frame. Slots are freed by whatever thread drops the last
     reference; the VM is told of all of them at once, by the event loop.
     """
 
@@ -70,13 +70,13 @@ class Inbound:
         fd: int,
         size: int,
         loop: asyncio.AbstractEventLoop,
-        tell: Callable[[bytes], None],
+        report: Callable[[bytes], None],
     ) -> None:
         """Use the file behind `fd`, which stays open until the process ends."""
         self._fd = fd
         self._size = size
         self._loop = loop
-        self._tell = tell
+        self._report = report
         self._freed: deque[int] = deque()
         self._mapped: set[int] = set()
 
@@ -99,8 +99,10 @@ class Inbound:
 
     def taken(self, sinks: Sequence[Sink]) -> None:
         """Tell the VM that these have arrived, and what is free by now."""
-        news = [_NEWS.pack(_TAKEN, sink.offset) for sink in sinks if isinstance(sink, SlotSink)]
-        self._tell(b"".join(news + self._free_news()))
+        reports = [
+            _REPORT.pack(_TAKEN, sink.offset) for sink in sinks if isinstance(sink, SlotSink)
+        ]
+        self._report(b"".join(reports + self._free_reports()))
 
     def free(self, offset: int) -> None:
         """Nobody looks at a slot any more. From any thread, in the middle of anything."""
@@ -134,16 +136,16 @@ class Inbound:
         return memoryview(mapping)
 
     def _flush(self) -> None:
-        news = self._free_news()
-        if news:
-            self._tell(b"".join(news))
+        reports = self._free_reports()
+        if reports:
+            self._report(b"".join(reports))
 
-    def _free_news(self) -> list[bytes]:
-        news = []
+    def _free_reports(self) -> list[bytes]:
+        reports = []
         freed = self._freed
         while freed:
-            news.append(_NEWS.pack(_FREE, freed.popleft()))
-        return news
+            reports.append(_REPORT.pack(_FREE, freed.popleft()))
+        return reports
 
 
 class SlotSink(Sink):

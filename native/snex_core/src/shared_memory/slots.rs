@@ -9,7 +9,7 @@ pub const ALIGN: u64 = 64 * 1024;
 
 /// What Python says is about no slot that is in use.
 #[derive(Debug, Error, PartialEq, Eq)]
-#[error("news about a slot at {0} of shared memory, which is not in use")]
+#[error("a report about a slot at {0} of shared memory, which is not in use")]
 pub struct Unknown(u64);
 
 #[derive(Debug)]
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn news_about_what_is_not_in_use_are_an_error() {
+    fn a_report_about_what_is_not_in_use_is_an_error() {
         let mut slots = Slots::new(4 * ALIGN);
         assert_eq!(slots.reserve(1), Some(Slot { offset: 0, length: ALIGN }));
         assert_eq!((slots.taken(0), slots.taken(0)), (Ok(ALIGN), Ok(0)));

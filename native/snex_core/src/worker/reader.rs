@@ -110,8 +110,8 @@ impl<R: Bytes> FrameReader<R> {
     {
         let header = self.header().await?;
         if header.kind == Kind::Slots {
-            let (_, news): (_, Vec<u8>) = self.content(header).await?;
-            return worker.slots(&news).map_err(ReadError::Broken);
+            let (_, reports): (_, Vec<u8>) = self.content(header).await?;
+            return worker.slots(&reports).map_err(ReadError::Broken);
         }
         if header.flags & SHARED != 0 && self.inbound.is_none() {
             self.inbound = worker.inbound();

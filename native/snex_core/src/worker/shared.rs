@@ -3,7 +3,7 @@
 use super::inbound::Inbound;
 use super::{Sink, Worker};
 use crate::frame::{Frame, Header, Kind};
-use crate::shared_memory::{Arena, News, PIECE, Slots, WORTH, drop_record, read_news};
+use crate::shared_memory::{Arena, PIECE, SlotReport, Slots, WORTH, drop_record, read_slot_reports};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -110,14 +110,14 @@ impl SharedMemory {
 impl<B: AsRef<[u8]> + Send + 'static, S: Sink> Worker<B, S> {
     /// What Python says about slots towards it, or what is wrong with that.
     pub(super) fn slots(&self, body: &[u8]) -> Result<(), String> {
-        let (Some(shared), Some(news)) = (&self.shared, read_news(body)) else {
-            return Err(format!("news about slots that cannot be read, {} bytes", body.len()));
+        let (Some(shared), Some(reports)) = (&self.shared, read_slot_reports(body)) else {
+            return Err(format!("reports about slots that cannot be read, {} bytes", body.len()));
         };
         let mut read = 0;
-        for news in news {
-            let unread = match news {
-                News::Taken(offset) => shared.slots().taken(offset),
-                News::Free(offset) => shared.slots().free(offset),
+        for report in reports {
+            let unread = match report {
+                SlotReport::Taken(offset) => shared.slots().taken(offset),
+                SlotReport::Free(offset) => shared.slots().free(offset),
             };
             read += unread.map_err(|error| error.to_string())? as usize;
         }

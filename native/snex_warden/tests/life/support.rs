@@ -14,7 +14,7 @@ use tokio::runtime::Runtime;
 pub const LIMIT: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
-pub enum News {
+pub enum Event {
     Started(i32),
     Ready(Ready),
     Frame(Header, Vec<u8>),
@@ -25,7 +25,7 @@ pub enum News {
 }
 
 /// Passes on what it is told, but for one thing: there it panics, as a bug of ours would make it.
-pub struct Listener(Sender<News>, Option<Bug>);
+pub struct Listener(Sender<Event>, Option<Bug>);
 
 #[derive(PartialEq)]
 pub enum Bug {
@@ -49,11 +49,11 @@ impl Sink for Listener {
 
     fn started(&self, pid: i32) {
         self.panic_at(Bug::Start);
-        let _ = self.0.send(News::Started(pid));
+        let _ = self.0.send(Event::Started(pid));
     }
 
     fn ready(&self, ready: Ready) {
-        let _ = self.0.send(News::Ready(ready));
+        let _ = self.0.send(Event::Ready(ready));
     }
 
     fn frame(&self, header: Header, body: Vec<u8>) -> Result<(), String> {
@@ -61,13 +61,13 @@ impl Sink for Listener {
         if header.id == u64::MAX {
             return Err("a frame that nobody asked for".into());
         }
-        let _ = self.0.send(News::Frame(header, body));
+        let _ = self.0.send(Event::Frame(header, body));
         Ok(())
     }
 
     async fn print(&self, request: u64, body: Vec<u8>) {
         self.panic_at(Bug::Print);
-        let _ = self.0.send(News::Print(request, body));
+        let _ = self.0.send(Event::Print(request, body));
     }
 
     fn waiting(&self) -> usize {
@@ -75,7 +75,7 @@ impl Sink for Listener {
     }
     fn writable(&self) {
         self.panic_at(Bug::Writable);
-        let _ = self.0.send(News::Writable);
+        let _ = self.0.send(Event::Writable);
     }
 
     async fn log(&self, _event: Vec<u8>) {}
@@ -85,18 +85,18 @@ impl Sink for Listener {
         if self.1 == Some(Bug::Stall) {
             std::future::pending::<()>().await;
         }
-        let _ = self.0.send(News::Output(stream, chunk.to_vec()));
+        let _ = self.0.send(Event::Output(stream, chunk.to_vec()));
     }
 
     fn ended(&self, end: End) {
-        let _ = self.0.send(News::Ended(end));
+        let _ = self.0.send(Event::Ended(end));
     }
 }
 
 /// A worker that runs a shell script, and what it tells.
 pub struct Running {
     pub worker: Arc<Worker<Vec<u8>, Listener>>,
-    news: Receiver<News>,
+    events: Receiver<Event>,
     started: Instant,
     _runtime: Runtime,
 }
@@ -123,7 +123,7 @@ impl Running {
     ) -> Self {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        let (sender, news) = channel();
+        let (sender, events) = channel();
         let settings = Settings {
             warden: env!("CARGO_BIN_EXE_snex_warden").into(),
             spec: Spec {
@@ -157,16 +157,16 @@ impl Running {
             handover: None,
         };
         let worker = Worker::start(runtime.handle(), settings, Listener(sender, bug)).unwrap();
-        Running { worker, news, started: Instant::now(), _runtime: runtime }
+        Running { worker, events, started: Instant::now(), _runtime: runtime }
     }
 
-    pub fn next(&self) -> News {
-        self.news.recv_timeout(LIMIT.saturating_sub(self.started.elapsed())).unwrap()
+    pub fn next(&self) -> Event {
+        self.events.recv_timeout(LIMIT.saturating_sub(self.started.elapsed())).unwrap()
     }
 
     pub fn pid(&self) -> i32 {
         match self.next() {
-            News::Started(pid) => pid,
+            Event::Started(pid) => pid,
             other => panic!("expected the start, got {other:?}"),
         }
     }
@@ -175,7 +175,7 @@ impl Running {
     pub fn printed(&self, wanted: &str) -> String {
         let mut text = String::new();
         while !text.contains(wanted) {
-            if let News::Output(_, chunk) = self.next() {
+            if let Event::Output(_, chunk) = self.next() {
                 text.push_str(&String::from_utf8_lossy(&chunk));
             }
         }
@@ -184,7 +184,7 @@ impl Running {
 
     pub fn end(&self) -> End {
         loop {
-            if let News::Ended(end) = self.next() {
+            if let Event::Ended(end) = self.next() {
                 return end;
             }
         }

@@ -1,6 +1,6 @@
 //! What passes between a worker and its program.
 
-use crate::support::{LIMIT, News, Running, alive, frame_command, frame_to, ready_command};
+use crate::support::{Event, LIMIT, Running, alive, frame_command, frame_to, ready_command};
 use snex_core::control::{Exit, Limits};
 use snex_core::frame::{Frame, Header, Kind};
 use snex_core::outbox::Submitted;
@@ -35,10 +35,10 @@ fn frames_arrive_between_ready_and_the_end() {
         ready_command() + &frame_command(0x83, 7, b"value") + &frame_command(0x84, 8, &large) + "exit 3";
     let running = Running::script(&script);
     running.pid();
-    assert!(matches!(running.next(), News::Ready(ready) if ready.python == "python"));
-    let News::Frame(header, body) = running.next() else { panic!() };
+    assert!(matches!(running.next(), Event::Ready(ready) if ready.python == "python"));
+    let Event::Frame(header, body) = running.next() else { panic!() };
     assert_eq!((header.kind, header.id, body), (Kind::Result, 7, b"value".to_vec()));
-    let News::Frame(header, body) = running.next() else { panic!() };
+    let Event::Frame(header, body) = running.next() else { panic!() };
     assert_eq!((header.kind, header.id, body), (Kind::Error, 8, large));
     let end = running.end();
     assert_eq!((end.cause, end.exit), (Cause::Exited, Some(Exit::Status(3))));
@@ -49,7 +49,7 @@ fn a_frame_that_the_sink_refuses_ends_the_worker() {
     let script = ready_command() + &frame_command(0x83, u64::MAX, b"value") + "sleep 1000";
     let running = Running::script(&script);
     running.pid();
-    assert!(matches!(running.next(), News::Ready(_)));
+    assert!(matches!(running.next(), Event::Ready(_)));
     let end = running.end();
     assert_eq!(end.cause, Cause::Broken("a frame that nobody asked for".into()));
 }
@@ -62,9 +62,9 @@ fn prints_arrive_over_a_pipe_of_their_own_with_what_follows_them() {
     let mut seen = Vec::new();
     loop {
         match running.next() {
-            News::Print(request, body) => seen.push((request, body)),
-            News::Frame(header, body) => seen.push((header.id, body)),
-            News::Ended(end) => {
+            Event::Print(request, body) => seen.push((request, body)),
+            Event::Frame(header, body) => seen.push((header.id, body)),
+            Event::Ended(end) => {
                 break assert_eq!((end.cause, end.exit), (Cause::Exited, Some(Exit::Status(0))));
             }
             _ => {}
@@ -124,7 +124,7 @@ fn a_queue_that_is_full_tells_those_who_wait_when_there_is_room() {
     assert!(running.worker.wait_if_full());
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGUSR1).unwrap();
     loop {
-        if matches!(running.next(), News::Writable) {
+        if matches!(running.next(), Event::Writable) {
             break;
         }
     }
@@ -141,8 +141,8 @@ fn frames_travel_over_standard_streams_too() {
     let mut words = false;
     while !(ready && words) {
         match running.next() {
-            News::Ready(_) => ready = true,
-            News::Output(Stream::Stderr, chunk) => words = chunk == b"words\n",
+            Event::Ready(_) => ready = true,
+            Event::Output(Stream::Stderr, chunk) => words = chunk == b"words\n",
             _ => {}
         }
     }
