@@ -213,7 +213,7 @@ where
         stdout: stdout
             .map(|source| runtime.spawn(streams::relay(Arc::clone(&worker), Stream::Stdout, source, phases))),
     };
-    let life = runtime.spawn(life::live(Arc::clone(&worker), branch, orders, phase, tasks));
+    let life = runtime.spawn(life::supervise(Arc::clone(&worker), branch, orders, phase, tasks));
     runtime.spawn(life::bury(Arc::clone(&worker), life));
     Ok(worker)
 }

@@ -55,8 +55,8 @@ struct Life {
     cut: Option<String>,
 }
 
-/// Runs until the tree is gone, and tells the sink.
-pub(super) async fn live<B, S>(
+/// Runs until the tree is gone, then notifies the sink.
+pub(super) async fn supervise<B, S>(
     worker: Arc<Worker<B, S>>,
     branch: Branch,
     mut orders: mpsc::UnboundedReceiver<Command>,
