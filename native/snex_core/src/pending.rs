@@ -184,11 +184,11 @@ impl<C: Caller, D: Clone> Pending<C, D> {
         self.state().remove(id).is_some()
     }
 
-    /// Hands the caller of a request that is answered to `tell`, if it still waits.
+    /// Hands the caller of a request that is answered to `notify`, if it still waits.
     ///
     /// # Errors
     /// [`Unasked`]. Python can only have made it up.
-    pub fn answer(&self, id: u64, tell: impl FnOnce(C)) -> Result<(), Unasked> {
+    pub fn answer(&self, id: u64, notify: impl FnOnce(C)) -> Result<(), Unasked> {
         let mut state = self.state();
         state.asked(id)?;
         let place = (id % REMEMBERED as u64) as usize;
@@ -196,22 +196,22 @@ impl<C: Caller, D: Clone> Pending<C, D> {
             if let Some(slot) = state.answered.get_mut(place) {
                 *slot = id;
             }
-            tell(caller);
+            notify(caller);
         } else if state.answered.get(place) == Some(&id) {
             return Err(Unasked::Twice(id));
         }
         Ok(())
     }
 
-    /// Hands the caller of a request to `tell`, if it still waits. It waits on: more will come.
+    /// Hands the caller of a request to `notify`, if it still waits. It waits on: more will come.
     ///
     /// # Errors
     /// [`Unasked::NeverWas`]. Python can only have made it up.
-    pub fn more(&self, id: u64, tell: impl FnOnce(&mut C)) -> Result<(), Unasked> {
+    pub fn more(&self, id: u64, notify: impl FnOnce(&mut C)) -> Result<(), Unasked> {
         let mut state = self.state();
         state.asked(id)?;
         if let Some(entry) = state.entries.get_mut(&id) {
-            tell(&mut entry.caller);
+            notify(&mut entry.caller);
         }
         Ok(())
     }
@@ -220,7 +220,7 @@ impl<C: Caller, D: Clone> Pending<C, D> {
     ///
     /// # Errors
     /// As [`Pending::answer`].
-    pub fn answer_early(&self, id: u64, tell: impl FnOnce(&mut C)) -> Result<(), Unasked> {
+    pub fn answer_early(&self, id: u64, notify: impl FnOnce(&mut C)) -> Result<(), Unasked> {
         let mut state = self.state();
         state.asked(id)?;
         let state = &mut *state;
@@ -232,25 +232,25 @@ impl<C: Caller, D: Clone> Pending<C, D> {
             if let Some(slot) = slot {
                 *slot = id;
             }
-            tell(&mut entry.caller);
+            notify(&mut entry.caller);
         }
         Ok(())
     }
 
-    /// Hands every caller that waits for room to `tell`.
-    pub fn room(&self, tell: impl Fn(C)) {
+    /// Hands every caller that waits for room to `notify`.
+    pub fn room(&self, notify: impl Fn(C)) {
         // Those who begin to wait after this are told the next time.
         let latest = self.state().rooms | ROOM;
-        while self.tell_some(ROOM..=latest, &tell) {}
+        while self.notify_some(ROOM..=latest, &notify) {}
     }
 
-    /// Hands some of those with these numbers to `tell`. Whether there may be more.
-    fn tell_some(&self, ids: RangeInclusive<u64>, tell: impl Fn(C)) -> bool {
+    /// Hands some of those with these numbers to `notify`. Whether there may be more.
+    fn notify_some(&self, ids: RangeInclusive<u64>, notify: impl Fn(C)) -> bool {
         let mut state = self.state();
         for _ in 0..AT_ONCE {
             let first = state.entries.range(ids.clone()).next().map(|(id, _)| *id);
             let Some(caller) = first.and_then(|id| state.remove(id)) else { return false };
-            tell(caller);
+            notify(caller);
         }
         true
     }
@@ -281,10 +281,10 @@ impl<C: Caller, D: Clone> Pending<C, D> {
     }
 
     /// Tells every caller that the interpreter is down. The first reason stays.
-    pub fn fail_all(&self, down: D, tell: impl Fn(C, &D)) {
+    pub fn fail_all(&self, down: D, notify: impl Fn(C, &D)) {
         // From here on, nobody is added.
         let down = self.state().down.get_or_insert(down).clone();
-        while self.tell_some(0..=u64::MAX, |caller| tell(caller, &down)) {}
+        while self.notify_some(0..=u64::MAX, |caller| notify(caller, &down)) {}
     }
 
     /// Requests and waiting callers in the table.

@@ -87,7 +87,7 @@ async fn see_to(worker: Arc<Worker<BinaryRef, Shared>>, id: u64) {
         let deaf = !ended && cancelling.contains(probe);
         if reported && !deaf {
             reported = false;
-            worker.sink.tell(&worker.sink.owner, (atoms::snex_unstuck(), id));
+            worker.sink.send(&worker.sink.owner, (atoms::snex_unstuck(), id));
         }
         if ended {
             return cancelling.noticed(probe);
@@ -100,7 +100,7 @@ async fn see_to(worker: Arc<Worker<BinaryRef, Shared>>, id: u64) {
         }
         if !reported && deaf_since.elapsed() >= stuck {
             reported = true;
-            worker.sink.tell(&worker.sink.owner, (atoms::snex_stuck(), id));
+            worker.sink.send(&worker.sink.owner, (atoms::snex_stuck(), id));
         }
         pause = LONGEST_PAUSE.min(pause * 2);
     }

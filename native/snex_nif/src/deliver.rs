@@ -15,13 +15,13 @@ use std::sync::PoisonError;
 
 impl Shared {
     /// Sends a message. Only from threads that are not the VM's own.
-    pub fn tell(&self, to: &LocalPid, message: impl Encoder) -> bool {
+    pub fn send(&self, to: &LocalPid, message: impl Encoder) -> bool {
         OwnedEnv::new().send_and_clear(to, |env| message.encode(env)).is_ok()
     }
 
     /// What Python has called with this number may not be called.
     fn refuse(&self, call: u64, why: &impl ToString) {
-        self.tell(&self.calls, (atoms::snex_call(), atoms::refused(), call, why.to_string()));
+        self.send(&self.calls, (atoms::snex_call(), atoms::refused(), call, why.to_string()));
     }
 
     fn answer(&self, request: u64, tag: Atom, content: Content) -> Result<(), String> {
@@ -42,15 +42,15 @@ impl Shared {
         let own = OwnedEnv::new();
         let value = own.run(|env| own.save((header.cause, content.release(env))));
         let mut stream = true;
-        let tell = |caller: &mut Caller| {
+        let notify = |caller: &mut Caller| {
             stream = caller.stream;
             if stream {
                 caller.send(tag, own, &value);
             }
         };
         let told = match header.kind {
-            Kind::Items => self.pending.more(header.id, tell),
-            _ => self.pending.answer_early(header.id, tell),
+            Kind::Items => self.pending.more(header.id, notify),
+            _ => self.pending.answer_early(header.id, notify),
         };
         told.map_err(|unasked| unasked.to_string())?;
         if stream {
@@ -65,7 +65,7 @@ impl Sink for Shared {
     type Body = Reply;
 
     fn started(&self, pid: i32) {
-        self.tell(&self.owner, (atoms::snex_started(), pid));
+        self.send(&self.owner, (atoms::snex_started(), pid));
     }
 
     fn ready(&self, ready: Ready) {
@@ -76,7 +76,7 @@ impl Sink for Shared {
             ("version", ready.version),
             ("encoder", ready.encoder),
         ];
-        self.tell(&self.owner, (atoms::snex_ready(), fields.to_vec()));
+        self.send(&self.owner, (atoms::snex_ready(), fields.to_vec()));
     }
 
     fn frame(&self, header: Header, body: Reply) -> Result<(), String> {
@@ -205,7 +205,7 @@ impl Sink for Shared {
         self.membership.leave();
         self.pending.fail_all(down.clone(), Caller::fail);
         self.membership.clear();
-        self.tell(&self.owner, (atoms::snex_ended(), down));
+        self.send(&self.owner, (atoms::snex_ended(), down));
     }
 }
 

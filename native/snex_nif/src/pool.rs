@@ -34,7 +34,7 @@ pub struct Surroundings {
 }
 
 impl Surroundings {
-    fn tell(&self, what: Atom, interpreter: Option<LocalPid>) {
+    fn notify(&self, what: Atom, interpreter: Option<LocalPid>) {
         let owner = self.owner;
         if let Some(runtime) = runtime::handle() {
             runtime.spawn(async move {
@@ -57,11 +57,11 @@ impl Host for Surroundings {
     }
 
     fn idle(&self) {
-        self.tell(atoms::idle(), None);
+        self.notify(atoms::idle(), None);
     }
 
     fn worn(&self, interpreter: LocalPid) {
-        self.tell(atoms::worn(), Some(interpreter));
+        self.notify(atoms::worn(), Some(interpreter));
     }
 
     fn grant(&self, waiter: Caller, slot: Slot) {

@@ -82,7 +82,7 @@ impl Shared {
             return Err(format!("a PULL with a body of {} bytes", body.len()));
         };
         if let Some(feeder) = self.sources.feeder(source)? {
-            self.tell(&feeder, (atoms::snex_pull(), items));
+            self.send(&feeder, (atoms::snex_pull(), items));
         }
         Ok(())
     }
@@ -92,7 +92,7 @@ impl Shared {
         if self.sources.feeder(source)?.is_some()
             && let Some(feeder) = self.sources.remove(source)
         {
-            self.tell(&feeder, atoms::snex_close());
+            self.send(&feeder, atoms::snex_close());
         }
         Ok(())
     }

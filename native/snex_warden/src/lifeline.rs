@@ -15,7 +15,7 @@ pub enum Lifeline<'a> {
 
 impl Lifeline<'_> {
     /// Tells the VM. One that is gone needs no telling, and one with a port hears of the end only.
-    pub fn tell(&self, message: &FromWarden) {
+    pub fn report(&self, message: &FromWarden) {
         if let Lifeline::Worker(socket) = self {
             let _ = control::send(socket, message);
         }

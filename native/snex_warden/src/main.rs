@@ -50,7 +50,7 @@ fn serve(socket: &UnixStream) -> ExitCode {
         Ok(_exit) => ExitCode::SUCCESS,
         Err(error) => {
             let reason = error.to_string();
-            Lifeline::Worker(socket).tell(&FromWarden::Failed { tree: PROGRAM, reason });
+            Lifeline::Worker(socket).report(&FromWarden::Failed { tree: PROGRAM, reason });
             ExitCode::FAILURE
         }
     }

@@ -59,7 +59,7 @@ impl<'a> Watch<'a> {
             self.ended(ended);
             for tree in self.forest.gone(none_left) {
                 self.forest.remove(tree);
-                self.lifeline.tell(&FromWarden::Gone { tree });
+                self.lifeline.report(&FromWarden::Gone { tree });
             }
             if self.forest.is_empty() {
                 return Ok(self.exit);
@@ -71,7 +71,7 @@ impl<'a> Watch<'a> {
     /// Takes notice of leaders that have ended.
     fn ended(&mut self, ended: Vec<(control::Tree, Exit)>) {
         for (tree, exit) in ended {
-            self.lifeline.tell(&FromWarden::Exited { tree, exit });
+            self.lifeline.report(&FromWarden::Exited { tree, exit });
             // What Python leaves behind has no reason to stay. In a stop it has the grace that the stop was given.
             let left = self.forest.get(tree).and_then(|tree| tree.grace_left());
             self.forest.stop(tree, left.unwrap_or(ORPHAN_GRACE));
@@ -93,7 +93,7 @@ impl<'a> Watch<'a> {
                 (Answer::Forked(pid), asked) if self.is_ours(pid) => {
                     if let (Some(None), Some(tree)) = (asked, self.forest.get(number)) {
                         tree.leader = Some(Pid::from_raw(pid));
-                        self.lifeline.tell(&FromWarden::Started { tree: number, pid });
+                        self.lifeline.report(&FromWarden::Started { tree: number, pid });
                     } else {
                         // Nobody wants it any more.
                         process_tree::end_but(pid, self.program.as_raw());
@@ -118,7 +118,7 @@ impl<'a> Watch<'a> {
 
     fn refuse(&mut self, tree: control::Tree, reason: String) {
         self.forest.remove(tree);
-        self.lifeline.tell(&FromWarden::Failed { tree, reason });
+        self.lifeline.report(&FromWarden::Failed { tree, reason });
     }
 
     fn fork(&mut self, tree: control::Tree, ignore_threads: bool, descriptors: &[OwnedFd]) {
@@ -140,7 +140,7 @@ impl<'a> Watch<'a> {
         if self.forest.get(number).is_some_and(|tree| tree.leader.is_none()) {
             // If it is forked all the same, nobody wants it.
             self.forest.remove(number);
-            self.lifeline.tell(&FromWarden::Gone { tree: number });
+            self.lifeline.report(&FromWarden::Gone { tree: number });
         } else {
             self.forest.stop(number, grace);
         }

@@ -15,10 +15,10 @@ type Table = Pending<&'static str, &'static str>;
 
 const ANY: usize = usize::MAX;
 
-fn told(table: &Table, id: u64) -> (Option<&'static str>, Result<(), Unasked>) {
-    let mut told = None;
-    let result = table.answer(id, |caller| told = Some(caller));
-    (told, result)
+fn notified(table: &Table, id: u64) -> (Option<&'static str>, Result<(), Unasked>) {
+    let mut notified = None;
+    let result = table.answer(id, |caller| notified = Some(caller));
+    (notified, result)
 }
 
 fn sent(table: &Table, caller: &'static str) -> u64 {
@@ -31,27 +31,27 @@ fn sent(table: &Table, caller: &'static str) -> u64 {
 fn an_answer_reaches_its_caller_once() {
     let table = Table::new();
     let (first, second) = (sent(&table, "first"), sent(&table, "second"));
-    assert_eq!(told(&table, second), (Some("second"), Ok(())));
-    assert_eq!(told(&table, second), (None, Err(Unasked::Twice(second))));
-    assert_eq!(told(&table, first), (Some("first"), Ok(())));
-    assert_eq!(told(&table, first), (None, Err(Unasked::Twice(first))));
+    assert_eq!(notified(&table, second), (Some("second"), Ok(())));
+    assert_eq!(notified(&table, second), (None, Err(Unasked::Twice(second))));
+    assert_eq!(notified(&table, first), (Some("first"), Ok(())));
+    assert_eq!(notified(&table, first), (None, Err(Unasked::Twice(first))));
 }
 
 #[test]
 fn what_comes_before_or_after_an_early_answer_reaches_the_caller_until_it_takes_itself_out() {
     let table = Table::new();
     let id = sent(&table, "caller");
-    let told = Cell::new(0);
-    let count = |_: &mut &'static str| told.set(told.get() + 1);
+    let notified = Cell::new(0);
+    let count = |_: &mut &'static str| notified.set(notified.get() + 1);
     assert_eq!(table.more(id, count), Ok(()));
     assert_eq!(table.answer_early(id, count), Ok(()));
     assert_eq!(table.more(id, count), Ok(()));
-    assert_eq!(told.get(), 3);
+    assert_eq!(notified.get(), 3);
     assert_eq!(table.answer_early(id, count), Err(Unasked::Twice(id)));
     assert!(table.forget(id));
     assert_eq!(table.more(id, count), Ok(()));
     assert_eq!(table.answer_early(id, count), Err(Unasked::Twice(id)));
-    assert_eq!(told.get(), 3);
+    assert_eq!(notified.get(), 3);
     for id in [0, 2, u64::MAX] {
         assert_eq!(table.more(id, count), Err(Unasked::NeverWas(id)));
         assert_eq!(table.answer_early(id, count), Err(Unasked::NeverWas(id)));
@@ -64,8 +64,8 @@ fn an_answer_to_what_was_forgotten_is_late_however_often_it_comes() {
     let id = sent(&table, "caller");
     assert!(table.forget(id));
     assert!(!table.forget(id));
-    assert_eq!(told(&table, id), (None, Ok(())));
-    assert_eq!(told(&table, id), (None, Ok(())));
+    assert_eq!(notified(&table, id), (None, Ok(())));
+    assert_eq!(notified(&table, id), (None, Ok(())));
 }
 
 #[test]
@@ -74,7 +74,7 @@ fn an_answer_to_what_never_was_is_told_from_a_late_one() {
     sent(&table, "caller");
     let room = table.wait_for_room("waits", ANY).unwrap();
     for id in [0, 2, 1 << 40, u64::MAX, room] {
-        assert_eq!(told(&table, id), (None, Err(Unasked::NeverWas(id))));
+        assert_eq!(notified(&table, id), (None, Err(Unasked::NeverWas(id))));
     }
     assert_eq!(table.len(), 2);
 }
@@ -99,11 +99,11 @@ fn the_end_is_told_to_those_who_wait_and_to_those_who_come_after_it() {
     sent(&table, "sent");
     table.begin("submitting", ANY).unwrap();
     table.wait_for_room("waiting", ANY).unwrap();
-    let told = RefCell::new(Vec::new());
-    table.fail_all("down", |caller, down| told.borrow_mut().push((caller, *down)));
-    table.fail_all("again", |caller, down| told.borrow_mut().push((caller, *down)));
-    told.borrow_mut().sort_unstable();
-    assert_eq!(*told.borrow(), [("sent", "down"), ("submitting", "down"), ("waiting", "down")]);
+    let notified = RefCell::new(Vec::new());
+    table.fail_all("down", |caller, down| notified.borrow_mut().push((caller, *down)));
+    table.fail_all("again", |caller, down| notified.borrow_mut().push((caller, *down)));
+    notified.borrow_mut().sort_unstable();
+    assert_eq!(*notified.borrow(), [("sent", "down"), ("submitting", "down"), ("waiting", "down")]);
     assert_eq!(table.begin("late", ANY), Err(Refused::Down("down")));
     assert_eq!(table.wait_for_room("late", ANY), Err(Refused::Down("down")));
 }
@@ -116,11 +116,11 @@ fn many_callers_are_told_a_few_at_a_time_and_those_of_the_other_kind_are_not() {
     for _ in 0..many {
         table.wait_for_room("waits", ANY).unwrap();
     }
-    let told = Cell::new(0);
-    assert!(table.tell_some(ROOM..=u64::MAX, |_| told.set(told.get() + 1)));
-    assert_eq!(told.take(), AT_ONCE);
-    table.room(|_| told.set(told.get() + 1));
-    assert_eq!(told.take(), many - AT_ONCE);
+    let notified = Cell::new(0);
+    assert!(table.notify_some(ROOM..=u64::MAX, |_| notified.set(notified.get() + 1)));
+    assert_eq!(notified.take(), AT_ONCE);
+    table.room(|_| notified.set(notified.get() + 1));
+    assert_eq!(notified.take(), many - AT_ONCE);
     assert_eq!(table.len(), 1);
     assert!(table.forget(request));
 }
@@ -130,7 +130,7 @@ fn those_who_begin_to_wait_for_room_while_others_are_told_wait_for_the_next_time
     let table = Table::new();
     let first = table.wait_for_room("first", ANY).unwrap();
     let later = table.wait_for_room("later", ANY).unwrap();
-    while table.tell_some(ROOM..=first, |caller| assert_eq!(caller, "first")) {}
+    while table.notify_some(ROOM..=first, |caller| assert_eq!(caller, "first")) {}
     assert!(table.forget(later));
 }
 
@@ -242,7 +242,7 @@ proptest! {
                 }
                 3 if requests > 0 => {
                     let id = 1 + pick % requests;
-                    match told(&table, id) {
+                    match notified(&table, id) {
                         (Some(_), Ok(())) => {
                             prop_assert!(!forgotten.contains(&id));
                             prop_assert_eq!(answered.insert(id, ()), None);
