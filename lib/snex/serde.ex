@@ -206,7 +206,7 @@ defmodule Snex.Serde do
   @stream [
     demand: [
       type: {:integer, 1..0xFFFF_FFFF},
-      default: 256,
+      default: 512,
       doc: "how many items the enumerable may be ahead of the Python code"
     ],
     encoding_opts: [

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import os
 import selectors
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
 
 from snex._eval import wait
-from snex._eval.wait import WatchfulSelector, new_selector
+from snex._eval.wait import WatchfulSelector, look_out_pure, new_selector
+
+try:
+    from snex._etf._native import look_out
+except ImportError:
+    # The sources alone have no extension.
+    look_out = look_out_pure
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 SPIN = 100e-6
 # Real seconds of a wait in which nothing comes.
@@ -26,6 +33,7 @@ class Clock:
         self.now = 0.0
         self.step = SPIN / 10
         self.rounds = 0
+        monkeypatch.setattr(wait, "_look_out", wait.look_out_pure)
         monkeypatch.setattr(wait, "perf_counter", self.read)
         monkeypatch.setattr(wait, "_yield", self.count)
 
@@ -51,6 +59,28 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def selector() -> Iterator[WatchfulSelector]:
     with WatchfulSelector(SPIN) as selector:
         yield selector
+
+
+@pytest.mark.parametrize("look", [look_out, look_out_pure])
+def test_a_look_out_ends_with_an_event_or_in_vain(look: Callable[[int, float], bool]) -> None:
+    reader, writer = os.pipe()
+    with selectors.DefaultSelector() as selector:
+        selector.register(reader, selectors.EVENT_READ)
+        assert not look(selector.fileno(), NOTHING)
+        other = threading.Thread(target=os.write, args=(writer, b"x"))
+        # Other threads run meanwhile: this one starts, writes and ends.
+        other.start()
+        assert look(selector.fileno(), 60.0)
+        other.join()
+        assert look(selector.fileno(), 60.0)
+    os.close(reader)
+    os.close(writer)
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0, float("nan")])
+def test_a_look_out_takes_no_time_that_is_not_there(seconds: float) -> None:
+    with selectors.DefaultSelector() as selector:
+        assert not look_out(selector.fileno(), seconds)
 
 
 def test_the_first_wait_is_a_sleep_and_a_short_one_earns_a_look_out(

@@ -22,7 +22,7 @@ defmodule Snex.Source.Feeder do
 
   # So many frames share the demand, so that the producer goes on while Python takes the first of them. More items in a frame than
   # the other number gain nothing.
-  @frames 2
+  @frames 4
   @most 512
 
   @nested "a stream cannot be an item of another stream"

@@ -1,5 +1,5 @@
 //! `snex._etf._native`: what of the package is done better by an extension of CPython: the encoder of `snex._etf.encoder`, memory
-//! for large bodies that arrive ([`room`]), and the items of streams ([`batch`]).
+//! for large bodies that arrive ([`room`]), the items of streams ([`batch`]), and the look-out before a sleep ([`look_out`]).
 //!
 //! The encoder encodes what is of Snex's own types, and subclasses of these, to the same bytes as the pure one. Whatever is
 //! unusual (an error of any kind, a cycle, keys that collide) it leaves to the pure encoder, which starts over and says
@@ -12,6 +12,7 @@ mod encoder;
 mod huge_pages;
 mod kinds;
 mod leaves;
+mod look_out;
 mod output;
 mod room;
 
@@ -104,6 +105,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(encode_item, module)?)?;
     module.add_function(wrap_pyfunction!(set_reply_limit, module)?)?;
     module.add_function(wrap_pyfunction!(ask_subclasses, module)?)?;
+    module.add_function(wrap_pyfunction!(look_out::look_out, module)?)?;
     module.add_class::<batch::Batch>()?;
     module.add_class::<room::Room>()
 }

@@ -14,6 +14,7 @@ nonuniform problems", Algorithmica 11, 1994.)
 from __future__ import annotations
 
 import os
+import select
 import selectors
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -29,6 +30,28 @@ _SHORT = 4
 _MOST_SHORT_WAITS = 8
 # Microseconds.
 _MOST = 1000
+
+
+def look_out_pure(descriptor: int, seconds: float) -> bool:
+    """Look for so long whether a selector, of which this is the descriptor, has events.
+
+    The extension's does so without the interpreter's lock, so that a thread which has just been woken can run at once.
+    """
+    look = select.poll()
+    look.register(descriptor, select.POLLIN)
+    end = perf_counter() + seconds
+    while perf_counter() < end:
+        if look.poll(0):
+            return True
+        # Whoever is to make the next event may need this very processor.
+        _yield()
+    return False
+
+
+try:
+    from .._etf._native import look_out as _look_out
+except ImportError:
+    _look_out = look_out_pure
 
 
 class WatchfulSelector(selectors.DefaultSelector):
@@ -53,14 +76,11 @@ class WatchfulSelector(selectors.DefaultSelector):
             if perf_counter() - begin < _SHORT * self._spin:
                 self._left -= 1
             return events
-        end = begin + (self._spin if timeout is None else min(timeout, self._spin))
-        while perf_counter() < end:
+        if _look_out(self.fileno(), self._spin if timeout is None else min(timeout, self._spin)):
             events = poll(0)
             if events:
                 self._price = 1
                 return events
-            # Whoever is to make the next event may need this very processor.
-            _yield()
         self._left = self._price
         self._price = min(2 * self._price, _MOST_SHORT_WAITS)
         return poll(None if timeout is None else max(begin + timeout - perf_counter(), 0))
