@@ -16,7 +16,7 @@ from support.etf import decode
 from support.vm import BUFFERS, DROP, EVAL, RESULT, VM, place
 
 from snex._wire import arena as arenas
-from snex._wire.arena import PLACE, WORTH, Inbound, Outbound
+from snex._wire.arena import MOST, PLACE, WORTH, Inbound, Outbound
 from snex._wire.body import IN_SLOT
 from snex._wire.frame import FrameError
 
@@ -201,7 +201,7 @@ def test_bodies_lie_side_by_side_until_the_vm_has_read_them(out: Any) -> None:
 def test_what_has_no_room_goes_through_the_pipe(out: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     arena, _fd, _loop = out
     assert arena.put([b""], SIZE + 1) is None
-    monkeypatch.setattr(arenas, "_WAITING", 3 * 65536)
+    monkeypatch.setattr(arenas, "WAITING", 3 * 65536)
     places = [arena.put([b"x"], 65536) for _ in range(4)]
     assert places[3] is None
     assert None not in places[:3]
@@ -298,6 +298,28 @@ def test_values_travel_both_ways(sharing: Callable[[], Sharing]) -> None:
     number, body = there.vm.expect(RESULT)
     assert (RESULT, number) not in there.vm.frames.shared
     assert len(body) == WORTH - 94
+
+
+def test_a_large_body_takes_memory_if_the_pipe_would_have_to_copy_it_first(
+    sharing: Callable[[], Sharing],
+) -> None:
+    there = sharing()
+    there.vm.ready()
+
+    def takes_memory(value: str) -> bool:
+        there.vm.eval(f"return {value}")
+        number, body = there.vm.expect(RESULT)
+        if (RESULT, number) not in there.vm.frames.shared:
+            return False
+        offset, length = PLACE.unpack(body)
+        assert os.pread(there.back, 5, offset + length - 5) == b"12345"
+        there.vm.send(DROP, 0, struct.pack("<BQI", 2, offset, 1))
+        return True
+
+    large = f"x' * {MOST} + b'12345"
+    assert not takes_memory(f"b'{large}'")
+    assert takes_memory(f"bytearray(b'{large}')")
+    assert not takes_memory(f"[b'{large}', bytearray({WORTH})]")
 
 
 def test_descriptors_that_have_not_come_through_are_no_shared_memory(

@@ -113,6 +113,7 @@ impl Memory {
     #[cfg(target_os = "linux")]
     fn new(file: &OwnedFd, limit: u64) -> Result<Self, String> {
         use nix::fcntl::{FallocateFlags, FcntlArg, SealFlag, fallocate, fcntl};
+        use nix::unistd::{Whence, lseek};
         let needed = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_WRITE;
         let seals = fcntl(file, FcntlArg::F_GET_SEALS).map_err(|_| "a file that is no memory".to_string())?;
         if !SealFlag::from_bits_truncate(seals).contains(needed) {
@@ -123,9 +124,12 @@ impl Memory {
         if length == 0 || length as u64 > limit {
             return Err(format!("memory of {size} bytes, and the limit is {limit} (limits: [reply: bytes])"));
         }
-        // Pages that are not there would be made when they are read, or raise a signal.
-        fallocate(file, FallocateFlags::empty(), 0, size)
-            .map_err(|error| format!("the VM has no memory for {size} bytes from Python: {error}"))?;
+        // Pages that are not there would be made when they are read, or raise a signal. To look for the first of them takes a third
+        // of the time that it takes to ask for all.
+        if lseek(file, 0, Whence::SeekHole) != Ok(size) {
+            fallocate(file, FallocateFlags::empty(), 0, size)
+                .map_err(|error| format!("the VM has no memory for {size} bytes from Python: {error}"))?;
+        }
         let (protection, flags) = (libc::PROT_READ, libc::MAP_SHARED);
         // SAFETY: a new mapping, wherever the kernel likes.
         let address =
@@ -226,14 +230,16 @@ mod tests {
     #[test]
     fn holes_are_filled_before_it_is_mapped() {
         let (handover, theirs) = Handover::new(1 << 20).unwrap();
-        let sparse = file(b"", &[]);
-        sparse.set_len(1 << 20).unwrap();
-        for seal in SEALS {
-            fcntl(&sparse, FcntlArg::F_ADD_SEALS(seal)).unwrap();
+        for content in [&[][..], &[0; 4096], &[0; 1 << 19]] {
+            let sparse = file(content, &[]);
+            sparse.set_len(1 << 20).unwrap();
+            for seal in SEALS {
+                fcntl(&sparse, FcntlArg::F_ADD_SEALS(seal)).unwrap();
+            }
+            send(&theirs, &1u64.to_le_bytes(), &[&sparse]);
+            assert!(handover.take(1).unwrap().as_ref().iter().all(|byte| *byte == 0));
+            assert_eq!(nix::sys::stat::fstat(sparse.as_fd()).unwrap().st_blocks, 2048);
         }
-        send(&theirs, &1u64.to_le_bytes(), &[&sparse]);
-        assert!(handover.take(1).unwrap().as_ref().iter().all(|byte| *byte == 0));
-        assert_eq!(nix::sys::stat::fstat(sparse.as_fd()).unwrap().st_blocks, 2048);
     }
 
     #[test]

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 # Bytes of a body from which on it travels through shared memory. As in `shared_memory.rs`.
 WORTH = 256 * 1024
 # From here on the pipe is faster towards the VM: both sides copy at the same time, and what they copy stays in the processor's cache.
+# Unless it would have to be copied before that, because it may change until the pipe has taken it: then memory is faster as far as
+# there is some.
 MOST = 8 * 1024 * 1024
 # Where a body lies: its offset and its length. In the place of a buffer's contents: the offset.
 PLACE = struct.Struct("<QQ")
@@ -42,8 +44,8 @@ _ALIGN = 64 * 1024
 _PIECE = 1024 * 1024
 # Until Python 3.13, each mapping has a descriptor of its own.
 _MAPPINGS = 1 << 20 if sys.version_info >= (3, 13) else 64
-# Bytes that may wait for the VM at a time, beyond a single body.
-_WAITING = 256 * 1024 * 1024
+# Bytes that may wait for the VM at a time.
+WAITING = 256 * 1024 * 1024
 # Seconds that memory is kept for the next body.
 _IDLE = 2.0
 
@@ -261,7 +263,7 @@ class Outbound:
             return None
         try:
             used = self._take_back()
-            if used and sum(used.values()) + size > _WAITING:
+            if used and sum(used.values()) + size > WAITING:
                 return None
             start = 0
             for offset in sorted(used):

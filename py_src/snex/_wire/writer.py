@@ -20,7 +20,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-from .arena import MOST, WORTH
+from .arena import MOST, WAITING, WORTH
 from .frame import SHAREABLE, SHARED, encode_header
 from .pressure import Pressure
 from .sinks import BytesSink
@@ -102,7 +102,12 @@ class FrameWriter(Pressure):
                 return
         else:
             length = sum(p.nbytes if isinstance(p, memoryview) else len(p) for p in parts)
-        if WORTH <= length < MOST and self._arena is not None and kind in SHAREABLE:
+        if (
+            self._arena is not None
+            and kind in SHAREABLE
+            and WORTH <= length <= WAITING
+            and (length < MOST or _is_mostly_unfrozen(parts, length))
+        ):
             place = self._arena.put(parts, length)
             if place is not None:
                 header = encode_header(kind, number, len(place), flags | SHARED, cause)
@@ -324,11 +329,23 @@ def _nothing() -> None:
     pass
 
 
+def _is_frozen(part: bytes | memoryview) -> bool:
+    return type(part.obj if isinstance(part, memoryview) else part) is bytes
+
+
+def _is_mostly_unfrozen(parts: Sequence[bytes | memoryview], length: int) -> bool:
+    """Return whether most of a body would be copied if it were to wait."""
+    unfrozen = sum(
+        part.nbytes for part in parts if isinstance(part, memoryview) and not _is_frozen(part)
+    )
+    return 2 * unfrozen > length
+
+
 def _frozen(part: bytes | memoryview) -> bytes | memoryview:
     """Return what will not change until it is written: a copy, unless it is `bytes` below."""
-    view = memoryview(part)
-    if type(view.obj) is bytes:
+    if _is_frozen(part):
         return part
+    view = memoryview(part)
     if view.nbytes < _LARGE:
         return bytes(part)
     # With the extension, in pages for which the system is asked less often: most of the time goes into that.
