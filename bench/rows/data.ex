@@ -30,7 +30,7 @@ defmodule Bench.Data do
       to_python(context, ints(), "ints")
       | name: "ints_to_python",
         what: "a list of 1,000,000 ints; floor: pickle.loads",
-        target: 1.7
+        target: 1.3
     }
   end
 
@@ -39,7 +39,7 @@ defmodule Bench.Data do
       to_python(context, maps(), "maps")
       | name: "maps_to_python",
         what: "100,000 maps of 4 keys; floor: pickle.loads",
-        target: 1.5
+        target: 1.1
     }
   end
 
@@ -48,7 +48,7 @@ defmodule Bench.Data do
       to_elixir(context, ints())
       | name: "ints_to_elixir",
         what: "a list of 1,000,000 ints; floor: binary_to_term",
-        target: 3.0
+        target: 2.2
     }
   end
 
@@ -57,7 +57,7 @@ defmodule Bench.Data do
       to_elixir(context, maps())
       | name: "maps_to_elixir",
         what: "100,000 maps of 4 keys; floor: binary_to_term",
-        target: 2.5
+        target: 2.0
     }
   end
 

@@ -17,6 +17,8 @@
 //! assert_eq!(value, (1, "two".to_string()));
 //! ```
 
+mod keys;
+
 use crate::frame::{self, Frame, HEADER_LEN, Header, Segment};
 
 /// Binaries from this size on travel as buffers of their own, never copied into the pickle.
@@ -139,6 +141,7 @@ pub struct Pickle<B> {
     buffers: Vec<(BinaryAs, B)>,
     memo: MemoIndex,
     globals: [Option<MemoIndex>; GLOBALS.len()],
+    keys: keys::Keys,
 }
 
 impl<B: AsRef<[u8]>> Default for Pickle<B> {
@@ -153,7 +156,13 @@ impl<B: AsRef<[u8]>> Pickle<B> {
         let mut out = Vec::with_capacity(256);
         out.resize(HEADER_LEN, 0);
         out.extend_from_slice(b"\x80\x05");
-        Pickle { out, buffers: Vec::new(), memo: 0, globals: [None; GLOBALS.len()] }
+        Pickle {
+            out,
+            buffers: Vec::new(),
+            memo: 0,
+            globals: [None; GLOBALS.len()],
+            keys: keys::Keys::default(),
+        }
     }
 
     /// Bytes written so far, without the buffers.
@@ -208,6 +217,7 @@ impl<B: AsRef<[u8]>> Pickle<B> {
         for index in &mut self.globals {
             *index = index.filter(|index| *index < checkpoint.memo);
         }
+        self.keys.rewind(checkpoint.len, checkpoint.memo);
     }
 
     // ---- Scalars ---------------------------------------------------------------------------
@@ -227,9 +237,12 @@ impl<B: AsRef<[u8]>> Pickle<B> {
         if let Ok(byte) = u8::try_from(value) {
             self.out.extend_from_slice(&[b'K', byte]);
         } else if let Ok(short) = u16::try_from(value) {
-            self.push_with(b'M', &short.to_le_bytes());
+            let [low, high] = short.to_le_bytes();
+            self.out.extend_from_slice(&[b'M', low, high]);
         } else if let Ok(int) = i32::try_from(value) {
-            self.push_with(b'J', &int.to_le_bytes());
+            // At once: to make room for each part costs as much as the parts.
+            let [a, b, c, d] = int.to_le_bytes();
+            self.out.extend_from_slice(&[b'J', a, b, c, d]);
         } else {
             self.long(value < 0, &value.unsigned_abs().to_le_bytes());
         }

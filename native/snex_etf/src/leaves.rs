@@ -25,11 +25,10 @@ impl<'py> Encoder<'py, '_> {
                 self.output.int(number)?;
             }
             Kind::Str => {
-                // SAFETY: a str, or of a subclass.
-                if unsafe { ffi::PyUnicode_GetLength(object) }.unsigned_abs() >= LARGE / 4 {
+                if characters(value) >= LARGE / 4 {
                     return Ok(false);
                 }
-                self.text(value, false)?;
+                self.short_text(value, false)?;
             }
             Kind::Bytes if bytes_of(value)?.len() >= LARGE => return Ok(false),
             kind @ (Kind::Float | Kind::None | Kind::Bool | Kind::Bytes) => return self.leaf(value, kind),
@@ -112,31 +111,36 @@ impl<'py> Encoder<'py, '_> {
     }
 
     fn text(&mut self, value: &Bound<'py, PyAny>, is_atom: bool) -> Result<()> {
-        let object = value.as_ptr();
-        // SAFETY: a str, or of a subclass.
-        let characters = unsafe { ffi::PyUnicode_GetLength(object) }.unsigned_abs();
+        let characters = characters(value);
         if characters < LARGE / 4 {
-            let mut size = 0;
-            // Python keeps the UTF-8 of such a text with it; for text in ASCII that is the text itself.
-            // SAFETY: as above; the bytes live as long as the object.
-            let text = unsafe { ffi::PyUnicode_AsUTF8AndSize(object, &mut size) };
-            if text.is_null() {
-                return self.lone_surrogate();
-            }
-            // SAFETY: Python says that there are so many bytes.
-            let text = unsafe { std::slice::from_raw_parts(text.cast::<u8>(), size.unsigned_abs()) };
-            if is_atom { self.atom(text) } else { self.binary(text) }
-        } else {
-            // In UTF-8 it is no shorter.
-            self.output.check(characters)?;
-            // SAFETY: as above; a new reference, or null with an error.
-            let bytes = unsafe { Bound::from_owned_ptr_or_opt(self.py, ffi::PyUnicode_AsUTF8String(object)) };
-            let Some(bytes) = bytes else { return self.lone_surrogate() };
-            let text = bytes_of(&bytes)?;
-            let size = text.len();
-            self.output.header(109, size)?;
-            if size < LARGE { self.output.put(text) } else { self.output.large(self.py, bytes, size) }
+            return self.short_text(value, is_atom);
         }
+        // In UTF-8 it is no shorter.
+        self.output.check(characters)?;
+        // SAFETY: a str, or of a subclass; a new reference, or null with an error.
+        let bytes =
+            unsafe { Bound::from_owned_ptr_or_opt(self.py, ffi::PyUnicode_AsUTF8String(value.as_ptr())) };
+        let Some(bytes) = bytes else { return self.lone_surrogate() };
+        let text = bytes_of(&bytes)?;
+        let size = text.len();
+        if size < LARGE {
+            return self.binary(text);
+        }
+        self.output.header(109, size)?;
+        self.output.large(self.py, bytes, size)
+    }
+
+    fn short_text(&mut self, value: &Bound<'py, PyAny>, is_atom: bool) -> Result<()> {
+        let mut size = 0;
+        // Python keeps the UTF-8 of such a text with it; for text in ASCII that is the text itself.
+        // SAFETY: a str, or of a subclass; the bytes live as long as the object.
+        let text = unsafe { ffi::PyUnicode_AsUTF8AndSize(value.as_ptr(), &mut size) };
+        if text.is_null() {
+            return self.lone_surrogate();
+        }
+        // SAFETY: Python says that there are so many bytes.
+        let text = unsafe { std::slice::from_raw_parts(text.cast::<u8>(), size.unsigned_abs()) };
+        if is_atom { self.atom(text) } else { self.binary(text) }
     }
 
     /// What the pure encoder has better words for.
@@ -158,8 +162,7 @@ impl<'py> Encoder<'py, '_> {
     }
 
     fn binary(&mut self, bytes: &[u8]) -> Result<()> {
-        self.output.header(109, bytes.len())?;
-        self.output.put(bytes)
+        self.output.sized(109, bytes)
     }
 
     /// What has a buffer, in one of many shapes: the package looks at it.
@@ -184,4 +187,9 @@ impl<'py> Encoder<'py, '_> {
         }
         Ok(())
     }
+}
+
+fn characters(text: &Bound<'_, PyAny>) -> usize {
+    // SAFETY: a str, or of a subclass.
+    unsafe { ffi::PyUnicode_GetLength(text.as_ptr()) }.unsigned_abs()
 }

@@ -2,8 +2,9 @@
 
 use crate::encoder::{EncodeError, Result};
 use pyo3::exceptions::PyMemoryError;
+use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyList, PyMemoryView};
+use pyo3::types::{PyList, PyMemoryView};
 
 /// From this size on a binary is a part of its own. As `LARGE` in `_etf/scalars.py`.
 pub const LARGE: usize = 64 * 1024;
@@ -60,6 +61,16 @@ impl<'py> Output<'py> {
     pub fn header(&mut self, tag: u8, count: usize) -> Result<()> {
         let [a, b, c, d] = u32::try_from(count).map_err(|_| EncodeError::Unusual)?.to_be_bytes();
         self.put(&[tag, a, b, c, d])
+    }
+
+    /// A tag, a count of four bytes, and so many bytes.
+    pub fn sized(&mut self, tag: u8, bytes: &[u8]) -> Result<()> {
+        let room = self.bytes.capacity() - self.bytes.len();
+        if bytes.len() >= room || room - bytes.len() < 5 {
+            self.make_room(bytes.len().saturating_add(5))?;
+        }
+        self.header(tag, bytes.len())?;
+        self.put(bytes)
     }
 
     /// An integer of 64 bits.
@@ -128,13 +139,15 @@ impl<'py> Output<'py> {
     }
 
     fn flush(&mut self, py: Python<'py>) -> Result<()> {
-        let bytes = &self.bytes;
-        let part = PyBytes::new_with(py, bytes.len(), |room| {
-            room.copy_from_slice(bytes);
-            Ok(())
-        })?;
+        let size = isize::try_from(self.bytes.len()).map_err(|_| no_memory())?;
+        // SAFETY: so many bytes are there to be copied; a new reference, or null with an error. `PyBytes::new` panics without memory,
+        // `PyBytes::new_with` writes zeros first.
+        let part = unsafe {
+            let object = ffi::PyBytes_FromStringAndSize(self.bytes.as_ptr().cast(), size);
+            Bound::from_owned_ptr_or_err(py, object)?
+        };
         self.bytes.clear();
-        self.push(part.into_any())
+        self.push(part)
     }
 
     fn push(&mut self, part: Bound<'py, PyAny>) -> Result<()> {

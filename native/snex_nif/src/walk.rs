@@ -20,7 +20,7 @@ use rustc_hash::FxHashMap;
 use rustler::sys::ErlNifTerm;
 use rustler::types::map::MapIterator;
 use rustler::{Binary, LocalPid, Term, TermType};
-use snex_core::pickle::{BinaryAs, Checkpoint, Global, MemoIndex, Pickle};
+use snex_core::pickle::{BUFFER_THRESHOLD, BinaryAs, Checkpoint, Global, MemoIndex, Pickle};
 use snex_core::signing::Signer;
 use std::sync::Arc;
 use structs::Structs;
@@ -186,6 +186,20 @@ impl<'a> Walk<'a> {
         }
     }
 
+    /// Writes or starts the key of a map.
+    fn key(&mut self, kind: TermType, key: Term<'a>) -> Result<(), WalkError<'a>> {
+        if kind == TermType::Binary
+            && self.options.binary_as == BinaryAs::Str
+            && let Ok(binary) = Binary::from_term(key)
+            && binary.len() < BUFFER_THRESHOLD
+            && let Ok(text) = std::str::from_utf8(binary.as_slice())
+        {
+            self.pickle.key(text);
+            return Ok(());
+        }
+        self.enter_of(kind, key)
+    }
+
     fn map(&mut self, term: Term<'a>) -> Result<(), WalkError<'a>> {
         let pairs = MapIterator::new(term).ok_or(WalkError::BadTerm(term))?;
         self.pickle.dict_begin();
@@ -197,19 +211,24 @@ impl<'a> Walk<'a> {
     fn step(&mut self) -> Result<(), WalkError<'a>> {
         let Some(container) = self.stack.last_mut() else { return Ok(()) };
         match container {
-            Container::List { rest, index, .. } => match rest.list_get_cell() {
-                Ok((head, tail)) => {
+            Container::List { rest, index, .. } => {
+                while let Ok((head, tail)) = rest.list_get_cell() {
                     *rest = tail;
                     self.pickle.list_item(*index);
                     *index += 1;
-                    return self.enter(head);
+                    // Most long lists are of numbers.
+                    match head.decode::<i64>() {
+                        Ok(value) => self.pickle.int(value),
+                        Err(_) => return self.enter(head),
+                    }
                 }
-                Err(_) if rest.is_empty_list() => self.pickle.list_end(),
-                Err(_) => {
+                if rest.is_empty_list() {
+                    self.pickle.list_end();
+                } else {
                     self.improper();
                     return Ok(());
                 }
-            },
+            }
             Container::Tuple { whole, items, next } => match items.get(*next) {
                 Some(item) => {
                     *next += 1;
@@ -228,7 +247,7 @@ impl<'a> Walk<'a> {
                     *index += 1;
                     let kind = key.get_type();
                     keys.add(kind);
-                    return self.enter_of(kind, key);
+                    return self.key(kind, key);
                 }
                 self.pickle.dict_end();
                 if *index > 1 && keys.may_be_equal(&self.options) {

@@ -41,7 +41,10 @@ fn write(pickle: &mut Writer, value: &Value) {
             pickle.dict_begin();
             for (index, (key, value)) in pairs.iter().enumerate() {
                 pickle.dict_item(index);
-                write(pickle, &key.clone().into_value());
+                match key {
+                    HashableValue::String(key) => pickle.key(key),
+                    key => write(pickle, &key.clone().into_value()),
+                }
                 write(pickle, value);
             }
             pickle.dict_end();
@@ -115,6 +118,34 @@ proptest! {
     }
 
     #[test]
+    fn keys_that_were_written_before_are_the_same_whatever_is_rewound(
+        keys in prop::collection::vec(prop::collection::btree_set("[a-e]{0,3}|x{200}|.{60,70}", 0..6), 0..20),
+        padding in 0usize..1200,
+        rewound in 0usize..20,
+    ) {
+        let dict = |keys: &BTreeSet<String>| {
+            let pair = |(at, key): (usize, &String)| (HashableValue::String(key.clone()), Value::I64(at as i64));
+            Value::Dict(keys.iter().enumerate().map(pair).collect())
+        };
+        let padding = Value::String("p".repeat(padding));
+        let read = read(|pickle| {
+            pickle.list_begin();
+            write(pickle, &padding);
+            for (index, keys) in keys.iter().enumerate() {
+                if index == rewound {
+                    let checkpoint = pickle.checkpoint();
+                    write(pickle, &Value::List(vec![Value::List(vec![]), dict(keys), dict(keys)]));
+                    pickle.rewind(checkpoint);
+                }
+                write(pickle, &dict(keys));
+            }
+            pickle.list_end();
+        });
+        let expected = [padding].into_iter().chain(keys.iter().map(dict)).collect();
+        prop_assert_eq!(read, Value::List(expected));
+    }
+
+    #[test]
     fn what_is_rewound_leaves_no_trace(kept in any_value(), dropped in any_value()) {
         let mut plain = Writer::new();
         write(&mut plain, &kept);
@@ -176,6 +207,19 @@ fn a_memoised_object_is_recalled_by_either_opcode() {
     let Value::List(items) = value else { panic!("{value:?}") };
     assert_eq!(items[300], Value::String("5".into()));
     assert_eq!(items[301], Value::String("299".into()));
+}
+
+#[test]
+fn a_key_is_written_twice_and_recalled_from_then_on() {
+    let mut pickle = Writer::new();
+    pickle.str(&"p".repeat(1024));
+    let mut sizes = Vec::new();
+    for _ in 0..4 {
+        let before = pickle.len();
+        pickle.key("the key");
+        sizes.push(pickle.len() - before);
+    }
+    assert_eq!(sizes, [9, 10, 2, 2]);
 }
 
 #[test]
