@@ -27,10 +27,10 @@ return await asyncio.to_thread(asyncio.run, run())
 @pytest.mark.parametrize("code", [FOR, ASYNC, IN_THREAD, IN_LOOP])
 @pytest.mark.parametrize("flags", [0, THREAD])
 def test_items_are_asked_for_and_taken_in_frames(vm: VM, code: str, flags: int) -> None:
-    request = begin(vm, code, demand=4, flags=flags)
-    assert pulled(vm) == (1, 4)
+    request = begin(vm, code, demand=8, flags=flags)
+    assert pulled(vm) == (1, 8)
     vm.send(FEED, 1, items(1))
-    # Less than half of the demand is not worth a frame.
+    # Less than a quarter of the demand is not worth a frame.
     vm.send(FEED, 1, items("two", (3, 4)))
     assert pulled(vm) == (1, 3)
     vm.send(FEED, 1, items())

@@ -217,7 +217,7 @@ impl<B: AsRef<[u8]>> Pickle<B> {
         for index in &mut self.globals {
             *index = index.filter(|index| *index < checkpoint.memo);
         }
-        self.keys.rewind(checkpoint.len, checkpoint.memo);
+        self.keys.rewind(checkpoint.memo);
     }
 
     // ---- Scalars ---------------------------------------------------------------------------

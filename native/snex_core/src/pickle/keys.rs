@@ -30,13 +30,11 @@ struct Known {
 pub(super) struct Keys(Vec<Option<Known>>);
 
 impl Keys {
-    /// Forgets what was written from a place in the pickle, and kept from an index of the memo on.
-    pub(super) fn rewind(&mut self, len: usize, memo: MemoIndex) {
-        for slot in &mut self.0 {
-            *slot = slot.filter(|known| known.start < len);
-            if let Some(known) = slot {
-                known.memo = known.memo.filter(|index| *index < memo);
-            }
+    /// Forgets what was kept from an index of the memo on. What was written for the first time may be gone as well: if something
+    /// equal stands in its place, that does as well.
+    pub(super) fn rewind(&mut self, memo: MemoIndex) {
+        for known in self.0.iter_mut().flatten() {
+            known.memo = known.memo.filter(|index| *index < memo);
         }
     }
 }
