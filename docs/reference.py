@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import builtins
 import inspect
 import re
 import sys
@@ -47,15 +48,46 @@ def methods(cls: type) -> list[tuple[str, object]]:
     ]
 
 
+class Annotation:
+    """A type as it stands in the source: there it is a string, for annotations are not evaluated when the package is imported."""
+
+    def __init__(self, text: object) -> None:
+        self.text = text
+
+    def __repr__(self) -> str:
+        return str(self.text)
+
+
 def signature(name: str, thing: object) -> str:
-    """Return how something is called, without the package's own name in front of types."""
+    """Return how something is called."""
     try:
-        text = str(inspect.signature(thing))
+        called = inspect.signature(thing)
     except (TypeError, ValueError):
-        text = "(...)"
+        return f"{name}(...)"
+    parameters = [plain(parameter, "annotation") for parameter in called.parameters.values() if parameter.name != "self"]
     prefix = "async def " if inspect.iscoroutinefunction(thing) else ""
-    # Annotations are strings, for they are not evaluated when the package is imported.
-    return prefix + name + re.sub(r"'([^']*)'", r"\1", text).replace("(self, ", "(")
+    return f"{prefix}{name}{plain(called.replace(parameters=parameters), 'return_annotation')}"
+
+
+def plain(what: inspect.Parameter | inspect.Signature, field: str) -> inspect.Parameter | inspect.Signature:
+    """Return a parameter or a signature with its annotation without quotes."""
+    text = getattr(what, field)
+    return what.replace(**{field: Annotation(text)}) if isinstance(text, str) else what
+
+
+def linked(text: str) -> str:
+    """Return text in which names of Python link to Python: ExDoc would take `RuntimeError` or `Atom` for the Elixir modules of that name."""
+    return re.sub(r"`([\w.]+)`", lambda found: link(found[1]), text)
+
+
+def link(name: str) -> str:
+    """Return a name in code quotes, with a link if it is one of the package's or an exception of Python's."""
+    own = name.removeprefix("snex.")
+    if own in snex.__all__:
+        return f"[`{name}`](#{own.lower()})"
+    if inspect.isclass(thing := getattr(builtins, name, None)) and issubclass(thing, BaseException):
+        return f"[`{name}`](https://docs.python.org/3/library/exceptions.html#{name})"
+    return f"`{name}`"
 
 
 def markdown(thing: object) -> str:
@@ -72,8 +104,9 @@ def markdown(thing: object) -> str:
                 lines.append(entries(paragraph) + "\n")
                 continue
         if paragraph.lstrip().startswith(">>>"):
-            paragraph = f"```pycon\n{paragraph}\n```"  # noqa: PLW2901 - a block of it
-        lines.append(textwrap.dedent(paragraph) + "\n")
+            lines.append(f"```pycon\n{textwrap.dedent(paragraph)}\n```\n")
+        else:
+            lines.append(linked(textwrap.dedent(paragraph)) + "\n")
     return "\n".join(lines)
 
 
@@ -82,10 +115,12 @@ def entries(text: str) -> str:
     items: list[str] = []
     for line in text.splitlines():
         if line.startswith(" ") and items:
-            items[-1] += " " + line.strip()
+            items[-1] += " " + linked(line.strip())
         else:
             name, colon, description = line.partition(":")
-            items.append(f"* `{name}`:{description}" if colon else f"* {line}")
+            # An exception may be linked; an argument is not the function that has the same name.
+            shown = link(name) if name[:1].isupper() else f"`{name}`"
+            items.append(f"* {shown}:{linked(description)}" if colon else f"* {linked(line)}")
     return "\n".join(items)
 
 

@@ -1,7 +1,9 @@
 defmodule Snex do
   @external_resource readme = Path.expand("../README.md", __DIR__)
 
-  @moduledoc readme |> File.read!() |> String.split("<!-- MDOC !-->") |> Enum.at(1)
+  # What Snex is, and how it is used. Between these two the README has commands for its own checkout.
+  [_title, what, _commands, rest, _contributors] = readme |> File.read!() |> String.split("<!-- MDOC !-->")
+  @moduledoc what <> rest
 
   alias Snex.Arguments
   alias Snex.CallOptions
@@ -232,9 +234,9 @@ defmodule Snex do
   def call!(where, function, args \\ [], opts \\ []), do: Error.unwrap!(call(where, function, args, opts))
 
   @doc """
-  Returns what a dotted path leads to: a variable, an attribute, a constant of a module. `{:ok, value}` or `{:error, %Snex.Error{}}`.
+  Returns what a dotted path leads to: a variable, an attribute, a constant of a module.
 
-  Paths are those of `call/4`.
+  The result is `{:ok, value}` or `{:error, %Snex.Error{}}`. Paths are those of `call/4`.
 
   #{Options.documentation(CallOptions.get())}
 
@@ -529,7 +531,9 @@ defmodule Snex do
   def make_env!(interpreter_or_opts), do: Error.unwrap!(make_env(interpreter_or_opts))
 
   @doc """
-  Drops an environment now, from any node. `:ok` also when it is gone already, or its interpreter is.
+  Drops an environment now, instead of when the last reference to it is collected.
+
+  Works from any node. Returns `:ok` even if the environment or its interpreter is gone already.
 
       iex> {:ok, interpreter} = Snex.Interpreter.start_link()
       iex> {:ok, env} = Snex.make_env(interpreter)

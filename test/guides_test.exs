@@ -11,9 +11,11 @@ defmodule Snex.GuidesTest do
   # Each page, and how many blocks it has at least. Those of `python.md` and `release.md` have tests of their own.
   for {page, least} <- [
         bindings: 9,
+        comparison: 3,
         copies: 8,
         data: 11,
         objects: 21,
+        performance: 4,
         pools: 15,
         streams: 13,
         troubleshooting: 13

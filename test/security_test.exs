@@ -3,7 +3,7 @@ defmodule Snex.SecurityTest do
 
   alias Snex.Markdown
 
-  @page Path.expand("../SECURITY.md", __DIR__)
+  @page Path.expand("../docs/security.md", __DIR__)
   @moduletag :capture_log
 
   test "each block of the page about security works, after the ones before it" do

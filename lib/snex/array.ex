@@ -116,7 +116,9 @@ defmodule Snex.Array do
   def size(%__MODULE__{shape: shape}), do: Tuple.product(shape)
 
   @doc """
-  Returns the array as an `Nx.Tensor`, on Nx's default backend. On `Nx.BinaryBackend` nothing is copied.
+  Returns the array as an `Nx.Tensor`, on Nx's default backend.
+
+  On `Nx.BinaryBackend` nothing is copied.
 
   Raises `ArgumentError` if the application has no Nx, if type, shape and data don't fit together, and for an array without elements, which Nx
   doesn't have.
@@ -132,7 +134,9 @@ defmodule Snex.Array do
   end
 
   @doc """
-  Returns an `Nx.Tensor`, of any backend, as an array. Names of axes are lost, and vectorized axes come first, as `Nx.devectorize/1` has them.
+  Returns an `Nx.Tensor`, of any backend, as an array.
+
+  Names of axes are lost, and vectorized axes come first, as `Nx.devectorize/1` has them.
 
   Raises `ArgumentError` if the application has no Nx, and for integers of less than eight bits.
 

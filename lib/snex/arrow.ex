@@ -34,8 +34,9 @@ defmodule Snex.Arrow do
   @series Explorer.Series
 
   @doc """
-  Returns the frame or series of an Arrow IPC stream, as `File.read!/1` of such a file or an HTTP response may have it. The stream is not
-  looked at: Python refuses one that it cannot read.
+  Returns the frame or series of an Arrow IPC stream, as `File.read!/1` of such a file or an HTTP response may have it.
+
+  The stream is not checked here. Python refuses one that it cannot read.
 
       iex> Snex.Arrow.new(<<0>>, :series).kind
       :series
@@ -54,8 +55,9 @@ defmodule Snex.Arrow do
   def columns(%__MODULE__{data: data}), do: Schema.names(data)
 
   @doc """
-  Returns the `Explorer.DataFrame` or `Explorer.Series` of a stream. Raises `ArgumentError` where Explorer is not loaded, and what Explorer
-  raises for a stream that it cannot read.
+  Returns the `Explorer.DataFrame` or `Explorer.Series` of a stream.
+
+  Raises `ArgumentError` if Explorer is not loaded. For a stream that Explorer cannot read, it raises what Explorer raises.
   """
   @spec to_explorer(t()) :: struct()
   def to_explorer(%__MODULE__{kind: kind, data: data}) do
@@ -65,10 +67,9 @@ defmodule Snex.Arrow do
   end
 
   @doc """
-  Returns the stream of an `Explorer.DataFrame` or `Explorer.Series`. A lazy frame is computed. Raises `ArgumentError` where Explorer is
-  not loaded.
+  Returns the stream of an `Explorer.DataFrame` or `Explorer.Series`.
 
-  It is what happens to them on their way to Python.
+  This is what Snex does with them on their way to Python. A lazy frame is computed. Raises `ArgumentError` if Explorer is not loaded.
   """
   @spec from_explorer(struct()) :: t()
   def from_explorer(%{__struct__: @frame} = frame) do

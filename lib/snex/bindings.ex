@@ -14,7 +14,7 @@ defmodule Snex.Bindings do
       {:ok, dist} = MyApp.Statistics.NormalDist.new(mu: 0, sigma: 1)
       {:ok, p} = MyApp.Statistics.NormalDist.cdf(dist, 1.96)
 
-  Editors then complete the names, show the documentation, and the compiler warns of a function that doesn't exist. [Bindings](bindings.html) is the guide.
+  Editors then complete the names, show the documentation, and the compiler warns of a function that doesn't exist. [Bindings](bindings.md) is the guide.
 
   #{Snex.Options.documentation(Options.table())}
 
@@ -158,8 +158,9 @@ defmodule Snex.Bindings do
   defp fail(env, message), do: raise(CompileError, file: env.file, line: env.line, description: message)
 
   @doc """
-  Returns the functions of a generated module, and of the modules below it, that have a text in their names or in the first line of
-  their documentation. Each comes with its module. Letters may be capital or small.
+  Returns the functions of a generated module, and of the modules below it, whose name or first line of documentation contains a text.
+
+  Each comes with its module. The case of letters doesn't matter.
   """
   @spec search(module(), String.t()) :: [{module(), function_info()}]
   def search(module, text) do

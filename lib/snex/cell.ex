@@ -34,8 +34,9 @@ defmodule Snex.Cell do
   defstruct [:value, :bound, :figures]
 
   @doc """
-  Returns the names that the code reads, in any of its scopes, and those that it assigns at its top level. Names of imports, functions and classes
-  are not among the latter.
+  Returns the names that the code reads, in any of its scopes, and those that it assigns at its top level.
+
+  The assigned names don't include those of imports, functions and classes.
 
       iex> {:ok, py} = Snex.Interpreter.start_link()
       iex> Snex.Cell.names(py, "total = sum(x for x in rows)")

@@ -26,10 +26,9 @@ defmodule Snex.Code do
   defstruct [:src, file: @no_file, line: 0]
 
   @doc """
-  Returns the struct for code given as a string, or as a struct, whose `:src` becomes a string. `nil` is code that does
-  nothing.
+  Returns code that was given as a string or as a struct as a struct whose `:src` is a string.
 
-  Raises `ArgumentError` for anything else.
+  `nil` is code that does nothing. Raises `ArgumentError` for anything else.
 
       iex> Snex.Code.wrap("return 6 * 7")
       %Snex.Code{src: "return 6 * 7", file: "<Snex.Code>", line: 0}

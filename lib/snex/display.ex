@@ -33,9 +33,9 @@ defmodule Snex.Display do
   defstruct [:type, :data]
 
   @doc """
-  Returns what is to be shown of an object. `opts` are those of `Snex.call/4`.
+  Returns what a notebook should show of an object.
 
-  An exception in the object's own method is an error.
+  `opts` are those of `Snex.call/4`. An exception in the object's own method is an error.
   """
   @spec of(Object.t(), Object.opts()) :: {:ok, t()} | {:error, Error.t()}
   def of(%Object{} = object, opts \\ []) do
@@ -44,9 +44,9 @@ defmodule Snex.Display do
   end
 
   @doc """
-  Returns rows of a data frame: a list of values for each column, in the order of `"columns"`. Values without a form in Elixir are `Snex.Object`s.
+  Returns rows of a data frame: a list of values for each column, in the order of `"columns"`.
 
-  Besides the options of `Snex.call/4`, `opts` may have:
+  Values without a form in Elixir are `Snex.Object`s. Besides the options of `Snex.call/4`, `opts` may have:
 
     * `:order_by` - the number of a column, from 0, by which the frame is sorted first
     * `:descending` - whether the largest comes first, default `false`

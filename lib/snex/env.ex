@@ -40,9 +40,9 @@ defmodule Snex.Env do
   @type source() :: {t(), mode :: 0..2, names :: [String.t()]}
 
   @doc """
-  Keeps the environment until `Snex.destroy_env/1`, no matter whether anything still refers to it. Returns it.
+  Keeps the environment until `Snex.destroy_env/1`, no matter whether anything still refers to it.
 
-  It can be called again as long as the environment exists, even after the last reference on this node was collected. Raises
+  Returns the environment. It can be called again as long as the environment exists, even after the last reference on this node was collected. Raises
   `ArgumentError` for an environment that another node made: only that node counts the references.
 
       iex> {:ok, interpreter} = Snex.Interpreter.start_link()

@@ -1,6 +1,6 @@
 defmodule Snex.Error do
   @moduledoc """
-  What goes wrong between Elixir and Python.
+  An error between Elixir and Python: what functions of Snex return as `{:error, error}`, or raise.
 
   `:code` says what kind of error it is, `:reason` the detail:
 
@@ -13,9 +13,9 @@ defmodule Snex.Error do
   | `:response_timeout` | no answer in time: `nil` |
   | `:init_script_timeout` | the start and the init script took too long: `nil` |
   | `:overloaded` | too many requests wait, or this one has waited too long to be done in time: text that says which |
-  | `:call_failed` | there is nobody to answer, or the interpreter was stopped: why |
+  | `:call_failed` | the interpreter is not running, or was stopped: the reason |
   | `:interpreter_exited` | Python ended by itself: `{:exit_status, status}`, where a signal *n* counts as 128 + *n*; or `:memory_limit` |
-  | `:internal_error` | the conversation with Python broke: text that says how |
+  | `:internal_error` | Python sent something that does not follow the protocol, or Snex failed: text that says what |
 
   `:traceback` is a list of strings, as Python's `traceback.format_exception` gives them. For an interpreter that ended,
   it holds the last lines that it wrote to standard error.
@@ -23,11 +23,11 @@ defmodule Snex.Error do
   `:exception` describes a Python exception: `%{type: "ValueError", module: "builtins", notes: [], cause: nil}`, where
   `:cause` is a map of the same shape. For an interpreter that a signal ended, it is `%{signal: "SIGSEGV"}`.
 
-  `:details` has what else is known, for `message/1`: after a timeout `%{timeout: ms, option: :timeout}`, and where nobody
-  answers `%{interpreter: name}`.
+  `:details` has what else `message/1` needs: after a timeout `%{timeout: ms, option: :timeout}`, and for an interpreter that is not
+  running `%{interpreter: name}`.
 
-  `Exception.message/1` says everything, traceback included, and what to do about it. `inspect/1` is shorter: it leaves out
-  the beginning of a long traceback.
+  `Exception.message/1` has everything: what happened, what to do about it, and the whole traceback. `inspect/1` is shorter: it shows only the
+  last lines of a long traceback.
   """
 
   alias Snex.Env

@@ -204,7 +204,9 @@ defmodule Snex.Interpreter do
   end
 
   @doc """
-  A specification to start an interpreter under a supervisor. Its id is the `:name` given, or this module.
+  Returns a specification to start an interpreter under a supervisor.
+
+  Its id is the `:name` given, or this module.
 
       iex> Snex.Interpreter.child_spec(name: MyApp.Python).id
       MyApp.Python
@@ -238,7 +240,7 @@ defmodule Snex.Interpreter do
   def os_pid(interpreter), do: call(interpreter, :os_pid, 5_000)
 
   @doc """
-  What an interpreter is and does: a map with
+  Returns what an interpreter is and does, as a map.
 
     * `:status`: `:installing` packages, `:starting` (Python, and then the init script), or `:running`
     * `:python` (such as `"3.13.0"`), `:implementation` (`"CPython"`, `"PyPy"`), `:executable`, `:version` (of the Python
@@ -266,7 +268,7 @@ defmodule Snex.Interpreter do
   def info(interpreter, timeout \\ 5_000), do: call(interpreter, :info, timeout)
 
   @doc """
-  Stops an interpreter. Returns when Python and everything it started is gone.
+  Stops an interpreter, and returns when Python and everything it started is gone.
 
   Also returns `:ok` if the interpreter isn't running, or ends by itself meanwhile. One that still starts or installs packages is
   stopped like any other; its `start_link/1` returns an error. Calls under way return

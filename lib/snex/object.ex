@@ -169,7 +169,9 @@ defmodule Snex.Object do
   def put_item!(object, key, value, opts \\ []), do: Error.unwrap!(put_item(object, key, value, opts))
 
   @doc """
-  Returns the object as a value in Elixir. An error if it, or something in it, has no form there.
+  Returns the object as a value in Elixir.
+
+  It is an error if the object, or something in it, has no form in Elixir.
 
       iex> {:ok, py} = Snex.Interpreter.start_link()
       iex> {:ok, words} = Snex.call(py, "list", [["a", "b"]], returns: :object)
@@ -212,7 +214,9 @@ defmodule Snex.Object do
   def str!(object, opts \\ []), do: Error.unwrap!(str(object, opts))
 
   @doc """
-  Returns the name of the object's type, with its module unless that is `builtins`. It asks nothing of Python.
+  Returns the name of the object's type, with its module unless that is `builtins`.
+
+  It asks nothing of Python.
 
       iex> {:ok, py} = Snex.Interpreter.start_link()
       iex> {:ok, half} = Snex.call(py, "fractions.Fraction", [1, 2], returns: :object)
@@ -238,8 +242,9 @@ defmodule Snex.Object do
   def length!(object, opts \\ []), do: Error.unwrap!(length(object, opts))
 
   @doc """
-  Returns a stream of the items that the object has as an iterable: see `Snex.stream/4`, whose options it takes. What has no form in
-  Elixir stays in Python, as with `returns: :auto`.
+  Returns a stream of the items that the object yields as an iterable.
+
+  It takes the options of `Snex.stream/4`. What has no form in Elixir stays in Python, as with `returns: :auto`.
 
   An object is an `Enumerable` itself, with no options: `Enum.to_list(object)`, `for item <- object`. `Enum.count/1` is
   Python's `len()` where there is one, and `Enum.member?/2` is Python's `in`.
@@ -288,9 +293,9 @@ defmodule Snex.Object do
   def copy!(object, to, opts \\ []), do: Error.unwrap!(copy(object, to, opts))
 
   @doc """
-  Lets go of the object now, from any node, whatever else refers to this handle. `:ok` also when it is gone already.
+  Releases the object now, whatever else refers to this handle.
 
-  The object lives on in Python as long as something there refers to it, or another handle of it.
+  Works from any node. Returns `:ok` even if the object is gone already. The object lives on in Python as long as something there refers to it, or another handle of it.
 
       iex> {:ok, py} = Snex.Interpreter.start_link()
       iex> {:ok, words} = Snex.call(py, "list", [["a", "b"]], returns: :object)
@@ -304,9 +309,9 @@ defmodule Snex.Object do
   def release(%__MODULE__{} = object), do: Handle.release(object)
 
   @doc """
-  Keeps the object until `release/1`, no matter whether anything still refers to it. Returns it.
+  Keeps the object until `release/1`, no matter whether anything still refers to it.
 
-  Raises `ArgumentError` on another node than the one that has received it: only that node counts the references.
+  Returns the object. Raises `ArgumentError` on another node than the one that has received it: only that node counts the references.
   """
   @spec disable_gc(t()) :: t()
   def disable_gc(%__MODULE__{} = object) do

@@ -106,7 +106,9 @@ defmodule Snex.Pool do
   end
 
   @doc """
-  A specification to start a pool under a supervisor. Its id is the `:name` given, or this module.
+  Returns a specification to start a pool under a supervisor.
+
+  Its id is the `:name` given, or this module.
 
       iex> Snex.Pool.child_spec(name: MyApp.Python).id
       MyApp.Python
@@ -121,7 +123,7 @@ defmodule Snex.Pool do
   end
 
   @doc """
-  What a pool is and does: a map with
+  Returns what a pool is and does, as a map.
 
     * `:size`, how many interpreters there should be, and `:running`, how many take calls
     * `:concurrency`, how many calls each runs at a time
@@ -198,9 +200,9 @@ defmodule Snex.Pool do
   def restart(pool, timeout \\ :infinity), do: call(pool, :restart, timeout)
 
   @doc """
-  Has the pool take no new calls: `:ok` when all that run or wait have come to their end. It cannot be undone.
+  Makes the pool take no new calls, and returns `:ok` when all that run or wait have ended.
 
-  New calls return the code `:call_failed`, or, with `scope: :cluster`, run on other nodes. Calls that use an environment or an object of one of its interpreters are still answered.
+  This cannot be undone. New calls return the code `:call_failed`, or, with `scope: :cluster`, run on other nodes. Calls that use an environment or an object of one of its interpreters are still answered.
 
   Exits like `GenServer.call/3` if that takes longer than `timeout`.
 

@@ -166,7 +166,9 @@ defmodule Snex.Serde do
   def term(term), do: %Term{term: term}
 
   @doc """
-  A Python object: what `module.class(*args)` returns. Arguments are encoded like any value.
+  Returns what becomes the object `module.class(*args)` in Python.
+
+  Arguments are encoded like any value.
 
       iex> {:ok, interpreter} = Snex.Interpreter.start_link()
       iex> day = Snex.Serde.object("datetime", "date", [2026, 11, 21])
@@ -184,10 +186,9 @@ defmodule Snex.Serde do
   end
 
   @doc """
-  A function that Python calls like one of its own: `f(1, 2)`, without `await`. So it can be given to any Python library, as a
-  key for sorting, or as the objective of an optimiser.
+  Returns a function that Python calls like one of its own: `f(1, 2)`, without `await`.
 
-  It takes positional arguments, and works on every thread. It runs in a process of its own on the interpreter's node, which belongs to the
+  It can be given to any Python library, as a key for sorting or as the objective of an optimiser. It takes positional arguments, and works on every thread. It runs in a process of its own on the interpreter's node, which belongs to the
   caller: it has its group leader, `$callers` and `Logger` metadata. What it raises is raised in Python as a `snex.ElixirError`.
 
   On the interpreter's event loop Python waits for the function, and serves others afterwards. The function itself, and tasks
@@ -225,7 +226,9 @@ defmodule Snex.Serde do
   @type stream_opt() :: unquote(Options.spec(@stream))
 
   @doc """
-  An enumerable that Python iterates as it runs: with `async for` or a plain `for`. In Python it is a `snex.Stream`.
+  Returns what Python iterates as a stream, with `async for` or a plain `for`.
+
+  In Python it is a `snex.Stream`.
 
       iex> {:ok, interpreter} = Snex.Interpreter.start_link()
       iex> words = Stream.map(["a", "b"], &String.upcase/1)

@@ -2,7 +2,7 @@ defmodule Snex.Telemetry do
   @moduledoc """
   The events that Snex emits through `:telemetry`, when that application is present.
 
-  Where it is not, nothing is emitted and nothing is lost but one look whether it is. The events of a call are emitted in the
+  Without `:telemetry`, no events are emitted; each call costs one check. The events of a call are emitted in the
   calling process, on its own node, also when the interpreter is on another one.
 
       :telemetry.attach("slow-python", [:snex, :call, :stop], &MyApp.Metrics.handle/4, nil)

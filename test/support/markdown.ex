@@ -34,6 +34,11 @@ defmodule Snex.Markdown do
   defp join(lines), do: lines |> Enum.reverse() |> Enum.join()
 
   @doc """
+  The text of a page without its blocks of code.
+  """
+  def prose(text), do: String.replace(text, ~r/^```.*?^```$/ms, "")
+
+  @doc """
   Evaluates blocks one after the other, with the bindings of each carried into the next.
   """
   def evaluate(blocks, path) do

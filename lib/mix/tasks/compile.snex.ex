@@ -1,6 +1,8 @@
 defmodule Mix.Tasks.Compile.Snex do
   @moduledoc """
-  Keeps the Python environments of a Mix project complete and tidy. To be added to `mix.exs`, after Mix's own compilers:
+  Keeps the Python environments of a Mix project complete and tidy.
+
+  Add it to `mix.exs`, after Mix's own compilers:
 
       def project do
         [

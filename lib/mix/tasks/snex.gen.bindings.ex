@@ -2,8 +2,9 @@ defmodule Mix.Tasks.Snex.Gen.Bindings do
   @shortdoc "Writes bindings of a Python module to a source file"
 
   @moduledoc """
-  Writes the functions that `use Snex.Bindings` defines to a source file, which can be checked in. A build then needs no Python for
-  them.
+  Writes the functions that `use Snex.Bindings` defines to a source file, which can be checked in.
+
+  A build then needs no Python for them.
 
       mix snex.gen.bindings MyApp.Statistics
       mix snex.gen.bindings MyApp.Statistics --check

@@ -1,0 +1,32 @@
+# What ExDoc makes of the documentation. `mix docs` reads it through mix.exs, and bin/test passes it to the program `ex_doc`.
+
+guides = [
+  Start: ~w[README.md docs/getting_started.md docs/concepts.md docs/cookbook.md],
+  Guides: ~w[
+    docs/objects.md docs/streams.md docs/data.md docs/pools.md docs/copies.md docs/bindings.md docs/python.md
+    docs/livebook.md docs/release.md
+  ],
+  "In production":
+    ~w[docs/telemetry.md docs/reliability.md docs/security.md docs/performance.md docs/troubleshooting.md],
+  Notebooks: ~w[
+    examples/livebook/first_steps.livemd examples/livebook/numpy_and_a_plot.livemd
+    examples/livebook/calling_elixir.livemd examples/livebook/pool.livemd
+  ],
+  Coming: ~w[docs/comparison.md docs/migration.md],
+  Reference: ~w[_build/python-package.md docs/protocol.md CHANGELOG.md LICENSE]
+]
+
+guides = for {group, pages} <- guides, do: {group, Enum.filter(pages, &File.exists?/1)}
+
+[
+  main: "readme",
+  logo: "docs/images/logo.svg",
+  assets: %{"docs/images" => "images"},
+  extras: guides |> Keyword.values() |> List.flatten(),
+  groups_for_extras: guides,
+  groups_for_modules: [
+    Values: [Snex.Array, Snex.Arrow, Snex.Serde, Snex.Serde.Encoder],
+    "Code and notebooks": [Snex.Cell, Snex.Code, Snex.Display, Snex.Sigils],
+    "Around them": [Snex.Bindings, Snex.Release, Snex.Telemetry]
+  ]
+]
