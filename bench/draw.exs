@@ -21,15 +21,15 @@ floor = fn name, count -> rows[name]["floor"]["median"] / count end
 write.(
   "calls",
   Bench.Bars.svg("What one call costs", title, ["median"], [
-    {"an element of Snex.map/4", [value.("map_list", 1_000_000)]},
     {"an item of Snex.stream/4", [value.("stream_ints", 1_000_000)]},
+    {"an element of Snex.map/4", [value.("map_list", 1_000_000)]},
     {"Snex.pyeval/4", [value.("eval", 1)]},
     {"the same through a pool", [value.("pool", 1)]},
     {"Snex.call/4 by name", [value.("call_by_name", 1)]},
     {"Snex.Object.get/3", [value.("object_get", 1)]},
-    {"Snex.pyeval/4, run: :thread", [value.("eval_thread", 1)]},
     {"Python awaits a call of Elixir", [value.("call", 1)]},
     {"Python calls an Elixir function", [value.("callback", 1)]},
+    {"Snex.pyeval/4, run: :thread", [value.("eval_thread", 1)]},
     {"start of an interpreter", [value.("start", 1)]}
   ])
 )
@@ -50,7 +50,7 @@ write.(
   Bench.Bars.svg(
     "What data costs",
     title,
-    ["Snex, the whole call", "the least that it could take (see below)"],
+    ["Snex, the whole call", "the same without Snex (see below)"],
     for({label, name} <- data, do: {label, [value.(name, 1), floor.(name, 1)]})
   )
 )

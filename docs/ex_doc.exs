@@ -12,7 +12,7 @@ guides = [
     examples/livebook/first_steps.livemd examples/livebook/numpy_and_a_plot.livemd
     examples/livebook/calling_elixir.livemd examples/livebook/pool.livemd
   ],
-  Coming: ~w[docs/comparison.md docs/migration.md],
+  "Coming from elsewhere": ~w[docs/comparison.md docs/migration.md],
   Reference: ~w[_build/python-package.md docs/protocol.md CHANGELOG.md LICENSE]
 ]
 
