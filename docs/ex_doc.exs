@@ -27,6 +27,6 @@ guides = for {group, pages} <- guides, do: {group, Enum.filter(pages, &File.exis
   groups_for_modules: [
     Values: [Snex.Array, Snex.Arrow, Snex.Serde, Snex.Serde.Encoder],
     "Code and notebooks": [Snex.Cell, Snex.Code, Snex.Display, Snex.Sigils],
-    "Around them": [Snex.Bindings, Snex.Release, Snex.Telemetry]
+    Tools: [Snex.Bindings, Snex.Release, Snex.Telemetry]
   ]
 ]

@@ -1,6 +1,6 @@
 defmodule Snex.Code do
   @moduledoc """
-  Python code that knows where it stands.
+  Python code together with the file and the line that it comes from.
 
   Tracebacks of code given as a string name the file `<Snex.Code>`. With this struct, most easily made by the sigils of
   `Snex.Sigils`, they name the file and line of the Elixir source.

@@ -22,7 +22,7 @@ defmodule Snex.Interpreter do
 
       children = [MyApp.Numpy]
 
-  Without a `:name`, start it with `{MyApp.Numpy, name: MyApp.Numpy}`; otherwise nobody can call it by name.
+  If the module gives no `:name`, start it as `{MyApp.Numpy, name: MyApp.Numpy}` to call it by name.
 
   ## `use Snex.Interpreter`
 
@@ -66,13 +66,14 @@ defmodule Snex.Interpreter do
       [tool.uv.sources]
       my-package = { path = "python/my_package", editable = true }
 
-  A relative path in `:pyproject_toml` starts from the folder of the Mix project (in a script, from the working directory), one in
-  a project folder from there. A `:project_path` may be a member of a uv workspace; then the settings and the `uv.lock` of the
-  workspace's root count. uv writes to none of these folders. A build backend may: setuptools leaves an `*.egg-info`.
+  A relative path in `:pyproject_toml` is relative to the folder of the Mix project (in a script, to the working directory); in a
+  project folder, it is relative to that folder. A `:project_path` may be a member of a uv workspace; then the settings and the
+  `uv.lock` of the workspace's root are used. uv writes to none of these folders, but a build backend may: setuptools leaves an
+  `*.egg-info`.
 
-  Python reads an editable package from its folder, and so it does with the members of a workspace: restart the interpreter after
-  an edit. Any other package is built when the environment is made, and later edits of its code are not noticed. A change of a
-  package's `pyproject.toml` makes the environment anew.
+  Python reads editable packages and workspace members from their folders: restart the interpreter after an edit. Any other package
+  is built when the environment is made, and later edits of its code are not noticed. If a package's `pyproject.toml` changes, the
+  environment is made again.
 
   With `:project_path`, the dependencies of the project are installed, and not the project itself. With `install_project: true`
   it is installed too, as editable, and Python can import its package. Its `pyproject.toml` needs a table `[build-system]`.
@@ -81,26 +82,26 @@ defmodule Snex.Interpreter do
 
   ## Overload
 
-  Python runs code that does not await one call after the other. When calls come faster than that for a while, they wait, and
-  with a first-come, first-served queue every call would begin just before its caller gives up, and be interrupted. So before such
-  code is started, the time that its caller will still wait is compared with the time that the same code has lately taken. If it
-  is less, because the call has waited, the call returns `{:error, %Snex.Error{code: :overloaded}}`, and the next one gets its
-  chance. Code that awaits is never refused for this reason, nor are calls with `timeout: :infinity` or `on_timeout: :leave`, nor
-  those of an interpreter that uses `:use_stdio`, which may have another clock.
+  Code that does not await runs one call after the other. If calls come faster than they are answered, they wait, and in a plain
+  queue each call would begin just before its caller gives up, and then be interrupted. So before Python starts such code, it
+  compares the time that the caller will still wait with the time that the same code has recently taken. If too little time is
+  left, the call returns `{:error, %Snex.Error{code: :overloaded}}`, and the next call runs instead. Code that awaits is never
+  refused for this reason, nor are calls with `timeout: :infinity` or `on_timeout: :leave`, nor those of an interpreter that uses
+  `:use_stdio`, which may have another clock.
 
   To fail at once instead of waiting, set `:max_in_flight` to the number of calls that can be answered within a timeout. Retry
   after `:overloaded` with a pause, or not at all.
 
   ## What happens to the process
 
-  The interpreter process owns a *warden*, a small program that starts Python and outlives it. When the interpreter
-  process ends, however it ends, or the whole VM does, the warden ends Python and everything that Python started: SIGTERM
-  first, SIGKILL after a grace. When Python ends by itself, the interpreter process exits with a `Snex.Error` of code
-  `:interpreter_exited`, and its supervisor decides what comes next.
+  The interpreter process owns a *warden*, a small program that starts Python and outlives it. When the interpreter process or the
+  whole VM ends, for whatever reason, the warden ends Python and everything that Python started: first with SIGTERM, and after a
+  grace period with SIGKILL. When Python ends by itself, the interpreter process exits with a `Snex.Error` of code
+  `:interpreter_exited`, and its supervisor decides what happens next.
 
-  Its modules can be loaded again while interpreters run, as in a hot upgrade; the process of an interpreter runs on. A caller
-  or a start that still runs in code which is loaded for the second time is killed, as always in Erlang. The module of native functions, which
-  holds the native code, refuses to be loaded again.
+  Snex's modules can be loaded again while interpreters run, as in a hot upgrade; the interpreter processes go on. As always in
+  Erlang, a process that still runs old code when a module is loaded for the second time is killed. The module that holds the
+  native code can't be loaded again.
   """
 
   alias Snex.Interpreter.Copy

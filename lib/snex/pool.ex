@@ -1,34 +1,33 @@
 defmodule Snex.Pool do
   @moduledoc """
-  Several interpreters under one name: calls run in the one that has least to do.
+  Several interpreters under one name: each call runs in the least busy one.
 
       children = [{Snex.Pool, name: MyApp.Python, interpreter: MyApp.Numpy, size: 4, init_script: "import numpy as np"}]
 
       {:ok, value} = Snex.pyeval(MyApp.Python, "return float(np.mean(xs))", %{"xs" => [1, 2, 3]})
 
-  One Python uses one core. A pool uses as many as it has interpreters, replaces those that go down, and lets calls wait when all are
-  busy. It can be given wherever an interpreter can: to `Snex.pyeval/4`, `Snex.call/4`, `Snex.get/3`, `Snex.stream/4`,
-  `Snex.make_env/3`, and `Snex.map/4`, which uses all of its interpreters then. See the guide "Pools" for sizes, overload and containers.
+  One Python uses one core. A pool uses as many cores as it has interpreters, replaces interpreters that end, and lets calls wait
+  when all are busy. It can be used wherever an interpreter can: with `Snex.pyeval/4`, `Snex.call/4`, `Snex.get/3`, `Snex.stream/4`,
+  `Snex.make_env/3`, and `Snex.map/4`, which then uses all of its interpreters. The guide [Pools](pools.md) is about sizes, overload and containers.
 
   ## Where a call runs
 
-  A call goes to the least loaded interpreter that has room (see `:concurrency`), and no process is asked for it. If none has, the call waits. Calls
-  that wait are served in order, within their `:timeout` and that of the `:queue`. A call that cannot wait, or has waited too long,
-  returns `{:error, %Snex.Error{code: :overloaded}}`: it has not begun to run.
+  A call goes to the least loaded interpreter that has room (see `:concurrency`), without a message to another process. If none has
+  room, the call waits. Waiting calls are served in order, within their `:timeout` and that of the `:queue`. A call that can't
+  wait, or has waited too long, returns `{:error, %Snex.Error{code: :overloaded}}` without having begun.
 
-  An environment belongs to the interpreter that made it, and so does an object. Calls that use one run there at once, whatever else does:
-  they count, but do not wait. That is also true of a call of the pool that has such an object in its arguments.
+  An environment or an object belongs to the interpreter that made it. Calls that use one run there at once: they count as load, but
+  don't wait. That is also true of a call of the pool that has such an object in its arguments.
 
-  A stream takes the room of one call until it ends. A call that has timed out takes it until Python has ended its work.
+  A stream counts as one call until it ends. A call that has timed out counts until Python has stopped its work.
 
-  Elixir code that Python calls may use the pool itself. It does not wait for others then, if all are busy: it runs in the
+  Elixir code that Python calls may use the pool itself. If all interpreters are busy, such a call doesn't wait: it runs in the
   interpreter that waits for it.
 
   ## Clusters
 
-  With `scope: :cluster`, pools with the same `:name` and `:interpreter` on connected nodes find each other. A call runs on its own node while there is
-  room. Otherwise the pool asks two others how loaded they are, and the call goes to the least loaded of the three. It waits there no longer than
-  it would have waited here, and goes to no third node.
+  With `scope: :cluster`, pools with the same `:name` and `:interpreter` on connected nodes find each other. A call runs on its own node while there is room. Otherwise the pool asks two other nodes how loaded they are, and the call goes to
+  the least loaded of the three. It waits there no longer than it would have waited here, and is not passed on again.
 
   Environments and objects belong to their interpreter, wherever it is. A call with an object in its arguments runs where that is.
 
@@ -38,12 +37,11 @@ defmodule Snex.Pool do
 
   ## Failures
 
-  An interpreter that goes down is replaced, and only the calls that run in it fail. With the option `retry: 1`, such a call is run
-  once more on another interpreter. An interpreter that a call leaves stuck is ended as soon as that is noticed: the option `:on_stuck` is
-  `:restart` here, if it is not given.
+  An interpreter that ends is replaced, and only the calls that run in it fail. With the option `retry: 1`, such a call runs once
+  more on another interpreter. An interpreter that is stuck is ended at once: in pools, `:on_stuck` defaults to `:restart`.
 
-  When an interpreter cannot be started, it is tried again, with pauses from a tenth of a second up to 30 seconds;
-  `info/1` says why.
+  When an interpreter can't be started, the pool tries again, with pauses from a tenth of a second up to 30 seconds; `info/1` has
+  the error.
 
   When an environment's interpreter has been replaced, a call that uses it returns the code `:env_not_found`; for an object,
   `:object_not_found`.

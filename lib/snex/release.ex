@@ -1,9 +1,9 @@
 defmodule Snex.Release do
   @moduledoc """
-  Python in releases.
+  Puts the Python of an application, with its packages, into a release.
 
-  Modules that `use Snex.Interpreter` have their Python and its packages below `_build`. A release that is to run elsewhere
-  takes them along with a step after `:assemble`:
+  Modules that `use Snex.Interpreter` have their Python and its packages below `_build`. A step after `:assemble` copies them into
+  the release:
 
       def project do
         [
@@ -13,13 +13,13 @@ defmodule Snex.Release do
         ]
       end
 
-  The release then has a folder `snex` with the projects of the modules that are part of it, and the Pythons that these
-  use. It runs after being moved, without uv, Rust or the source.
+  The release then has a folder `snex` with the projects of its modules, and the Pythons that these use. It can be moved, and runs
+  without uv, Rust or the source.
 
-  Packages that uv installs from folders, such as members of a workspace and editable sources, are built from what is in these
-  folders when the release is made, and are ordinary packages in it. One that uv does not know, because somebody has made it editable
-  in the environment by hand, is refused. Folders that `:python_path` names by their paths are not copied, and the step says so;
-  those of an application, as in `python_path: {:my_app, "priv/python"}`, are part of the release.
+  Packages that uv installs from folders, such as workspace members and editable sources, are built when the release is made, and
+  are ordinary packages in it. An editable package that was installed by hand, without uv's project, is refused. Folders that
+  `:python_path` names by their paths are not copied, and the step says so; those of an application, as in `python_path: {:my_app,
+  "priv/python"}`, are part of the release.
 
   A Python of the system is not copied, because it would not run elsewhere. An environment uses one with
   `python_preference: :system`, or when uv could not download a Python. The step then says which Python the target machine
@@ -28,8 +28,8 @@ defmodule Snex.Release do
   Python compiles a package when it is first imported, and at each start if it cannot write beside the package. With
   `UV_COMPILE_BYTECODE=1` in the environment of `mix compile`, uv compiles packages when it installs them.
 
-  Python 3.14 reads an absolute path from a file of its environment. It is put right at the first start after a move, so
-  with 3.14 that folder has to be writable then. Earlier versions do without.
+  Python 3.14 reads an absolute path from a file of its environment. Snex corrects it at the first start after a move, so with 3.14
+  that folder has to be writable then. Earlier versions don't need this.
   """
 
   alias Snex.Project
