@@ -57,7 +57,7 @@ defmodule Snex.Cell do
   end
 
   @doc """
-  Runs the code in an environment, with the variables `vars`, and returns a `t:t/0`.
+  Runs the code in an environment, with the variables `vars`, and returns a `t:t/0`, in one round trip.
 
   Besides the options of `Snex.pyeval/4`, except `:returns`, `opts` may have:
 
@@ -74,15 +74,16 @@ defmodule Snex.Cell do
         nil
       end)
 
-    # Other code may keep the interpreter busy.
-    patience = [timeout: opts[:timeout] || 60_000]
+    {file, line} = Code.location(code)
+    names = for {name, value} <- vars, into: %{}, do: {text(to_string(name)), value}
 
-    with {:ok, %{binds: binds}} <- names(env, code, patience),
-         {:ok, source} <- Snex.call(env, {@cell, "prepare"}, [code.src, show], patience),
-         {:ok, value} <- Snex.pyeval(env, %{code | src: source}, vars, [returns: :object] ++ opts),
-         {:ok, {value, bound, figures}} <- Snex.call(env, {@cell, "outcome"}, [value, binds], patience),
+    with {:ok, {value, bound, figures}} <-
+           Snex.call(env, {@cell, "run"}, [text(code.src), file && text(file), line, names, show], opts),
          do: {:ok, %__MODULE__{value: value, bound: bound, figures: figures}}
   end
+
+  # Whatever the options say of other binaries.
+  defp text(binary), do: Serde.binary(binary, :str)
 
   defp print(%Display{type: "text/plain", data: text}, _object), do: IO.puts(text)
   defp print(_display, object), do: IO.puts(Object.repr!(object))

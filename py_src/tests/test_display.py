@@ -71,32 +71,33 @@ def test_patterns_bind() -> None:
     assert set(cell.names(source)["binds"]) == set("cdefg")
 
 
-def test_return_comes_before_the_final_expression_alone() -> None:
-    for source, expected in [
-        ("", ""),
-        ("x = 1", "x = 1"),
-        ("'é'; f(\n1)", "'é'; return f(\n1)"),
-        ("1 ;", "1 ;"),
-        ("yield 1", "yield 1"),
-        ("x = = 1", "x = = 1"),
-        ("if x:\n  1", "if x:\n  1"),
-    ]:
-        assert cell.returning(source) == expected
+@pytest.mark.parametrize(
+    ("source", "value"),
+    [
+        ("", None),
+        ("x = 1", None),
+        ("'text'", "text"),
+        ("'é'; str(\n1)", "1"),
+        ("'é' ;", None),
+        ("if True:\n  1", None),
+    ],
+)
+def test_a_cell_has_the_value_of_its_final_expression_alone(source: str, value: object) -> None:
+    assert cell.run(source, "a.livemd", 3, {}, print)[0] == value
 
 
 def test_a_cell_leaves_its_names_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     main = sys.modules["__main__"]
-    names: dict[str, Any] = {"display": None, "one": 1, "rich": Html()}
-    for name, thing in names.items():
-        monkeypatch.setattr(main, name, thing, raising=False)
+    for name in ("display", "one", "rich", "html"):
+        monkeypatch.setattr(main, name, None, raising=False)
     shown: list[tuple[Any, Any, Any]] = []
-    assert cell.prepare("one", lambda *args: shown.append(args)) == "return one"
-    main.display(2, Html())
+    source = "one = 1\nrich = html()\ndisplay(2, rich)\nif one > 1: never = 1\none + 4"
+    variables = {"html": Html}
+    value, bound, figures = cell.run(source, None, 1, variables, lambda *args: shown.append(args))
     assert [(mime, data) for mime, data, _obj in shown] == [
         ("text/plain", "2"),
         ("text/html", "<b>"),
     ]
-    value, bound, figures = cell.outcome(5, ["one", "rich", "never"])
     assert (value, bound["one"], figures) == (5, 1, [])
     assert isinstance(bound["rich"], Handle)
     assert "never" not in bound

@@ -101,7 +101,19 @@ defmodule Snex.CellTest do
     test "an exception has the traceback of the code as it was written", %{env: env} do
       code = %Snex.Code{src: "x = 1\nx / 0", file: "a.livemd", line: 3}
       assert {:error, %Error{exception: %{type: "ZeroDivisionError"}} = error} = Cell.run(env, code)
-      assert Enum.join(error.traceback) =~ ~s(File "a.livemd", line 4, in <module>)
+      traceback = Enum.join(error.traceback)
+      assert traceback =~ ~s(File "a.livemd", line 4, in <module>)
+      assert traceback =~ "\n    x / 0\n"
+      # Nothing of how cells are run.
+      refute traceback =~ "_display"
+    end
+
+    test "options about other binaries do not change what the code is", %{env: env} do
+      opts = [encoding_opts: [binary_as: :bytes]]
+      assert {:ok, %Cell{value: true}} = Cell.run(env, "text == b'a'", %{"text" => "a"}, opts)
+
+      assert {:ok, %Cell{value: 2}} =
+               Cell.run(env, "import asyncio\nx = await asyncio.sleep(0, 2); x", %{}, run: :thread)
     end
   end
 

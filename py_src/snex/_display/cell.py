@@ -8,10 +8,14 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from .._etf.handles import keep
+from .._eval.code import compile_code
+from .._eval.sources import NO_FILE
 from .representation import is_rich, represent, take_open_figures
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    Outcome = tuple[object, dict[str, object], list[bytes]]
 
 _COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
@@ -58,56 +62,38 @@ def _find_bound(node: ast.AST, bound: dict[str, None]) -> None:
             _find_bound(child, bound)
 
 
-def prepare(source: str, show: Callable[[Any, Any, Any], object]) -> str:
-    r"""Make the environment ready for a cell, and return its code, which returns the value of its final expression.
+def run(
+    source: str,
+    file: str | None,
+    line: int,
+    variables: dict[str, Any],
+    show: Callable[[Any, Any, Any], object],
+) -> Any:  # noqa: ANN401 - the outcome, or an awaitable of it
+    """Run a cell in the environment of the call.
 
-    A semicolon behind that expression withholds the value. `show` is what `display` calls.
-
-    >>> returning("x = 1\nx + 1")
-    'x = 1\nreturn x + 1'
+    Returns the value of the final expression, the names that the cell has bound, and pictures of the figures that are open. `show` is what
+    `display` calls.
     """
     os.environ.setdefault("MPLBACKEND", "Agg")
-    _environment()["display"] = _Display(show)
-    return returning(source)
+    binds = names(source, file or NO_FILE, max(line, 1))["binds"]
+    program = compile_code(source, file, line, is_cell=True)
+    env = sys.modules["__main__"].__dict__
+    env.update(variables, display=_Display(show))
+    result = program.bind(env)()
+    return _awaited(result, env, binds) if program.is_async else _outcome(result, env, binds)
 
 
-def returning(source: str) -> str:
-    """Return the code with `return` before its final expression.
-
-    >>> returning("x;")
-    'x;'
-    """
-    try:
-        body = ast.parse(source).body
-    except SyntaxError:
-        # It is reported when the code runs, with its place.
-        return source
-    last = body[-1] if body else None
-    if not isinstance(last, ast.Expr) or isinstance(last.value, (ast.Yield, ast.YieldFrom)):
-        return source
-    lines = source.encode().splitlines(keepends=True)
-    end = lines[last.end_lineno - 1][last.end_col_offset :] if last.end_lineno else b""
-    if end.lstrip().startswith(b";"):
-        return source
-    # The offset is one in bytes, as the parser counts.
-    line = lines[last.lineno - 1]
-    lines[last.lineno - 1] = line[: last.col_offset] + b"return " + line[last.col_offset :]
-    return b"".join(lines).decode()
+async def _awaited(coroutine: Any, env: dict[str, Any], binds: list[str]) -> Outcome:  # noqa: ANN401
+    return _outcome(await coroutine, env, binds)
 
 
-def outcome(value: object, binds: list[str]) -> tuple[object, dict[str, object], list[bytes]]:
-    """Return the value of a cell, the names that it has bound, and the figures that are open."""
-    env = _environment()
+def _outcome(value: object, env: dict[str, Any], binds: list[str]) -> Outcome:
     bound = {name: _for_elixir(env[name]) for name in binds if name in env}
     return _for_elixir(value), bound, take_open_figures(value)
 
 
 def _for_elixir(value: object) -> object:
     return keep(value) if is_rich(value) else value
-
-
-def _environment() -> dict[str, Any]:
-    return sys.modules["__main__"].__dict__
 
 
 class _Display:

@@ -68,7 +68,7 @@ class Program:
         return FunctionType(self.code, env)
 
 
-_cache: dict[tuple[str, str | None, int, bool], Program] = {}
+_cache: dict[tuple[str, str | None, int, bool, bool], Program] = {}
 _characters = 0
 
 
@@ -77,10 +77,12 @@ def compile_code(
     file: str | None,
     line: int,
     yields: bool = False,  # noqa: FBT001, FBT002 - internal
+    is_cell: bool = False,  # noqa: FBT001, FBT002 - internal
 ) -> Program:
     r"""Compile `source`, whose first line is line `line` of `file`; cached.
 
-    With `yields`, it may yield, and is a generator then.
+    With `yields`, it may yield, and is a generator then. With `is_cell`, it returns the value of its final
+    expression, unless a semicolon follows that.
 
     Raises:
         SyntaxError: with the place in `file`.
@@ -91,9 +93,11 @@ def compile_code(
     21
     >>> env["x"]
     20
+    >>> compile_code("x + 2", None, 1, is_cell=True).bind(env)()
+    22
     """
     global _characters  # noqa: PLW0603 - belongs to the cache
-    key = (source, file, line, yields)
+    key = (source, file, line, yields, is_cell)
     program = _cache.pop(key, None)
     if program is None:
         if line > _MAX_LINE:
@@ -101,7 +105,9 @@ def compile_code(
             raise ValueError(msg)
         try:
             program = _compile(
-                sources.Source(sources.name(source, file, line), source, max(line, 1)), yields
+                sources.Source(sources.name(source, file, line), source, max(line, 1)),
+                yields,
+                is_cell,
             )
         except SyntaxError as error:
             error.filename = file or sources.NO_FILE
@@ -117,7 +123,7 @@ def compile_code(
     return program
 
 
-def _compile(source: sources.Source, yields: bool) -> Program:  # noqa: FBT001 - as above
+def _compile(source: sources.Source, yields: bool, is_cell: bool) -> Program:  # noqa: FBT001 - as above
     file, content, line = source
     # For the compiler's warnings, too.
     sources.keep(source)
@@ -125,6 +131,8 @@ def _compile(source: sources.Source, yields: bool) -> Program:  # noqa: FBT001 -
     # the parser.
     text = "\n" * (line - 1) + content if line > 1 else content
     module: Any = compile(text, file, "exec", ONLY_AST, dont_inherit=True)
+    if is_cell:
+        _return_last(module.body, text)
     if "class" in content:
         mark_classes(module, _CLASS_MARK)
     top = TopLevel(module.body, file)
@@ -142,6 +150,22 @@ def _compile(source: sources.Source, yields: bool) -> Program:  # noqa: FBT001 -
     if PYPY:
         detach(code)
     return Program(code, top.preface)
+
+
+def _return_last(body: list[Any], text: str) -> None:
+    """Turn the final expression of a module into a `return`, unless a semicolon withholds its value."""
+    last = body[-1] if body else None
+    if not isinstance(last, _ast.Expr) or isinstance(last.value, (_ast.Yield, _ast.YieldFrom)):
+        return
+    statement: Any = last
+    # The parser counts bytes.
+    rest = sources.split(text)[statement.end_lineno - 1].encode()[statement.end_col_offset :]
+    if rest.lstrip().startswith(b";"):
+        return
+    result: Any = _ast.Return(value=last.value)
+    for place in ("lineno", "col_offset", "end_lineno", "end_col_offset"):
+        setattr(result, place, getattr(last, place))
+    body[-1] = result
 
 
 def _line(source: str, index: int) -> str | None:
