@@ -43,7 +43,8 @@ defmodule Snex.MixProject do
       Snex.Integration.Checkouts.use!()
     end
 
-    [{:ex_doc, "~> 0.35", only: :docs, runtime: false}]
+    # Some systems have ExDoc beside Elixir's own libraries.
+    if Code.ensure_loaded?(ExDoc), do: [], else: [{:ex_doc, "~> 0.35", only: :docs, runtime: false}]
   end
 
   defp deps(_env), do: []
