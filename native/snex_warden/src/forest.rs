@@ -182,11 +182,14 @@ impl Forest {
         leader.map(Pid::as_raw).into_iter().chain(owned).collect()
     }
 
-    /// Begins to end a tree: SIGTERM now, SIGKILL after `grace`.
+    /// Begins to end a tree: SIGTERM now, SIGKILL after `grace`. Without any grace there is only SIGKILL, next.
     pub fn stop(&mut self, number: control::Tree, grace: Duration) {
         let roots = self.roots(number);
         let Some(tree) = self.trees.get_mut(&number) else { return };
         tree.hurry(grace);
+        if tree.is_due() {
+            return;
+        }
         if self.listed {
             tree.terminate(&with_descendants(roots));
         } else {
@@ -222,6 +225,10 @@ impl Forest {
 }
 
 fn with_descendants(mut roots: Vec<i32>) -> Vec<i32> {
+    // To look for them takes milliseconds on a machine with many processes.
+    if roots.is_empty() {
+        return roots;
+    }
     roots.extend(process_tree::descendants(&roots));
     roots
 }

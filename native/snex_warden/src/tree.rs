@@ -113,7 +113,10 @@ impl Tree {
         if self.restless {
             return;
         }
-        let mut others = members();
+        // All that descends from a copy has one of its children above it. What it starts at this very moment becomes the warden's
+        // child with its end, and belongs to it.
+        let childless = spared.is_some() && self.children.is_empty();
+        let mut others = if childless { Vec::new() } else { members() };
         others.retain(|pid| *pid != group);
         match spared {
             Some(leader) if others.is_empty() => process_tree::end(leader.as_raw()),

@@ -180,6 +180,10 @@ impl Life {
         match order {
             Command::Stop(grace) => {
                 self.cause.get_or_insert(Cause::Stopped);
+                if grace.is_zero() {
+                    // It is not to begin to end by itself, which an end of file tells it to do.
+                    self.branch.stop(grace);
+                }
                 self.close(worker).await;
                 self.stop(grace);
             }
