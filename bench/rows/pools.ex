@@ -10,7 +10,7 @@ defmodule Bench.Pools do
   # Of processor time, in ms.
   @work 1
 
-  def rows, do: [pool: &pool/1, pool_16: &pool_16/1]
+  def rows, do: [pool: &pool/1, pool_16: &pool_16/1, each_call: &each_call/1]
 
   # One call each in turn, and in the same interpreter: the pool chooses the first one that is idle.
   defp pool(context) do
@@ -73,8 +73,29 @@ defmodule Bench.Pools do
     end)
   end
 
-  defp with_pool(context, size, script, fun) do
-    {:ok, pool} = Snex.Pool.start_link(size: size, python: context.python, init_script: script)
+  # A fork for each call.
+  defp each_call(context) do
+    with_pool(context, [size: 2, fork: :each_call], fn pool ->
+      context = %{context | calls: div(context.calls, 160)}
+      call = fn -> {:ok, 1} = Snex.pyeval(pool, @code, %{}, timeout: 60_000) end
+
+      %Row{
+        name: "each_call",
+        what:
+          "calls per second of \"return 1\" on a pool with fork: :each_call, each in a copy of its own; floor: 100",
+        floor: [100],
+        value: for(_ <- 1..context.runs, do: Calls.per_second(context, call)),
+        unit: :per_second,
+        goal: :at_least,
+        target: 2.0
+      }
+    end)
+  end
+
+  defp with_pool(context, size, script, fun), do: with_pool(context, [size: size, init_script: script], fun)
+
+  defp with_pool(context, opts, fun) do
+    {:ok, pool} = Snex.Pool.start_link([python: context.python] ++ opts)
     result = fun.(pool)
     GenServer.stop(pool)
     result

@@ -41,6 +41,7 @@ defmodule Snex.Native do
     source_feed_dirty: 5,
     source_end: 3,
     pool_open: 3,
+    pool_once: 1,
     pool_join: 2,
     pool_leave: 1,
     pool_member: 1,
@@ -196,6 +197,9 @@ defmodule Snex.Native do
   @spec pool_open(pos_integer(), limit :: non_neg_integer(), patience :: non_neg_integer() | nil) :: :ok
   def pool_open(_concurrency, _limit, _patience), do: not_loaded()
 
+  @spec pool_once(pos_integer()) :: :ok
+  def pool_once(_at_a_time), do: not_loaded()
+
   @spec pool_join(pid(), most_calls :: non_neg_integer()) :: :ok | :noproc
   def pool_join(_interpreter, _most_calls), do: not_loaded()
 
@@ -206,7 +210,8 @@ defmodule Snex.Native do
           {running :: non_neg_integer() | nil, calls :: non_neg_integer(), may_be_chosen :: boolean()}
   def pool_member(_interpreter), do: not_loaded()
 
-  @spec pool_figures(pid()) :: {at_a_time :: non_neg_integer(), waiting :: non_neg_integer()}
+  @spec pool_figures(pid()) ::
+          {at_a_time :: non_neg_integer(), waiting :: non_neg_integer(), once? :: boolean()}
   def pool_figures(_pool), do: not_loaded()
 
   @spec pool_load(pid()) :: {calls :: non_neg_integer(), at_a_time :: pos_integer()} | nil

@@ -128,11 +128,11 @@ defmodule Snex.Pool do
     * `:waiting`, how many calls wait
     * `:nodes`, the pids of the pools that share calls, by node; with `scope: :node` only this one
     * `:draining`, whether `drain/2` was called
-    * `:fork`, whether the interpreters are copies, with the option `fork: true`; `:template`, the interpreter that the next one will
-      be a copy of, or `nil` while there is none
+    * `:fork`, the option of that name, or `false` where the interpreters are no copies; `:template`, the interpreter that the next one
+      will be a copy of, or `nil` while there is none
     * `:failure`: `nil`, or after an interpreter could not be started `%{error: error, attempts: n, next_attempt_in: ms}`
-    * `:members`: for each interpreter a map with `:interpreter`, its pid; `:status`: `:starting`, `:running` or `:leaving`
-      (it takes no more calls, and ends after those that run); `:due`, why it is to be replaced, or `nil`; `:calls_running`, a
+    * `:members`: for each interpreter a map with `:interpreter`, its pid; `:status`: `:starting`, `:running`, `:leaving`
+      (it takes no more calls, and ends after those that run) or `:used` (with `fork: :each_call`: it has had its call); `:due`, why it is to be replaced, or `nil`; `:calls_running`, a
       number or `:checked_out`; `:calls`, how many there have been; `:age` in ms; `:memory`, resident, in bytes
 
   Exits like `GenServer.call/3` if there is no answer within `timeout`.

@@ -269,6 +269,7 @@ defmodule Snex.NativeTest do
         source_feed_dirty: [inp, reference, none, [1], encoding],
         source_end: [inp, none, failure],
         pool_open: [1, 1, nil],
+        pool_once: [1],
         pool_join: [inp, 1],
         pool_leave: [inp],
         pool_member: [member],

@@ -94,7 +94,17 @@ defmodule Snex.SchedulersTest do
     output: [:output_read, :print_read, :log_read],
     handles: [:handle_keep, :handle_destroy, :handle_release, :handle_proxy, :handle_held],
     pools:
-      [:pool_open, :pool_join, :pool_leave, :pool_member, :pool_figures, :pool_load, :pool_take, :pool_enter] ++
+      [
+        :pool_open,
+        :pool_once,
+        :pool_join,
+        :pool_leave,
+        :pool_member,
+        :pool_figures,
+        :pool_load,
+        :pool_take,
+        :pool_enter
+      ] ++
         [:pool_wait, :pool_forget, :pool_give_back, :pool_drain, :pool_close, :pool_bury, :pool_buried],
     projects:
       [:project_read, :project_rebase, :project_unbase, :project_has_member] ++ [:lock_locals, :lock_rebase],

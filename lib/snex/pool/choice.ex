@@ -36,8 +36,10 @@ defmodule Snex.Pool.Choice do
     do: go_to(thing, nil, pid, {module, function, args}, options, false)
 
   def run(pid, module, function, args, options) do
+    call = {module, function, args}
+
     with nil <- checked_out(pid),
-         call = {module, function, args},
+         nil <- refused(pid, call),
          {interpreter, slot} when is_pid(interpreter) <- Queue.take(pid, false, options) do
       run_in(interpreter, slot, pid, call, options, false)
     else
@@ -48,6 +50,23 @@ defmodule Snex.Pool.Choice do
       interpreter -> apply_to(interpreter, module, function, args, options)
     end
   end
+
+  # What cannot outlive the call where each has an interpreter of its own.
+  defp refused(pid, call) do
+    with what when what != nil <- keeps(call), {_at_a_time, _waiting, true} <- Native.pool_figures(pid) do
+      reason =
+        "#{what} would be gone with this call: each call of the pool #{inspect(pid)} has a copy of its own (fork: :each_call). " <>
+          "Snex.Pool.checkout/3 gives one to several calls"
+
+      {:error, %Error{code: :call_failed, reason: reason}}
+    else
+      _not_so -> nil
+    end
+  end
+
+  defp keeps({Env, :make, _args}), do: "an environment"
+  defp keeps({Request, :run, [%{returns: :object} | _encoding]}), do: "an object"
+  defp keeps(_call), do: nil
 
   defp apply_to(interpreter, module, function, args, options),
     do: apply(module, function, [interpreter | args] ++ [options])

@@ -5,6 +5,9 @@ defmodule Snex.Pool.Members do
   #
   # The life of a member: `:starting`, `:running` (it may be chosen), `:leaving` (it is not, and ends once nothing runs in it). All are linked
   # to the pool's process, whose message of their exit is the end. One that is due to be replaced runs on until its substitute does.
+  #
+  # With `fork: :each_call`, a member that has been chosen is `:used`: it ends as one that leaves does, and the next one starts at once. So
+  # there are as many that run as there may be calls, besides those that are used.
 
   alias Snex.Error
   alias Snex.Native
@@ -36,7 +39,7 @@ defmodule Snex.Pool.Members do
             substitutes: pid() | nil,
             due: atom(),
             template: pid() | nil,
-            status: :starting | :running | :leaving
+            status: :starting | :running | :used | :leaving
           }
   end
 
@@ -241,11 +244,43 @@ defmodule Snex.Pool.Members do
   end
 
   @doc """
+  Has as many interpreters as there are to be, and calls at a time where each is for one.
+  """
+  @spec resize(t(), pos_integer()) :: t()
+  def resize(members, size) do
+    if for_one_call?(members), do: Native.pool_once(size)
+    settle(%{members | size: size})
+  end
+
+  defp for_one_call?(members), do: members.template.fork == :each_call
+
+  @doc """
+  An interpreter has had as many calls as it is to have: it is replaced. One that was for a single call ends with it.
+  """
+  @spec worn(t(), pid()) :: t()
+  def worn(members, pid),
+    do: if(for_one_call?(members), do: used(members, pid), else: due(members, [pid], :requests))
+
+  defp used(members, pid) do
+    case members.all[pid] do
+      %Member{status: :running} = member ->
+        members = put_in(members.all[pid], %{member | status: :used, due: nil})
+        Native.pool_bury(pid, "was for one call, and ended with it (fork: :each_call)")
+        dismiss_if_idle(pid)
+        # It has been of use.
+        members |> proven(pid) |> settle()
+
+      _gone ->
+        members
+    end
+  end
+
+  @doc """
   Ends the interpreters that have left, and in which nothing runs any more.
   """
   @spec dismiss(t()) :: t()
   def dismiss(members) do
-    for {pid, %Member{status: :leaving}} <- members.all, do: dismiss_if_idle(pid)
+    for {pid, %Member{status: status}} <- members.all, status in [:leaving, :used], do: dismiss_if_idle(pid)
     members
   end
 
@@ -273,8 +308,13 @@ defmodule Snex.Pool.Members do
     {member, all} = Map.pop!(members.all, pid)
     members = %{members | all: without_substitute(all, pid)}
 
-    case member.status do
+    # It may have ended in its only call, before this process has heard of that.
+    case if(for_one_call?(members) and member.status == :running, do: used_now(pid), else: member.status) do
       :leaving ->
+        members
+
+      :used ->
+        Native.pool_leave(pid)
         members
 
       :starting ->
@@ -287,6 +327,14 @@ defmodule Snex.Pool.Members do
         if age < @probation, do: failed(members, reason), else: members
     end
     |> settle()
+  end
+
+  defp used_now(pid) do
+    receive do
+      {:snex_pool, :worn, ^pid} -> :used
+    after
+      0 -> :running
+    end
   end
 
   # What was to replace it is needed now.
@@ -349,7 +397,7 @@ defmodule Snex.Pool.Members do
   def left?(members, pid) do
     case members.all[pid] do
       nil -> true
-      %Member{status: :leaving} -> load(pid) > 0
+      %Member{status: status} when status in [:leaving, :used] -> load(pid) > 0
       _other -> false
     end
   end
@@ -362,8 +410,11 @@ defmodule Snex.Pool.Members do
     pids
     |> Enum.reduce(members, fn pid, members ->
       case members.all[pid] do
-        %Member{status: status, due: nil} when status != :leaving -> put_in(members.all[pid].due, reason)
-        _other -> members
+        %Member{status: status, due: nil} when status in [:starting, :running] ->
+          put_in(members.all[pid].due, reason)
+
+        _other ->
+          members
       end
     end)
     |> settle()
@@ -406,7 +457,13 @@ defmodule Snex.Pool.Members do
   Whether there are as many as there should be, and no others take calls.
   """
   @spec settled?(t()) :: boolean()
-  def settled?(members), do: length(running(members)) == members.size
+  def settled?(members) do
+    used =
+      if for_one_call?(members), do: Enum.count(members.all, &match?({_pid, %{status: :used}}, &1)), else: 0
+
+    running = length(running(members))
+    running <= members.size and running + used >= members.size
+  end
 
   @doc """
   Ends all, at the same time, and waits until they are gone.
@@ -436,7 +493,7 @@ defmodule Snex.Pool.Members do
       members:
         for({pid, member} <- members.all, do: describe_member(pid, member)) |> Enum.sort_by(& &1.age, :desc),
       failure: failure(members),
-      fork: members.template.fork?,
+      fork: members.template.fork? and members.template.fork,
       template: members.template.current
     }
   end

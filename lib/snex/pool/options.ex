@@ -83,12 +83,14 @@ defmodule Snex.Pool.Options do
           Options.documentation(@recycle)
     ],
     fork: [
-      type: :boolean,
+      type: {:in, [false, true, :each_call]},
       default: false,
       doc: """
       `true` starts one interpreter with the options given, the pool's *template*, and the others as copies of it, within milliseconds; see
       `Snex.Interpreter.fork/2`. The `:init_script` runs in the template alone. `threads: :ignore` makes copies although it has
-      threads. Where there is no fork, the interpreters start as without this option, with a warning
+      threads. `:each_call` gives each call a fresh copy, which is killed, with all that it has started, when the call
+      returns: `:size` is how many calls run at a time then, and as many copies wait for the next ones. Where there is no fork, the interpreters
+      start as without this option, with a warning
       """
     ],
     scope: [
@@ -138,9 +140,16 @@ defmodule Snex.Pool.Options do
     own = %{own | size: own.size || System.schedulers_online()}
     if own.scope == :cluster, do: shared_name!(own.name)
 
-    if own.fork and others[:template] do
+    if own.fork != false and others[:template] do
       raise ArgumentError,
-            "the option :fork cannot be true with the option :template: a pool has a template of its own, or copies that of others"
+            "the option :fork cannot be #{inspect(own.fork)} with the option :template: a pool has a template of its own, or copies that " <>
+              "of others"
+    end
+
+    if own.fork == :each_call and own.concurrency != 1 do
+      raise ArgumentError,
+            "the option :concurrency cannot be #{own.concurrency} with fork: :each_call: a copy runs one call. The option :size says " <>
+              "how many run at a time"
     end
 
     {own, others}

@@ -74,7 +74,7 @@ defmodule Snex.Pool.Queue do
   # What runs and waits here, without the call itself, which may be the last one of a queue that is full now.
   defp ask(others, {reference, ticket, pool, patience} = place) do
     until = Request.deadline(patience)
-    {at_a_time, waiting} = Native.pool_figures(pool)
+    {at_a_time, waiting, _once?} = Native.pool_figures(pool)
     # None if no interpreter runs: any other is better.
     asked = Cluster.ask(others, if(at_a_time == 0, do: :infinity, else: 1 + (waiting - 1) / at_a_time))
 

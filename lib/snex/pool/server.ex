@@ -31,11 +31,12 @@ defmodule Snex.Pool.Server do
       module: own.interpreter,
       options: options,
       size: own.size,
-      recycle: own.recycle,
+      recycle: if(own.fork == :each_call, do: %{own.recycle | requests: 1, jitter: 0}, else: own.recycle),
       name: own.name,
       template: Template.new(own.fork, own.name)
     }
 
+    if own.fork == :each_call, do: Native.pool_once(own.size)
     if own.recycle.memory || own.recycle.age, do: Process.send_after(self(), :snex_check, @check)
     members = Members.settle(members)
     state = %__MODULE__{members: members, concurrency: own.concurrency, cluster: cluster}
@@ -103,7 +104,7 @@ defmodule Snex.Pool.Server do
   end
 
   def handle_call({:resize, size}, from, state) do
-    members = Members.settle(%{state.members | size: size})
+    members = Members.resize(state.members, size)
     answer(%{state | members: members, asked: [{from, :resize} | state.asked]})
   end
 
@@ -131,7 +132,7 @@ defmodule Snex.Pool.Server do
     answer(%{state | members: members})
   end
 
-  def handle_info({:snex_pool, :worn, pid}, state), do: update(state, &Members.due(&1, [pid], :requests))
+  def handle_info({:snex_pool, :worn, pid}, state), do: update(state, &Members.worn(&1, pid))
   def handle_info({:snex_pool, :idle, _nil}, state), do: update(state, &Members.dismiss/1)
   def handle_info({:snex_proven, pid}, state), do: update(state, &Members.proven(&1, pid))
 

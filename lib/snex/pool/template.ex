@@ -1,6 +1,6 @@
 defmodule Snex.Pool.Template do
   @moduledoc false
-  # The interpreter that the members of a pool with `fork: true` are copies of, for the pool's process, which owns it: it is linked to it,
+  # The interpreter that the members of a pool with the option `:fork` are copies of, for the pool's process, which owns it: it is linked to it,
   # and not one of its members, so no call of the pool runs there.
   #
   # There is one from the start of the pool to its end. Members go on without it, and start only when there is one that runs, `current`.
@@ -16,9 +16,11 @@ defmodule Snex.Pool.Template do
 
   # `renew?` once `Snex.Pool.restart/2` was called, until the next one starts. `all` are those that have not ended yet, each with the time of
   # its start in ms of the monotonic clock.
-  defstruct fork?: false, current: nil, next: nil, renew?: false, all: %{}
+  # `fork` is the option. With `:each_call`, each member is for one call, also where there is no fork.
+  defstruct fork: false, fork?: false, current: nil, next: nil, renew?: false, all: %{}
 
   @type t() :: %__MODULE__{
+          fork: boolean() | :each_call,
           fork?: boolean(),
           current: pid() | nil,
           next: pid() | nil,
@@ -29,13 +31,13 @@ defmodule Snex.Pool.Template do
   @doc """
   For a pool of that name, with its option `:fork`. Where there is no fork, its members start as those of other pools do.
   """
-  @spec new(boolean(), term()) :: t()
+  @spec new(boolean() | :each_call, term()) :: t()
   def new(false, _name), do: %__MODULE__{}
 
-  def new(true, name) do
+  def new(fork, name) do
     case Copy.check_system() do
-      :ok -> %__MODULE__{fork?: true}
-      {:error, error} -> do_without(%__MODULE__{}, name, error.reason)
+      :ok -> %__MODULE__{fork: fork, fork?: true}
+      {:error, error} -> do_without(%__MODULE__{fork: fork}, name, error.reason)
     end
   end
 
@@ -83,15 +85,23 @@ defmodule Snex.Pool.Template do
   Starts a member: a copy of the current one, or, without fork, an interpreter with the pool's options.
   """
   @spec start_member(t(), module(), keyword()) :: term()
-  def start_member(%{fork?: false}, module, options) do
+  def start_member(%{fork?: false} = template, module, options) do
     # Their names, if the module gives them one, would be the same. Without a template, there are no threads that it has.
     options = if options[:template], do: options, else: Keyword.delete(options, :threads)
-    module.start_link([name: nil, sync_start?: false] ++ options)
+    module.start_link([name: nil, sync_start?: false] ++ for_one_call(template) ++ options)
   end
 
   # All else, the copy takes from its template.
   def start_member(template, _module, options),
-    do: Interpreter.fork(template.current, [sync_start?: false] ++ Keyword.take(options, [:threads]))
+    do:
+      Interpreter.fork(
+        template.current,
+        [sync_start?: false] ++ for_one_call(template) ++ Keyword.take(options, [:threads])
+      )
+
+  # Nobody wants to know how it ends.
+  defp for_one_call(%{fork: :each_call}), do: [stop_timeout: 0]
+  defp for_one_call(_template), do: []
 
   @doc """
   One has started: from now on, members are its copies.

@@ -78,6 +78,10 @@ pub struct Pool<H: Host> {
     waiting: AtomicUsize,
     queue: Mutex<Queue<H::Waiter>>,
     draining: AtomicBool,
+    /// Where each member is for one call: how many of them run at a time. 0 elsewhere.
+    once: AtomicUsize,
+    /// Slots of such calls.
+    busy: AtomicUsize,
 }
 
 struct Queue<W> {
@@ -104,6 +108,8 @@ pub struct Member<H: Host> {
 pub struct Slot<H: Host> {
     member: Arc<Member<H>>,
     counts: usize,
+    /// Whether it is one of the pool's `busy`.
+    once: bool,
 }
 
 impl<H: Host> Pool<H> {
@@ -117,7 +123,20 @@ impl<H: Host> Pool<H> {
             waiting: AtomicUsize::new(0),
             queue: Mutex::new(Queue { entries: BTreeMap::new(), latest: 0, closed: false }),
             draining: AtomicBool::new(false),
+            once: AtomicUsize::new(0),
+            busy: AtomicUsize::new(0),
         })
+    }
+
+    /// From now on each member is for one call, and stays among the members until it is taken out. So many calls run at a time.
+    pub fn once(self: &Arc<Self>, at_a_time: usize) {
+        self.once.store(at_a_time, SeqCst);
+        self.wake_if_awaited();
+    }
+
+    /// Whether each member is for one call.
+    pub fn is_once(&self) -> bool {
+        self.once.load(SeqCst) > 0
     }
 
     /// Adds a member, which is to have so many calls.
@@ -160,8 +179,23 @@ impl<H: Host> Pool<H> {
     }
 
     fn choose(&self, share: Share) -> Option<Slot<H>> {
+        let once = self.once.load(SeqCst);
+        if once == 0 {
+            return self.choose_among(share, false);
+        }
+        let more = |busy: usize| (busy < once).then_some(busy + 1);
+        self.busy.fetch_update(SeqCst, SeqCst, more).ok()?;
+        let slot = self.choose_among(share, true);
+        if slot.is_none() {
+            // Whoever has found all of them busy just now will wait, and is served with those who come.
+            self.busy.fetch_sub(1, SeqCst);
+        }
+        slot
+    }
+
+    fn choose_among(&self, share: Share, once: bool) -> Option<Slot<H>> {
         let (room, counts) = match share {
-            Share::One => (self.concurrency, 1),
+            Share::One => (if once { 1 } else { self.concurrency }, 1),
             Share::All => (1, ALL),
         };
         let members = self.members();
@@ -174,9 +208,11 @@ impl<H: Host> Pool<H> {
                 .min_by_key(|(_, load)| *load)
                 .filter(|(_, load)| *load < room)?;
             if member.load.compare_exchange(load, load + counts, SeqCst, SeqCst).is_ok() {
-                let slot = Slot { member: Arc::clone(member), counts };
-                // It may have left meanwhile, and have been told that it is idle.
-                if !member.left.load(SeqCst) {
+                let mut slot = Slot { member: Arc::clone(member), counts, once: false };
+                // It may have left meanwhile, and have been told that it is idle. One that is for one call leaves with it.
+                let left = if once { member.left.swap(true, SeqCst) } else { member.left.load(SeqCst) };
+                if !left {
+                    slot.once = once;
                     member.count();
                     return Some(slot);
                 }
@@ -273,11 +309,19 @@ impl<H: Host> Pool<H> {
 
     /// How many calls run at a time.
     pub fn room(&self) -> usize {
-        self.members().len().saturating_mul(self.concurrency)
+        let members = self.members();
+        match self.once.load(SeqCst) {
+            0 => members.len().saturating_mul(self.concurrency),
+            _ if members.is_empty() => 0,
+            once => once,
+        }
     }
 
     /// How many run in members that may be chosen. One who has a member for itself counts as many as run there at a time.
     pub fn running(&self) -> usize {
+        if self.is_once() {
+            return self.busy.load(SeqCst);
+        }
         let load = |member: &Arc<Member<H>>| match member.load.load(SeqCst) {
             load if load < ALL => load,
             _ => self.concurrency,
@@ -320,7 +364,7 @@ impl<H: Host> Member<H> {
     pub fn enter(self: &Arc<Self>) -> Slot<H> {
         self.load.fetch_add(1, SeqCst);
         self.count();
-        Slot { member: Arc::clone(self), counts: 1 }
+        Slot { member: Arc::clone(self), counts: 1, once: false }
     }
 
     /// Nobody chooses it any more.
@@ -360,6 +404,9 @@ impl<H: Host> Drop for Slot<H> {
         let member = &self.member;
         let free = member.load.fetch_sub(self.counts, SeqCst) == self.counts;
         let Some(pool) = member.pool.upgrade() else { return };
+        if self.once {
+            pool.busy.fetch_sub(1, SeqCst);
+        }
         pool.wake_if_awaited();
         if free && (member.left.load(SeqCst) || pool.draining.load(SeqCst)) {
             pool.host.idle();

@@ -217,6 +217,15 @@ fn pool_open(env: Env<'_>, concurrency: usize, limit: usize, patience: Option<u6
     atoms::ok()
 }
 
+/// Each interpreter of the calling process's pool is for one call, of which so many run at a time.
+#[rustler::nif]
+fn pool_once(env: Env<'_>, at_a_time: usize) -> Atom {
+    if let Some(pool) = find(env.pid()) {
+        pool.once(at_a_time);
+    }
+    atoms::ok()
+}
+
 /// Adds an interpreter to the calling process's pool. It is worn after so many calls.
 #[rustler::nif]
 fn pool_join(env: Env<'_>, interpreter: LocalPid, most: u64) -> Atom {
@@ -274,10 +283,10 @@ fn pool_member(interpreter: LocalPid) -> (Option<usize>, u64, bool) {
     member_of(interpreter).map_or((Some(0), 0, false), |(_, member)| member.figures())
 }
 
-/// How many calls a pool runs at a time, and how many wait; none of either for what is no pool.
+/// How many calls a pool runs at a time, how many wait, and whether each has an interpreter of its own; nothing of it for what is no pool.
 #[rustler::nif]
-fn pool_figures(pool: LocalPid) -> (usize, usize) {
-    find(pool).map_or((0, 0), |pool| (pool.room(), pool.waiting()))
+fn pool_figures(pool: LocalPid) -> (usize, usize, bool) {
+    find(pool).map_or((0, 0, false), |pool| (pool.room(), pool.waiting(), pool.is_once()))
 }
 
 /// How many calls run in a pool or wait, and how many it runs at a time; `nil` for one that would refuse another call, and for what is no

@@ -250,8 +250,8 @@ defmodule Snex.Pool.ForkTest do
   end
 
   test "other values are refused" do
-    for value <- [:each_call, nil, 1] do
-      message = "option :fork cannot be #{inspect(value)}: expected true or false"
+    for value <- [:each, nil, 1] do
+      message = "option :fork cannot be #{inspect(value)}: expected false, true or :each_call"
       assert_raise ArgumentError, message, fn -> Pool.start_link(fork: value) end
     end
 

@@ -222,6 +222,56 @@ fn a_member_is_worn_once_after_its_last_call() {
 }
 
 #[test]
+fn a_member_for_one_call_is_chosen_once_and_so_many_run_at_a_time() {
+    let test = Test::new(1, 9, 4);
+    test.pool.once(2);
+    assert!(test.pool.is_once());
+    assert_eq!((test.pool.room(), test.pool.running()), (2, 0));
+    let first = test.take();
+    let second = test.take();
+    assert_eq!((place(first.as_ref()), place(second.as_ref())), (Some(1), Some(2)));
+    assert!(test.take().is_none());
+    assert_eq!((test.pool.running(), test.pool.is_open()), (2, true));
+    drop(first);
+    assert_eq!(test.asked(), [Asked::Idle]);
+    let third = test.take();
+    assert_eq!(place(third.as_ref()), Some(3));
+    // More of the same call, from within: neither is counted, nor is the member chosen again.
+    let within = third.as_ref().unwrap().member().enter();
+    drop(third);
+    assert_eq!((test.pool.running(), test.asked()), (1, vec![]));
+    drop(within);
+    assert_eq!(test.asked(), [Asked::Idle]);
+    let _fourth = test.take();
+    drop(second);
+    // None is left, whatever may run.
+    assert!(test.take().is_none());
+    assert_eq!(test.pool.running(), 1);
+    test.pool.once(1);
+    test.pool.join(9, 1);
+    assert!(test.take().is_none());
+}
+
+#[test]
+fn a_pool_is_open_while_one_more_call_would_run_or_wait() {
+    let test = Test::new(2, 1, 0);
+    assert!(!test.pool.is_open());
+    test.pool.join(1, u64::MAX);
+    let slots = [test.take(), test.take()];
+    assert_eq!((test.pool.room(), test.pool.running(), test.pool.is_open()), (2, 2, true));
+    let waiting = test.pool.wait("waits", Share::One).unwrap();
+    assert!(!test.pool.is_open());
+    assert!(test.pool.forget(waiting));
+    assert!(test.pool.is_open());
+    drop(slots);
+    let alone = test.pool.take(Share::All);
+    assert_eq!(test.pool.running(), 2);
+    drop(alone);
+    test.pool.drain();
+    assert!(!test.pool.is_open());
+}
+
+#[test]
 fn a_pool_that_is_drained_serves_those_who_wait_and_nobody_else() {
     let test = Test::new(1, 9, 1);
     let slot = test.take();
