@@ -14,7 +14,7 @@ defmodule Snex.DisplayLibrariesTest do
   name = "display-test"
   version = "0.0.0"
   requires-python = ">=3.10"
-  dependencies = ["altair>=5", "matplotlib>=3.9", "pandas>=2.2", "pillow>=11", "polars>=1", "pyarrow>=18"]
+  dependencies = ["altair>=5", "matplotlib>=3.9", "pandas>=2.2", "pillow>=11", "plotly>=6", "polars>=1", "pyarrow>=18"]
   """
 
   setup_all do
@@ -56,6 +56,16 @@ defmodule Snex.DisplayLibrariesTest do
     assert %Cell{value: %Object{} = chart} = run!(env, code)
     assert {:ok, %Display{type: "application/vnd.vegalite+json", data: json}} = Display.of(chart)
     assert %{"mark" => %{"type" => "line"}} = Snex.call!(env, "json.loads", [json])
+  end
+
+  test "a chart of plotly is HTML", %{env: env} do
+    code = "import plotly.graph_objects as go\ngo.Figure(go.Bar(x=['Oslo', 'Rome'], y=[4, 17]))"
+    assert %Cell{value: %Object{} = chart} = run!(env, code)
+    assert {:ok, %Display{type: "text/html", data: html}} = Display.of(chart)
+    assert html =~ "Plotly.newPlot("
+    assert html =~ "Oslo"
+    # Its JavaScript is loaded, and not part of each chart.
+    assert byte_size(html) < 100_000
   end
 
   test "an image of Pillow is a picture", %{env: env} do
