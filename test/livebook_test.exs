@@ -177,6 +177,12 @@ defmodule Snex.LivebookTest do
       assert_leaves_nothing(vm, [python])
     end
 
+    test "text_in_an_image.livemd runs, with a model in each interpreter of a pool", %{tmp_dir: folder} do
+      {vm, last, _outputs} = run!("text_in_an_image.livemd", folder)
+      assert [_, _] = pythons = os_pids(vm, last)
+      assert_leaves_nothing(vm, pythons)
+    end
+
     test "calling_elixir.livemd runs, and Python's log is a log of Elixir", %{tmp_dir: folder} do
       {vm, last, outputs} = run!("calling_elixir.livemd", folder, log: ~w[info warning]a)
       assert outputs =~ "▓▓▓░\n▓▓▓▓\n"
@@ -246,7 +252,7 @@ defmodule Snex.LivebookTest do
   # put below the lines of a traceback.
   defp comparable(text) do
     text
-    |> String.replace(~r/^\[python-\w+\] .*\n/m, "")
+    |> String.replace(~r/^(\[python-\w+\]|Waiting for another process that makes) .*\n/m, "")
     |> String.replace(~r/"[^"]*\/(\w+\.livemd)#cell:[^"]*"/, "\"\\1\"")
     |> String.replace(~r/^[ ^~]+\n/m, "")
     |> String.trim_trailing("\n")
