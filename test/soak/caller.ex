@@ -3,6 +3,7 @@ defmodule Snex.Soak.Caller do
   A process that makes one request after the other, and looks after each for messages that nobody should have sent.
   """
 
+  alias Snex.Soak.Fleet
   alias Snex.Soak.Ledger
   alias Snex.Soak.Requests
 
@@ -24,7 +25,9 @@ defmodule Snex.Soak.Caller do
         wait_for_check(home)
     after
       0 ->
-        Requests.make(Requests.choose(), home, seen_from_here(Enum.random(interpreters)))
+        where = Enum.random(interpreters)
+        kind = if Fleet.each_call?(where), do: Requests.choose_single(), else: Requests.choose()
+        Requests.make(kind, home, seen_from_here(where))
         look(home)
         loop(home, interpreters)
     end

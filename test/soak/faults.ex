@@ -1,12 +1,13 @@
 defmodule Snex.Soak.Faults do
   @moduledoc """
-  Kills: Python, wardens, interpreter processes, callers, nodes. One after the other, after pauses of random length.
+  Kills: Python, wardens, interpreter processes, pools, callers, nodes; and changes pools. One after the other, after pauses of random length.
 
   Kinds are dealt from a deck that is shuffled when it is empty, so that none stays away for long.
   """
 
   alias Snex.Figures
   alias Snex.Interpreter
+  alias Snex.Pool
   alias Snex.Soak.Fleet
   alias Snex.Soak.Ledger
   alias Snex.Soak.Requests
@@ -17,6 +18,9 @@ defmodule Snex.Soak.Faults do
     python_segv: 2,
     warden_killed: 3,
     interpreter_killed: 2,
+    member_killed: 3,
+    pool_resized: 2,
+    pool_restarted: 1,
     caller_killed: 10,
     exits: 2,
     aborts: 1,
@@ -91,8 +95,35 @@ defmodule Snex.Soak.Faults do
     done(kind, other)
   end
 
+  defp inject(kind, {node, _control, _os_pid} = other) when kind in [:pool_resized, :pool_restarted] do
+    pool = node |> Fleet.pools() |> Enum.random()
+    size = :rand.uniform(3)
+
+    # Others go on meanwhile. It may be killed, or its node.
+    spawn(fn ->
+      try do
+        if kind == :pool_resized, do: Pool.resize(pool, size), else: Pool.restart(pool, 60_000)
+      catch
+        :exit, _gone -> :ok
+      end
+    end)
+
+    done(kind, other)
+  end
+
+  defp inject(:member_killed, {node, _control, _os_pid} = other) do
+    case node |> Fleet.pools() |> Enum.random() |> some_interpreter() do
+      nil ->
+        other
+
+      pid ->
+        Process.exit(pid, :kill)
+        done(:member_killed, other)
+    end
+  end
+
   defp inject(kind, {node, _control, _os_pid} = other) do
-    target = node |> Fleet.names() |> Enum.random()
+    target = node |> Fleet.victims() |> Enum.random()
 
     if victim(kind, target), do: done(kind, other), else: other
   end
@@ -115,9 +146,17 @@ defmodule Snex.Soak.Faults do
 
   # Of an interpreter that runs; one that starts just now is left alone.
   defp os_pid(target) do
-    Interpreter.os_pid(target)
+    pid = some_interpreter(target)
+    if pid, do: Interpreter.os_pid(pid)
   catch
     :exit, _gone -> nil
+  end
+
+  defp some_interpreter({name, node}) do
+    case :erpc.call(node, Fleet, :interpreters, [name, :all]) do
+      [] -> nil
+      pids -> Enum.random(pids)
+    end
   end
 
   defp warden(python) do

@@ -1,10 +1,11 @@
 defmodule Snex.Soak.Fleet do
   @moduledoc """
-  The interpreters, under a real supervisor on each node, and the other node.
+  The interpreters and pools, under a real supervisor on each node, and the other node.
   """
 
   alias Snex.Interpreter
   alias Snex.Peer
+  alias Snex.Pool
   alias Snex.Soak.Requests
 
   @here [
@@ -15,18 +16,68 @@ defmodule Snex.Soak.Fleet do
   ]
   @there [soak_away: [], soak_away_restarts: [on_stuck: :restart]]
 
+  # Whose Python nobody calls, so that it can be forked at any time.
+  @template :soak_template
+  @copies [soak_copy: [template: @template]]
+
+  # Those whose queue takes all callers.
+  @queue [limit: 10_000, timeout: :infinity]
+  @pools_here [
+    soak_pool: [size: 2, concurrency: 2, recycle: [requests: 400, age: 5_000]],
+    soak_forks: [size: 2, fork: true, recycle: [requests: 300]],
+    soak_each: [size: 2, fork: :each_call],
+    soak_shared: [size: 1, scope: :cluster]
+  ]
+  @pools_there [soak_shared: [size: 1, scope: :cluster], soak_away_forks: [size: 2, fork: true]]
+  @pools Keyword.keys(@pools_here ++ @pools_there)
+
   @doc """
-  All interpreters as `{name, node}`, and of these the ones that are replaced when they are stuck.
+  All that can be called, as `{name, node}`, and of these the ones whose interpreter is replaced when it is stuck.
   """
-  def names(other), do: names(@here, node()) ++ names(@there, other)
-  def replaced(other), do: [{:soak_restarts, node()}, {:soak_away_restarts, other}]
+  def names(other) do
+    names(@here ++ @copies, node()) ++ names(@there, other) ++ pools(other)
+  end
+
+  def replaced(other), do: [{:soak_restarts, node()}, {:soak_away_restarts, other} | pools(other)]
+
+  @doc """
+  The pools, as `{name, node}`.
+  """
+  def pools(other), do: names(@pools_here, node()) ++ names(@pools_there, other)
+
+  @doc """
+  All that can be killed, as `{name, node}`.
+  """
+  def victims(other), do: [{@template, node()} | names(other)]
+
+  @doc """
+  Whether each call there has an interpreter of its own.
+  """
+  def each_call?(:soak_each), do: true
+  def each_call?({name, _node}), do: each_call?(name)
+  def each_call?(_name), do: false
+
+  @doc """
+  The interpreters behind a name of this node that take calls, and with `:all` the templates as well.
+  """
+  def interpreters(name, which \\ :running)
+
+  def interpreters(name, which) when name in @pools do
+    info = Pool.info(name, 60_000)
+    running = for %{status: :running, interpreter: pid} <- info.members, do: pid
+    if which == :all and info.template, do: [info.template | running], else: running
+  catch
+    :exit, _gone -> []
+  end
+
+  def interpreters(name, _which), do: List.wrap(Process.whereis(name))
 
   defp names(interpreters, node), do: for({name, _opts} <- interpreters, do: {name, node})
 
   @doc """
   Starts those of this node, linked to the caller.
   """
-  def start_here, do: start_supervisor(@here)
+  def start_here, do: start_supervisor([{@template, []} | @here ++ @copies], @pools_here)
 
   @doc """
   Starts the other node, and its interpreters. Returns `{node, control, os_pid}`.
@@ -46,7 +97,7 @@ defmodule Snex.Soak.Fleet do
 
     keeper =
       spawn(fn ->
-        {:ok, _supervisor} = start_supervisor(@there)
+        {:ok, _supervisor} = start_supervisor(@there, @pools_there)
         send(caller, {:serving, self()})
         Process.sleep(:infinity)
       end)
@@ -61,14 +112,21 @@ defmodule Snex.Soak.Fleet do
   """
   def stop(node), do: :erpc.call(node, Supervisor, :stop, [__MODULE__])
 
-  defp start_supervisor(interpreters) do
+  defp start_supervisor(interpreters, pools) do
     children =
       for {name, opts} <- interpreters do
-        {Interpreter, [name: name, init_script: Requests.init_script(), output: :discard] ++ opts}
+        # A copy begins with what its template has.
+        script = if opts[:template], do: [], else: [init_script: Requests.init_script()]
+        {Interpreter, [name: name, output: :discard] ++ script ++ opts}
+      end
+
+    pools =
+      for {name, opts} <- pools do
+        {Pool, [name: name, init_script: Requests.init_script(), output: :discard, queue: @queue] ++ opts}
       end
 
     # They are killed all the time.
     limits = [max_restarts: 1_000_000, max_seconds: 1]
-    Supervisor.start_link(children, [strategy: :one_for_one, name: __MODULE__] ++ limits)
+    Supervisor.start_link(children ++ pools, [strategy: :one_for_one, name: __MODULE__] ++ limits)
   end
 end

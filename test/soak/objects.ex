@@ -9,6 +9,7 @@ defmodule Snex.Soak.Objects do
   alias Snex.Interpreter
   alias Snex.Object
   alias Snex.Serde
+  alias Snex.Soak.Fleet
   alias Snex.Soak.Ledger
   alias Snex.Soak.Requests
 
@@ -154,7 +155,7 @@ defmodule Snex.Soak.Objects do
       allowed?.(error) ->
         {:failed, "object_not_found"}
 
-      error.reason =~ "has ended" ->
+      error.reason =~ "has ended" or Requests.gone?(error) ->
         {:failed, "object_not_found: interpreter ended"}
 
       true ->
@@ -175,13 +176,19 @@ defmodule Snex.Soak.Objects do
   @doc false
   def alive(name) do
     for process <- Process.list(), do: :erlang.garbage_collect(process)
+    name |> Fleet.interpreters() |> Enum.map(&alive_in/1) |> Enum.sum()
+  end
+
+  defp alive_in(interpreter) do
     code = "from snex._eval.objects import table; return len(table)"
 
-    with {:ok, kept} <- Snex.pyeval(name, code, timeout: 60_000),
-         %{objects: objects} <- Interpreter.info(name),
+    with {:ok, kept} <- Snex.pyeval(interpreter, code, timeout: 60_000),
+         %{objects: objects} <- Interpreter.info(interpreter),
          do: max(kept, objects),
          # It has been ended just before.
          else: ({:error, _gone} -> 0)
+  catch
+    :exit, _gone -> 0
   end
 
   @doc """

@@ -71,6 +71,17 @@ defmodule Snex.Soak.Requests do
   """
   def choose, do: elem(@dealt, :rand.uniform(tuple_size(@dealt)) - 1)
 
+  # Made of several calls that need the same interpreter, or of very many.
+  @several [:environment, :copy, :kept, :no_environment, :object, :objects, :mapped, :child]
+
+  @doc """
+  As `choose/0`, of those that are a single call.
+  """
+  def choose_single do
+    kind = choose()
+    if kind in @several, do: choose_single(), else: kind
+  end
+
   # A call that has waited for most of its time is refused instead of being begun.
   @too_late [:response_timeout, :overloaded]
 
@@ -304,7 +315,7 @@ defmodule Snex.Soak.Requests do
       case Snex.make_env(inp_or_vars, vars_or_opts) do
         {:ok, env} -> {:answered, env}
         # Has a timeout of its own, which an interpreter that is stuck, or a busy machine, may exceed.
-        {:error, %Error{code: :response_timeout}} -> {:failed, "response_timeout: make_env"}
+        {:error, %Error{code: code}} when code in @too_late -> {:failed, "#{code}: make_env"}
         {:error, error} -> failed(error, [], number)
       end
     end)
@@ -345,17 +356,23 @@ defmodule Snex.Soak.Requests do
   end
 
   def failed(%Error{code: code} = error, allowed, _number) do
-    if code in allowed or code in [:interpreter_exited, :call_failed],
+    if code in allowed or code in [:interpreter_exited, :call_failed] or gone?(error),
       do: {:failed, cause(error)},
       else: {:wrong, Exception.message(error)}
   end
+
+  @doc """
+  Whether something has gone with an interpreter that its pool has replaced.
+  """
+  def gone?(%Error{code: code, reason: reason}),
+    do: code in [:env_not_found, :object_not_found] and reason =~ "is gone with its interpreter"
 
   # A row of the report.
   defp cause(%Error{code: :interpreter_exited, exception: %{signal: signal}}),
     do: "interpreter_exited: #{signal}"
 
   defp cause(%Error{code: code, reason: nil}), do: "#{code}"
-  defp cause(%Error{code: :env_not_found}), do: "env_not_found"
+  defp cause(%Error{code: code}) when code in [:env_not_found, :object_not_found], do: "#{code}"
   defp cause(%Error{code: code, reason: {what, _detail}}), do: "#{code}: #{what}"
   defp cause(%Error{code: code, reason: reason}), do: "#{code}: #{brief(reason)}"
 

@@ -8,6 +8,7 @@ defmodule Snex.Soak.Streams do
 
   alias Snex.Error
   alias Snex.Serde
+  alias Snex.Soak.Fleet
   alias Snex.Soak.Ledger
   alias Snex.Soak.Requests
 
@@ -191,8 +192,10 @@ defmodule Snex.Soak.Streams do
   end
 
   @doc false
-  def open(name) do
-    case Snex.pyeval(name, "return len(open_streams)", timeout: 60_000) do
+  def open(name), do: name |> Fleet.interpreters() |> Enum.map(&open_in/1) |> Enum.sum()
+
+  defp open_in(interpreter) do
+    case Snex.pyeval(interpreter, "return len(open_streams)", timeout: 60_000) do
       {:ok, count} -> count
       # It has been ended just before.
       {:error, _gone} -> 0
