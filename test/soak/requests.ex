@@ -372,7 +372,7 @@ defmodule Snex.Soak.Requests do
     do: "interpreter_exited: #{signal}"
 
   defp cause(%Error{code: code, reason: nil}), do: "#{code}"
-  defp cause(%Error{code: code}) when code in [:env_not_found, :object_not_found], do: "#{code}"
+  defp cause(%Error{code: code}) when code in [:env_not_found, :object_not_found, :overloaded], do: "#{code}"
   defp cause(%Error{code: code, reason: {what, _detail}}), do: "#{code}: #{what}"
   defp cause(%Error{code: code, reason: reason}), do: "#{code}: #{brief(reason)}"
 
