@@ -21,11 +21,19 @@ defmodule Snex.Case do
   end
 
   @doc """
-  Starts an interpreter that is stopped after the test.
+  Starts an interpreter that is stopped after the test. With `SNEX_TEST_COPIES` in the environment it is a copy of one that has these
+  options: what is promised of interpreters is promised of copies as well.
   """
   def start_interpreter!(opts \\ []) do
-    start_supervised!({Interpreter, opts}, id: make_ref())
+    if System.get_env("SNEX_TEST_COPIES") in [nil, ""], do: start!(opts), else: start_copy!(opts)
   end
+
+  defp start_copy!(opts) do
+    {own, others} = Keyword.split(opts, [:name])
+    start!([template: start!(others)] ++ own)
+  end
+
+  defp start!(opts), do: start_supervised!({Interpreter, opts}, id: make_ref())
 
   @doc """
   Calls `fun` in a process of its own: when it ends, so do its references to objects and environments.

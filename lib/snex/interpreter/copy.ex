@@ -22,7 +22,8 @@ defmodule Snex.Interpreter.Copy do
     :on_stuck,
     :cleanup_timeout,
     :stop_timeout,
-    :shared_memory
+    :shared_memory,
+    :port_opts
   ]
 
   # What a fork cannot change.
