@@ -14,6 +14,7 @@ defmodule Snex.GuidesTest do
         comparison: 3,
         copies: 8,
         data: 11,
+        getting_started: 14,
         objects: 21,
         performance: 4,
         pools: 15,
