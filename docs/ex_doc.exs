@@ -10,7 +10,7 @@ guides = [
     ~w[docs/telemetry.md docs/reliability.md docs/security.md docs/performance.md docs/troubleshooting.md],
   Notebooks: ~w[
     examples/livebook/first_steps.livemd examples/livebook/numpy_and_a_plot.livemd
-    examples/livebook/calling_elixir.livemd examples/livebook/pool.livemd
+    examples/livebook/calling_elixir.livemd examples/livebook/pool.livemd examples/livebook/text_in_an_image.livemd
   ],
   "Coming from elsewhere": ~w[docs/comparison.md docs/migration.md],
   Reference: ~w[_build/python-package.md docs/protocol.md CHANGELOG.md LICENSE]
@@ -27,6 +27,6 @@ guides = for {group, pages} <- guides, do: {group, Enum.filter(pages, &File.exis
   groups_for_modules: [
     Values: [Snex.Array, Snex.Arrow, Snex.Serde, Snex.Serde.Encoder],
     "Code and notebooks": [Snex.Cell, Snex.Code, Snex.Display, Snex.Sigils],
-    Tools: [Snex.Bindings, Snex.Release, Snex.Telemetry]
+    Tools: [Snex.Bindings, Snex.Release, Snex.Telemetry, Snex.Test]
   ]
 ]
