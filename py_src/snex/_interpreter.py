@@ -232,7 +232,7 @@ class Interpreter:
         The event loop shares its descriptors with that of the template. It is neither used nor closed any more, and stays
         until the process ends.
         """
-        template.become(fork)
+        template.become()
         objects.table.forget()
         for task in asyncio.all_tasks(self._loop):
             # They go on in the template.

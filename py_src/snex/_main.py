@@ -24,7 +24,7 @@ from ._eval.request import Request
 from ._eval.signals import Interrupts, install
 from ._interpreter import Interpreter
 from ._memory import prepare
-from ._template import limit
+from ._template import await_warden, limit
 from ._version import PROTOCOL, VERSION
 from ._wire import arena, frame
 from ._wire.body import loads
@@ -140,6 +140,8 @@ def _serve(  # noqa: PLR0913 - called in one place
     if interrupt_fd is not None:
         os.set_blocking(interrupt_fd, False)
     install(interpreter, in_fd, interrupts)
+    if template is not None and template.copied is not None:
+        await_warden(template.copied)
     _write(out_fd, frame.READY, {**_greeting(), "shared": hello.get("shared") is not None})
     for fd in (in_fd, out_fd, print_fd):
         if fd is not None:

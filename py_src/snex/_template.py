@@ -137,6 +137,9 @@ class Template:
             msg = "the template runs below another program (:wrap_exec), and not below its warden"
             raise RefusedError(msg)
         libc = _libc()
+        # Once, and not in each copy.
+        import resource  # noqa: F401
+
         if not request.ignore_threads:
             self._check_threads()
         _flush(libc)
@@ -208,24 +211,30 @@ class Template:
             else:
                 return
 
-    def become(self, request: Request) -> None:
+    def become(self) -> None:
         """Make this process, a copy, a tree of its own: with a session, and the descendants that it will have."""
         self._socket.close()
         become_copy()
         signal.set_wakeup_fd(-1)
         os.setsid()
-        libc = _libc()
-        _control(libc, _PR_SET_CHILD_SUBREAPER, 1)
-        # The process in between ends any moment now. A signal for the end of a parent goes out with that one as well.
-        while os.getppid() != request.warden:
-            if os.getppid() == 1 and request.warden != 1:
-                # The warden is gone, too.
-                os._exit(0)
-            sleep(_PAUSE / 10)
-        _control(libc, _PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != request.warden:
-            os._exit(0)
+        _control(_libc(), _PR_SET_CHILD_SUBREAPER, 1)
         _reseed()
+
+
+def await_warden(request: Request) -> None:
+    """Wait in a copy until it is the warden's child, and end with the warden from then on.
+
+    The process in between takes a moment to end, in which there is other work to do. A signal for the end of a parent goes out with that
+    one as well.
+    """
+    while os.getppid() != request.warden:
+        if os.getppid() == 1 and request.warden != 1:
+            # The warden is gone, too.
+            os._exit(0)
+        sleep(_PAUSE / 10)
+    _control(_libc(), _PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != request.warden:
+        os._exit(0)
 
 
 _MAIN = threading.main_thread()
