@@ -101,12 +101,18 @@ defmodule Snex.Test do
   @spec capture((keyword() -> result)) :: {result, printed()} when result: term()
   def capture(fun) when is_function(fun, 1) do
     collector = spawn_link(fn -> collect([], []) end)
-    result = fun.(output: collector)
-    # The caller has printed before it had its result.
-    send(collector, {:printed, self()})
 
-    receive do
-      {^collector, printed} -> {result, printed}
+    try do
+      result = fun.(output: collector)
+      # The caller has printed before it had its result.
+      send(collector, {:printed, self()})
+
+      receive do
+        {^collector, printed} -> {result, printed}
+      end
+    after
+      Process.unlink(collector)
+      Process.exit(collector, :kill)
     end
   end
 

@@ -39,6 +39,12 @@ pub fn children(of: i32) -> Vec<i32> {
     all.into_iter().filter(|pid| living_parent(*pid) == Some(of)).collect()
 }
 
+/// Whether a process has no children at all, not even such as have ended and have not been waited for. `false` where the kernel has no
+/// list of them. The list is empty only if there was no child at that moment, although a longer one may lack some.
+pub fn is_childless(pid: i32) -> bool {
+    listed_children(pid).is_some_and(|children| children.is_empty())
+}
+
 /// Each thread of a process has children of its own.
 fn listed_children(of: i32) -> Option<Vec<i32>> {
     let mut children = Vec::new();

@@ -113,9 +113,9 @@ impl Tree {
         if self.restless {
             return;
         }
-        // All that descends from a copy has one of its children above it. What it starts at this very moment becomes the warden's
-        // child with its end, and belongs to it.
-        let childless = spared.is_some() && self.children.is_empty();
+        // All that descends from a copy has one of its children above it, which may have ended by now. What it starts at this very
+        // moment becomes the warden's child with its end, and belongs to it.
+        let childless = spared.is_some_and(|leader| process_tree::is_childless(leader.as_raw()));
         let mut others = if childless { Vec::new() } else { members() };
         others.retain(|pid| *pid != group);
         match spared {
