@@ -1,5 +1,7 @@
 defmodule Snex.Test do
+  # ExUnit is there in tests.
   @compile {:no_warn_undefined, ExUnit.Callbacks}
+  @dialyzer {:no_unknown, sandbox!: 3}
 
   @moduledoc """
   Helpers for tests of applications that use Snex, with ExUnit.
