@@ -207,7 +207,7 @@ defmodule Snex.Serde do
   @stream [
     demand: [
       type: {:integer, 1..0xFFFF_FFFF},
-      default: 512,
+      default: 1_024,
       doc: "how many items the enumerable may be ahead of the Python code"
     ],
     encoding_opts: [
