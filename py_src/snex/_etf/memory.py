@@ -9,6 +9,7 @@ is sealed and sent.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import itertools
 import mmap
@@ -38,6 +39,9 @@ _PIECE = 1024 * 1024
 _ADD_SEALS = 1033
 _SEALS = 0x1 | 0x2 | 0x4 | 0x8
 _MAP_FIXED = 0x10
+
+# By a sandbox, or by a limit of how long files may be.
+_FORBIDDEN = {errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EFBIG}
 
 
 class Channel:
@@ -81,11 +85,11 @@ class SharedMemory(mmap.mmap):
         if nbytes < 1:
             msg = f"expected a number of bytes from 1 on, got: {nbytes}"
             raise ValueError(msg)
-        if Channel.socket is None:
+        fd = None if Channel.socket is None else _file(nbytes)
+        if fd is None:
             self = super().__new__(cls, -1, nbytes)
             self._files = []
             return self
-        fd = _file(nbytes)
         try:
             self = super().__new__(cls, fd, nbytes)
         except BaseException:
@@ -242,14 +246,19 @@ def below(array: Any) -> SharedMemory | None:  # noqa: ANN401 - numpy's
     return None
 
 
-def _file(nbytes: int) -> int:
-    fd = os.memfd_create("snex", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+def _file(nbytes: int) -> int | None:
+    """Return a new file, or None where the system allows no memory files, or none of this size."""
+    fd = -1
     try:
+        fd = os.memfd_create("snex", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         os.ftruncate(fd, nbytes)
         # Without a page, writing to it would end the process.
         os.posix_fallocate(fd, 0, nbytes)
-    except BaseException:
-        os.close(fd)
+    except BaseException as error:
+        if fd >= 0:
+            os.close(fd)
+        if isinstance(error, OSError) and error.errno in _FORBIDDEN:
+            return None
         raise
     return fd
 

@@ -4,6 +4,7 @@ use super::inbound::Inbound;
 use super::{Sink, Worker};
 use crate::frame::{Frame, Header, Kind};
 use crate::shared_memory::{Arena, PIECE, SlotReport, Slots, WORTH, drop_record, read_slot_reports};
+use nix::sys::resource::{Resource, getrlimit};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,6 +15,12 @@ pub(super) const IDLE: Duration = Duration::from_secs(2);
 /// Bytes that are given back at a time, before other tasks get their turn.
 const SWEEP: u64 = 64 * PIECE as u64;
 
+/// How long a file may be. One that becomes longer costs a program its life: the kernel sends SIGXFSZ.
+fn file_size_limit() -> io::Result<u64> {
+    let (limit, _) = getrlimit(Resource::RLIMIT_FSIZE)?;
+    Ok(limit)
+}
+
 /// Both arenas.
 pub(super) struct SharedMemory {
     to: Arena,
@@ -23,8 +30,9 @@ pub(super) struct SharedMemory {
 }
 
 impl SharedMemory {
-    /// Arenas of `size` bytes.
+    /// Arenas of `size` bytes, or of as many as a file may have here.
     pub(super) fn new(size: u64) -> io::Result<Self> {
+        let size = size.min(file_size_limit()?);
         let (to, from) = (Arena::new(size)?, Arc::new(Arena::new(size)?));
         Ok(SharedMemory { to, from, slots: Mutex::new(Slots::new(size)) })
     }
