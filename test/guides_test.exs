@@ -14,7 +14,7 @@ defmodule Snex.GuidesTest do
         comparison: 3,
         cookbook: 14,
         copies: 8,
-        data: 11,
+        data: 16,
         getting_started: 14,
         objects: 21,
         performance: 4,

@@ -21,5 +21,9 @@ if Code.ensure_loaded?(Decimal) do
       half = Snex.pyeval!(env, "return x / 2", %{"x" => Decimal.new("2.50")}, @native)
       assert Decimal.equal?(Decimal.add(half, 1), Decimal.new("2.25"))
     end
+
+    test "the example in the page about data works" do
+      Integration.run_examples("decimal", py: Integration.start!(@native))
+    end
   end
 end

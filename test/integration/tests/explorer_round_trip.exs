@@ -77,5 +77,9 @@ if Code.ensure_loaded?(Explorer.DataFrame) do
         end
       end
     end
+
+    test "the example in the page about data works", %{envs: envs} do
+      for env <- envs, do: Integration.run_examples("explorer", frames: env)
+    end
   end
 end

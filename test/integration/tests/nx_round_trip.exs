@@ -112,9 +112,7 @@ if Code.ensure_loaded?(Nx) do
     end
 
     test "the example in the page about data works", %{envs: envs} do
-      page = Path.expand("../../../docs/data.md", __DIR__)
-      [[_, code]] = Regex.scan(~r/^```elixir nx\n(.*?)^```/ms, File.read!(page))
-      for env <- envs, do: Code.eval_string(code, [science: env], file: page)
+      for env <- envs, do: Integration.run_examples("nx", science: env)
     end
   end
 end
