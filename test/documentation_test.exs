@@ -89,7 +89,9 @@ defmodule Snex.DocumentationTest do
 
     for {page, link} <- links do
       {target, anchor} = resolve(page, link)
-      assert File.exists?(Path.join(@root, target)), "#{page}: there is no #{target}"
+      # What is made with the documentation need not be there yet.
+      made? = String.starts_with?(target, "_build/")
+      assert made? or File.exists?(Path.join(@root, target)), "#{page}: there is no #{target}"
 
       if anchor != "" and target not in @others,
         do: assert(anchor in (anchors[target] || []), "#{page}: #{target} has no heading ##{anchor}")
