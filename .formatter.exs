@@ -1,5 +1,5 @@
 [
   # As wide as rustfmt.toml has it.
   line_length: 110,
-  inputs: ["*.exs", "{lib,mix,test,bench,examples}/**/*.{ex,exs}"]
+  inputs: ["*.exs", "{lib,mix,test,bench,docs,examples}/**/*.{ex,exs}"]
 ]

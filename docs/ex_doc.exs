@@ -16,8 +16,6 @@ guides = [
   Reference: ~w[_build/python-package.md docs/protocol.md CHANGELOG.md LICENSE]
 ]
 
-guides = for {group, pages} <- guides, do: {group, Enum.filter(pages, &File.exists?/1)}
-
 [
   main: "readme",
   logo: "docs/images/logo.svg",

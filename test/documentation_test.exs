@@ -7,9 +7,13 @@ defmodule Snex.DocumentationTest do
   {config, _bindings} = Code.eval_file("docs/ex_doc.exs", @root)
   @config config
 
-  # Pages that are made, or are no prose of ours.
-  @others ~w[_build/python-package.md LICENSE]
-  @pages for({_group, pages} <- @config[:groups_for_extras], page <- pages, do: page) -- @others
+  for file <- ~w[shapes concepts], do: Code.require_file("docs/drawings/#{file}.ex", @root)
+
+  # Made with the documentation, so it need not be there yet.
+  @made "_build/python-package.md"
+  # Pages that are no prose of ours.
+  @others [@made, "LICENSE"]
+  @pages @config[:extras] -- @others
   # Whoever reads one of these goes on to the next.
   @guides for "docs/" <> _ = page <- @pages, do: page
 
@@ -79,7 +83,25 @@ defmodule Snex.DocumentationTest do
 
     readme = read("README.md")
     for page <- @guides, do: assert(readme =~ "](#{page})", "the README does not list #{page}")
-    for page <- @pages, do: assert(File.exists?(Path.join(@root, page)), "there is no #{page}")
+  end
+
+  test "every page and image that docs/ex_doc.exs names is there, and every image is on a page" do
+    named = [@config[:logo] | @config[:extras] ++ Map.keys(@config[:assets])] -- [@made]
+    for path <- named, do: assert(File.exists?(Path.join(@root, path)), "there is no #{path}")
+
+    shown = for page <- @pages, link <- links(read(page)), do: page |> resolve(link) |> elem(0)
+
+    for path <- Path.wildcard(Path.join(@root, "docs/images/*")),
+        image = Path.relative_to(path, @root),
+        do: assert(image in [@config[:logo] | shown], "no page shows #{image}")
+  end
+
+  test "the drawings of docs/concepts.md are those that docs/draw.exs writes" do
+    for {name, svg} <- Snex.Drawings.Concepts.all() do
+      image = "docs/images/#{name}.svg"
+      assert read(image) == svg, "#{image} is out of date: elixir docs/draw.exs"
+      assert read("docs/concepts.md") =~ "](images/#{name}.svg)"
+    end
   end
 
   test "every link between pages leads to a page, and every anchor to a heading" do
@@ -89,9 +111,7 @@ defmodule Snex.DocumentationTest do
 
     for {page, link} <- links do
       {target, anchor} = resolve(page, link)
-      # What is made with the documentation need not be there yet.
-      made? = String.starts_with?(target, "_build/")
-      assert made? or File.exists?(Path.join(@root, target)), "#{page}: there is no #{target}"
+      assert target == @made or File.exists?(Path.join(@root, target)), "#{page}: there is no #{target}"
 
       if anchor != "" and target not in @others,
         do: assert(anchor in (anchors[target] || []), "#{page}: #{target} has no heading ##{anchor}")

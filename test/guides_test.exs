@@ -12,6 +12,7 @@ defmodule Snex.GuidesTest do
   for {page, least} <- [
         bindings: 9,
         comparison: 3,
+        concepts: 6,
         cookbook: 14,
         copies: 8,
         data: 16,
