@@ -10,7 +10,8 @@ guides = [
     ~w[docs/telemetry.md docs/reliability.md docs/security.md docs/performance.md docs/troubleshooting.md],
   Notebooks: ~w[
     examples/livebook/first_steps.livemd examples/livebook/numpy_and_a_plot.livemd
-    examples/livebook/calling_elixir.livemd examples/livebook/pool.livemd examples/livebook/text_in_an_image.livemd
+    examples/livebook/calling_elixir.livemd examples/livebook/streaming_tokens.livemd
+    examples/livebook/pool.livemd examples/livebook/text_in_an_image.livemd
   ],
   "Coming from elsewhere": ~w[docs/comparison.md docs/migration.md],
   Reference: ~w[_build/python-package.md docs/protocol.md CHANGELOG.md LICENSE]

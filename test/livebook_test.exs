@@ -183,6 +183,13 @@ defmodule Snex.LivebookTest do
       assert_leaves_nothing(vm, pythons)
     end
 
+    test "streaming_tokens.livemd runs", %{tmp_dir: folder} do
+      {vm, last, outputs} = run!("streaming_tokens.livemd", folder)
+      assert outputs =~ "What comes to your mind first?"
+      assert [python] = os_pids(vm, last)
+      assert_leaves_nothing(vm, [python])
+    end
+
     test "calling_elixir.livemd runs, and Python's log is a log of Elixir", %{tmp_dir: folder} do
       {vm, last, outputs} = run!("calling_elixir.livemd", folder, log: ~w[info warning]a)
       assert outputs =~ "▓▓▓░\n▓▓▓▓\n"
