@@ -27,7 +27,7 @@ defmodule Snex.Bindings do
   | Python | Elixir |
   |---|---|
   | function, class method, static method | a function over `Snex.call/4` |
-  | class | a module below this one, with `new` for its constructor, which returns a `Snex.Object` |
+  | class, also one in a class | a module below this one, with `new` for its constructor, which returns a `Snex.Object` |
   | method | a function in the module of the class, whose first argument is the object |
   | property | a function in the module of the class, with the object as its argument |
   | constant | a function without arguments |
@@ -36,6 +36,9 @@ defmodule Snex.Bindings do
   Parameters without defaults are arguments. All others are options in a last keyword list, under their names: those with defaults, and those that
   Python takes by name only. A parameter `*args` is an argument, a list, behind the others. A function whose parameters Python doesn't tell takes
   `args`, a list, and `kwargs`, a keyword list or map.
+
+  A function with overloads has a function for each number of arguments. If there are `f(a)` and `f(a, b)`, both with options, then a keyword list in the
+  place of `b` is the options of `f(a)`. If it is meant as a value, it needs options behind it: `f(a, [x: 1], snex: [])`.
 
   Each function returns `{:ok, value}` or `{:error, %Snex.Error{}}`; the one with a `!` returns the value itself and raises the error. Functions
   that `:stream` names return a stream.

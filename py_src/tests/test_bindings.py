@@ -109,6 +109,46 @@ def test_functions_classes_and_constants_are_told_apart(tmp_path: Path) -> None:
     assert members["length"]["type"] == ["float"]
 
 
+def test_classes_in_classes_are_classes_too(tmp_path: Path) -> None:
+    code = """
+        class Outer:
+            class Inner:
+                '''Within.'''
+                class Innermost: ...
+                def name(self) -> str: ...
+                @property
+                def itself(self) -> "Outer.Inner": ...
+            # Only names for classes that are elsewhere.
+            number = int
+            me: type
+            def make(self) -> "Outer.Inner": ...
+        Outer.me = Outer
+
+        class Below(Outer): ...
+        """
+    found = described(tmp_path, code)
+    assert set(found) == {"Outer", "Outer.Inner", "Outer.Inner.Innermost", "Below"}
+    inner = found["Outer.Inner"]
+    assert inner["kind"] == "class"
+    assert "Within." in inner["doc"]
+    assert [(one["name"], one["path"]) for one in inner["members"]] == [
+        ("new", "Outer.Inner"),
+        ("itself", "Outer.Inner.itself"),
+        ("name", "Outer.Inner.name"),
+    ]
+    make = next(one for one in found["Outer"]["members"] if one["name"] == "make")
+    assert types(make)["return"] == ["class", inner["type"]]
+
+    def names(**request: Any) -> set[str]:
+        found = described(tmp_path, code, **request)
+        return {f"{name}.{one['name']}" for name in found for one in found[name]["members"]}
+
+    assert names(only=["Outer.Inner.name"]) == {"Outer.new", "Outer.Inner.new", "Outer.Inner.name"}
+    assert "Outer.Inner.Innermost.new" in names(only=["Outer.Inner"])
+    assert names(only=["Outer"]) >= {"Outer.make", "Outer.Inner.Innermost.new"}
+    assert not any("Inner" in name for name in names(**{"except": ["Outer.Inner"]}))
+
+
 def test_a_module_exports_what_all_says_and_otherwise_what_is_its_own(tmp_path: Path) -> None:
     (tmp_path / "elsewhere.py").write_text("def foreign(): ...\n")
     code = """

@@ -121,6 +121,39 @@ defmodule Snex.BindingsTest do
     end
   end
 
+  test "where an overload has one argument more, its last argument may be the options of the other" do
+    [{bound, _} | _] = define(module: "overloaded")
+    assert bound.span!(5) == [[5], %{}]
+    assert bound.span!(5, unit: "m") == [[5], %{"unit" => "m"}]
+    assert bound.span!(1, 5) == [[1, 5], %{}]
+    assert bound.span!(1, 5, step: 2, closed: true) == [[1, 5], %{"step" => 2, "closed" => true}]
+    # Those of a call are among them.
+    assert bound.span!(5, timeout: 60_000, kwargs: %{"x" => 1}) == [[5], %{"x" => 1}]
+    assert {:error, %Error{code: :response_timeout}} = bound.span(5, timeout: 0)
+
+    assert_raise ArgumentError, ~r/unknown option :uint, did you mean :unit\?/, fn ->
+      bound.span(5, uint: "m")
+    end
+
+    # Other lists are values, and so is a keyword list that has options behind it.
+    assert bound.span!(5, []) == [[5, []], %{}]
+    assert bound.span!(5, [{"unit", 1}]) == [[5, [{"unit", 1}]], %{}]
+    assert bound.span!(5, [unit: 1], step: 1) == [[5, [unit: 1]], %{"step" => 1}]
+    assert bound.span!(5, [unit: 1], snex: []) == [[5, [unit: 1]], %{}]
+    assert bound.joined!(["a"], unit: "m") == [[["a"]], %{"unit" => "m"}]
+    assert bound.joined!("a", ["b", "c"]) == [["a", "b", "c"], %{}]
+    assert bound.joined!("a", ["b"], timeout: 60_000) == [["a", "b"], %{}]
+  end
+
+  test "a class in a class is a module in a module" do
+    order = Order.parse!("ada: tea, milk")
+    assert Order.__classes__() == [Order.Receipt]
+    assert %Snex.Object{} = receipt = Order.receipt!(order)
+    assert Order.Receipt.text!(receipt) == "ada: tea, milk"
+    assert {:ok, made} = Order.Receipt.new(order)
+    assert Order.Receipt.text!(made) == "ada: tea, milk"
+  end
+
   test "an option is the function's own parameter first, and then one of Snex's" do
     assert Shop.price!(10, timeout: 1) == 11.0
     assert {:ok, %Snex.Object{}} = Shop.price(10, returns: :object)

@@ -11,7 +11,16 @@ defmodule Snex.Bindings.Cache do
   alias Snex.Project.Stamp
   alias Snex.Project.Venv
 
-  @generator [Snex.Bindings.Names, Snex.Bindings.Plan, Source, Snex.Bindings.Types, Snex.Bindings.Tools]
+  @generator [
+    Introspection,
+    Snex.Bindings.Documentation,
+    Snex.Bindings.Names,
+    Snex.Bindings.Plan,
+    Snex.Bindings.Tools,
+    Snex.Bindings.Types,
+    Snex.Bindings.Variant,
+    Source
+  ]
 
   @doc """
   What was stored, if it still counts.

@@ -7,6 +7,7 @@ defmodule Snex.Bindings.Call do
   #   * `:positional` - parameters with defaults that Python takes only by their position; in order, behind the arguments
   #   * `:rest` - arguments behind those
   #   * `:returns` - the default of that option
+  #   * `:shorter` - of an overload: what the one with an argument less takes. The last argument may be its options instead
 
   alias Snex.Arguments
   alias Snex.CallOptions
@@ -14,7 +15,14 @@ defmodule Snex.Bindings.Call do
   alias Snex.Invoke
   alias Snex.Object
 
-  @type takes() :: [names: [atom()], any: boolean(), positional: [atom()], rest: [term()], returns: atom()]
+  @type takes() :: [
+          names: [atom()],
+          any: boolean(),
+          positional: [atom()],
+          rest: [term()],
+          returns: atom(),
+          shorter: takes()
+        ]
 
   @call Keyword.keys(CallOptions.call())
   @get Keyword.keys(CallOptions.get())
@@ -123,6 +131,7 @@ defmodule Snex.Bindings.Call do
     if not Keyword.keyword?(opts),
       do: raise(ArgumentError, "expected a keyword list of options, got: #{Arguments.show(opts)}")
 
+    {args, opts, takes} = overload(args, opts, takes)
     {own, opts} = Keyword.pop(opts, :snex, [])
     {explicit, opts} = if :kwargs in names(takes), do: {[], opts}, else: Keyword.pop(opts, :kwargs, [])
     {args, opts} = positional(args, opts, takes)
@@ -131,6 +140,26 @@ defmodule Snex.Bindings.Call do
     opts = Keyword.merge(Keyword.take(takes, [:returns]), opts ++ own)
     kwargs = Map.merge(CallOptions.kwargs!(explicit), CallOptions.kwargs!(named))
     {args, if(kwargs == %{}, do: opts, else: Keyword.put(opts, :kwargs, kwargs))}
+  end
+
+  # As a value, a keyword list would be a list of tuples in Python, which few functions take.
+  defp overload(args, [], takes) do
+    with {:ok, shorter} <- Keyword.fetch(takes, :shorter),
+         {args, [{_name, _value} | _] = opts} <- last(args, takes),
+         true <- Keyword.keyword?(opts) do
+      {args, opts, shorter}
+    else
+      _ -> {args, [], takes}
+    end
+  end
+
+  defp overload(args, opts, takes), do: {args, opts, takes}
+
+  defp last(args, takes) do
+    case Keyword.fetch(takes, :rest) do
+      {:ok, rest} -> {args, rest}
+      :error -> {Enum.drop(args, -1), List.last(args)}
+    end
   end
 
   defp names(takes), do: Keyword.get(takes, :names, [])

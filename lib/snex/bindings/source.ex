@@ -2,9 +2,9 @@ defmodule Snex.Bindings.Source do
   @moduledoc false
   # From the intermediate form to source code: the one form that modules are compiled from, in a file or not.
 
+  alias Snex.Bindings.Documentation
   alias Snex.Bindings.Plan
-  alias Snex.Bindings.Plan.Function
-  alias Snex.Bindings.Plan.Variant
+  alias Snex.Bindings.Variant
 
   @type part() :: {module(), body :: String.t()}
 
@@ -25,10 +25,10 @@ defmodule Snex.Bindings.Source do
   defp parent(module), do: module.module |> Module.split() |> Enum.drop(-1) |> Module.concat()
 
   defp body(module, children, server, main?) do
-    links = links(module)
+    links = Documentation.links(module)
 
     [
-      moduledoc(module, children),
+      ["@moduledoc ", heredoc(Documentation.of_module(module, children)), "\n"],
       if(module.deprecated, do: ["@moduledoc deprecated: ", string(module.deprecated), "\n"], else: []),
       if(Enum.any?(module.functions, &(&1.kind not in [:method, :property])),
         do: ["\n@server ", inspect(server, limit: :infinity), "\n"],
@@ -40,22 +40,6 @@ defmodule Snex.Bindings.Source do
     ]
   end
 
-  defp moduledoc(module, children) do
-    kind = if module.class?, do: "class", else: "module"
-    own = module.doc || "The #{kind} `#{module.python}` of Python."
-    classes = for child <- children, do: "  * `#{inspect(child.module)}` - `#{child.python}`\n"
-
-    [
-      "@moduledoc ",
-      heredoc([
-        own,
-        "\n\nPython's #{kind} `#{module.python}`; see `Snex.Bindings` for how its functions are called.\n",
-        if(classes == [], do: [], else: ["\n## Modules\n\n", classes])
-      ]),
-      "\n"
-    ]
-  end
-
   ## Functions
 
   defp function(function, links) do
@@ -63,7 +47,7 @@ defmodule Snex.Bindings.Source do
       # Documentation belongs to each arity.
       [
         "\n@doc ",
-        heredoc(documentation(function, variant, links)),
+        heredoc(Documentation.of_function(function, variant, links)),
         "\n",
         deprecated(function),
         spec(function.name, variant, :plain),
@@ -91,27 +75,20 @@ defmodule Snex.Bindings.Source do
 
   defp spec(name, variant, form) do
     types =
-      Enum.map(variant.args, &elem(&1, 1)) ++ if(variant.opts == :none, do: [], else: [options_type(variant)])
+      Variant.types(variant) ++ if(variant.opts == :none, do: [], else: [Variant.options_type(variant)])
+
+    value = Variant.result(variant)
 
     result =
       cond do
         variant.stream? -> "Enumerable.t()"
-        form == :plain -> "Snex.Bindings.result(#{variant.result})"
-        variant.result == "term()" -> "term()"
-        variant.result =~ "Snex.Object.t()" -> variant.result
-        true -> variant.result <> " | Snex.Object.t()"
+        form == :plain -> "Snex.Bindings.result(#{value})"
+        value == "term()" -> "term()"
+        value =~ "Snex.Object.t()" -> value
+        true -> value <> " | Snex.Object.t()"
       end
 
     ["@spec ", name, "(", Enum.join(types, ", "), ") :: ", result, "\n"]
-  end
-
-  defp options_type(variant) do
-    if variant.takes[:any] || variant.unknown? do
-      "keyword()"
-    else
-      named = Enum.map(variant.options, fn {name, type} -> "{#{atom(name)}, #{type}}" end)
-      "[#{Enum.join(named ++ ["Snex.Bindings.opt()"], " | ")}]"
-    end
   end
 
   defp definition(function, variant, form) do
@@ -169,95 +146,15 @@ defmodule Snex.Bindings.Source do
     end
   end
 
+  # The list of arguments behind the others is a variable; all else is known here.
   defp takes(variant) do
+    known = variant.takes ++ if(variant.shorter, do: [shorter: variant.shorter.takes], else: [])
+
     parts =
-      for {key, value} <- variant.takes do
-        value = if is_list(value), do: "[#{Enum.map_join(value, ", ", &atom/1)}]", else: inspect(value)
-        "#{key}: #{value}"
-      end
+      for {key, value} <- known,
+          do: "#{key}: #{inspect(value, limit: :infinity, width: :infinity)}"
 
     "[#{Enum.join(parts ++ if(variant.rest, do: ["rest: #{variant.rest}"], else: []), ", ")}]"
-  end
-
-  ## Documentation
-
-  defp documentation(function, variant, links) do
-    text = link(function.doc || summary(function), links)
-
-    [
-      text,
-      "\n\n",
-      note(function, variant),
-      if(function.deprecated, do: ["\nDeprecated in Python: ", function.deprecated, "\n"], else: [])
-    ]
-  end
-
-  defp summary(%{kind: :constant} = function), do: "The constant `#{function.python}`."
-  defp summary(%{kind: :property} = function), do: "The property `#{function.python}`."
-  defp summary(%{kind: :constructor} = function), do: "Makes an object of the class `#{function.python}`."
-  defp summary(function), do: "Calls `#{function.python}`."
-
-  defp note(%{kind: :constant, value: nil}, _variant), do: []
-
-  defp note(%{kind: :constant} = function, _variant),
-    do: ["In Python: `", code("#{function.python} = #{function.value}"), "`\n"]
-
-  defp note(%{kind: :property}, _variant), do: []
-
-  defp note(function, %{unknown?: true}),
-    do: [
-      "Python doesn't tell the parameters of `#{function.python}`: `args` are given by position, `kwargs` by name.\n"
-    ]
-
-  defp note(function, _variant) do
-    shown = function.signatures |> Enum.map(&signature(function, &1)) |> Enum.uniq()
-    ["In Python:\n\n```python\n", Enum.intersperse(shown, "\n"), "\n```\n"]
-  end
-
-  @doc """
-  How a function is called in Python.
-  """
-  @spec signature(Function.t(), map()) :: String.t()
-  def signature(function, %{"parameters" => parameters}) do
-    positional_only = Enum.count(parameters, &(&1["kind"] == "positional_only"))
-
-    star? =
-      Enum.any?(parameters, &(&1["kind"] == "keyword")) and not Enum.any?(parameters, &(&1["kind"] == "rest"))
-
-    shown =
-      parameters
-      |> Enum.with_index(1)
-      |> Enum.flat_map(fn {one, index} ->
-        first_keyword? =
-          star? and one["kind"] == "keyword" and Enum.find(parameters, &(&1["kind"] == "keyword")) == one
-
-        if(first_keyword?, do: ["*"], else: []) ++
-          [parameter(one)] ++ if(index == positional_only, do: ["/"], else: [])
-      end)
-
-    "#{function.python}(#{Enum.join(shown, ", ")})"
-  end
-
-  defp parameter(%{"kind" => "rest", "name" => name}), do: "*" <> name
-  defp parameter(%{"kind" => "any_keyword", "name" => name}), do: "**" <> name
-  defp parameter(%{"default" => nil, "name" => name}), do: name
-  defp parameter(%{"default" => default, "name" => name}), do: "#{name}=#{default}"
-
-  # Functions of the same module, as ExDoc links them.
-  defp links(module) do
-    for function <- module.functions, into: %{} do
-      arity = function.variants |> Enum.flat_map(&Plan.arities/1) |> Enum.max()
-      {function.python |> String.split(".") |> List.last(), "#{function.name}/#{arity}"}
-    end
-  end
-
-  defp link(text, links) do
-    Regex.replace(~r/`((?:\w+\.)*)(\w+)\(\)`/u, text, fn all, _prefix, name ->
-      case links do
-        %{^name => target} -> "`#{target}`"
-        _unknown -> all
-      end
-    end)
   end
 
   ## What the module says of itself
@@ -265,10 +162,10 @@ defmodule Snex.Bindings.Source do
   defp listing(module, children) do
     entries =
       for function <- module.functions do
-        arities = function.variants |> Enum.flat_map(&Plan.arities/1) |> Enum.uniq() |> Enum.sort()
+        arities = function.variants |> Enum.flat_map(&Variant.arities/1) |> Enum.uniq() |> Enum.sort()
 
         "%{name: #{atom(function.name)}, arities: #{inspect(arities, charlists: :as_lists)}, " <>
-          "kind: #{inspect(function.kind)}, python: #{string(function.python)}, summary: #{string(first_line(function))}}"
+          "kind: #{inspect(function.kind)}, python: #{string(function.python)}, summary: #{string(Documentation.first_line(function))}}"
       end
 
     [
@@ -295,20 +192,11 @@ defmodule Snex.Bindings.Source do
     """
   end
 
-  defp first_line(function) do
-    (function.doc || summary(function))
-    |> String.split("\n", trim: true)
-    |> Enum.find(summary(function), &(not String.starts_with?(&1, ["```", "#"])))
-    |> String.slice(0, 200)
-  end
-
   ## Literals
 
   defp atom(name), do: name |> String.to_atom() |> inspect()
 
   defp string(text), do: inspect(text, binaries: :as_strings, printable_limit: :infinity)
-
-  defp code(text), do: String.replace(text, "`", "'")
 
   defp heredoc(text) do
     escaped =

@@ -37,6 +37,8 @@ class Describer:
         # Objects by identity: several names may stand for one.
         self.numbers: dict[int, int] = {}
         self.kept: list[object] = []
+        # Classes in classes.
+        self.nested: list[Member] = []
 
     def describe(self) -> Member:
         """Return the module with its members, in the order of their names."""
@@ -44,7 +46,7 @@ class Describer:
         return {
             "name": self.name,
             "doc": self.docs.markdown(attribute(self.module, "__doc__")),
-            "members": [one for one in found if one is not None],
+            "members": [one for one in found if one is not None] + self.nested,
         }
 
     def _names(self) -> list[str]:
@@ -151,10 +153,17 @@ class Describer:
                 members.append(self._field(path, hint, self._namespace(cls)))
         for attribute_name, (owner, static) in sorted(stored.items(), key=lambda item: item[0]):
             path = f"{name}.{attribute_name}"
-            if self.selection.wanted(path):
-                member = attempt(self._attribute, path, owner, static, default=None)
-                if member is not None:
-                    members.append(member)
+            if not self.selection.wanted(path):
+                continue
+            if isinstance(static, type):
+                # Others than those that are defined here only have a name here.
+                if static.__qualname__ == f"{cls.__qualname__}.{attribute_name}":
+                    nested = attempt(self._class, path, static, default=None)
+                    self.nested += [nested] if nested is not None else []
+                continue
+            member = attempt(self._attribute, path, owner, static, default=None)
+            if member is not None:
+                members.append(member)
         return {
             "kind": "class",
             "name": text(name),
@@ -188,9 +197,7 @@ class Describer:
             "deprecated": None,
         }
 
-    def _attribute(self, path: str, owner: type, static: object) -> Member | None:
-        if isinstance(static, type):
-            return None
+    def _attribute(self, path: str, owner: type, static: object) -> Member:
         if isinstance(static, staticmethod):
             return {**self._function(path, static.__func__), "kind": "static"}
         if isinstance(static, classmethod):

@@ -19,13 +19,15 @@ class Selection:
         """Whether a function, a class, or a member of a class is wanted."""
         if name in self.left_out:
             return False
-        if self.only is None or name in self.only:
+        if self.only is None or name in self.only or _any_below(name, self.only):
             return True
-        owner, dot, _ = name.rpartition(".")
-        if dot:
+        owner = name.rpartition(".")[0]
+        while owner:
             # All of a class, unless some of its members are named.
-            return owner in self.only and not any(one.startswith(f"{owner}.") for one in self.only)
-        return any(one.startswith(f"{name}.") for one in self.only)
+            if owner in self.only and not _any_below(owner, self.only):
+                return True
+            owner = owner.rpartition(".")[0]
+        return False
 
     def below(self, submodule: str) -> Selection:
         """Return what is wanted of a submodule: all of it, unless some of it is named."""
@@ -51,3 +53,7 @@ class Selection:
         return [
             (name, next(iter(difflib.get_close_matches(name, likely, 1)), None)) for name in missing
         ]
+
+
+def _any_below(owner: str, names: set[str]) -> bool:
+    return any(one.startswith(f"{owner}.") for one in names)

@@ -1,4 +1,4 @@
-"""Functions whose stub has overloads that differ in what they take by name only."""
+"""Functions whose stub has overloads that differ in what they take."""
 
 
 class _Opaque:
@@ -11,3 +11,11 @@ class _Opaque:
 
 
 measured = _Opaque()
+class _Span(_Opaque):
+    """As `range` and `numpy.arange` do, one argument less changes what the first one means."""
+
+    def __call__(self, *args, **options):
+        return [list(args), options]
+
+
+span, joined = _Span(), _Span()

@@ -82,6 +82,20 @@ class Order:
         """Return an empty order of the same customer."""
         return Order(self.customer)
 
+    class Receipt:
+        """What the customer gets, made of an order."""
+
+        def __init__(self, order: Order) -> None:
+            self.order = order
+
+        def text(self) -> str:
+            """Return it in one line."""
+            return f"{self.order.customer}: {', '.join(self.order.names())}"
+
+    def receipt(self) -> Order.Receipt:
+        """Return the receipt."""
+        return Order.Receipt(self)
+
 
 @dataclass
 class Item:
