@@ -9,7 +9,7 @@ guides = [
   "In production":
     ~w[docs/telemetry.md docs/reliability.md docs/security.md docs/performance.md docs/troubleshooting.md],
   Notebooks: ~w[
-    examples/livebook/first_steps.livemd examples/livebook/numpy_and_a_plot.livemd
+    examples/livebook/first_steps.livemd examples/livebook/data_frame_and_plot.livemd
     examples/livebook/calling_elixir.livemd examples/livebook/streaming_tokens.livemd
     examples/livebook/pool.livemd examples/livebook/text_in_an_image.livemd
   ],

@@ -161,22 +161,6 @@ defmodule Snex.LivebookTest do
       assert_leaves_nothing(vm, [python])
     end
 
-    test "numpy_and_a_plot.livemd runs", %{tmp_dir: folder} do
-      {vm, last, outputs} = run!("numpy_and_a_plot.livemd", folder)
-      assert outputs =~ "128 samples"
-      assert length(String.split(outputs, "•••")) > 20
-
-      # What Kino would show is well-formed.
-      assert "svg" =
-               value!(vm, last, """
-               code = "from xml.dom import minidom; return minidom.parseString(svg).documentElement.tagName"
-               Snex.pyeval!(Numpy, code, %{"svg" => Plot.svg(spectrum)})
-               """)
-
-      assert [python] = os_pids(vm, last)
-      assert_leaves_nothing(vm, [python])
-    end
-
     test "text_in_an_image.livemd runs, with a model in each interpreter of a pool", %{tmp_dir: folder} do
       {vm, last, _outputs} = run!("text_in_an_image.livemd", folder)
       assert [_, _] = pythons = os_pids(vm, last)

@@ -12,23 +12,49 @@ defmodule KinoSnex.GalleryTest do
 
   @notebooks Path.expand("../../examples/livebook", __DIR__)
 
-  # Evaluates all cells but the setup cell, and returns their values. Elsewhere the notebooks are tested without Kino.
-  defp values(name) do
+  # Evaluates all cells but the setup cell. Returns the value and the kept outputs of each.
+  defp run(name) do
     [_setup | cells] = Notebook.cells!(Path.join(@notebooks, name))
 
-    {values, _context} =
+    {results, _context} =
       Enum.map_reduce(cells, {[], Code.env_for_eval([])}, fn cell, {binding, env} ->
         env = %{env | file: "#{cell.path}#cell:#{cell.id}", line: 1}
         quoted = Code.string_to_quoted!(cell.code, file: env.file)
         {value, binding, env} = Code.eval_quoted_with_env(quoted, binding, env)
-        {value, {binding, env}}
+        {{value, cell.outputs}, {binding, env}}
       end)
 
-    values
+    results
+  end
+
+  test "data_frame_and_plot.livemd shows a table, a figure, HTML and pictures" do
+    assert [_python, _cities, {frame, [table]}, {nil, []}, {styler, []}, {nil, []}, {nil, []}, values, rows] =
+             run("data_frame_and_plot.livemd")
+
+    # The outputs that come before the value, in their order.
+    for [format, start] <- [["png", <<0x89, "PNG">>] | List.duplicate(["svg+xml", "<svg "], 3)] do
+      mime = "image/" <> format
+      assert_output(%{type: :image, mime_type: ^mime, content: content}, 60_000)
+      assert String.starts_with?(content, start)
+    end
+
+    assert %{type: :js} = Kino.Render.to_livebook(frame)
+    kino = KinoSnex.Output.of(frame)
+    assert %{content: %{total_rows: 1095, columns: columns}} = connect(kino, nil, 60_000)
+    assert ["city", "day", "degrees"] = for(column <- columns, do: column.label)
+
+    # As Livebook does when it saves the notebook with its outputs.
+    send(kino.pid, {:export, self(), %{ref: kino.ref}})
+    assert_receive {:export_reply, {"text", ^table}, _info}, 60_000
+
+    assert {:ok, %{type: "text/html", data: html}} = Snex.Display.of(styler, timeout: 60_000)
+    assert html =~ ~r/background-color: #[0-9a-f]{6}/
+
+    for {value, [kept]} <- [values, rows], do: assert(inspect(value, pretty: true, width: 80) == kept)
   end
 
   test "streaming_tokens.livemd shows an answer token by token, and has a chat" do
-    assert %Kino.Layout{type: :grid, items: [chat, form]} = List.last(values("streaming_tokens.livemd"))
+    assert {%Kino.Layout{type: :grid, items: [chat, form]}, []} = List.last(run("streaming_tokens.livemd"))
 
     assert_output(%{type: :frame, ref: frame}, 60_000)
     assert_appended(frame, "Tell ")

@@ -138,6 +138,18 @@ defmodule Snex.LivebookTest do
       assert Enum.take(n, 3) == [0, 1, 2]
     end
 
+    test "a data frame larger than a page is tabular, by rows and by columns" do
+      {frame, _} = cell(~S|~PY"import pandas as pd; pd.DataFrame({'n': range(20_001), 's': 'x'})"|)
+      assert {:rows, %{columns: ["n", "s"], count: 20_001}, _rows} = Table.Reader.init(frame)
+      rows = Table.to_rows(frame)
+      assert Enum.take(rows, 1) == [%{"n" => 0, "s" => "x"}]
+      assert Enum.map(rows, & &1["n"]) == Enum.to_list(0..20_000)
+      assert frame |> Table.to_columns() |> Map.fetch!("n") |> Enum.sum() == Enum.sum(0..20_000)
+
+      {empty, _} = cell(~S|~PY"pd.DataFrame({'n': []})"|)
+      assert Enum.to_list(Table.to_rows(empty)) == []
+    end
+
     test "figures that are open are shown at the end of the cell" do
       assert {nil, _} = cell(~S|~PY"import matplotlib.pyplot as plt; plt.plot([1, 2]);"|)
       assert_output(%{type: :image, content: <<0x89, "PNG", _::binary>>, mime_type: "image/png"}, 60_000)

@@ -12,7 +12,15 @@ defmodule KinoSnex.Frame do
   """
   @spec new(Object.t(), map()) :: Kino.Table.t()
   def new(%Object{} = frame, data) do
-    Kino.Table.new(__MODULE__, {frame, data}, export: fn state -> {"text", inspect(state.frame)} end)
+    Kino.Table.new(__MODULE__, {frame, data}, export: &{"text", exported(&1.frame)})
+  end
+
+  # What a notebook keeps as the output of its cell. By the time it is saved, Python may have ended.
+  defp exported(frame) do
+    case Object.repr(frame, timeout: 10_000) do
+      {:ok, text} -> text
+      {:error, _error} -> inspect(frame)
+    end
   end
 
   @impl true

@@ -47,19 +47,24 @@ end
 defimpl Table.Reader, for: Snex.Object do
   alias Snex.Display
 
+  # A reader of a large frame holds this many of its rows.
+  @page 10_000
+
   def init(object) do
     case Display.of(object, timeout: :infinity) do
       {:ok, %Display{type: :table, data: %{"columns" => columns, "rows" => rows}}} ->
-        {:columns, %{columns: columns, count: rows}, Stream.flat_map([object], &all!/1)}
+        {:rows, %{columns: columns, count: rows}, rows(object, rows)}
 
       _other ->
         :none
     end
   end
 
-  defp all!(frame) do
-    case Display.page(frame, 0, :infinity, timeout: :infinity) do
-      {:ok, columns} -> columns
+  defp rows(frame, count), do: Stream.flat_map(0..(count - 1)//@page, &page!(frame, &1))
+
+  defp page!(frame, offset) do
+    case Display.page(frame, offset, @page, timeout: :infinity) do
+      {:ok, columns} -> Enum.zip_with(columns, & &1)
       {:error, error} -> raise error
     end
   end

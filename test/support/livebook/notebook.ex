@@ -11,7 +11,7 @@ defmodule Snex.Livebook.Notebook do
   @moduledoc """
   What a `.livemd` file says: its cells of Elixir, and the outputs that it keeps of each.
 
-  A notebook is Markdown. Blocks of Elixir are cells; an output is a block without a language, after a comment:
+  A notebook is Markdown. Blocks of Elixir are cells; an output is a block without a language, or of `text`, after a comment:
 
       <!-- livebook:{"output":true} -->
 
@@ -78,7 +78,7 @@ defmodule Snex.Livebook.Notebook do
     end
   end
 
-  defp add(%{output?: true} = state, "", block, _number) do
+  defp add(%{output?: true} = state, language, block, _number) when language in ["", "text"] do
     [%Cell{} = cell | cells] = state.cells
     %{state | cells: [%{cell | outputs: cell.outputs ++ [block]} | cells], output?: false}
   end
