@@ -9,7 +9,6 @@ defmodule Snex.Soak.Objects do
   alias Snex.Interpreter
   alias Snex.Object
   alias Snex.Serde
-  alias Snex.Soak.Fleet
   alias Snex.Soak.Ledger
   alias Snex.Soak.Requests
 
@@ -172,41 +171,13 @@ defmodule Snex.Soak.Objects do
 
   # ---- The end -------------------------------------------------------------------------------------
 
-  # What an interpreter of this node has: objects that the VM knows of, and those in Python's own table.
-  @doc false
-  def alive(name) do
-    for process <- Process.list(), do: :erlang.garbage_collect(process)
-    name |> Fleet.interpreters() |> Enum.map(&alive_in/1) |> Enum.sum()
-  end
-
-  defp alive_in(interpreter) do
+  @doc """
+  How many objects an interpreter has: those that the VM knows of, or those in Python's own table, whichever are more.
+  """
+  def left_in(interpreter) do
     code = "from snex._eval.objects import table; return len(table)"
 
     with {:ok, kept} <- Snex.pyeval(interpreter, code, timeout: 60_000),
-         %{objects: objects} <- Interpreter.info(interpreter),
-         do: max(kept, objects),
-         # It has been ended just before.
-         else: ({:error, _gone} -> 0)
-  catch
-    :exit, _gone -> 0
-  end
-
-  @doc """
-  Interpreters that have objects, when nobody has a handle any more: `{{name, node}, count}` each.
-  """
-  def left(interpreters, attempts \\ 500) do
-    left =
-      for {name, node} <- interpreters,
-          # Those of this node give back what they hold of the others first.
-          _ = for(process <- Process.list(), do: :erlang.garbage_collect(process)),
-          (count = :erpc.call(node, __MODULE__, :alive, [name])) != 0,
-          do: {{name, node}, count}
-
-    if left == [] or attempts == 0 do
-      left
-    else
-      Process.sleep(20)
-      left(interpreters, attempts - 1)
-    end
+         do: max(kept, Interpreter.info(interpreter, 60_000).objects)
   end
 end

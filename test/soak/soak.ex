@@ -3,7 +3,8 @@ defmodule Snex.Soak do
   Mixed traffic over several interpreters on two nodes, while everything in it is killed at random. Ends with a ledger.
 
   `bin/soak` runs it. The other modules here are its parts: `Fleet` has what is killed, `Traffic` and `Caller` who calls,
-  `Requests`, `Objects`, `Streams` and `Maps` what they ask and what is right, `Faults` kills, `Ledger` knows what became of each call, `Report` says so.
+  `Requests`, `Objects`, `Streams` and `Maps` what they ask and what is right, `Faults` kills, `Ledger` knows what became of each call, `Rest` looks for what is left, `Report`
+  says so.
   """
 
   alias Snex.Figures
@@ -11,9 +12,8 @@ defmodule Snex.Soak do
   alias Snex.Soak.Faults
   alias Snex.Soak.Fleet
   alias Snex.Soak.Ledger
-  alias Snex.Soak.Objects
   alias Snex.Soak.Report
-  alias Snex.Soak.Streams
+  alias Snex.Soak.Rest
   alias Snex.Soak.Traffic
 
   # Callers on each node.
@@ -87,13 +87,7 @@ defmodule Snex.Soak do
     # Callers that are no part of the traffic may still be at it.
     Ledger.close_lost(if(stuck == [], do: @patience, else: 0))
 
-    for {inp, count} <- Objects.left(Fleet.names(node)),
-        do: Ledger.blame(node(), :handles_alive, "#{inspect(inp)} has #{count} objects that nobody refers to")
-
-    for {inp, count} <- Streams.left(Fleet.names(node)),
-        do:
-          Ledger.blame(node(), :streams_open, "#{inspect(inp)} has #{count} generators that nobody consumes")
-
+    Rest.check(Fleet.names(node))
     Fleet.stop(node)
     Fleet.stop(node())
     Traffic.check(stuck)

@@ -8,7 +8,6 @@ defmodule Snex.Soak.Streams do
 
   alias Snex.Error
   alias Snex.Serde
-  alias Snex.Soak.Fleet
   alias Snex.Soak.Ledger
   alias Snex.Soak.Requests
 
@@ -175,30 +174,9 @@ defmodule Snex.Soak.Streams do
   # ---- The end -------------------------------------------------------------------------------------
 
   @doc """
-  Interpreters in which a generator is open when nobody consumes any more: `{{name, node}, count}` each.
+  How many generators are open in an interpreter.
   """
-  def left(interpreters, attempts \\ 500) do
-    left =
-      for {name, node} <- interpreters,
-          (count = :erpc.call(node, __MODULE__, :open, [name])) != 0,
-          do: {{name, node}, count}
-
-    if left == [] or attempts == 0 do
-      left
-    else
-      Process.sleep(20)
-      left(interpreters, attempts - 1)
-    end
-  end
-
-  @doc false
-  def open(name), do: name |> Fleet.interpreters() |> Enum.map(&open_in/1) |> Enum.sum()
-
-  defp open_in(interpreter) do
-    case Snex.pyeval(interpreter, "return len(open_streams)", timeout: 60_000) do
-      {:ok, count} -> count
-      # It has been ended just before.
-      {:error, _gone} -> 0
-    end
+  def left_in(interpreter) do
+    with {:ok, count} <- Snex.pyeval(interpreter, "return len(open_streams)", timeout: 60_000), do: count
   end
 end
