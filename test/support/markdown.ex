@@ -4,32 +4,39 @@ defmodule Snex.Markdown do
   """
 
   @doc """
-  The blocks of Elixir in a file, in order, as `{line, code}`.
+  The blocks of Elixir in a file, in order, as `{line, code}`, without those that need a library.
+
+  Such a block follows a line `<!-- with LIBRARY -->`. (ExDoc takes a fence with more than one word for text.)
   """
   def elixir_blocks(path), do: for({"elixir", line, code} <- blocks(path), do: {line, code})
 
   @doc """
-  All blocks in a file, in order, as `{language, line, content}`.
+  All blocks in a file, in order, as `{language, line, content}`; the language is `{language, library}` if one is needed.
   """
   def blocks(path) do
     path
     |> File.stream!()
     |> Enum.with_index(1)
-    |> Enum.reduce({nil, []}, fn
-      {"```" <> language, line}, {nil, blocks} ->
-        {{String.trim(language), line + 1, []}, blocks}
+    # With the blocks goes the one that has begun, or the line before.
+    |> Enum.reduce({"", []}, fn
+      {"```" <> language, line}, {before, blocks} when is_binary(before) ->
+        {{opened(language, before), line + 1, []}, blocks}
 
       {"```" <> _, _line}, {{language, start, lines}, blocks} ->
-        {nil, [{language, start, join(lines)} | blocks]}
+        {"", [{language, start, join(lines)} | blocks]}
 
       {text, _line}, {{language, start, lines}, blocks} ->
         {{language, start, [text | lines]}, blocks}
 
-      {_text, _line}, {nil, blocks} ->
-        {nil, blocks}
+      {text, _line}, {_before, blocks} ->
+        {text, blocks}
     end)
-    |> then(fn {nil, blocks} -> Enum.reverse(blocks) end)
+    |> then(fn {last, blocks} when is_binary(last) -> Enum.reverse(blocks) end)
   end
+
+  # `before` is the line before the fence.
+  defp opened(language, "<!-- with " <> library), do: {String.trim(language), library}
+  defp opened(language, _before), do: String.trim(language)
 
   defp join(lines), do: lines |> Enum.reverse() |> Enum.join()
 

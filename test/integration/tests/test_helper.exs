@@ -31,11 +31,16 @@ defmodule Snex.Integration do
   end
 
   @doc """
-  Runs the examples of the page about data that need a library: blocks of Elixir that have its name.
+  Runs the examples of the page about data that need a library: blocks of Elixir below a comment `<!-- with LIBRARY -->`.
   """
   def run_examples(library, bindings) do
     page = Path.expand("../../../docs/data.md", __DIR__)
-    blocks = Regex.scan(~r/^```elixir #{library}\n(.*?)^```/ms, File.read!(page), capture: :all_but_first)
+
+    blocks =
+      Regex.scan(~r/^<!-- with #{library} -->\n```elixir\n(.*?)^```/ms, File.read!(page),
+        capture: :all_but_first
+      )
+
     true = blocks != []
     for [code] <- blocks, do: Code.eval_string(code, bindings, file: page)
   end

@@ -1,0 +1,70 @@
+"""Checks pages that ExDoc has made: every link leads somewhere, and no Markdown is left in the text.
+
+    python docs/check_html.py FOLDER
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+# Heads of sections, fences of code and lines of tables, when a parser has taken them for text.
+MARKDOWN = re.compile(r"(?:^|\s)(?:#{2,} \w|```|\|---)")
+# The site that serves the pages adds this one.
+ADDED = {"docs_config.js"}
+
+
+class Page(HTMLParser):
+    """What a page links to, which anchors it has, and its text outside of code."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.ids: set[str] = set()
+        self.links: list[str] = []
+        self.text: list[str] = []
+        self.in_code = 0
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Note an anchor and a link, and where code begins."""
+        values = dict(attrs)
+        self.in_code += tag in {"pre", "script", "style"}
+        if values.get("id"):
+            self.ids.add(str(values["id"]))
+        if link := values.get("href") or values.get("src"):
+            self.links.append(link)
+
+    def handle_endtag(self, tag: str) -> None:
+        """Note where code ends."""
+        self.in_code -= tag in {"pre", "script", "style"}
+
+    def handle_data(self, data: str) -> None:
+        """Keep the text of paragraphs, lists and tables."""
+        if not self.in_code:
+            self.text.append(data)
+
+
+def mistakes(folder: Path) -> list[str]:
+    """Return a line for each mistake in the pages of a folder."""
+    pages = {path.name: Page(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.html"))}
+    found = [f"{folder} has no pages"] if not pages else []
+    for name, page in pages.items():
+        found += [f"{name}: Markdown in the text: {text.strip()[:100]!r}" for text in page.text if MARKDOWN.search(text)]
+        for link in page.links:
+            parts = urlsplit(link)
+            target = unquote(parts.path) or name
+            if parts.scheme or parts.netloc or target in ADDED:
+                continue
+            if not (folder / target).exists():
+                found.append(f"{name}: there is no {target}")
+            elif target in pages and parts.fragment and not {parts.fragment, unquote(parts.fragment)} & pages[target].ids:
+                found.append(f"{name}: {target} has no #{parts.fragment}")
+    return found
+
+
+if __name__ == "__main__":
+    if found := mistakes(Path(sys.argv[1])):
+        sys.exit("\n".join(found))
