@@ -46,6 +46,12 @@ defmodule Snex.Soak.Fleet do
   def pools(other), do: names(@pools_here, node()) ++ names(@pools_there, other)
 
   @doc """
+  The nodes whose pools share their calls with one, its own among them, where `other` is the other node.
+  """
+  def sharing(:soak_shared, other), do: [node(), other]
+  def sharing(name, other), do: if(Keyword.has_key?(@pools_here, name), do: [node()], else: [other])
+
+  @doc """
   All that can be killed, as `{name, node}`.
   """
   def victims(other), do: [{@template, node()} | names(other)]

@@ -36,6 +36,7 @@ defmodule Snex.Soak.Report do
       "elements lost" => blamed(run, :elements_lost) + unaccounted(elements),
       "elements out of order" => blamed(run, :elements_out_of_order),
       "generators open at the end" => blamed(run, :streams_open),
+      "pools not at rest" => blamed(run, :pools_busy),
       "marked twice" => blamed(run, :marked_twice),
       "unaccounted for" => all - answered - wrong - lost - sum(failed),
       "processes left" => length(run.left),

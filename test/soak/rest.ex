@@ -4,6 +4,7 @@ defmodule Snex.Soak.Rest do
   """
 
   alias Snex.Error
+  alias Snex.Pool
   alias Snex.Soak.Fleet
   alias Snex.Soak.Ledger
   alias Snex.Soak.Objects
@@ -20,14 +21,51 @@ defmodule Snex.Soak.Rest do
   ]
 
   @doc """
-  Writes down which of these interpreters, `{name, node}` each, still have something.
+  Writes down which interpreters still have something, and which pools something to do. `other` is the other node.
   """
-  def check(interpreters) do
-    for {module, row, what} <- @kinds, {target, counts} <- left(interpreters, module, deadline()) do
+  def check(other) do
+    for {name, _node} = pool <- Fleet.pools(other),
+        info = busy(pool, Fleet.sharing(name, other), deadline()) do
+      Ledger.blame(node(), :pools_busy, "#{inspect(pool)}: #{inspect(info)}")
+    end
+
+    for {module, row, what} <- @kinds, {target, counts} <- left(Fleet.names(other), module, deadline()) do
       Ledger.blame(node(), row, "#{inspect(target)} has #{inspect(counts)} #{what}")
     end
 
     :ok
+  end
+
+  # What a pool says of itself, unless it is at rest.
+  defp busy(pool, nodes, deadline) do
+    info = info(pool)
+
+    cond do
+      rests?(info, nodes) ->
+        nil
+
+      System.monotonic_time(:millisecond) > deadline ->
+        info
+
+      true ->
+        Process.sleep(@pause)
+        busy(pool, nodes, deadline)
+    end
+  end
+
+  # All interpreters that there should be run, there are no others, nobody has or waits for one, and the pools of a cluster know each other.
+  defp rests?(%{size: size, running: size, waiting: 0, members: members} = info, nodes) do
+    length(members) == size and Enum.all?(members, &(&1.calls_running == 0)) and
+      Enum.sort(Map.keys(info.nodes)) == Enum.sort(nodes)
+  end
+
+  defp rests?(_busy, _nodes), do: false
+
+  defp info(pool) do
+    Pool.info(pool, @patience)
+  catch
+    # Its supervisor is about to start another.
+    :exit, {reason, _call} when reason != :timeout -> reason
   end
 
   defp deadline, do: System.monotonic_time(:millisecond) + @patience

@@ -87,7 +87,7 @@ defmodule Snex.Soak do
     # Callers that are no part of the traffic may still be at it.
     Ledger.close_lost(if(stuck == [], do: @patience, else: 0))
 
-    Rest.check(Fleet.names(node))
+    Rest.check(node)
     Fleet.stop(node)
     Fleet.stop(node())
     Traffic.check(stuck)
