@@ -1,10 +1,13 @@
 defmodule Snex.Soak.Faults do
   @moduledoc """
-  Kills: Python, wardens, interpreter processes, pools, callers, nodes; and changes pools. One after the other, after pauses of random length.
+  Kills Pythons, wardens, interpreter processes, callers and a node, and changes pools: one after the other, after pauses of random
+  length.
 
-  Kinds are dealt from a deck that is shuffled when it is empty, so that none stays away for long.
+  Kinds are dealt from a deck that is shuffled when it is empty, so that none stays away for long. What can be killed in several
+  ways is: an interpreter as each role that there is in `Fleet`.
   """
 
+  alias Snex.Error
   alias Snex.Figures
   alias Snex.Interpreter
   alias Snex.Pool
@@ -13,14 +16,12 @@ defmodule Snex.Soak.Faults do
   alias Snex.Soak.Requests
   alias Snex.Soak.Traffic
 
-  @deck [
-    python_killed: 4,
-    python_segv: 2,
-    warden_killed: 3,
-    interpreter_killed: 2,
-    member_killed: 3,
+  # How an interpreter is killed, and how often in each role.
+  @kills [python_killed: 2, python_segv: 1, warden_killed: 1, interpreter_killed: 2]
+
+  @others [
     pool_resized: 2,
-    pool_restarted: 1,
+    pool_restarted: 2,
     caller_killed: 10,
     exits: 2,
     aborts: 1,
@@ -28,6 +29,11 @@ defmodule Snex.Soak.Faults do
     stuck: 1,
     node_killed: 1
   ]
+
+  @deck for {kind, times} <-
+              @others ++ for({kill, n} <- @kills, role <- Fleet.roles(), do: {{role, kill}, n}),
+            _ <- 1..times,
+            do: kind
 
   # The longest pause, in ms.
   @pause 600
@@ -40,7 +46,7 @@ defmodule Snex.Soak.Faults do
     loop([], deadline, other)
   end
 
-  defp loop([], deadline, other), do: loop(deck(), deadline, other)
+  defp loop([], deadline, other), do: loop(Enum.shuffle(@deck), deadline, other)
 
   defp loop([kind | deck], deadline, other) do
     left = deadline - System.monotonic_time(:millisecond)
@@ -54,8 +60,6 @@ defmodule Snex.Soak.Faults do
       loop(deck, deadline, inject(kind, other))
     end
   end
-
-  defp deck, do: Enum.shuffle(for {kind, times} <- @deck, _ <- 1..times, do: kind)
 
   defp inject(:caller_killed, other) do
     Traffic.kill_one()
@@ -85,78 +89,77 @@ defmodule Snex.Soak.Faults do
 
   defp inject(kind, {node, _control, _os_pid} = other) when kind in [:exits, :aborts, :crashes, :stuck] do
     target = Enum.random(if kind == :stuck, do: Fleet.replaced(node), else: Fleet.names(node))
-
-    # A caller as any other, which others do not wait for.
-    spawn(fn ->
-      Ledger.enter(node())
-      Requests.deadly(kind, node(), target)
-    end)
-
+    beside(fn -> Requests.deadly(kind, node(), target) end)
     done(kind, other)
   end
 
+  # Counted when it has returned, with what it has returned. It is lost if it does not.
   defp inject(kind, {node, _control, _os_pid} = other) when kind in [:pool_resized, :pool_restarted] do
     pool = node |> Fleet.pools() |> Enum.random()
     size = :rand.uniform(3)
 
-    # Others go on meanwhile. It may be killed, or its node.
-    spawn(fn ->
-      try do
-        if kind == :pool_resized, do: Pool.resize(pool, size), else: Pool.restart(pool, 60_000)
-      catch
-        :exit, _gone -> :ok
-      end
+    beside(fn ->
+      Requests.entered(node(), kind, fn _number ->
+        result = if kind == :pool_resized, do: resize(pool, size), else: restart(pool)
+        Ledger.count(node(), "#{kind}: #{result}")
+        if result == :ok, do: :answered, else: {:failed, "#{kind}: #{result}"}
+      end)
     end)
 
-    done(kind, other)
+    other
   end
 
-  defp inject(:member_killed, {node, _control, _os_pid} = other) do
-    case node |> Fleet.pools() |> Enum.random() |> some_interpreter() do
-      nil ->
-        other
+  defp inject({role, kill}, {node, _control, _os_pid} = other) do
+    target = node |> Fleet.victims(role) |> Enum.random()
 
-      pid ->
-        Process.exit(pid, :kill)
-        done(:member_killed, other)
+    with pid when pid != nil <- some_interpreter(target, role), true <- kill(kill, pid) do
+      done("#{role}: #{kill}", other)
+    else
+      _not_there -> other
     end
   end
 
-  defp inject(kind, {node, _control, _os_pid} = other) do
-    target = node |> Fleet.victims() |> Enum.random()
-
-    if victim(kind, target), do: done(kind, other), else: other
+  # As another caller, for which this process does not wait.
+  defp beside(fun) do
+    spawn(fn ->
+      Ledger.enter(node())
+      fun.()
+    end)
   end
 
-  defp victim(:interpreter_killed, {name, node}) do
-    case :erpc.call(node, Process, :whereis, [name]) do
-      nil -> false
-      pid -> Process.exit(pid, :kill)
+  defp resize(pool, size), do: change(fn -> Pool.resize(pool, size, :infinity) end)
+  defp restart(pool), do: change(fn -> Pool.restart(pool, :infinity) end)
+
+  # An interpreter that is killed as it starts is an error; the pool may be killed itself, or its node.
+  defp change(fun) do
+    with {:error, %Error{code: code}} <- fun.(), do: code
+  catch
+    :exit, {_reason, _call} -> :gone
+  end
+
+  defp some_interpreter({name, node}, role) do
+    case :erpc.call(node, Fleet, :interpreters, [name, role]) do
+      [] -> nil
+      pids -> Enum.random(pids)
     end
   end
 
-  defp victim(kind, target) do
-    case os_pid(target) do
+  defp kill(:interpreter_killed, pid), do: Process.exit(pid, :kill)
+
+  defp kill(kill, pid) do
+    case os_pid(pid) do
       nil -> false
-      python when kind == :python_killed -> Figures.kill("KILL", python)
-      python when kind == :python_segv -> Figures.kill("SEGV", python)
-      python -> if warden = warden(python), do: Figures.kill("KILL", warden)
+      python when kill == :python_killed -> Figures.kill("KILL", python)
+      python when kill == :python_segv -> Figures.kill("SEGV", python)
+      python when kill == :warden_killed -> if warden = warden(python), do: Figures.kill("KILL", warden)
     end
   end
 
   # Of an interpreter that runs; one that starts just now is left alone.
-  defp os_pid(target) do
-    pid = some_interpreter(target)
-    if pid, do: Interpreter.os_pid(pid)
+  defp os_pid(interpreter) do
+    Interpreter.os_pid(interpreter)
   catch
     :exit, _gone -> nil
-  end
-
-  defp some_interpreter({name, node}) do
-    case :erpc.call(node, Fleet, :interpreters, [name, :all]) do
-      [] -> nil
-      pids -> Enum.random(pids)
-    end
   end
 
   defp warden(python) do

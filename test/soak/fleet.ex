@@ -30,6 +30,7 @@ defmodule Snex.Soak.Fleet do
   ]
   @pools_there [soak_shared: [size: 1, scope: :cluster], soak_away_forks: [size: 2, fork: true]]
   @pools Keyword.keys(@pools_here ++ @pools_there)
+  @forks for {name, opts} <- @pools_here ++ @pools_there, opts[:fork], do: name
 
   @doc """
   All that can be called, as `{name, node}`, and of these the ones whose interpreter is replaced when it is stuck.
@@ -52,9 +53,19 @@ defmodule Snex.Soak.Fleet do
   def sharing(name, other), do: if(Keyword.has_key?(@pools_here, name), do: [node()], else: [other])
 
   @doc """
-  All that can be killed, as `{name, node}`.
+  What interpreters are, as far as their ends differ.
   """
-  def victims(other), do: [{@template, node()} | names(other)]
+  def roles, do: [:interpreter, :member, :copy, :template]
+
+  @doc """
+  Those of a role that can be killed, as `{name, node}`, where a pool stands for its interpreters of that role.
+  """
+  def victims(other, :interpreter), do: names(@here, node()) ++ names(@there, other)
+  def victims(other, :member), do: Enum.reject(pools(other), &forks?/1)
+  def victims(other, :copy), do: names(@copies, node()) ++ Enum.filter(pools(other), &forks?/1)
+  def victims(other, :template), do: [{@template, node()} | Enum.filter(pools(other), &forks?/1)]
+
+  defp forks?({name, _node}), do: name in @forks
 
   @doc """
   Whether each call there has an interpreter of its own.
@@ -64,19 +75,21 @@ defmodule Snex.Soak.Fleet do
   def each_call?(_name), do: false
 
   @doc """
-  The interpreters behind a name of this node that take calls, and with `:all` the templates as well.
+  The interpreters behind a name of this node that take calls, or, for the role `:template`, those that are copied.
   """
-  def interpreters(name, which \\ :running)
+  def interpreters(name, role \\ :interpreter)
 
-  def interpreters(name, which) when name in @pools do
+  def interpreters(name, role) when name in @pools do
     info = Pool.info(name, 60_000)
-    running = for %{status: :running, interpreter: pid} <- info.members, do: pid
-    if which == :all and info.template, do: [info.template | running], else: running
+
+    if role == :template,
+      do: List.wrap(info.template),
+      else: for(%{status: :running, interpreter: pid} <- info.members, do: pid)
   catch
     :exit, _gone -> []
   end
 
-  def interpreters(name, _which), do: List.wrap(Process.whereis(name))
+  def interpreters(name, _role), do: List.wrap(Process.whereis(name))
 
   defp names(interpreters, node), do: for({name, _opts} <- interpreters, do: {name, node})
 
