@@ -1,6 +1,6 @@
 defmodule Snex.Soak.Faults do
   @moduledoc """
-  Kills Pythons, wardens, interpreter processes, callers and a node, and changes pools: one after the other, after pauses of random
+  Kills Pythons, wardens, interpreter processes, callers, those among them that have an interpreter for themselves, and a node, and changes pools: one after the other, after pauses of random
   length.
 
   Kinds are dealt from a deck that is shuffled when it is empty, so that none stays away for long. What can be killed in several
@@ -23,6 +23,7 @@ defmodule Snex.Soak.Faults do
     pool_resized: 2,
     pool_restarted: 2,
     caller_killed: 10,
+    owner_killed: 4,
     exits: 2,
     aborts: 1,
     crashes: 1,
@@ -34,6 +35,9 @@ defmodule Snex.Soak.Faults do
               @others ++ for({kill, n} <- @kills, role <- Fleet.roles(), do: {{role, kill}, n}),
             _ <- 1..times,
             do: kind
+
+  # How long one is waited for who has an interpreter for itself, in ms.
+  @patience 2_000
 
   # The longest pause, in ms.
   @pause 600
@@ -64,6 +68,18 @@ defmodule Snex.Soak.Faults do
   defp inject(:caller_killed, other) do
     Traffic.kill_one()
     done(:caller_killed, other)
+  end
+
+  # In a call to the interpreter that it has checked out, or right after it.
+  defp inject(:owner_killed, other) do
+    case await_owner(@patience) do
+      nil ->
+        other
+
+      pid ->
+        Process.exit(pid, :kill)
+        done(:owner_killed, other)
+    end
   end
 
   defp inject(:node_killed, {node, control, os_pid}) do
@@ -116,6 +132,17 @@ defmodule Snex.Soak.Faults do
       done("#{role}: #{kill}", other)
     else
       _not_there -> other
+    end
+  end
+
+  defp await_owner(patience) do
+    case Ledger.caller_at(:checked_out) do
+      nil when patience > 0 ->
+        Process.sleep(1)
+        await_owner(patience - 1)
+
+      pid_or_nil ->
+        pid_or_nil
     end
   end
 

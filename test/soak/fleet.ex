@@ -16,7 +16,7 @@ defmodule Snex.Soak.Fleet do
   ]
   @there [soak_away: [], soak_away_restarts: [on_stuck: :restart]]
 
-  # Whose Python nobody calls, so that it can be forked at any time.
+  # One on each node, whose Python nobody calls, so that it can be forked at any time.
   @template :soak_template
   @copies [soak_copy: [template: @template]]
 
@@ -29,7 +29,7 @@ defmodule Snex.Soak.Fleet do
     soak_shared: [size: 1, scope: :cluster]
   ]
   @pools_there [soak_shared: [size: 1, scope: :cluster], soak_away_forks: [size: 2, fork: true]]
-  @pools Keyword.keys(@pools_here ++ @pools_there)
+  @pools Enum.uniq(Keyword.keys(@pools_here ++ @pools_there))
   @forks for {name, opts} <- @pools_here ++ @pools_there, opts[:fork], do: name
 
   @doc """
@@ -45,6 +45,12 @@ defmodule Snex.Soak.Fleet do
   The pools, as `{name, node}`.
   """
   def pools(other), do: names(@pools_here, node()) ++ names(@pools_there, other)
+
+  @doc """
+  The names of the pools of this node, and of the interpreter that can be forked.
+  """
+  def own_pools, do: Enum.filter(@pools, &Process.whereis/1)
+  def template, do: @template
 
   @doc """
   The nodes whose pools share their calls with one, its own among them, where `other` is the other node.
@@ -63,7 +69,9 @@ defmodule Snex.Soak.Fleet do
   def victims(other, :interpreter), do: names(@here, node()) ++ names(@there, other)
   def victims(other, :member), do: Enum.reject(pools(other), &forks?/1)
   def victims(other, :copy), do: names(@copies, node()) ++ Enum.filter(pools(other), &forks?/1)
-  def victims(other, :template), do: [{@template, node()} | Enum.filter(pools(other), &forks?/1)]
+
+  def victims(other, :template),
+    do: for(node <- [node(), other], do: {@template, node}) ++ Enum.filter(pools(other), &forks?/1)
 
   defp forks?({name, _node}), do: name in @forks
 
@@ -96,7 +104,7 @@ defmodule Snex.Soak.Fleet do
   @doc """
   Starts those of this node, linked to the caller.
   """
-  def start_here, do: start_supervisor([{@template, []} | @here ++ @copies], @pools_here)
+  def start_here, do: start_supervisor(@here ++ @copies, @pools_here)
 
   @doc """
   Starts the other node, and its interpreters. Returns `{node, control, os_pid}`.
@@ -133,7 +141,7 @@ defmodule Snex.Soak.Fleet do
 
   defp start_supervisor(interpreters, pools) do
     children =
-      for {name, opts} <- interpreters do
+      for {name, opts} <- [{@template, []} | interpreters] do
         # A copy begins with what its template has.
         script = if opts[:template], do: [], else: [init_script: Requests.init_script()]
         {Interpreter, [name: name, output: :discard] ++ script ++ opts}

@@ -39,6 +39,17 @@ defmodule Snex.Soak.Ledger do
     do: GenServer.call({__MODULE__, home}, {:close, number, outcome}, :infinity)
 
   @doc """
+  A process that makes a call of this sort just now, if there is one.
+  """
+  @spec caller_at(atom()) :: pid() | nil
+  def caller_at(kind) do
+    case :ets.match(@open, {:_, :"$1", kind, :_}) do
+      [] -> nil
+      callers -> callers |> Enum.random() |> hd()
+    end
+  end
+
+  @doc """
   Notes that something happened which must not: `what` is one of the rows of the report, `detail` a text.
   """
   def blame(home, what, detail), do: GenServer.call({__MODULE__, home}, {:blame, what, detail}, :infinity)
@@ -151,10 +162,15 @@ defmodule Snex.Soak.Ledger do
 
   @impl GenServer
   def handle_info({:DOWN, _reference, :process, caller, reason}, details) do
-    why = if reason == :noconnection, do: "its node killed", else: "its caller killed"
-    for [number] <- :ets.match(@open, {:"$1", caller, :_, :_}), do: take(number, {:failed, why})
+    for [number, kind] <- :ets.match(@open, {:"$1", caller, :"$2", :_}),
+        do: take(number, {:failed, why(reason, kind)})
+
     {:noreply, details}
   end
+
+  defp why(:noconnection, _kind), do: "its node killed"
+  defp why(_reason, :checked_out), do: "its caller killed: checked out"
+  defp why(_reason, _kind), do: "its caller killed"
 
   defp write(caller, kind) do
     number = :atomics.add_get(:persistent_term.get(@numbers), 1, 1)

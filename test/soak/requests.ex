@@ -12,6 +12,7 @@ defmodule Snex.Soak.Requests do
   alias Snex.Soak.Ledger
   alias Snex.Soak.Maps
   alias Snex.Soak.Objects
+  alias Snex.Soak.Own
   alias Snex.Soak.Streams
 
   @doc """
@@ -29,10 +30,11 @@ defmodule Snex.Soak.Requests do
     #{Objects.init_script()}
     #{Streams.init_script()}
     #{Maps.init_script()}
+    #{Own.init_script()}
     """
   end
 
-  # How often each is made, besides those of `Objects`, `Streams` and `Maps`.
+  # How often each is made, besides those of `Objects`, `Streams`, `Maps` and `Own`.
   @weights [
     small: 220,
     asleep: 120,
@@ -60,8 +62,10 @@ defmodule Snex.Soak.Requests do
   @objects Keyword.keys(Objects.weights())
   @streams Keyword.keys(Streams.weights())
   @maps Keyword.keys(Maps.weights())
+  @own Keyword.keys(Own.weights())
   @dealt List.to_tuple(
-           for {kind, weight} <- @weights ++ Objects.weights() ++ Streams.weights() ++ Maps.weights(),
+           for {kind, weight} <-
+                 @weights ++ Objects.weights() ++ Streams.weights() ++ Maps.weights() ++ Own.weights(),
                _ <- 1..weight,
                do: kind
          )
@@ -71,15 +75,22 @@ defmodule Snex.Soak.Requests do
   """
   def choose, do: elem(@dealt, :rand.uniform(tuple_size(@dealt)) - 1)
 
+  @doc """
+  As `choose/0`, of those that can be made to any interpreter.
+  """
+  def choose_shared, do: choose_other_than(@own)
+
   # Made of several calls that need the same interpreter, or of very many.
   @several [:environment, :copy, :kept, :no_environment, :object, :objects, :mapped, :child]
 
   @doc """
   As `choose/0`, of those that are a single call.
   """
-  def choose_single do
+  def choose_single, do: choose_other_than(@several)
+
+  defp choose_other_than(kinds) do
     kind = choose()
-    if kind in @several, do: choose_single(), else: kind
+    if kind in kinds, do: choose_other_than(kinds), else: kind
   end
 
   # A call that has waited for most of its time is refused instead of being begun.
@@ -245,6 +256,7 @@ defmodule Snex.Soak.Requests do
   def make(kind, home, inp) when kind in @objects, do: Objects.make(kind, home, inp)
   def make(kind, home, inp) when kind in @streams, do: Streams.make(kind, home, inp)
   def make(kind, home, inp) when kind in @maps, do: Maps.make(kind, home, inp)
+  def make(kind, home, inp) when kind in @own, do: Own.make(kind, home, inp)
 
   # The interpreter has it, until its own end.
   def make(:child, home, inp) do
@@ -366,6 +378,26 @@ defmodule Snex.Soak.Requests do
   """
   def gone?(%Error{code: code, reason: reason}),
     do: code in [:env_not_found, :object_not_found] and reason =~ "is gone with its interpreter"
+
+  # How long one may take to end whose end is known, in ms.
+  @patience 60_000
+
+  @doc """
+  Whether an interpreter has ended, if there was one, or is about to.
+  """
+  def ended?(nil), do: true
+
+  def ended?(interpreter) do
+    monitor = Process.monitor(interpreter)
+
+    receive do
+      {:DOWN, ^monitor, :process, ^interpreter, _reason} -> true
+    after
+      @patience ->
+        Process.demonitor(monitor, [:flush])
+        false
+    end
+  end
 
   # A row of the report.
   defp cause(%Error{code: :interpreter_exited, exception: %{signal: signal}}),

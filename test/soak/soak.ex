@@ -3,7 +3,7 @@ defmodule Snex.Soak do
   Mixed traffic over several interpreters on two nodes, while everything in it is killed at random. Ends with a ledger.
 
   `bin/soak` runs it. The other modules here are its parts: `Fleet` has what is killed, `Traffic` and `Caller` who calls,
-  `Requests`, `Objects`, `Streams` and `Maps` what they ask and what is right, `Faults` kills, `Ledger` knows what became of each call, `Rest` looks for what is left, `Report`
+  `Requests`, `Objects`, `Streams`, `Maps` and `Own` what they ask and what is right, `Faults` kills, `Ledger` knows what became of each call, `Rest` looks for what is left, `Report`
   says so.
   """
 
