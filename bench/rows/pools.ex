@@ -76,7 +76,8 @@ defmodule Bench.Pools do
   # A fork for each call.
   defp each_call(context) do
     with_pool(context, [size: 2, fork: :each_call], fn pool ->
-      context = %{context | calls: div(context.calls, 160)}
+      # One for each of the sixteen callers at least.
+      context = %{context | calls: max(div(context.calls, 160), 16)}
       call = fn -> {:ok, 1} = Snex.pyeval(pool, @code, %{}, timeout: 60_000) end
 
       %Row{

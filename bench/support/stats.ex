@@ -40,9 +40,7 @@ defmodule Bench.Stats do
 
   @doc "Half of the distance between the quartiles, as a part of the median."
   def spread(values) do
-    case median(values) do
-      0 -> 0.0
-      median -> (quantile(values, 0.75) - quantile(values, 0.25)) / 2 / median
-    end
+    median = median(values)
+    if median == 0, do: 0.0, else: (quantile(values, 0.75) - quantile(values, 0.25)) / 2 / median
   end
 end

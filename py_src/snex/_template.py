@@ -147,7 +147,7 @@ class Template:
         # Collections in the copy do not touch what is there now, so it stays shared.
         gc.freeze()
         try:
-            between = _fork_quietly()
+            between = _fork_quietly() if request.ignore_threads else _fork_without_hooks()
         except BaseException:
             gc.unfreeze()
             os.close(waiting)
@@ -215,6 +215,8 @@ class Template:
         """Make this process, a copy, a tree of its own: with a session, and the descendants that it will have."""
         self._socket.close()
         become_copy()
+        # Before 3.13, it stays that of the template.
+        _MAIN._set_native_id()  # type: ignore[attr-defined] # noqa: SLF001 - nothing public does it
         signal.set_wakeup_fd(-1)
         os.setsid()
         _control(_libc(), _PR_SET_CHILD_SUBREAPER, 1)
@@ -293,6 +295,21 @@ def _fork_quietly() -> int:
         # Of other threads. They are looked for here, and may be ignored on purpose.
         warnings.simplefilter("ignore", DeprecationWarning)
         return os.fork()
+
+
+def _fork_without_hooks() -> int:
+    """Fork as C code does: Python and its modules do nothing before it, and nothing in the child, which can only fork the copy.
+
+    No other thread of Python's may be there: in the child, locks that it had would never be released.
+    """
+    import ctypes
+
+    # With the interpreter's lock held: the child needs it, and would not get it.
+    pid: int = ctypes.PyDLL(None, use_errno=True).fork()
+    if pid < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return pid
 
 
 def _wait_for(pid: int) -> int:

@@ -306,6 +306,50 @@ def test_a_stub_says_what_the_module_does_not(tmp_path: Path) -> None:
     assert members["size"]["type"] == ["int"]
 
 
+def test_stubs_may_be_installed_in_a_package_of_their_own(tmp_path: Path) -> None:
+    """As `types-requests` does, in a folder `requests-stubs`."""
+    for file, text in {
+        "bare/__init__.py": "def f(a): ...",
+        "bare/below.py": "def g(a): ...",
+        "bare-stubs/__init__.pyi": "def f(a: int) -> str: ...",
+        "bare-stubs/below.pyi": "def g(a: bytes) -> float: ...",
+    }.items():
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_text(text)
+    top, below = ask(tmp_path, "bare", submodules=True)["modules"]
+    assert types(top["members"][0]) == {"a": ["int"], "return": ["str"]}
+    assert types(below["members"][0]) == {"a": ["bytes"], "return": ["float"]}
+
+
+def test_a_source_file_may_have_another_encoding(tmp_path: Path) -> None:
+    code = "# -*- coding: latin-1 -*-\ndef größe():\n    'Gibt die Größe zurück.'\n"
+    (tmp_path / "subject.py").write_bytes(code.encode("latin-1"))
+    [one] = ask(tmp_path, "subject")["modules"][0]["members"]
+    assert one["name"] == "größe"
+    assert "Gibt die Größe zurück." in one["doc"]
+
+
+def functions(folder: Path, code: str) -> list[tuple[str, list[str]]]:
+    """The functions of a module with this code, each with its parameters."""
+    (folder / "subject.py").write_text(code)
+    members = ask(folder, "subject")["modules"][0]["members"]
+    return [
+        (one["name"], [p["name"] for s in one["signatures"] for p in s["parameters"]])
+        for one in members
+    ]
+
+
+def test_a_name_that_is_defined_or_exported_twice_is_there_once(tmp_path: Path) -> None:
+    code = "__all__ = ['f', 'f', 'gone']\ndef f(): ...\ndef f(a): ...\n"
+    assert functions(tmp_path, code) == [("f", ["a"])]
+
+
+def test_thousands_of_functions_are_described(tmp_path: Path) -> None:
+    code = "\n".join(f"def f{i}(a, b={i}): return a" for i in range(5_000))
+    expected = sorted((f"f{i}", ["a", "b"]) for i in range(5_000))
+    assert functions(tmp_path, code) == expected
+
+
 def test_the_first_line_of_the_documentation_may_be_the_signature(tmp_path: Path) -> None:
     found = described(
         tmp_path,

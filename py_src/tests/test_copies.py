@@ -121,14 +121,19 @@ def test_random_numbers_differ() -> None:
             assert len(numbers) == 3
 
 
-def test_hooks_for_children_run() -> None:
+def test_hooks_for_children_run_once_and_in_the_copy() -> None:
     with Template() as template:
-        template.run(
-            "import os\nran = []\nos.register_at_fork(after_in_child=lambda: ran.append(1))"
-        )
+        code = """
+import os, threading
+ran = []
+os.register_at_fork(after_in_child=lambda: ran.append(os.getpid()))
+"""
+        template.run(code)
         with Copy(template) as copy:
-            assert copy.run("return bool(ran)") is True
-            assert template.run("return bool(ran)") is False
+            assert copy.run("return ran") == [copy.pid]
+            main = "return threading.main_thread().native_id"
+            assert copy.run(main) == copy.pid
+            assert template.run(main) == template.process.pid
 
 
 def test_a_copy_outlives_its_template() -> None:
