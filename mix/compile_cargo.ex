@@ -66,7 +66,9 @@ defmodule Mix.Tasks.Compile.Cargo do
     File.rm_rf!(python_dir())
     File.rm_rf!(manifest())
     # A target folder that the user chose, or that all scripts share, holds what others need.
-    if System.get_env("CARGO_TARGET_DIR") in [nil, ""] and not installed?(), do: File.rm_rf!(target_dir())
+    if System.get_env("CARGO_TARGET_DIR") in [nil, ""] and installs_dir() == nil,
+      do: File.rm_rf!(target_dir())
+
     :ok
   end
 
@@ -400,8 +402,7 @@ defmodule Mix.Tasks.Compile.Cargo do
     case {System.get_env("CARGO_TARGET_DIR"), System.get_env("MIX_BUILD_PATH")} do
       {unset, build} when unset in [nil, ""] and build in [nil, ""] ->
         # Beside the folder of the environment.
-        parent = if installed?(), do: installs_dir(), else: Path.dirname(build_path)
-        Path.join(parent, "snex_native")
+        Path.join(installs_dir() || Path.dirname(build_path), "snex_native")
 
       # MIX_BUILD_PATH names the one folder to write to; what lies beside it is none of ours.
       {unset, _build} when unset in [nil, ""] ->
@@ -420,11 +421,15 @@ defmodule Mix.Tasks.Compile.Cargo do
     end
   end
 
-  # Whether this is built by `Mix.install`, in a folder that belongs to one list of dependencies.
-  defp installed?, do: String.starts_with?(Mix.Project.build_path(), installs_dir() <> "/")
-
+  # The folder of `Mix.install`, if this is built by it, as <installs>/elixir-<version>-erts-<version>/<id>/_build/<env>. What
+  # MIX_INSTALL_DIR says may be a relative path, or lead through symbolic links.
   defp installs_dir do
-    System.get_env("MIX_INSTALL_DIR") || Path.join(:filename.basedir(:user_cache, "mix"), "installs")
+    version = "elixir-#{System.version()}-erts-#{:erlang.system_info(:version)}"
+
+    case Mix.Project.build_path() |> Path.split() |> Enum.reverse() do
+      [_env, "_build", _id, ^version | installs] -> installs |> Enum.reverse() |> Path.join()
+      _ -> nil
+    end
   end
 
   defp version, do: Mix.Project.config()[:version]

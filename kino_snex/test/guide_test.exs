@@ -9,8 +9,9 @@ defmodule KinoSnex.GuideTest do
   @guide Path.expand("../../docs/livebook.md", __DIR__)
 
   test "each block of the guide works, after the ones before it, and shows what the guide says" do
-    [setup | blocks] = for [_, code] <- Regex.scan(~r/^```elixir\n(.*?)^```$/ms, File.read!(@guide)), do: code
-    assert setup =~ "Mix.install("
+    blocks = for [_, code] <- Regex.scan(~r/^```elixir\n(.*?)^```$/ms, File.read!(@guide)), do: code
+    # The tests of Snex itself run these.
+    {["Mix.install(" <> _, "Mix.install(" <> _], blocks} = Enum.split_with(blocks, &(&1 =~ "Mix.install("))
     assert length(blocks) == 6
 
     values =

@@ -8,13 +8,14 @@ defmodule Snex.Livebook do
   @parts Enum.map(~w(cell_output evaluator), &Path.join(__DIR__, "livebook/#{&1}.ex"))
 
   @doc """
-  Starts the VM. `folder` is where `Mix.install/2` and uv put what they make.
+  Starts the VM. `folder` is where `Mix.install/2` and uv put what they make; `env` has more variables of its environment,
+  or other values for them, as `Port.open/2` takes them.
   """
-  def start(folder) do
+  def start(folder, env \\ []) do
     # None of this project's settings but the folder where cargo builds: what is built there need not be built again.
     target = Snex.OtherProject.target_dir()
 
-    env = [
+    variables = [
       {~c"MIX_ENV", false},
       {~c"ERL_LIBS", false},
       {~c"MIX_BUILD_PATH", false},
@@ -31,7 +32,8 @@ defmodule Snex.Livebook do
       :stderr_to_stdout,
       line: 65_536,
       cd: folder,
-      env: env,
+      # Of two with the same name, the later one counts.
+      env: variables ++ env,
       args: Enum.flat_map(@parts, &["-r", &1]) ++ ["-e", "Snex.Livebook.Evaluator.serve()"]
     ])
   end

@@ -17,7 +17,23 @@ defmodule Snex.Livebook.Evaluator do
     Code.compiler_options(ignore_module_conflict: true)
     :ok = :logger.add_handler(__MODULE__, CellOutput, %{})
     output = CellOutput.start_link()
+    show_errors_in_cells()
     serve(start(output), output)
+  end
+
+  # As Livebook does: what a process of the notebook writes to standard error goes to its group leader.
+  defp show_errors_in_cells do
+    pid = spawn_link(&forward_errors/0)
+    Process.unregister(:standard_error)
+    Process.register(pid, :standard_error)
+  end
+
+  defp forward_errors do
+    receive do
+      {:io_request, from, _reference, _request} = message ->
+        with {:group_leader, leader} <- Process.info(from, :group_leader), do: send(leader, message)
+        forward_errors()
+    end
   end
 
   defp serve(evaluator, output) do
