@@ -4,6 +4,7 @@
 use crate::allow::{Allow, Rule};
 use crate::control::{self, FromWarden, ToWarden};
 use crate::frame::{self, FrameError, Header, SHARED};
+use crate::handles::{Alive, Drops, Key, Kind};
 use crate::handshake;
 use crate::project;
 use crate::shared_memory::{self, SlotReport, Slots};
@@ -12,7 +13,7 @@ use crate::shared_memory::{Arena, PLACE_LEN};
 use crate::worker::frame_reader::{Bytes, FrameReader, ReadError};
 #[cfg(target_os = "linux")]
 use crate::worker::inbound::Inbound;
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::future::Future;
 use std::io;
 use std::pin::pin;
@@ -233,6 +234,48 @@ pub fn slots(body: &[u8]) {
     }
 }
 
+/// A table of handles is as long as it says, or is refused; and each of its handles is given back once.
+///
+/// # Panics
+/// When that does not hold.
+pub fn handles(body: &[u8]) {
+    let said = body.first_chunk().map(|count| 8 * u64::from(u32::from_le_bytes(*count)));
+    let Some((ids, start)) = frame::split_handles(body) else {
+        return assert!(said.is_none_or(|said| said > body.len() as u64 - 4), "{said:?}");
+    };
+    assert_eq!(Some(start as u64), said.map(|said| 4 + said));
+    let alive = Alive::default();
+    let mut given = BTreeMap::new();
+    let mut drops = Drops::default();
+    let mut table = Vec::new();
+    for id in ids {
+        table.extend_from_slice(&id.to_le_bytes());
+        *given.entry(id).or_insert(0) += 1;
+        alive.receive(Key { kind: Kind::Object, id });
+    }
+    assert_eq!(body[4..start], table);
+    for (id, count) in &given {
+        let key = Key { kind: Kind::Object, id: *id };
+        for _ in 0..*count {
+            drops.add(key, alive.dropped(key));
+        }
+        assert_eq!(alive.dropped(key), 0);
+    }
+    assert_eq!(alive.len_of(Kind::Object), 0);
+    let records = drops.take().unwrap_or_default();
+    let (records, rest) = records.as_chunks::<13>();
+    let record = |[kind, rest @ ..]: &[u8; 13]| {
+        let (id, count) = rest.split_at(8);
+        (
+            *kind,
+            id.first_chunk().map(|id| u64::from_le_bytes(*id)),
+            count.first_chunk().map(|n| u32::from_le_bytes(*n)),
+        )
+    };
+    let expected: Vec<_> = given.into_iter().map(|(id, count)| (1, Some(id), Some(count))).collect();
+    assert_eq!((records.iter().map(record).collect(), rest), (expected, &[][..]));
+}
+
 /// A message between the VM and a warden is read, or refused; and what is read is written as it was.
 ///
 /// # Panics
@@ -257,7 +300,7 @@ mod tests {
 
     type Target = (&'static str, fn(&[u8]));
 
-    const TARGETS: [Target; 7] = [
+    const TARGETS: [Target; 8] = [
         ("frames", frames),
         ("places", places),
         ("greeting", greeting),
@@ -265,6 +308,7 @@ mod tests {
         ("allow", allow),
         ("control", control),
         ("slots", slots),
+        ("handles", handles),
     ];
 
     static CORPORA: LazyLock<Vec<Vec<Vec<u8>>>> =
