@@ -8,15 +8,18 @@ defmodule Snex.Pools do
 
   alias Snex.Pool
 
-  @doc "Starts a pool that is stopped after the test."
-  def start_pool!(opts), do: ExUnit.Callbacks.start_supervised!({Pool, opts}, id: make_ref())
+  @doc "Starts a pool that is stopped after the test. Its calls may wait long: the machine may be busy."
+  def start_pool!(opts), do: ExUnit.Callbacks.start_supervised!({Pool, patient(opts)}, id: make_ref())
 
   @doc "Starts a pool that nobody is linked to."
   def start_alone!(opts) do
-    {:ok, pool} = Pool.start_link(opts)
+    {:ok, pool} = Pool.start_link(patient(opts))
     Process.unlink(pool)
     pool
   end
+
+  defp patient(opts),
+    do: Keyword.update(opts, :queue, [timeout: 60_000], &Keyword.put_new(&1, :timeout, 60_000))
 
   @doc """
   Begins a call that runs until `let_go/1`, and returns it once it runs: `:task` returns what the call does, `:os_pid` is Python's.

@@ -11,6 +11,7 @@ defmodule Snex.Pool.Members do
 
   alias Snex.Error
   alias Snex.Native
+  alias Snex.Pool.Member
   alias Snex.Pool.Template
   alias Snex.Telemetry
 
@@ -22,26 +23,6 @@ defmodule Snex.Pool.Members do
 
   # An interpreter that ends sooner counts as one that could not be started, in ms.
   @probation 1_000
-
-  # More calls than there will be.
-  @no_limit 0xFFFF_FFFF_FFFF_FFFF
-
-  defmodule Member do
-    @moduledoc false
-    # `started` in ms of the monotonic clock; `substitutes` the member that it is to replace; `due` why it is to be replaced; `limits` its own
-    # of the option `:recycle`; `template` the interpreter that it is a copy of.
-    @enforce_keys [:started, :limits]
-    defstruct [:started, :limits, :substitutes, :due, :template, status: :starting]
-
-    @type t() :: %__MODULE__{
-            started: integer(),
-            limits: %{atom() => pos_integer() | nil},
-            substitutes: pid() | nil,
-            due: atom(),
-            template: pid() | nil,
-            status: :starting | :running | :used | :leaving
-          }
-  end
 
   @enforce_keys [:module, :options, :size, :recycle, :name]
   defstruct [
@@ -121,12 +102,7 @@ defmodule Snex.Pool.Members do
         # The answer is `{{:snex_member, pid}, :ok}`: so this process waits for nobody.
         send(pid, {:"$gen_call", {self(), {:snex_member, pid}}, :await_start})
 
-        put_in(members.all[pid], %Member{
-          started: now(),
-          limits: limits(members.recycle),
-          substitutes: substitutes,
-          template: members.template.current
-        })
+        put_in(members.all[pid], Member.new(members.recycle, substitutes, members.template.current))
 
       {:error, reason} ->
         failed(members, reason)
@@ -139,14 +115,6 @@ defmodule Snex.Pool.Members do
   end
 
   defp unexpected(members, other), do: "#{inspect(members.module)}.start_link/1 returned #{inspect(other)}"
-
-  defp limits(recycle) do
-    part = 1 - recycle.jitter * :rand.uniform()
-
-    for {name, limit} <- Map.take(recycle, [:requests, :memory, :age]), into: %{} do
-      {name, limit && max(round(limit * part), 1)}
-    end
-  end
 
   # One after the other, so that there is one interpreter more than asked for, and no more.
   defp substitute(%{all: all} = members) do
@@ -164,18 +132,12 @@ defmodule Snex.Pool.Members do
   defp surplus(members, count) do
     members.all
     |> Enum.filter(fn {_pid, member} -> counts?(member) end)
-    |> Enum.sort_by(fn {pid, member} -> {member.status == :running, load(pid)} end)
+    |> Enum.sort_by(fn {pid, member} -> {member.status == :running, Member.load(pid)} end)
     |> Enum.take(count)
     |> Enum.reduce(members, fn {pid, _member}, members ->
       retire(members, pid, "was taken out of its pool by Snex.Pool.resize/2")
     end)
   end
-
-  @doc """
-  What runs in an interpreter: more than any number if someone has it for itself.
-  """
-  @spec load(pid()) :: non_neg_integer() | nil
-  def load(pid), do: pid |> Native.pool_member() |> elem(0)
 
   @doc """
   An interpreter has started: from now on it may be chosen.
@@ -187,7 +149,7 @@ defmodule Snex.Pool.Members do
     member = members.all[pid]
 
     # One that has ended already sends its exit.
-    if member.status == :starting and Native.pool_join(pid, member.limits.requests || @no_limit) == :ok do
+    if member.status == :starting and Member.join(member, pid) == :ok do
       Process.send_after(self(), {:snex_proven, pid}, @probation)
       members = put_in(members.all[pid], %{member | status: :running, substitutes: nil})
       members |> replaced(member.substitutes, pid, member) |> settle()
@@ -219,7 +181,7 @@ defmodule Snex.Pool.Members do
     case members.all[old] do
       %Member{status: :running, due: due} = member when due != nil ->
         {_running, calls, _open?} = Native.pool_member(old)
-        measurements = %{calls: calls, age: native(now() - member.started)}
+        measurements = %{calls: calls, age: native(Member.age(member))}
         metadata = %{pool: self(), name: members.name, interpreter: old, substitute: new, reason: due}
         Telemetry.pool_recycled(begun, measurements, metadata)
         retire(members, old, why(due, calls))
@@ -285,7 +247,7 @@ defmodule Snex.Pool.Members do
   end
 
   defp dismiss_if_idle(pid) do
-    if load(pid) == 0, do: Process.exit(pid, {:shutdown, :recycled})
+    if Member.load(pid) == 0, do: Process.exit(pid, {:shutdown, :recycled})
   end
 
   @doc """
@@ -323,8 +285,7 @@ defmodule Snex.Pool.Members do
       :running ->
         Native.pool_leave(pid)
         Native.pool_bury(pid, "has ended: #{describe(reason)}")
-        age = now() - member.started
-        if age < @probation, do: failed(members, reason), else: members
+        if Member.age(member) < @probation, do: failed(members, reason), else: members
     end
     |> settle()
   end
@@ -397,7 +358,7 @@ defmodule Snex.Pool.Members do
   def left?(members, pid) do
     case members.all[pid] do
       nil -> true
-      %Member{status: status} when status in [:leaving, :used] -> load(pid) > 0
+      %Member{status: status} when status in [:leaving, :used] -> Member.load(pid) > 0
       _other -> false
     end
   end
@@ -426,24 +387,9 @@ defmodule Snex.Pool.Members do
   @spec check(t()) :: t()
   def check(members) do
     for {pid, %Member{status: :running, due: nil} = member} <- members.all,
-        reason = exceeded(pid, member),
+        reason = Member.exceeded(member, pid),
         reduce: members do
       members -> due(members, [pid], reason)
-    end
-  end
-
-  defp exceeded(pid, %{limits: limits} = member) do
-    cond do
-      limits.age != nil and now() - member.started >= limits.age -> :age
-      limits.memory != nil and memory(pid) > limits.memory -> :memory
-      true -> nil
-    end
-  end
-
-  defp memory(pid) do
-    case Native.interpreter_info(pid) do
-      {:ok, _requests, _in_flight, _environments, _objects, _queued, {memory, _shared}} -> memory
-      :noproc -> 0
     end
   end
 
@@ -491,24 +437,10 @@ defmodule Snex.Pool.Members do
       size: members.size,
       running: length(running(members)),
       members:
-        for({pid, member} <- members.all, do: describe_member(pid, member)) |> Enum.sort_by(& &1.age, :desc),
+        for({pid, member} <- members.all, do: Member.describe(member, pid)) |> Enum.sort_by(& &1.age, :desc),
       failure: failure(members),
       fork: members.template.fork? and members.template.fork,
       template: members.template.current
-    }
-  end
-
-  defp describe_member(pid, member) do
-    {running, calls, _open?} = Native.pool_member(pid)
-
-    %{
-      interpreter: pid,
-      status: member.status,
-      due: member.due,
-      calls_running: running || :checked_out,
-      calls: calls,
-      age: now() - member.started,
-      memory: memory(pid)
     }
   end
 
@@ -529,6 +461,5 @@ defmodule Snex.Pool.Members do
 
   defp describe(reason), do: reason |> error() |> Error.summary() |> String.split("\n") |> hd()
 
-  defp now, do: System.monotonic_time(:millisecond)
   defp native(milliseconds), do: System.convert_time_unit(milliseconds, :millisecond, :native)
 end

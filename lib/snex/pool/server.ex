@@ -8,6 +8,7 @@ defmodule Snex.Pool.Server do
   alias Snex.Error
   alias Snex.Native
   alias Snex.Pool.Cluster
+  alias Snex.Pool.Member
   alias Snex.Pool.Members
   alias Snex.Pool.Queue
   alias Snex.Pool.Template
@@ -182,7 +183,7 @@ defmodule Snex.Pool.Server do
   end
 
   defp true?(:drain, state) do
-    Queue.waiting(self()) == 0 and Enum.all?(Map.keys(state.members.all), &(Members.load(&1) == 0))
+    Queue.waiting(self()) == 0 and Enum.all?(Map.keys(state.members.all), &(Member.load(&1) == 0))
   end
 
   # What could not be started is tried again, but nobody waits for that.
