@@ -41,6 +41,18 @@ defmodule Snex.ArrowTest do
     end
   end
 
+  test "a stream with any offset or length exchanged has columns, or has none" do
+    for at <- 0..(byte_size(@stream) - 4),
+        word <- [0, 1, 4, 0x7FFFFFFF, 0x80000000, 0xFFFFFFF8, 0xFFFFFFFF] do
+      <<before::binary-size(at), _word::32, rest::binary>> = @stream
+
+      case Arrow.columns(Arrow.new([before, <<word::32-little>>, rest])) do
+        {:ok, names} -> assert Enum.all?(names, &String.valid?/1)
+        :error -> :ok
+      end
+    end
+  end
+
   test "a stream that is cut has columns, or has none" do
     for length <- 0..byte_size(@stream) do
       cut = Arrow.new(binary_part(@stream, 0, length))

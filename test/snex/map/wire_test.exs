@@ -60,4 +60,23 @@ defmodule Snex.Map.WireTest do
 
     assert Snex.map(puppet, "f", [term({1, [[17]]})]) == [ok: 17]
   end
+
+  @tag timeout: 300_000
+  test "whatever the answer is, each element has one result", %{puppet: puppet} do
+    any = :proper_types.any()
+    run = :proper_types.oneof([:proper_types.list(any), :proper_types.exactly(@error), any])
+    fit = :proper_types.oneof([:proper_types.integer(), any])
+    answer = :proper_types.oneof([{fit, :proper_types.resize(2, :proper_types.list(run))}, any])
+
+    property =
+      :proper.forall(answer, fn answer ->
+        case Snex.map(puppet, "f", [term(answer)], timeout: 60_000) do
+          [ok: _value] -> true
+          [error: %Error{code: code}] -> code in [:internal_error, :python_runtime_error]
+        end
+      end)
+
+    # Not so large that they would travel beside the pickle.
+    assert :proper.quickcheck(property, [:quiet, numtests: 300, max_size: 15])
+  end
 end
