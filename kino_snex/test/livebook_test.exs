@@ -117,6 +117,45 @@ defmodule Snex.LivebookTest do
     assert Process.whereis(Livebook.Interpreter) == nil
   end
 
+  @tag :tmp_dir
+  @tag :capture_log
+  test "Stop ends the installation of packages", %{tmp_dir: folder} do
+    # In place of uv: a program that says who it is, and stays.
+    uv = Path.join(folder, "uv")
+    pid_file = Path.join(folder, "pid")
+    version = ~S(if [ "$1" = --version ]; then echo "uv 0.9.9"; exit; fi)
+
+    File.write!(
+      uv,
+      "#!/bin/sh\n#{version}\necho $$ >'#{pid_file}.new'\nmv '#{pid_file}.new' '#{pid_file}'\nexec sleep 1000\n"
+    )
+
+    File.chmod!(uv, 0o755)
+
+    toml =
+      String.replace(
+        @pandas,
+        "kino-snex-test",
+        "kino-snex-stopped"
+      )
+
+    {pid, monitor} = spawn_monitor(fn -> Livebook.start(pyproject_toml: toml, uv: uv) end)
+    eventually(fn -> File.exists?(pid_file) end)
+    os_pid = pid_file |> File.read!() |> String.trim()
+    Process.exit(pid, :kill)
+    assert_receive {:DOWN, ^monitor, _, _, :killed}, 60_000
+    eventually(fn -> elem(System.cmd("kill", ["-0", os_pid], stderr_to_stdout: true), 1) != 0 end)
+    assert Process.whereis(Livebook.Interpreter) == nil
+  end
+
+  defp eventually(condition, attempts \\ 1200) do
+    cond do
+      condition.() -> :ok
+      attempts == 0 -> flunk("this has not happened")
+      true -> Process.sleep(50) && eventually(condition, attempts - 1)
+    end
+  end
+
   describe "with pandas and matplotlib," do
     setup do
       {:ok, python: Livebook.start(pyproject_toml: @pandas)}
