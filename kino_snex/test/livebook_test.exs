@@ -194,14 +194,4 @@ defmodule Snex.LivebookTest do
       assert_output(%{type: :image, content: <<0x89, "PNG", _::binary>>, mime_type: "image/png"}, 60_000)
     end
   end
-
-  test "the smart cell writes a ~PY, whatever quotes the code has" do
-    alias KinoSnex.PythonCell
-    attrs = %{"variable" => "result", "code" => ~S[f("""a""")]}
-
-    assert PythonCell.to_source(attrs) ==
-             "import Snex.Livebook, only: [sigil_PY: 2]\n\nresult = ~PY'''\nf(\"\"\"a\"\"\")\n'''"
-
-    assert PythonCell.to_source(%{"variable" => "", "code" => "1"}) =~ ~r/\n~PY"""\n1\n"""$/
-  end
 end

@@ -20,10 +20,8 @@ defmodule KinoSnex.PythonCell do
 
   @impl true
   def handle_event("variable", variable, ctx) do
-    # What is no name of a variable is not taken, and the old name reappears.
-    variable =
-      if variable == "" or variable =~ ~r/\A[a-z_][A-Za-z0-9_]*\z/, do: variable, else: ctx.assigns.variable
-
+    # A name that no variable can have is refused, and the old one reappears.
+    variable = if variable == "" or variable?(variable), do: variable, else: ctx.assigns.variable
     broadcast_event(ctx, "variable", variable)
     {:noreply, assign(ctx, variable: variable)}
   end
@@ -33,9 +31,36 @@ defmodule KinoSnex.PythonCell do
 
   @impl true
   def to_source(%{"variable" => variable, "code" => code}) do
-    quotes = if String.contains?(code, ~S(""")), do: "'''", else: ~S(""")
     assign = if variable == "", do: "", else: variable <> " = "
-    "import Snex.Livebook, only: [sigil_PY: 2]\n\n#{assign}~PY#{quotes}\n#{code}\n#{quotes}"
+    "import Snex.Livebook, only: [sigil_PY: 2]\n\n" <> assign <> sigil(code)
+  end
+
+  # Keywords, which look like names, are something else when they are parsed.
+  defp variable?(name),
+    do: name =~ ~r/\A_?[a-z][A-Za-z0-9_]*\z/ and match?({:ok, {_, _, nil}}, Code.string_to_quoted(name))
+
+  # Returns the first form that Elixir reads as exactly this code. A heredoc cannot hold everything: quotes at the beginning of a line end
+  # it, and Elixir takes a backslash before them for its own. The last form can, but is hard to read.
+  defp sigil(code) do
+    code = code <> "\n"
+
+    forms =
+      for form <- [&heredoc/2, &escaped_heredoc/2], quotes <- [~S("""), "'''"], do: form.(code, quotes)
+
+    Enum.find(forms, &(read(&1) == code)) ||
+      "sigil_PY(<<#{inspect(code, printable_limit: :infinity)}>>, [])"
+  end
+
+  defp heredoc(code, quotes), do: "~PY#{quotes}\n#{code}#{quotes}"
+
+  defp escaped_heredoc(code, quotes),
+    do: code |> String.replace(~r/^([ \t]*)(#{quotes})/m, "\\1\\\\\\2") |> heredoc(quotes)
+
+  defp read(source) do
+    case Code.string_to_quoted(source, emit_warnings: false) do
+      {:ok, {:sigil_PY, _, [{:<<>>, _, [code]}, []]}} -> code
+      _error -> nil
+    end
   end
 
   asset "main.js" do
