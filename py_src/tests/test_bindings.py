@@ -372,6 +372,9 @@ def test_the_first_line_of_the_documentation_may_be_the_signature(tmp_path: Path
         ("signature", "keyword"),
     ]
     assert found["none"]["signatures"] == []
+    # It is no part of what is said about the function.
+    assert "Add." in found["add"]["doc"]
+    assert "x1" not in found["add"]["doc"]
 
 
 def test_hostile_modules_are_described_all_the_same(tmp_path: Path) -> None:
@@ -560,7 +563,7 @@ def test_docstrings_of_all_styles_become_markdown() -> None:
             1, 2)
         ```
 
-        ```
+        ```text
         0.5
         ```
 
@@ -587,7 +590,7 @@ def test_docstrings_of_all_styles_become_markdown() -> None:
         --------
         >>> f = g(
         ...     1)
-        >>> f
+        >>> f  # doctest: +ELLIPSIS
         2
 
         Then
@@ -599,7 +602,9 @@ def test_docstrings_of_all_styles_become_markdown() -> None:
     assert numpy is not None
     assert "* `a_min, a_max` - `array_like or None`: Bounds." in numpy
     assert "* `out` - `ndarray`: The result." in numpy
-    assert "```python\nf = g(\n    1)\nf\n```\n\n```\n2\n```\n\nThen\n\n```python\nf\n```" in numpy
+    assert (
+        "```python\nf = g(\n    1)\nf\n```\n\n```text\n2\n```\n\nThen\n\n```python\nf\n```" in numpy
+    )
     rest = convert(
         """Add.
 

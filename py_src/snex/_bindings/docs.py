@@ -135,11 +135,18 @@ def _code(literal: re.Match[str]) -> str:
     return f"`` {literal[1]} ``" if "`" in literal[1] else f"`{literal[1]}`"
 
 
+# For `doctest` alone.
+_DIRECTIVE = re.compile(r"\s*#\s*doctest:.*$")
+
+
 def _tidy(markdown: str) -> str:
     out: list[str] = []
     fenced = False
     for line in markdown.split("\n"):
         if line.lstrip().startswith("```"):
+            if not fenced and line.strip() == "```":
+                # Without a language, ExDoc would take it for Elixir.
+                line += "text"  # noqa: PLW2901
             fenced = not fenced
         elif not fenced:
             if _UNDERLINE.match(line) and out and out[-1].strip() and len(out[-1]) <= len(line) + 2:
@@ -150,6 +157,8 @@ def _tidy(markdown: str) -> str:
             # Headings begin below that of the function.
             line = re.sub(r"^#{1,4} ", "## ", line)  # noqa: PLW2901
             line = re.sub(r"\[([^\[\]]*?) \]\(", r"[\1](", line)  # noqa: PLW2901
+        else:
+            line = _DIRECTIVE.sub("", line)  # noqa: PLW2901
         out.append(line.rstrip())
     if fenced:
         out.append("```")

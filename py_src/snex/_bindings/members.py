@@ -122,7 +122,7 @@ class Describer:
         # An instance has its class's, which is about something else.
         if doc is attribute(type(thing), "__doc__") and not isinstance(thing, type):
             return None
-        return self.docs.markdown(doc)
+        return self.docs.markdown(signatures.without_call(doc, attribute(thing, "__name__")))
 
     def _constant(self, name: str, value: object, namespace: Namespace, owner: object) -> Member:
         hints = attribute(owner, "__annotations__")

@@ -112,6 +112,14 @@ _CALL = re.compile(r"\s*([\w.]+)(\((?:[^()]|\([^()]*\))*\))(?:\s*->.*)?\s*(?:\n|
 _OPTIONAL = re.compile(r"\[\s*,?([^\[\]]*)\]")
 
 
+def without_call(doc: object, name: object) -> object:
+    """Return a docstring without the call of the function by which it begins."""
+    if not isinstance(doc, str) or (found := _CALL.match(doc)) is None:
+        return doc
+    rest = doc[found.end() :]
+    return rest if rest.strip() and found[1].rpartition(".")[2] == name else doc
+
+
 def _of_documentation(thing: object, namespace: Namespace, bound: bool) -> list[Signature]:  # noqa: FBT001
     found = _CALL.match(text(attribute(thing, "__doc__")) or "")
     name = attribute(thing, "__name__")

@@ -13,6 +13,8 @@ defmodule Snex.Bindings.LibrariesTest do
     use Snex.Interpreter,
       name: __MODULE__,
       python_preference: :system,
+      # A package of one's own.
+      python_path: Path.expand("../../support/python/bound", __DIR__),
       pyproject_toml: """
       [project]
       name = "libraries"
@@ -36,7 +38,7 @@ defmodule Snex.Bindings.LibrariesTest do
     start_supervised!(Python)
 
     modules =
-      for python <- ~w[statistics json pathlib numpy pandas],
+      for python <- ~w[statistics json pathlib numpy pandas shop],
           do: {String.to_atom(python), bind!(python, folder)}
 
     {:ok, [folder: folder] ++ modules}
@@ -74,7 +76,7 @@ defmodule Snex.Bindings.LibrariesTest do
     %{folder: folder, statistics: statistics, json: json, pathlib: pathlib} = context
     assert statistics.mean!([1, 2, 3]) == 2
     assert docs(folder, statistics, :mean) =~ "Return the sample arithmetic mean of data."
-    assert docs(folder, statistics, :mean) =~ "```python\nmean([1, 2, 3, 4, 4])\n```\n\n```\n2.8\n```"
+    assert docs(folder, statistics, :mean) =~ "```python\nmean([1, 2, 3, 4, 4])\n```\n\n```text\n2.8\n```"
     refute docs(folder, statistics, :mean) =~ ">>>"
     # The types are those of typeshed.
     assert specs(folder, statistics)[{:quantiles, 2}] =~ ":inclusive | :exclusive"
@@ -126,6 +128,16 @@ defmodule Snex.Bindings.LibrariesTest do
     assert %Snex.Object{} = first = frame.head!(both, n: 1)
     assert frame.to_dict!(first, orient: "records") == [%{"a" => 1, "b" => 3}]
     assert specs(folder, frame)[{:head, 2}] =~ "result(Snex.Object.t())"
+  end
+
+  test "a package of one's own", %{folder: folder, shop: shop} do
+    assert shop.price!(10, factor: 2, mode: :gross) == 20 * 1.19
+    order = Module.concat(shop, Order)
+
+    assert order.parse!("ada: tea, milk") |> order.receipt!() |> Module.concat(order, Receipt).text!() ==
+             "ada: tea, milk"
+
+    assert docs(folder, order, :add) =~ "## Returns"
   end
 
   @plt "../../../_build/plt/*.plt" |> Path.expand(__DIR__) |> Path.wildcard() |> List.first()
