@@ -159,7 +159,8 @@ defmodule Snex.Bindings.LibrariesTest do
            ) == {"", 0}
   end
 
-  test "the source file and `use` have the same functions, and the same documentation", %{folder: folder} do
+  @tag :tmp_dir
+  test "the source file and `use` have the same functions, and the same documentation", %{tmp_dir: folder} do
     options = [module: "statistics", interpreter: Python]
     used = Module.concat(__MODULE__, Used)
     code = "defmodule #{inspect(used)} do use Snex.Bindings, #{inspect(options)} end"
