@@ -1,4 +1,4 @@
-"""Checks pages that ExDoc has made: every link leads somewhere, and no Markdown is left in the text.
+"""Checks pages that ExDoc has made: links lead somewhere, no Markdown is left in the text, no code is cut off.
 
     python docs/check_html.py FOLDER
 """
@@ -13,38 +13,54 @@ from urllib.parse import unquote, urlsplit
 
 # Heads of sections, fences of code and lines of tables, when a parser has taken them for text.
 MARKDOWN = re.compile(r"(?:^|\s)(?:#{2,} \w|```|\|---)")
+# What fits into the column of a page beside the sidebar, in a window of 1,200 pixels.
+COLUMNS = 91
 # The site that serves the pages adds this one.
 ADDED = {"docs_config.js"}
 
 
+# Elements whose content is no text of the page.
+APART = {"pre", "script", "style"}
+
+
 class Page(HTMLParser):
-    """What a page links to, which anchors it has, and its text outside of code."""
+    """What a page links to, which anchors it has, its text, and its blocks of code."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
         self.ids: set[str] = set()
         self.links: list[str] = []
         self.text: list[str] = []
-        self.in_code = 0
+        self.code: list[str] = []
+        self.tags: list[str] = []
         self.feed(html)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Note an anchor and a link, and where code begins."""
+        """Note an anchor and a link, and where something begins that is no text."""
         values = dict(attrs)
-        self.in_code += tag in {"pre", "script", "style"}
+        if tag in APART:
+            self.tags.append(tag)
+            self.code.append("")
         if values.get("id"):
             self.ids.add(str(values["id"]))
         if link := values.get("href") or values.get("src"):
             self.links.append(link)
 
     def handle_endtag(self, tag: str) -> None:
-        """Note where code ends."""
-        self.in_code -= tag in {"pre", "script", "style"}
+        """Note where the text goes on."""
+        if tag in APART:
+            self.tags.pop()
 
     def handle_data(self, data: str) -> None:
-        """Keep the text of paragraphs, lists and tables."""
-        if not self.in_code:
+        """Keep text and code apart."""
+        if not self.tags:
             self.text.append(data)
+        elif self.tags[-1] == "pre":
+            self.code[-1] += data
+
+    def wide(self) -> list[str]:
+        """Return the lines of code that a reader has to scroll."""
+        return [line for block in self.code for line in block.splitlines() if len(line) > COLUMNS]
 
 
 def mistakes(folder: Path) -> list[str]:
@@ -53,6 +69,9 @@ def mistakes(folder: Path) -> list[str]:
     found = [f"{folder} has no pages"] if not pages else []
     for name, page in pages.items():
         found += [f"{name}: Markdown in the text: {text.strip()[:100]!r}" for text in page.text if MARKDOWN.search(text)]
+        # Notebooks have the width of Livebook.
+        if not (folder / name).with_suffix(".livemd").exists():
+            found += [f"{name}: more than {COLUMNS} columns: {line}" for line in page.wide()]
         for link in page.links:
             parts = urlsplit(link)
             target = unquote(parts.path) or name

@@ -16,6 +16,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "py_src"))
 
 import snex
 
+# What fits beside the sidebar, as docs/check_html.py has it.
+COLUMNS = 91
+
 # Sections of a docstring, and how they begin on the page.
 SECTIONS = {"Args:": "Arguments", "Raises:": "Raises", "Attributes:": "Attributes", "Example:": "Example"}
 
@@ -59,14 +62,29 @@ class Annotation:
 
 
 def signature(name: str, thing: object) -> str:
-    """Return how something is called."""
+    """Return how something is called; of a class whose documentation has no arguments, only that it is one."""
+    if inspect.isclass(thing) and "Args:" not in (thing.__doc__ or ""):
+        return f"class {name}"
     try:
         called = inspect.signature(thing)
     except (TypeError, ValueError):
         return f"{name}(...)"
     parameters = [plain(parameter, "annotation") for parameter in called.parameters.values() if parameter.name != "self"]
     prefix = "async def " if inspect.iscoroutinefunction(thing) else ""
-    return f"{prefix}{name}{plain(called.replace(parameters=parameters), 'return_annotation')}"
+    called = plain(called.replace(parameters=parameters), "return_annotation")
+    line = f"{prefix}{name}{called}"
+    return line if len(line) <= COLUMNS else f"{prefix}{name}{one_per_line(called)}"
+
+
+def one_per_line(called: inspect.Signature) -> str:
+    """Return a signature with a line for each parameter."""
+    bare = str(called.replace(parameters=[]))
+    kinds = [parameter.kind for parameter in called.parameters.values()]
+    lines = [str(parameter) for parameter in called.parameters.values()]
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    if keyword in kinds and inspect.Parameter.VAR_POSITIONAL not in kinds:
+        lines.insert(kinds.index(keyword), "*")
+    return "(\n" + "".join(f"    {line},\n" for line in lines) + bare.removeprefix("(")
 
 
 def plain(what: inspect.Parameter | inspect.Signature, field: str) -> inspect.Parameter | inspect.Signature:

@@ -6,7 +6,8 @@ defmodule Snex.Array do
   `numpy.ndarray`; see [Data](data.md#arrays).
 
       iex> {:ok, interpreter} = Snex.Interpreter.start_link()
-      iex> {:ok, array} = Snex.pyeval(interpreter, "return memoryview(bytes(range(6))).cast('B', (2, 3))")
+      iex> code = "return memoryview(bytes(range(6))).cast('B', (2, 3))"
+      iex> {:ok, array} = Snex.pyeval(interpreter, code)
       iex> array
       #Snex.Array<u8[2][3]>
       iex> Snex.Array.to_list(array)
@@ -58,8 +59,8 @@ defmodule Snex.Array do
 
       iex> Snex.Array.new(<<1, 2, 3, 4>>, {:u, 8}, {2, 2})
       #Snex.Array<u8[2][2]>
-      iex> Snex.Array.new(<<1, 2, 3>>, {:u, 8}, {2, 2})
-      ** (ArgumentError) an array of type {:u, 8} and shape {2, 2} has 4 bytes, got a binary of 3
+      iex> Snex.Array.new(<<1>>, {:u, 8}, {2})
+      ** (ArgumentError) an array of type {:u, 8} and shape {2} has 2 bytes, got a binary of 1
   """
   @spec new(binary(), type(), shape()) :: t()
   def new(data, type, shape), do: check!(%__MODULE__{type: type, shape: shape, data: data})
@@ -88,7 +89,8 @@ defmodule Snex.Array do
 
   What Elixir's floats cannot be is `:inf`, `:"-inf"` or `:nan`. Raises `ArgumentError` if type, shape and data don't fit together.
 
-      iex> Snex.Array.to_list(Snex.Array.new(<<1.5::float-32-native, 0::32>>, {:f, 32}, {2, 1}))
+      iex> array = Snex.Array.new(<<1.5::float-32-native, 0::32>>, {:f, 32}, {2, 1})
+      iex> Snex.Array.to_list(array)
       [[1.5], [0.0]]
   """
   @spec to_list(t()) :: number_or_special() | list()

@@ -6,7 +6,10 @@ defmodule Snex.Bindings do
   Python modules as Elixir modules: `use Snex.Bindings` defines a function for each function of a Python module.
 
       defmodule MyApp.Statistics do
-        use Snex.Bindings, interpreter: MyApp.Python, module: "statistics", only: ~w[mean median NormalDist]
+        use Snex.Bindings,
+          interpreter: MyApp.Python,
+          module: "statistics",
+          only: ~w[mean median NormalDist]
       end
 
       {:ok, 2} = MyApp.Statistics.mean([1, 2, 3])

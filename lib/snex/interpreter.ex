@@ -159,7 +159,8 @@ defmodule Snex.Interpreter do
 
   Raises `ArgumentError` for an unknown option and for a value that an option cannot have.
 
-      iex> {:ok, interpreter} = Snex.Interpreter.start_link(init_script: {"y = 2 * x", %{"x" => 21}})
+      iex> init_script = {"y = 2 * x", %{"x" => 21}}
+      iex> {:ok, interpreter} = Snex.Interpreter.start_link(init_script: init_script)
       iex> Snex.pyeval(interpreter, "return y")
       {:ok, 42}
   """

@@ -3,7 +3,8 @@ defmodule Snex.Object do
   A reference to an object that stays in Python: a data frame, a model, a connection.
 
       iex> {:ok, py} = Snex.Interpreter.start_link()
-      iex> {:ok, counter} = Snex.call(py, "collections.Counter", ["abracadabra"], returns: :object)
+      iex> word = "abracadabra"
+      iex> {:ok, counter} = Snex.call(py, "collections.Counter", [word], returns: :object)
       iex> Snex.Object.call(counter, "most_common", [1])
       {:ok, [{"a", 5}]}
       iex> counter["b"]

@@ -2,9 +2,16 @@ defmodule Snex.Pool do
   @moduledoc """
   Several interpreters under one name: each call runs in the least busy one.
 
-      children = [{Snex.Pool, name: MyApp.Python, interpreter: MyApp.Numpy, size: 4, init_script: "import numpy as np"}]
+      children = [
+        {Snex.Pool,
+         name: MyApp.Python,
+         interpreter: MyApp.Numpy,
+         size: 4,
+         init_script: "import numpy as np"}
+      ]
 
-      {:ok, value} = Snex.pyeval(MyApp.Python, "return float(np.mean(xs))", %{"xs" => [1, 2, 3]})
+      {:ok, value} =
+        Snex.pyeval(MyApp.Python, "return float(np.mean(xs))", %{"xs" => [1, 2, 3]})
 
   One Python uses one core. A pool uses as many cores as it has interpreters, replaces interpreters that end, and lets calls wait
   when all are busy. It can be used wherever an interpreter can: with `Snex.pyeval/4`, `Snex.call/4`, `Snex.get/3`, `Snex.stream/4`,
@@ -139,8 +146,10 @@ defmodule Snex.Pool do
 
       iex> {:ok, pool} = Snex.Pool.start_link(size: 2)
       iex> info = Snex.Pool.info(pool)
-      iex> {info.size, info.running, info.waiting, for(member <- info.members, do: member.calls_running)}
-      {2, 2, 0, [0, 0]}
+      iex> {info.size, info.running, info.waiting}
+      {2, 2, 0}
+      iex> for member <- info.members, do: member.calls_running
+      [0, 0]
   """
   @spec info(t(), timeout()) :: map()
   def info(pool, timeout \\ 5_000), do: call(pool, :info, timeout)

@@ -42,7 +42,8 @@ defmodule Snex.Release do
 
   An environment that is missing or out of date is made first. Raises `Mix.Error` when that fails.
 
-      iex> release = %Mix.Release{path: System.tmp_dir!(), applications: %{}, steps: [:assemble]}
+      iex> path = System.tmp_dir!()
+      iex> release = %Mix.Release{path: path, applications: %{}, steps: [:assemble]}
       iex> Snex.Release.after_assemble(release).steps
       [:assemble]
   """

@@ -128,7 +128,8 @@ defmodule Snex.Serde do
   A binary, from iodata, that becomes the Python type that `as` names.
 
       iex> {:ok, interpreter} = Snex.Interpreter.start_link()
-      iex> Snex.pyeval(interpreter, "return type(x).__name__", %{"x" => Snex.Serde.binary(["a", ?b])})
+      iex> bytes = Snex.Serde.binary(["a", ?b])
+      iex> Snex.pyeval(interpreter, "return type(x).__name__", %{"x" => bytes})
       {:ok, "bytes"}
   """
   @spec binary(iodata(), binary_as()) :: wrapped()
@@ -196,7 +197,8 @@ defmodule Snex.Serde do
 
       iex> {:ok, interpreter} = Snex.Interpreter.start_link()
       iex> by_length = Snex.Serde.callback(&String.length/1)
-      iex> Snex.pyeval(interpreter, "return sorted(words, key=f)", %{"words" => ["ccc", "a", "bb"], "f" => by_length})
+      iex> variables = %{"words" => ["ccc", "a", "bb"], "f" => by_length}
+      iex> Snex.pyeval(interpreter, "return sorted(words, key=f)", variables)
       {:ok, ["a", "bb", "ccc"]}
   """
   @spec callback(function()) :: wrapped()
@@ -231,15 +233,16 @@ defmodule Snex.Serde do
   In Python it is a `snex.Stream`.
 
       iex> {:ok, interpreter} = Snex.Interpreter.start_link()
-      iex> words = Stream.map(["a", "b"], &String.upcase/1)
-      iex> Snex.pyeval(interpreter, "return [word async for word in words]", %{"words" => Snex.Serde.stream(words)})
+      iex> words = Snex.Serde.stream(Stream.map(["a", "b"], &String.upcase/1))
+      iex> Snex.pyeval(interpreter, "return [w async for w in words]", %{"words" => words})
       {:ok, ["A", "B"]}
 
   Items are made on demand, so an enumerable without an end is fine:
 
       iex> {:ok, interpreter} = Snex.Interpreter.start_link()
-      iex> numbers = Stream.iterate(1, &(&1 * 2))
-      iex> Snex.pyeval(interpreter, "return next(n for n in numbers if n > 1000)", %{"numbers" => Snex.Serde.stream(numbers)})
+      iex> numbers = Snex.Serde.stream(Stream.iterate(1, &(&1 * 2)))
+      iex> code = "return next(n for n in numbers if n > 1000)"
+      iex> Snex.pyeval(interpreter, code, %{"numbers" => numbers})
       {:ok, 1024}
 
   The enumerable runs in a process of its own, on this node, from the moment when Python asks for the first item. The process belongs to

@@ -94,9 +94,9 @@ defmodule Snex.Test do
   Calls `fun` with options for a call of `Snex`, and returns its result with what Python has printed in it.
 
       iex> py = Snex.Test.start!(Snex.Interpreter)
-      iex> code = "import sys; print('to one'); print('to the other', file=sys.stderr); return 1"
+      iex> code = "import sys; print('out'); print('err', file=sys.stderr); return 1"
       iex> Snex.Test.capture(&Snex.pyeval(py, code, %{}, &1))
-      {{:ok, 1}, %{stdout: "to one\\n", stderr: "to the other\\n"}}
+      {{:ok, 1}, %{stdout: "out\\n", stderr: "err\\n"}}
 
   Other options go beside them: `Snex.Test.capture(&Snex.call(py, "main", [], [timeout: 60_000] ++ &1))`.
   """

@@ -8,7 +8,8 @@ defmodule Mix.Tasks.Snex.Gen.Bindings do
 
       mix snex.gen.bindings MyApp.Statistics
       mix snex.gen.bindings MyApp.Statistics --check
-      mix snex.gen.bindings MyApp.Statistics --interpreter MyApp.Python --module statistics --only mean,median
+      mix snex.gen.bindings MyApp.Statistics \\
+        --interpreter MyApp.Python --module statistics --only mean,median
 
   The first argument is a module with `use Snex.Bindings`, or one that this task has written: its options are known then. If it is
   neither, the options are given.

@@ -10,13 +10,16 @@ defprotocol Snex.Serde.Encoder do
   exception as its reason.
 
       iex> {:ok, interpreter} = Snex.Interpreter.start_link()
-      iex> Snex.pyeval(interpreter, "return type(t).__name__, t.isoformat()", %{"t" => ~T[12:30:00]})
+      iex> code = "return type(t).__name__, t.isoformat()"
+      iex> Snex.pyeval(interpreter, code, %{"t" => ~T[12:30:00]})
       {:ok, {"time", "12:30:00"}}
 
   where there is
 
       defimpl Snex.Serde.Encoder, for: Time do
-        def encode(time), do: Snex.Serde.object("datetime", "time", [time.hour, time.minute, time.second])
+        def encode(time) do
+          Snex.Serde.object("datetime", "time", [time.hour, time.minute, time.second])
+        end
       end
   """
 

@@ -67,7 +67,8 @@ class LoggingHandler(logging.Handler):
             `application` and `domain`.
         extra_metadata_keys: which keys of the `extra` that a record was logged with become metadata.
 
-    >>> handler = LoggingHandler(default_metadata={"application": "my_app"}, extra_metadata_keys={"user"})
+    >>> about = {"application": "my_app"}
+    >>> handler = LoggingHandler(default_metadata=about, extra_metadata_keys={"user"})
     >>> logger = logging.getLogger("my_app.jobs")
     >>> logger.addHandler(handler)
     >>> logger.removeHandler(handler)

@@ -188,7 +188,9 @@ def register_encoder(kind: type[_T], encoder: Callable[[_T], object]) -> None:
     >>> class Money:
     ...     def __init__(self, amount, currency):
     ...         self.amount, self.currency = amount, currency
-    >>> register_encoder(Money, lambda money: {"amount": money.amount, "currency": money.currency})
+    >>> def encode(money):
+    ...     return {"amount": money.amount, "currency": money.currency}
+    >>> register_encoder(Money, encode)
     """
     if not isinstance(kind, type):
         msg = f"expected a class, got: {kind!r}"
