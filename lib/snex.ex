@@ -21,18 +21,18 @@ defmodule Snex do
   alias Snex.Returning
   alias Snex.Telemetry
 
-  @typedoc "Python code. `nil` runs nothing, and only sets variables."
+  @typedoc "Python code. With `nil`, variables are set and nothing runs."
   @type code() :: String.t() | Code.t() | nil
 
-  @typedoc "Names and values that are set before the code runs, and stay in the environment."
+  @typedoc "Variables, which are set before the code runs and stay in the environment."
   @type vars() :: %{optional(String.t()) => term()}
 
-  @typedoc "Python expressions, whose values are returned."
+  @typedoc "One or more Python expressions whose values are returned."
   @type returning() :: String.t() | [String.t()]
 
   @type pyeval_opt() :: unquote(Options.spec(CallOptions.pyeval()))
 
-  @typedoc "A dotted path, `\"math.sqrt\"`, or one in a module, `{\"os.path\", \"join\"}`."
+  @typedoc "A dotted path, `\"math.sqrt\"`, or a path within a module, `{\"os.path\", \"join\"}`."
   @type path() :: String.t() | {module :: String.t(), path :: String.t()}
 
   @type call_opt() :: unquote(Options.spec(CallOptions.call()))
@@ -55,19 +55,20 @@ defmodule Snex do
   @doc """
   Runs Python code, and returns the value of its `return` statement: `{:ok, value}` or `{:error, %Snex.Error{}}`.
 
-  In an environment, the names that the code assigns stay for later calls. Given an interpreter, the code runs in a fresh
-  copy of its root environment, which is dropped afterwards. Each of `code`, `vars` and `opts` may be left out.
+  In an environment, the names that the code assigns are kept for later calls. If an interpreter is given instead, the
+  code runs in a fresh copy of its root environment, which is dropped afterwards. `code`, `vars` and `opts` can each be
+  left out.
 
-  `return` works anywhere at the top level of the code, and so does `await`. Without a `return` the value is `nil`.
+  `return` works anywhere at the top level of the code, and so does `await`. Without a `return`, the value is `nil`.
 
   #{Options.documentation(CallOptions.pyeval())}
 
-  The interpreter, or that of the environment, may be on any node of the cluster. What is printed comes out here, and the
-  call is cancelled there when the calling process or its node goes. When the other node goes, the error has the code
-  `:call_failed` and the reason `{:nodedown, node}`. Functions that are needed along the way, those of a
-  `Snex.Serde.Encoder` and those that Python calls, run on the interpreter's node.
+  The interpreter may be on any node of the cluster. Output appears on the calling node. If the calling process or its
+  node goes down, the call is cancelled. If the interpreter's node goes down, the error has the code `:call_failed` and
+  the reason `{:nodedown, node}`. Functions of a `Snex.Serde.Encoder`, and functions that Python calls, run on the
+  interpreter's node.
 
-  Raises `ArgumentError` when `vars` are not a map with strings as keys.
+  Raises `ArgumentError` if `vars` is not a map with strings as keys.
 
       iex> {:ok, interpreter} = Snex.Interpreter.start_link()
       iex> Snex.pyeval(interpreter, "return x ** 100", %{"x" => 2})
@@ -187,16 +188,17 @@ defmodule Snex do
     do: Error.unwrap!(pyeval(env_or_interpreter, code_or_vars_or_opts))
 
   @doc """
-  Calls a Python function by its name: `{:ok, value}` or `{:error, %Snex.Error{}}`.
+  Calls a Python function by its name, and returns `{:ok, value}` or `{:error, %Snex.Error{}}`.
 
-  `function` is a dotted path. Its first name is looked up in the environment, then among Python's own functions, and then it is
-  the name of a module that is imported; the others are attributes. Given an interpreter, names are those of its root
-  environment. `{module, path}` begins at a module, whatever the environment has. A result that can be awaited is.
-  `eval`, `exec`, `globals`, `locals`, `vars` and `dir` are about the variables of the environment.
+  `function` is a dotted path. Its first name is looked up in the environment, then among Python's built-in functions;
+  otherwise it is the name of a module, which is imported. The other names are attributes. If an interpreter is given,
+  names are looked up in its root environment. `{module, path}` starts at a module, whatever the environment contains.
+  An awaitable result is awaited. `eval`, `exec`, `globals`, `locals`, `vars` and `dir` refer to the variables of the
+  environment.
 
   #{Options.documentation(CallOptions.call())}
 
-  Functions of modules, Python's own, and what the environment defines:
+  It can call functions of modules, built-in functions, and functions that the environment defines:
 
       iex> {:ok, py} = Snex.Interpreter.start_link()
       iex> Snex.call(py, "math.sqrt", [16])
@@ -209,14 +211,14 @@ defmodule Snex do
       iex> Snex.call(py, "greet", ["Ada"])
       {:ok, "Hello Ada"}
 
-  What has no form in Elixir stays in Python, and a `Snex.Object` stands for it:
+  A value that has no form in Elixir stays in Python, and a `Snex.Object` refers to it:
 
       iex> {:ok, py} = Snex.Interpreter.start_link()
       iex> {:ok, %Snex.Object{} = word} = Snex.call(py, "re.compile", ["[a-z]+"])
       iex> Snex.call(py, "re.findall", [word, "one, two"])
       {:ok, ["one", "two"]}
 
-  A path that leads nowhere is an error that says which part, and what is near:
+  If a path leads nowhere, the error says which part is wrong, and suggests similar names:
 
       iex> {:ok, py} = Snex.Interpreter.start_link()
       iex> {:error, error} = Snex.call(py, "math.sqr", [16])
@@ -240,13 +242,13 @@ defmodule Snex do
   def call!(where, function, args \\ [], opts \\ []), do: Error.unwrap!(call(where, function, args, opts))
 
   @doc """
-  Returns what a dotted path leads to: a variable, an attribute, a constant of a module.
+  Returns what a dotted path leads to: a variable, an attribute or a constant of a module.
 
   The result is `{:ok, value}` or `{:error, %Snex.Error{}}`. Paths are those of `call/4`.
 
   #{Options.documentation(CallOptions.get())}
 
-  Variables, and attributes of modules:
+  It returns variables, and attributes of modules:
 
       iex> {:ok, py} = Snex.Interpreter.start_link()
       iex> {:ok, env} = Snex.make_env(py, %{"x" => [1, 2]})
@@ -270,26 +272,30 @@ defmodule Snex do
   def get!(where, path, opts \\ []), do: Error.unwrap!(get(where, path, opts))
 
   @doc """
-  Calls a Python function once for each element of an enumerable: a list of `{:ok, value}` or `{:error, %Snex.Error{}}`, in order.
+  Calls a Python function once for each element of an enumerable, and returns a list of `{:ok, value}` or
+  `{:error, %Snex.Error{}}`, in order.
 
-  There is one result for each element, which is what `call/4` returns for it: `Snex.map(where, function, elements)` says the same as
-  `Enum.map(elements, &Snex.call(where, function, [&1]))`, and takes a small part of the time, because many elements travel
-  together. It is meant for millions of small calls. `function` is a path as in `call/4`, or a `Snex.Object` that can be called.
+  Each result is what `call/4` would return for the element: `Snex.map(where, function, elements)` does the same as
+  `Enum.map(elements, &Snex.call(where, function, [&1]))` in a fraction of the time, because many elements travel
+  together. It is meant for millions of small calls. `function` is a path as in `call/4`, or a callable `Snex.Object`.
 
-  Calls are made one after the other, and a result that can be awaited is, before the next call. Between calls, others who use the interpreter
-  get their turn. The calling process enumerates, and is never more than `:demand` elements ahead, or 256 KiB of them.
+  Calls are made one after the other, and an awaitable result is awaited before the next call. Between calls, other
+  users of the interpreter get their turn. The calling process enumerates the elements, and is never ahead by more than
+  `:demand` elements or 256 KiB.
 
-  With `stream: true`, it returns a stream of the results. Nothing runs before that is enumerated, each enumeration starts anew, and an
-  enumeration that ends early begins no further calls and cancels those that are under way.
+  With `stream: true`, it returns a stream of the results. Nothing runs before the stream is enumerated, and each
+  enumeration starts from the beginning. An enumeration that ends early starts no further calls and cancels those that
+  are running.
 
-  An error is that of one element, and the others go on: an exception in Python, a result that cannot be returned, or an element that cannot be
-  encoded (`:call_failed`, with the exception as the reason). What concerns the interpreter is the error of all elements that are on their way
-  together, some of which may have been called: a timeout, or that it has ended. Elements behind them go on with an interpreter that has
-  been started anew under its name. After a timeout of the list, the elements that are left are not sent, and have the same error.
+  Some errors belong to a single element, and the others go on: an exception in Python, a result that cannot be
+  returned, or an element that cannot be encoded (`:call_failed`, with the exception as the reason). A timeout or the
+  end of the interpreter is the error of all elements that were on their way together; for some of them, the function
+  may have been called. Later elements go on if an interpreter has been restarted under the same name. If the whole list
+  times out, the remaining elements are not sent, and have the same error.
 
   #{Options.documentation(CallOptions.map())}
 
-  Raises `ArgumentError` when an argument has the wrong form, and what the enumerable raises.
+  Raises `ArgumentError` if an argument has the wrong form. Exceptions of the enumerable are raised as they are.
 
       iex> {:ok, py} = Snex.Interpreter.start_link()
       iex> Snex.map(py, "math.sqrt", [16, 25])
@@ -298,7 +304,7 @@ defmodule Snex do
       iex> error.reason
       "object of type 'NoneType' has no len()"
 
-  Several arguments for each call, and some that are the same for all:
+  Each call can have several arguments, and arguments that are the same for all calls:
 
       iex> {:ok, py} = Snex.Interpreter.start_link()
       iex> Snex.map(py, "pow", [{2, 10}, [7, -1, 10]], unpack: true)
@@ -306,7 +312,7 @@ defmodule Snex do
       iex> Snex.map(py, "int", ["ff", "10"], kwargs: [base: 16])
       [ok: 255, ok: 16]
 
-  An enumerable without an end:
+  The enumerable can be infinite:
 
       iex> {:ok, py} = Snex.Interpreter.start_link()
       iex> numbers = Stream.iterate(1, &(&1 + 1))
@@ -327,7 +333,7 @@ defmodule Snex do
   end
 
   @doc """
-  `map/4` that returns the values themselves, and raises the first `Snex.Error`: no further calls are begun.
+  `map/4` that returns the values themselves, and raises the first `Snex.Error`; no further calls are started.
 
       iex> {:ok, py} = Snex.Interpreter.start_link()
       iex> Snex.map!(py, "math.sqrt", [16, 25])
@@ -339,23 +345,24 @@ defmodule Snex do
     do: map(where, function, enumerable, opts, &Error.unwrap!/1)
 
   @doc """
-  Returns an `Enumerable` of the items that Python produces: by code with `yield` in it, or from what code or a function returns.
+  Returns an `Enumerable` of the items that Python produces, either by `yield` in the code or from what code or a
+  function returns.
 
-  `yield` and `yield from` at the top level of the code make it a generator, also together with `await`. Without them, the value that
-  the code returns is iterated: a generator, an iterator, any object that `for` or `async for` takes. So is what
-  `{function, args}` returns, where `function` is a path as in `call/4`; `{function, args, kwargs}` adds arguments by their names. `vars`
-  are for code alone. Both of `vars` and `opts` may be left out.
+  `yield` and `yield from` at the top level of the code make it a generator; it can also use `await`. Without `yield`,
+  the value that the code returns is iterated: a generator, an iterator, or any other object that works with `for` or
+  `async for`. In the same way, the result of `{function, args}` is iterated, where `function` is a path as in `call/4`;
+  `{function, args, kwargs}` adds arguments by name. `vars` is for code only. `vars` and `opts` can each be left out.
 
-  Nothing runs before the stream is enumerated, and each enumeration starts anew. While the consumer keeps up, it gets each item
-  as soon as that is produced. When it does not, many items travel together, and the generator waits once `:demand` of them are on
-  their way. When the enumeration ends early, as with `Enum.take/2`, by an exception, or because its process or node goes, the generator is
-  closed, and its `finally` blocks run.
+  Nothing runs before the stream is enumerated, and each enumeration starts from the beginning. While the consumer keeps
+  up, it gets each item as soon as the item is produced. If the consumer falls behind, many items travel together, and
+  the generator waits once `:demand` items are on their way. If the enumeration ends early (by `Enum.take/2`, by an
+  exception, or because its process or node goes down), the generator is closed, and its `finally` blocks run.
 
-  An exception in Python, and any other error, is raised as `Snex.Error` when all items before it have been consumed.
+  Exceptions in Python and all other errors are raised as `Snex.Error`, after all earlier items have been consumed.
 
   #{Options.documentation(CallOptions.stream())}
 
-  Raises `ArgumentError` when an argument has the wrong form, or, when it is enumerated, for a value that cannot be encoded.
+  Raises `ArgumentError` if an argument has the wrong form, and, during enumeration, for a value that cannot be encoded.
 
       iex> {:ok, py} = Snex.Interpreter.start_link()
       iex> code = "for n in range(start, 10): yield n * n"
@@ -388,7 +395,7 @@ defmodule Snex do
   def stream(where, {function, args, kwargs}, vars, opts) do
     if vars != %{} do
       raise ArgumentError,
-            "variables are for code; the function gets its arguments in {function, args, kwargs}"
+            "variables are only for code; give a function its arguments in {function, args, kwargs}"
     end
 
     opts = CallOptions.stream!(opts, :auto)
@@ -436,13 +443,14 @@ defmodule Snex do
   def stream(where, source), do: stream(where, source, %{}, [])
 
   @doc """
-  Makes an environment: `{:ok, %Snex.Env{}}` or `{:error, %Snex.Error{}}`.
+  Makes an environment, and returns `{:ok, %Snex.Env{}}` or `{:error, %Snex.Error{}}`.
 
-  It starts as a copy of the interpreter's root environment (what the init script left), plus what `:from` names, plus `vars`.
+  The environment starts as a copy of the interpreter's root environment (the names left by the init script). Names from
+  `:from` are added, then `vars`.
 
   #{Options.documentation(CallOptions.make_env())}
 
-  The interpreter may be on another node; see `Snex.Env` for how long the environment lives then.
+  The interpreter may be on another node; `Snex.Env` explains how long such an environment lives.
 
   Raises `ArgumentError` for environments of different interpreters, and for `:only` together with `:except`.
 
@@ -543,9 +551,9 @@ defmodule Snex do
   def make_env!(interpreter_or_opts), do: Error.unwrap!(make_env(interpreter_or_opts))
 
   @doc """
-  Drops an environment now, instead of when the last reference to it is collected.
+  Drops an environment now, rather than when the last reference to it is garbage collected.
 
-  Works from any node. Returns `:ok` even if the environment or its interpreter is gone already.
+  Works from any node. Returns `:ok` even if the environment or its interpreter is already gone.
 
       iex> {:ok, interpreter} = Snex.Interpreter.start_link()
       iex> {:ok, env} = Snex.make_env(interpreter)

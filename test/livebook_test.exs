@@ -249,7 +249,7 @@ defmodule Snex.LivebookTest do
   # put below the lines of a traceback.
   defp comparable(text) do
     text
-    |> String.replace(~r/^(\[python-\w+\]|Waiting for another process that makes) .*\n/m, "")
+    |> String.replace(~r/^(\[python-\w+\]|Waiting for another process that is making) .*\n/m, "")
     |> String.replace(~r/"[^"]*\/(\w+\.livemd)#cell:[^"]*"/, "\"\\1\"")
     |> String.replace(~r/^[ ^~]+\n/m, "")
     |> String.trim_trailing("\n")

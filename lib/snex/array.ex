@@ -1,8 +1,8 @@
 defmodule Snex.Array do
   @moduledoc """
-  An array of numbers, as numpy and Nx have them: a type, a shape, and the numbers in a binary.
+  An array of numbers, as in numpy and Nx: a type, a shape, and a binary with the numbers.
 
-  Arrays of Python's arrive as `Nx.Tensor` where the application has Nx, and as a `Snex.Array` where it has not. In Python, both are a
+  Python arrays arrive as `Nx.Tensor` if the application has Nx, and otherwise as `Snex.Array`. In Python, both become a
   `numpy.ndarray`; see [Data](data.md#arrays).
 
       iex> {:ok, interpreter} = Snex.Interpreter.start_link()
@@ -15,11 +15,12 @@ defmodule Snex.Array do
 
   ## Fields
 
-    * `type`: what the numbers are, see `t:type/0`
+    * `type`: the type of the numbers, see `t:type/0`
     * `shape`: a tuple with the length of each axis; `{}` for a single number
-    * `data`: the numbers, in the order of C (the last axis varies fastest) and in the byte order of the machine
+    * `data`: the numbers, in C order (the last axis varies fastest) and in the byte order of the machine
 
-  A binary that arrives in a large reply is a part of that reply: `:binary.copy/1` lets the rest go.
+  The binary of an array in a large reply is a part of that reply, and keeps all of it in memory. `:binary.copy/1` makes
+  a binary of its own.
   """
 
   alias Snex.Array.Numbers
@@ -28,8 +29,8 @@ defmodule Snex.Array do
   defstruct [:type, :shape, :data]
 
   @typedoc """
-  What numbers are, and how many bits each has: signed and unsigned integers, floats, floats of Google's format `bfloat16`, and complex numbers.
-  The same as in Nx. Python's booleans are `{:u, 8}`.
+  The kind of the numbers, and how many bits each has: signed and unsigned integers, floats, floats in Google's
+  `bfloat16` format, and complex numbers. The types are the same as in Nx. Python's booleans are `{:u, 8}`.
 
   `{:f, 8}` has an exponent of five bits (`float8_e5m2`), `{:f8_e4m3fn, 8}` one of four.
   """
@@ -44,7 +45,7 @@ defmodule Snex.Array do
   @typedoc "The length of each axis."
   @type shape() :: tuple()
 
-  @typedoc "A number as `to_list/1` returns it. A complex one is a tuple of its real and imaginary part."
+  @typedoc "A number as `to_list/1` returns it. A complex number is a tuple of its real and imaginary part."
   @type number_or_special() :: number() | :inf | :"-inf" | :nan | {float() | atom(), float() | atom()}
 
   @type t() :: %__MODULE__{type: type(), shape: shape(), data: binary()}
@@ -55,7 +56,7 @@ defmodule Snex.Array do
   @doc """
   Returns an array of the numbers in a binary.
 
-  Raises `ArgumentError` if the binary is not as long as the type and the shape say, or if these are invalid.
+  Raises `ArgumentError` if the length of the binary does not match the type and the shape, or if these are invalid.
 
       iex> Snex.Array.new(<<1, 2, 3, 4>>, {:u, 8}, {2, 2})
       #Snex.Array<u8[2][2]>
@@ -66,10 +67,10 @@ defmodule Snex.Array do
   def new(data, type, shape), do: check!(%__MODULE__{type: type, shape: shape, data: data})
 
   @doc """
-  Returns an array of the numbers in a list, or in lists of lists that are of the same length on each level.
+  Returns an array of the numbers in a list, or in nested lists that have the same length on each level.
 
-  Without a type, it is `{:s, 64}` for integers, and `{:f, 64}` where there are other numbers. Raises `ArgumentError` for lists of
-  different lengths and for numbers that the type doesn't have. The types of eight-bit floats are not supported here.
+  The default type is `{:s, 64}` if all numbers are integers, and `{:f, 64}` otherwise. Raises `ArgumentError` for lists
+  of different lengths and for numbers that the type doesn't have. Eight-bit floats are not supported here.
 
       iex> Snex.Array.from_list([[1, 2], [3, 4]], {:f, 32})
       #Snex.Array<f32[2][2]>
@@ -85,9 +86,10 @@ defmodule Snex.Array do
   end
 
   @doc """
-  Returns the numbers as lists of lists; a single number if the shape is `{}`.
+  Returns the numbers as nested lists, or as a single number if the shape is `{}`.
 
-  What Elixir's floats cannot be is `:inf`, `:"-inf"` or `:nan`. Raises `ArgumentError` if type, shape and data don't fit together.
+  Floats that Elixir does not have are `:inf`, `:"-inf"` and `:nan`. Raises `ArgumentError` if type, shape and data
+  don't match.
 
       iex> array = Snex.Array.new(<<1.5::float-32-native, 0::32>>, {:f, 32}, {2, 1})
       iex> Snex.Array.to_list(array)
@@ -122,8 +124,8 @@ defmodule Snex.Array do
 
   On `Nx.BinaryBackend` nothing is copied.
 
-  Raises `ArgumentError` if the application has no Nx, if type, shape and data don't fit together, and for an array without elements, which Nx
-  doesn't have.
+  Raises `ArgumentError` if the application has no Nx, if type, shape and data don't match, and for an array without
+  elements, which Nx doesn't support.
 
       Snex.Array.to_nx(array)
   """
@@ -138,9 +140,9 @@ defmodule Snex.Array do
   @doc """
   Returns an `Nx.Tensor`, of any backend, as an array.
 
-  Names of axes are lost, and vectorized axes come first, as `Nx.devectorize/1` has them.
+  Names of axes are lost, and vectorized axes come first, as with `Nx.devectorize/1`.
 
-  Raises `ArgumentError` if the application has no Nx, and for integers of less than eight bits.
+  Raises `ArgumentError` if the application has no Nx, and for integers with fewer than eight bits.
 
       Snex.Array.from_nx(Nx.iota({2, 3}))
   """
@@ -199,7 +201,7 @@ defmodule Snex.Array do
     do: Enum.flat_map(list, &flatten(&1, rest))
 
   defp flatten(_other, _shape),
-    do: raise(ArgumentError, "expected lists that have the same length on each level")
+    do: raise(ArgumentError, "expected lists with the same length on each level")
 
   defp leaf!(list) when is_list(list), do: flatten(list, [])
   defp leaf!(number), do: number

@@ -1,17 +1,18 @@
 defmodule Snex.Arrow do
   @moduledoc """
-  A data frame, or a series, as an Arrow IPC stream.
+  A data frame or a series, as an Arrow IPC stream.
 
-  It is what Python's data frames become where the library Explorer is not at hand; with it, they become an `Explorer.DataFrame` or
-  `Explorer.Series` at once. Elixir need not know what is in the stream: it can keep it, store it, send it to another node, or give it
-  back to Python, where it becomes a frame of the library that the encoding option `:dataframe_as` names.
+  Python's data frames become a `Snex.Arrow` if the application does not have the library Explorer; with Explorer, they
+  become an `Explorer.DataFrame` or `Explorer.Series` at once. Elixir need not know what is in the stream: it can keep
+  it, store it, send it to another node, or pass it back to Python, where it becomes a frame of the library named by the
+  encoding option `:dataframe_as`.
 
       {:ok, %Snex.Arrow{} = frame} = Snex.pyeval(py, "return pandas.DataFrame({'a': [1, 2]})")
       {:ok, 3} = Snex.pyeval(py, "return int(frame['a'].sum())", %{"frame" => frame})
 
-  A series is a frame whose first column it is.
+  The stream of a series is that of a frame with the series as its first column.
 
-  `Inspect` shows the size, and the columns if the beginning of the stream can be read:
+  `inspect/1` shows the size, and also the columns if the beginning of the stream can be read:
 
       iex> Snex.Arrow.new("no stream")
       #Snex.Arrow<frame, 9 bytes>
@@ -23,7 +24,8 @@ defmodule Snex.Arrow do
   defstruct [:data, kind: :frame]
 
   @typedoc """
-  `data` is the stream: a schema, and any number of record batches. `kind` says whether it is one of a frame or of a series.
+  `data` is the stream: a schema and any number of record batches. `kind` says whether it is the stream of a frame or of
+  a series.
   """
   @type t() :: %__MODULE__{data: binary(), kind: kind()}
 
@@ -34,9 +36,9 @@ defmodule Snex.Arrow do
   @series Explorer.Series
 
   @doc """
-  Returns the frame or series of an Arrow IPC stream, as `File.read!/1` of such a file or an HTTP response may have it.
+  Returns the frame or series in an Arrow IPC stream, for instance from a file or an HTTP response.
 
-  The stream is not checked here. Python refuses one that it cannot read.
+  The stream is not checked here. Python refuses a stream that it cannot read.
 
       iex> Snex.Arrow.new(<<0>>, :series).kind
       :series
@@ -55,9 +57,9 @@ defmodule Snex.Arrow do
   def columns(%__MODULE__{data: data}), do: Schema.names(data)
 
   @doc """
-  Returns the `Explorer.DataFrame` or `Explorer.Series` of a stream.
+  Returns the `Explorer.DataFrame` or `Explorer.Series` in a stream.
 
-  Raises `ArgumentError` if Explorer is not loaded. For a stream that Explorer cannot read, it raises what Explorer raises.
+  Raises `ArgumentError` if Explorer is not loaded. If Explorer cannot read the stream, its exception is raised.
   """
   @spec to_explorer(t()) :: struct()
   def to_explorer(%__MODULE__{kind: kind, data: data}) do
@@ -69,7 +71,8 @@ defmodule Snex.Arrow do
   @doc """
   Returns the stream of an `Explorer.DataFrame` or `Explorer.Series`.
 
-  This is what Snex does with them on their way to Python. A lazy frame is computed. Raises `ArgumentError` if Explorer is not loaded.
+  Snex does the same with frames and series on their way to Python. A lazy frame is computed. Raises `ArgumentError` if
+  Explorer is not loaded.
   """
   @spec from_explorer(struct()) :: t()
   def from_explorer(%{__struct__: @frame} = frame) do
@@ -96,7 +99,7 @@ defmodule Snex.Arrow do
   defp present! do
     if not explorer?() do
       raise ArgumentError,
-            "the application has no Explorer from 0.6 on; add {:explorer, \"~> 0.11\"} to its dependencies"
+            "the application has no Explorer of version 0.6 or later; add {:explorer, \"~> 0.11\"} to its dependencies"
     end
   end
 

@@ -17,69 +17,73 @@ defmodule Snex.Bindings do
       {:ok, dist} = MyApp.Statistics.NormalDist.new(mu: 0, sigma: 1)
       {:ok, p} = MyApp.Statistics.NormalDist.cdf(dist, 1.96)
 
-  Editors then complete the names, show the documentation, and the compiler warns of a function that doesn't exist. [Bindings](bindings.md) is the guide.
+  Editors then complete the names and show the documentation, and the compiler warns about functions that don't exist.
+  [Bindings](bindings.md) is the guide.
 
   #{Snex.Options.documentation(Options.table())}
 
-  `:module` and `:interpreter` are required. The Python of the interpreter's project is asked when the module is compiled. It is asked again when the
-  project, its lock, the options, or a file of a local package changes. `mix snex.gen.bindings` writes the same functions to
-  a source file.
+  `:module` and `:interpreter` are required. When the module is compiled, the Python of the interpreter's project lists
+  the functions. This happens again when the project, its lock file, the options or a file of a local package changes.
+  `mix snex.gen.bindings` writes the same functions to a source file.
 
   ## Functions
 
   | Python | Elixir |
   |---|---|
   | function, class method, static method | a function over `Snex.call/4` |
-  | class, also one in a class | a module below this one, with `new` for its constructor, which returns a `Snex.Object` |
+  | class, including nested classes | a module below this one, with `new` for its constructor, which returns a `Snex.Object` |
   | method | a function in the module of the class, whose first argument is the object |
   | property | a function in the module of the class, with the object as its argument |
   | constant | a function without arguments |
   | submodule (with `:submodules`) | a module below this one |
 
-  Parameters without defaults are arguments. All others are options in a last keyword list, under their names: those with defaults, and those that
-  Python takes by name only. A parameter `*args` is an argument, a list, behind the others. A function whose parameters Python doesn't tell takes
-  `args`, a list, and `kwargs`, a keyword list or map.
+  Parameters without defaults are arguments. All others (those with defaults, and keyword-only parameters) are options
+  in a final keyword list, under their names. A parameter `*args` is an argument, a list, after the others. If Python
+  doesn't report the parameters of a function, the function takes `args`, a list, and `kwargs`, a keyword list or map.
 
-  A function with overloads has a function for each number of arguments. If there are `f(a)` and `f(a, b)`, both with options, then a keyword list in the
-  place of `b` is the options of `f(a)`. If it is meant as a value, it needs options behind it: `f(a, [x: 1], snex: [])`.
+  A function with overloads becomes one function for each number of arguments. If there are `f(a)` and `f(a, b)`, both
+  with options, then a keyword list in place of `b` is taken as the options of `f(a)`. To pass it as a value, add
+  options after it: `f(a, [x: 1], snex: [])`.
 
-  Each function returns `{:ok, value}` or `{:error, %Snex.Error{}}`; the one with a `!` returns the value itself and raises the error. Functions
-  that `:stream` names return a stream.
+  Each function returns `{:ok, value}` or `{:error, %Snex.Error{}}`; its variant with a `!` returns the value itself or
+  raises the error. Functions named by `:stream` return a stream.
 
-  A result whose type is a class with bindings in the same module stays in Python, as a `Snex.Object`. All others are returned as `returns: :auto` has
-  them, see `Snex.call/4`.
+  A result whose type is a class with bindings in the same module stays in Python, as a `Snex.Object`. All other results
+  are returned as with `returns: :auto`; see `Snex.call/4`.
 
   ## Options of the functions
 
-  Beside its own parameters, each function takes
+  In addition to its own parameters, each function takes
 
-    * `server:` - the interpreter, environment or pool to call. For methods and properties it has no effect: they run where the object is
-    * the options of `Snex.call/4`: `timeout:`, `returns:`, `run:` and so on. If the Python function has a parameter of the same name, the parameter
-      is meant
+    * `server:` - the interpreter, environment or pool to call. It has no effect for methods and properties, which run
+      where the object is
+    * the options of `Snex.call/4`: `timeout:`, `returns:`, `run:` and so on. If the Python function has a parameter of
+      the same name, the name refers to the parameter
     * `snex:` - a keyword list of these options, for the latter case: `snex: [timeout: 60_000]`
     * `kwargs:` - arguments by name, as in `Snex.call/4`
 
   ## Names
 
-  A name that Elixir doesn't allow is changed in this way:
+  A name that Elixir doesn't allow is changed as follows:
 
-    * for functions, capitals become small letters: `HTTP_OK` is `http_ok`, and `DataFrame`, if it is a function, is `data_frame`;
-    * for modules, the first letter and each one after an underscore becomes a capital, and underscores go: `ndarray` is `Ndarray`, and
-      `dict_keys` is `DictKeys`. Underscores in front go as well;
-    * a letter that Elixir doesn't allow becomes an underscore;
-    * a name with a meaning of its own in Elixir gets an underscore at its end: `end` is `end_`, and `case` is `case_`. So does a method `new`, and
-      a function `search` with one argument.
+    * in function names, capitals become lower-case letters: `HTTP_OK` becomes `http_ok`, and `DataFrame`, if it is a
+      function, becomes `data_frame`;
+    * in module names, the first letter and each letter after an underscore become capitals, and underscores, including
+      leading ones, are removed: `ndarray` becomes `Ndarray`, and `dict_keys` becomes `DictKeys`;
+    * a character that Elixir doesn't allow becomes an underscore;
+    * a name that has a special meaning in Elixir gets an underscore at its end: `end` becomes `end_`, and `case`
+      becomes `case_`. The same is done for a method `new` and a function `search` with one argument.
 
-  If two things would have the same name then, that is a compile error, which names both. `:except` leaves one of them out.
+  If two names would become the same, that is a compile error, which names both. Leave one of them out with `:except`.
 
-  A module can define functions of its own beside those. If one of the generated functions is called like one of `Kernel`, such as `max`,
-  `Kernel`'s is called by its full name in that module: `Kernel.max(1, 2)`.
+  The module can also define functions of its own. If a generated function has the name of a `Kernel` function, such as
+  `max`, call `Kernel`'s function by its full name in that module: `Kernel.max(1, 2)`.
   """
 
-  @typedoc "What a function returns."
+  @typedoc "The result of a function."
   @type result(value) :: {:ok, value | Snex.Object.t()} | {:error, Snex.Error.t()}
 
-  @typedoc "A `float` of Python's."
+  @typedoc "A Python `float`."
   @type real() :: number() | :inf | :"-inf" | :nan
 
   @typedoc "Options of all functions."
@@ -91,8 +95,8 @@ defmodule Snex.Bindings do
           | Snex.stream_opt()
 
   @typedoc """
-  What `__functions__/0` says of a function: its name and arities, what it is in Python, its name there, and the first line of its
-  documentation.
+  What `__functions__/0` returns for a function: its name and arities, its kind and name in Python, and the first line
+  of its documentation.
   """
   @type function_info() :: %{
           name: atom(),
@@ -164,9 +168,10 @@ defmodule Snex.Bindings do
   defp fail(env, message), do: raise(CompileError, file: env.file, line: env.line, description: message)
 
   @doc """
-  Returns the functions of a generated module, and of the modules below it, whose name or first line of documentation contains a text.
+  Returns the functions of a generated module, and of the modules below it, whose name or first line of documentation
+  contains the given text.
 
-  Each comes with its module. The case of letters doesn't matter.
+  Each function is returned with its module. The search ignores case.
   """
   @spec search(module(), String.t()) :: [{module(), function_info()}]
   def search(module, text) do

@@ -25,10 +25,10 @@ defmodule Snex.CallOptions do
     type: {:in, [:loop, :thread]},
     default: :loop,
     doc: """
-    `:loop` runs the code on the interpreter's event loop, where it should await rather than block. `:thread` runs it in a
-    worker thread of the interpreter, without a running event loop, and other callers are served meanwhile: for blocking
-    code, for `asyncio.run`, and for libraries that refuse to run inside an event loop. `await` at the top level works
-    there as well, on an event loop of its own. See "Blocking code" in the guide to the Python side
+    `:loop` runs the code on the interpreter's event loop, where it should await rather than block. `:thread` runs it in
+    a worker thread of the interpreter, without a running event loop; meanwhile, other callers are served. Use it for
+    blocking code, for `asyncio.run`, and for libraries that refuse to run inside an event loop. `await` at the top
+    level works there too, on an event loop of its own. See "Blocking code" in the guide to the Python side
     """
   ]
 
@@ -45,15 +45,16 @@ defmodule Snex.CallOptions do
     type: &Output.destination/1,
     default: nil,
     spec: quote(do: Interpreter.output() | [stdout: Interpreter.output(), stderr: Interpreter.output()]),
-    doc: "where this call's prints go, if not where `Snex.Interpreter.start_link/1` says"
+    doc:
+      "where this call's prints go, as for `Snex.Interpreter.start_link/1`; by default to the interpreter's `:output`"
   ]
 
   @returns [
     type: {:in, [:auto, :value, :object]},
     doc: """
-    how the result is returned. `:value` wants a form in Elixir for everything in it, and is an error otherwise. `:auto` does the same,
-    but each value that has none stays in Python, and a `Snex.Object` stands in its place. `:object` leaves the whole
-    result in Python
+    how the result is returned. With `:value`, everything in it must have a form in Elixir; otherwise the call returns
+    an error. With `:auto`, each value that has no form in Elixir stays in Python, and a `Snex.Object` takes its place.
+    `:object` keeps the whole result in Python
     """
   ]
 
@@ -62,8 +63,8 @@ defmodule Snex.CallOptions do
     spec: quote(do: non_neg_integer()),
     default: 0,
     doc: """
-    how often the call is run once more, on another interpreter, when the one that runs it goes down: for calls on a `Snex.Pool` that may
-    run twice. An exception in Python is an answer, and no reason to
+    how many times the call is retried on another interpreter if the one that runs it goes down: for calls of a
+    `Snex.Pool` that may safely run twice. An exception in Python is an answer, so the call is not retried
     """
   ]
 
@@ -85,7 +86,7 @@ defmodule Snex.CallOptions do
               type: &__MODULE__.kwargs/1,
               default: %{},
               spec: quote(do: keyword() | %{optional(String.t() | atom()) => term()}),
-              doc: "arguments by their names, as a keyword list or a map"
+              doc: "keyword arguments, as a keyword list or a map"
             ]
           ]
 
@@ -97,8 +98,8 @@ defmodule Snex.CallOptions do
                 default: nil,
                 spec: quote(do: Snex.returning()),
                 doc: """
-                a Python expression, or a list of them: what the code returns if it comes to its end without a `return`. Deprecated,
-                because a `return` says the same; warns once for each place that it is used in
+                a Python expression, or a list of them, whose value the code returns if it ends without a `return`.
+                Deprecated, because `return` does the same; warns once for each place where it is used
                 """
               ]
             ]
@@ -111,22 +112,22 @@ defmodule Snex.CallOptions do
       spec: quote(do: pos_integer()),
       default: 256,
       doc: """
-      how many items may be on their way: the generator runs so far ahead, and no further. Their bytes are bounded as well, by
-      the interpreter's high-water mark
+      how many items may be on their way, which is how far the generator can run ahead. The interpreter's high-water
+      mark also bounds their bytes
       """
     ],
     run: [
       type: {:in, [:auto, :loop, :thread]},
       default: :auto,
       doc: """
-      `:auto` runs the code or function as `:loop` does, and takes the items of an ordinary iterator in a worker thread, so that one
-      that blocks holds up nobody. `:loop` does both on the interpreter's event loop, and `:thread` does both in a worker
-      thread: for objects that belong to either
+      `:auto` runs the code or function as `:loop` does, but advances an ordinary iterator in a worker thread, so that a
+      blocking iterator holds up nobody. `:loop` does both on the interpreter's event loop, and `:thread` does both in a
+      worker thread: for objects that have to stay on one or the other
       """
     ],
     returns:
       Keyword.update!(@returns, :doc, fn doc ->
-        String.replace(doc, "the result", "each item") <>
+        String.replace(String.trim(doc), "the result", "each item") <>
           ". Default: `:value` for code, and `:auto` for functions and objects"
       end),
     encoding_opts: @encoding,
@@ -137,22 +138,21 @@ defmodule Snex.CallOptions do
     stream: [
       type: :boolean,
       default: false,
-      doc:
-        "`true` returns a stream of the results instead of a list: for enumerables that are large, or have no end"
+      doc: "`true` returns a stream of the results instead of a list: for large or infinite enumerables"
     ],
     timeout:
       Keyword.merge(@timeout,
         default: :infinity,
-        doc: "in ms, or `:infinity`: for all of the list, or, with `stream: true`, for the next results"
+        doc: "in ms, or `:infinity`: for the whole list, or, with `stream: true`, for the next results"
       ),
     concurrency: [
       type: {:integer, 1..10_000},
       spec: quote(do: pos_integer()),
       default: nil,
       doc: """
-      how many calls may be under way at a time. With 1, the default, each begins when the one before it has ended. More are for functions that
-      await, and with `run: :thread` for those that block. The default on a pool is as many as it runs at a time. The order of the results is
-      that of the elements all the same
+      how many calls may run at a time. With 1, the default, each call starts when the previous one has ended. Higher
+      numbers are for functions that await and, with `run: :thread`, for functions that block. For a pool, the default
+      is as many calls as the pool runs at a time. Results are always in the order of the elements
       """
     ],
     demand: [
@@ -160,14 +160,15 @@ defmodule Snex.CallOptions do
       spec: quote(do: pos_integer()),
       default: 4_000,
       doc: """
-      how many elements may travel together. With 1, each result has arrived before the next element is asked for
+      how many elements may travel together. With 1, each result arrives before the next element is requested
       """
     ],
     unpack: [
       type: :boolean,
       default: false,
       doc:
-        "`true` takes each element, a list or tuple, as the arguments of a call; otherwise it is the only one"
+        "`true` passes the items of each element, a list or tuple, as the arguments of a call; otherwise the element is
+        the only argument"
     ],
     kwargs: Keyword.update!(@call[:kwargs], :doc, &(&1 <> ", the same for each call")),
     returns:
@@ -184,7 +185,7 @@ defmodule Snex.CallOptions do
       spec: quote(do: Snex.from() | [Snex.from()]),
       doc: """
       an environment, `{env, only: names}`, `{env, except: names}`, or a list of these; later ones override earlier ones.
-      Context variables are copied as well, except with `:only`. The interpreter may be left out then
+      Context variables are copied as well, except with `:only`. With `:from`, the interpreter can be left out
       """
     ],
     timeout: @timeout,

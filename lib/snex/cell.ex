@@ -1,6 +1,6 @@
 defmodule Snex.Cell do
   @moduledoc """
-  Python code that is run as a notebook runs a cell.
+  Runs Python code as a notebook runs a cell.
 
       iex> {:ok, py} = Snex.Interpreter.start_link()
       iex> {:ok, env} = Snex.make_env(py)
@@ -8,12 +8,13 @@ defmodule Snex.Cell do
       iex> {cell.value, cell.bound}
       {3.5, %{"half" => 2.5}}
 
-  The value is that of the final expression; a semicolon behind it withholds it. `:bound` has the names that the code assigns at its top
-  level. Each matplotlib figure that is still open afterwards becomes a PNG picture in `:figures`, and is closed; `MPLBACKEND` is set to `Agg` unless it has a
-  value. `display(x)` shows something while the code runs.
+  The value is that of the final expression; a semicolon after it suppresses the value. `:bound` has the names that the
+  code assigns at its top level. Each matplotlib figure that is still open afterwards becomes a PNG picture in
+  `:figures`, and is closed; `MPLBACKEND` is set to `Agg` unless it has a value. `display(x)` shows something while the
+  code runs.
 
-  What has a richer form than text (a data frame, a figure, an image) stays in Python and is a `Snex.Object`, which `Snex.Display.of/2` shows. Other
-  values arrive as with `returns: :auto` of `Snex.call/4`.
+  An object that has a richer form than text (a data frame, a figure, an image) stays in Python as a `Snex.Object`, for
+  `Snex.Display.of/2`. Other values are returned as with `returns: :auto` of `Snex.call/4`.
 
   The package `kino_snex` builds its `~PY` on this.
   """
@@ -42,7 +43,7 @@ defmodule Snex.Cell do
       iex> Snex.Cell.names(py, "total = sum(x for x in rows)")
       {:ok, %{reads: ["sum", "x", "rows"], binds: ["total"]}}
 
-  Code that does not parse is an error with the exception's type `"SyntaxError"`. `opts` are those of `Snex.call/4`.
+  If the code does not parse, the error has an exception of type `"SyntaxError"`. `opts` are those of `Snex.call/4`.
   """
   @spec names(Env.t() | Interpreter.server(), String.t() | Code.t(), keyword()) ::
           {:ok, %{reads: [String.t()], binds: [String.t()]}} | {:error, Error.t()}
@@ -61,7 +62,8 @@ defmodule Snex.Cell do
 
   Besides the options of `Snex.pyeval/4`, except `:returns`, `opts` may have:
 
-    * `:display` - a function that `display(x)` in the code calls with a `Snex.Display` and the object itself, default: prints its text
+    * `:display` - a function that `display(x)` in the code calls with a `Snex.Display` and the object itself. The
+      default prints its text
   """
   @spec run(Env.t(), String.t() | Code.t(), map(), keyword()) :: {:ok, t()} | {:error, Error.t()}
   def run(%Env{} = env, code, vars \\ %{}, opts \\ []) do

@@ -2,10 +2,10 @@ defmodule Snex.Code do
   @moduledoc """
   Python code together with the file and the line that it comes from.
 
-  Tracebacks of code given as a string name the file `<Snex.Code>`. With this struct, most easily made by the sigils of
-  `Snex.Sigils`, they name the file and line of the Elixir source.
+  If code is given as a string, its tracebacks name the file `<Snex.Code>`. With this struct, they name the file and
+  line of the Elixir source; the sigils of `Snex.Sigils` are the easiest way to make one.
 
-  `:src` may be iodata. `:line` is the line in `:file` of the first line of `:src`. Code without a location has the file
+  `:src` may be iodata. `:line` is the line in `:file` at which `:src` starts. Code without a location has the file
   `<Snex.Code>` and the line 0; `nil` means the same.
 
       iex> %Snex.Code{src: ["return ", "6 * 7"], file: "answer.py", line: 1}
@@ -26,7 +26,7 @@ defmodule Snex.Code do
   defstruct [:src, file: @no_file, line: 0]
 
   @doc """
-  Returns code that was given as a string or as a struct as a struct whose `:src` is a string.
+  Converts code from a string or a struct to a struct whose `:src` is a string.
 
   `nil` is code that does nothing. Raises `ArgumentError` for anything else.
 

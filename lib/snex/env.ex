@@ -1,19 +1,20 @@
 defmodule Snex.Env do
   @moduledoc """
-  A reference to an environment: the dictionary of names that Python code runs in.
+  A reference to an environment: the dictionary of names in which Python code runs.
 
-  Made by `Snex.make_env/3`, used by `Snex.pyeval/4`. Environments are mutable: names that the code assigns stay.
+  `Snex.make_env/3` makes environments, and `Snex.pyeval/4` uses them. Environments are mutable: names that the code
+  assigns are kept.
 
-  They are garbage collected: when the last reference on the node that made an environment is gone, Python drops the
-  dictionary, soon and without any call in between. A call that uses an environment counts as a reference until it has
-  returned.
+  Environments are garbage collected: when the last reference on the node that made an environment is gone, Python drops
+  the dictionary soon afterwards; no further call is needed. A call that uses an environment counts as a reference until
+  it returns.
 
   ## Between nodes
 
-  An environment can be used from any node. The node that made it is the one where `Snex.make_env/3` was called, which need
-  not be that of the interpreter. References on other nodes do not count: either the node that made the environment
-  holds on to it, or `disable_gc/1` keeps it until `Snex.destroy_env/1`. An environment that was made for an interpreter
-  of another node is dropped as well when the two nodes lose their connection, unless `disable_gc/1` keeps it.
+  An environment can be used from any node. The node that made it is the one where `Snex.make_env/3` was called, which
+  need not be the interpreter's node. References on other nodes do not count: either the node that made the environment
+  holds a reference, or `disable_gc/1` keeps the environment until `Snex.destroy_env/1`. An environment made for an
+  interpreter on another node is also dropped when the two nodes lose their connection, unless `disable_gc/1` keeps it.
   """
 
   alias Snex.Error
@@ -21,7 +22,7 @@ defmodule Snex.Env do
   alias Snex.Native
   alias Snex.Request
 
-  @typedoc "Opaque but for `:id`, which no other environment of an interpreter on the same node has."
+  @typedoc "Opaque except for `:id`, which is unique among the environments of all interpreters on one node."
   @type t() :: %__MODULE__{
           id: pos_integer(),
           interpreter: pid(),
@@ -34,16 +35,17 @@ defmodule Snex.Env do
   defstruct [:id, :interpreter, :handle]
 
   @streams "a stream cannot be a variable of an environment: it ends with the call that has brought it to Python. " <>
-             "Give it to Snex.pyeval/4, Snex.call/4 or Snex.stream/4"
+             "Pass it to Snex.pyeval/4, Snex.call/4 or Snex.stream/4"
 
   @typedoc false
   @type source() :: {t(), mode :: 0..2, names :: [String.t()]}
 
   @doc """
-  Keeps the environment until `Snex.destroy_env/1`, no matter whether anything still refers to it.
+  Keeps the environment until `Snex.destroy_env/1`, even if nothing refers to it any longer.
 
-  Returns the environment. It can be called again as long as the environment exists, even after the last reference on this node was collected. Raises
-  `ArgumentError` for an environment that another node made: only that node counts the references.
+  Returns the environment. Further calls are allowed as long as the environment exists, even after the last reference on
+  this node was collected. Raises `ArgumentError` for an environment that another node made: only that node counts the
+  references.
 
       iex> {:ok, interpreter} = Snex.Interpreter.start_link()
       iex> {:ok, env} = Snex.make_env(interpreter)
@@ -58,7 +60,7 @@ defmodule Snex.Env do
   end
 
   @doc """
-  The interpreter process that the environment belongs to.
+  Returns the interpreter process that the environment belongs to.
 
       iex> {:ok, interpreter} = Snex.Interpreter.start_link()
       iex> {:ok, env} = Snex.make_env(interpreter)

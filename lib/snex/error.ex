@@ -1,33 +1,33 @@
 defmodule Snex.Error do
   @moduledoc """
-  An error between Elixir and Python: what functions of Snex return as `{:error, error}`, or raise.
+  An error between Elixir and Python, which functions of Snex return as `{:error, error}` or raise.
 
-  `:code` says what kind of error it is, `:reason` the detail:
+  `:code` is the kind of error, and `:reason` has the details:
 
   | code | reason |
   |---|---|
-  | `:python_runtime_error` | Python raised an exception: its text. `:traceback` and `:exception` are set |
-  | `:env_not_found` | the environment is gone: text that names it |
-  | `:object_not_found` | the object was released, or its interpreter is gone: text that names it |
-  | `:env_key_not_found` | a name to be copied is not in the environment: text that names it |
+  | `:python_runtime_error` | Python raised an exception: the text of the exception. `:traceback` and `:exception` are set |
+  | `:env_not_found` | the environment is gone: text that identifies it |
+  | `:object_not_found` | the object was released, or its interpreter is gone: text that identifies it |
+  | `:env_key_not_found` | a name to be copied is not in the environment: text with the name |
   | `:response_timeout` | no answer in time: `nil` |
   | `:init_script_timeout` | the start and the init script took too long: `nil` |
-  | `:overloaded` | too many requests wait, or this one has waited too long to be done in time: text that says which |
+  | `:overloaded` | too many requests wait, or this one has waited too long to finish in time: text that says which |
   | `:call_failed` | the interpreter is not running, or was stopped: the reason |
   | `:interpreter_exited` | Python ended by itself: `{:exit_status, status}`, where a signal *n* counts as 128 + *n*; or `:memory_limit` |
   | `:internal_error` | Python sent something that does not follow the protocol, or Snex failed: text that says what |
 
-  `:traceback` is a list of strings, as Python's `traceback.format_exception` gives them. For an interpreter that ended,
-  it holds the last lines that it wrote to standard error.
+  `:traceback` is a list of strings, as returned by Python's `traceback.format_exception`. If the interpreter ended, it
+  has the last lines that Python wrote to standard error.
 
   `:exception` describes a Python exception: `%{type: "ValueError", module: "builtins", notes: [], cause: nil}`, where
-  `:cause` is a map of the same shape. For an interpreter that a signal ended, it is `%{signal: "SIGSEGV"}`.
+  `:cause` is `nil` or a map of the same shape. If a signal ended the interpreter, it is `%{signal: "SIGSEGV"}`.
 
-  `:details` has what else `message/1` needs: after a timeout `%{timeout: ms, option: :timeout}`, and for an interpreter that is not
-  running `%{interpreter: name}`.
+  `:details` has the other data that `message/1` needs: `%{timeout: ms, option: :timeout}` after a timeout, and
+  `%{interpreter: name}` for an interpreter that is not running.
 
-  `Exception.message/1` has everything: what happened, what to do about it, and the whole traceback. `inspect/1` is shorter: it shows only the
-  last lines of a long traceback.
+  `Exception.message/1` returns everything: what happened, what to do about it, and the whole traceback. `inspect/1` is
+  shorter: it shows only the last lines of a long traceback.
   """
 
   alias Snex.Env
@@ -78,7 +78,7 @@ defmodule Snex.Error do
 
   def summary(%{code: :interpreter_exited, reason: :memory_limit}),
     do:
-      "Python had no memory left, and ended after it had answered; see the options :limits and :on_memory_limit"
+      "Python ran out of memory, and ended after it had answered; see the options :limits and :on_memory_limit"
 
   def summary(%{code: :interpreter_exited, reason: {:exit_status, status}} = error) do
     case error.exception do

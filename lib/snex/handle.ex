@@ -28,7 +28,7 @@ defmodule Snex.Handle do
   @spec keep(t()) :: :ok
   def keep(%{handle: handle} = struct) do
     if node(handle) != node() do
-      raise ArgumentError, "#{only_here(struct)}: #{inspect(struct)} is of #{node(handle)}"
+      raise ArgumentError, "#{only_here(struct)}: #{inspect(struct)} belongs to #{node(handle)}"
     end
 
     run(struct, :keep_there, [kind(struct), struct.id])

@@ -33,5 +33,5 @@ defmodule Snex.Log do
     end
   end
 
-  defp complain(what), do: Logger.warning("what Python logs cannot be understood: #{what}")
+  defp complain(what), do: Logger.warning("a log event from Python is invalid: #{what}")
 end

@@ -250,5 +250,5 @@ defmodule Snex.Mapping do
 
   defp failed(failed, job), do: Error.in_call(failed, job.where, job.opts.timeout)
 
-  defp garbage(what), do: %Error{code: :internal_error, reason: "an answer to a map that is none: #{what}"}
+  defp garbage(what), do: %Error{code: :internal_error, reason: "an invalid answer to a map: #{what}"}
 end

@@ -10,24 +10,26 @@ defmodule Snex.Object do
       iex> counter["b"]
       2
 
-  `Snex.call/4` and `Snex.get/3` return one in the place of each value that has no form in Elixir, and of any value with
-  `returns: :object`. In Python, `snex.keep(x)` makes one of `x`.
+  `Snex.call/4` and `Snex.get/3` return an object for each value that has no form in Elixir and, with
+  `returns: :object`, for any value. In Python, `snex.keep(x)` makes an object of `x`.
 
-  It is a value like any other: used in variables or arguments, however deep, it is the very same object in Python. It belongs to
-  one interpreter; used in another one, it raises an `ArgumentError`. `copy/3` copies an object there.
+  An object is a value like any other: in variables or arguments, however deeply nested, it becomes the very same object
+  in Python. It belongs to one interpreter; using it in another raises an `ArgumentError`. `copy/3` copies an object to
+  another interpreter.
 
-  Objects are garbage collected as environments are (see `Snex.Env`): Python lets go of one when the last reference on the node that has
-  received it is gone, soon and without any call in between. An object that is handed out twice is one object with two
-  handles. `release/1` lets go at once, and `disable_gc/1` keeps it until then.
+  Objects are garbage collected like environments (see `Snex.Env`): soon after the last reference on the node that
+  received the object is gone, Python releases it; no further call is needed. An object that is returned twice is one
+  object with two handles. `release/1` releases it at once, and `disable_gc/1` keeps it until then.
 
-  Once the object is released or its interpreter has ended, what uses it returns `{:error, %Snex.Error{code: :object_not_found}}`.
+  After the object is released or its interpreter has ended, functions that use it return
+  `{:error, %Snex.Error{code: :object_not_found}}`.
 
-  `inspect/1` asks nothing of Python: it shows the type and the number, `#Snex.Object<collections.Counter 17>`. `to_string/1` is
-  Python's `str()`. `object[key]` is Python's, with `nil` where Python raises a `KeyError` or an `IndexError`. Where the object can be iterated, it is an
-  `Enumerable`; see `stream/2`.
+  `inspect/1` does not call Python: it shows the type and the number, `#Snex.Object<collections.Counter 17>`.
+  `to_string/1` returns Python's `str()`. `object[key]` works as in Python, but returns `nil` where Python raises a
+  `KeyError` or an `IndexError`. An iterable object is an `Enumerable`; see `stream/2`.
 
-  Functions whose name ends in `!` return the value itself, and raise the `Snex.Error`. All functions that ask something of Python take the
-  options of `Snex.call/4`.
+  Functions whose name ends in `!` return the value itself, and raise the `Snex.Error`. All functions that call Python
+  take the options of `Snex.call/4`.
   """
 
   @behaviour Access
@@ -41,7 +43,7 @@ defmodule Snex.Object do
   alias Snex.Pool.Choice
   alias Snex.Serde
 
-  @typedoc "Opaque but for `:id` and `:type`, the name of the object's type."
+  @typedoc "Opaque except for `:id` and `:type`, the name of the object's type."
   @type t() :: %__MODULE__{id: pos_integer(), type: String.t(), interpreter: pid(), handle: reference()}
 
   @type result(value) :: {:ok, value} | {:error, Error.t()}
@@ -96,7 +98,7 @@ defmodule Snex.Object do
   def call!(object, args), do: Error.unwrap!(call(object, args))
 
   @doc """
-  Returns an attribute, or what a dotted path of them leads to.
+  Returns an attribute, or what a dotted path of attributes leads to.
 
       iex> {:ok, py} = Snex.Interpreter.start_link()
       iex> {:ok, half} = Snex.call(py, "fractions.Fraction", [1, 2], returns: :object)
@@ -114,7 +116,7 @@ defmodule Snex.Object do
   def get!(object, path, opts \\ []), do: Error.unwrap!(get(object, path, opts))
 
   @doc """
-  Sets an attribute: `:ok`, or an error.
+  Sets an attribute, and returns `:ok` or an error.
 
       iex> {:ok, py} = Snex.Interpreter.start_link()
       iex> {:ok, env} = Snex.make_env(py)
@@ -133,7 +135,7 @@ defmodule Snex.Object do
   def put!(object, path, value, opts \\ []), do: Error.unwrap!(put(object, path, value, opts))
 
   @doc """
-  Returns the item of a key or an index, as `object[key]` does in Python.
+  Returns the item at a key or an index, as `object[key]` does in Python.
 
       iex> {:ok, py} = Snex.Interpreter.start_link()
       iex> {:ok, words} = Snex.call(py, "list", [["a", "b"]], returns: :object)
@@ -152,7 +154,7 @@ defmodule Snex.Object do
   def item!(object, key, opts \\ []), do: Error.unwrap!(item(object, key, opts))
 
   @doc """
-  Sets the item of a key or an index: `:ok`, or an error.
+  Sets the item at a key or an index, and returns `:ok` or an error.
 
       iex> {:ok, py} = Snex.Interpreter.start_link()
       iex> {:ok, words} = Snex.call(py, "list", [["a", "b"]], returns: :object)
@@ -170,9 +172,9 @@ defmodule Snex.Object do
   def put_item!(object, key, value, opts \\ []), do: Error.unwrap!(put_item(object, key, value, opts))
 
   @doc """
-  Returns the object as a value in Elixir.
+  Returns the object as an Elixir value.
 
-  It is an error if the object, or something in it, has no form in Elixir.
+  It returns an error if the object, or something in it, has no form in Elixir.
 
       iex> {:ok, py} = Snex.Interpreter.start_link()
       iex> {:ok, words} = Snex.call(py, "list", [["a", "b"]], returns: :object)
@@ -217,7 +219,7 @@ defmodule Snex.Object do
   @doc """
   Returns the name of the object's type, with its module unless that is `builtins`.
 
-  It asks nothing of Python.
+  It does not call Python.
 
       iex> {:ok, py} = Snex.Interpreter.start_link()
       iex> {:ok, half} = Snex.call(py, "fractions.Fraction", [1, 2], returns: :object)
@@ -243,12 +245,12 @@ defmodule Snex.Object do
   def length!(object, opts \\ []), do: Error.unwrap!(length(object, opts))
 
   @doc """
-  Returns a stream of the items that the object yields as an iterable.
+  Returns a stream of the items of an iterable object.
 
-  It takes the options of `Snex.stream/4`. What has no form in Elixir stays in Python, as with `returns: :auto`.
+  It takes the options of `Snex.stream/4`. Items that have no form in Elixir stay in Python, as with `returns: :auto`.
 
-  An object is an `Enumerable` itself, with no options: `Enum.to_list(object)`, `for item <- object`. `Enum.count/1` is
-  Python's `len()` where there is one, and `Enum.member?/2` is Python's `in`.
+  An object is also an `Enumerable` itself, with default options: `Enum.to_list(object)`, `for item <- object`.
+  `Enum.count/1` uses Python's `len()` if the object has one, and `Enum.member?/2` uses Python's `in`.
 
       iex> {:ok, py} = Snex.Interpreter.start_link()
       iex> {:ok, numbers} = Snex.call(py, "range", [10, 20], returns: :object)
@@ -270,8 +272,9 @@ defmodule Snex.Object do
   end
 
   @doc """
-  Copies the object into another interpreter, or the one of an environment, on any node: by Python's pickle, and large buffers, such
-  as those of arrays, as they are.
+  Copies the object into another interpreter, or into that of an environment, on any node.
+
+  The object is pickled in Python. Large buffers, such as those of arrays, travel beside the pickle as they are.
 
       iex> {:ok, one} = Snex.Interpreter.start_link()
       iex> {:ok, other} = Snex.Interpreter.start_link()
@@ -294,9 +297,10 @@ defmodule Snex.Object do
   def copy!(object, to, opts \\ []), do: Error.unwrap!(copy(object, to, opts))
 
   @doc """
-  Releases the object now, whatever else refers to this handle.
+  Releases the object now, even if something still refers to this handle.
 
-  Works from any node. Returns `:ok` even if the object is gone already. The object lives on in Python as long as something there refers to it, or another handle of it.
+  Works from any node. Returns `:ok` even if the object is already gone. In Python, the object lives as long as
+  something there, or another handle, refers to it.
 
       iex> {:ok, py} = Snex.Interpreter.start_link()
       iex> {:ok, words} = Snex.call(py, "list", [["a", "b"]], returns: :object)
@@ -310,9 +314,10 @@ defmodule Snex.Object do
   def release(%__MODULE__{} = object), do: Handle.release(object)
 
   @doc """
-  Keeps the object until `release/1`, no matter whether anything still refers to it.
+  Keeps the object until `release/1`, even if nothing refers to it any longer.
 
-  Returns the object. Raises `ArgumentError` on another node than the one that has received it: only that node counts the references.
+  Returns the object. Raises `ArgumentError` on any node other than the one that received it: only that node counts the
+  references.
   """
   @spec disable_gc(t()) :: t()
   def disable_gc(%__MODULE__{} = object) do
@@ -341,7 +346,7 @@ defmodule Snex.Object do
 
   defp in_place(object),
     do:
-      "#{inspect(object)} cannot be updated as Elixir's values are: Snex.Object.put_item/3 changes it in place"
+      "#{inspect(object)} cannot be updated like an Elixir value: Snex.Object.put_item/3 changes it in place"
 
   @doc false
   # Python's `in`.

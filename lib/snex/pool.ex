@@ -1,6 +1,6 @@
 defmodule Snex.Pool do
   @moduledoc """
-  Several interpreters under one name: each call runs in the least busy one.
+  Several interpreters under one name: each call runs in the least busy interpreter.
 
       children = [
         {Snex.Pool,
@@ -13,45 +13,51 @@ defmodule Snex.Pool do
       {:ok, value} =
         Snex.pyeval(MyApp.Python, "return float(np.mean(xs))", %{"xs" => [1, 2, 3]})
 
-  One Python uses one core. A pool uses as many cores as it has interpreters, replaces interpreters that end, and lets calls wait
-  when all are busy. It can be used wherever an interpreter can: with `Snex.pyeval/4`, `Snex.call/4`, `Snex.get/3`, `Snex.stream/4`,
-  `Snex.make_env/3`, and `Snex.map/4`, which then uses all of its interpreters. The guide [Pools](pools.md) is about sizes, overload and containers.
+  One Python uses one core. A pool uses as many cores as it has interpreters, replaces interpreters that end, and makes
+  calls wait when all are busy. It can be used wherever an interpreter can: with `Snex.pyeval/4`, `Snex.call/4`,
+  `Snex.get/3`, `Snex.stream/4`, `Snex.make_env/3`, and `Snex.map/4`, which then uses all of the pool's interpreters.
+  The guide [Pools](pools.md) covers sizes, overload and containers.
 
   ## Where a call runs
 
-  A call goes to the least loaded interpreter that has room (see `:concurrency`), without a message to another process. If none has
-  room, the call waits. Waiting calls are served in order, within their `:timeout` and that of the `:queue`. A call that can't
-  wait, or has waited too long, returns `{:error, %Snex.Error{code: :overloaded}}` without having begun.
+  A call goes to the least loaded interpreter that has room (see `:concurrency`), without a message to another process.
+  If none has room, the call waits. Waiting calls are served in order, within their own `:timeout` and the `:timeout` of
+  the `:queue`. A call that can't wait, or has waited too long, is never started, and returns
+  `{:error, %Snex.Error{code: :overloaded}}`.
 
-  An environment or an object belongs to the interpreter that made it. Calls that use one run there at once: they count as load, but
-  don't wait. That is also true of a call of the pool that has such an object in its arguments.
+  An environment or an object belongs to the interpreter that made it. Calls that use it run there at once: they count
+  as load, but don't wait. The same applies to calls of the pool with such an object among their arguments.
 
   A stream counts as one call until it ends. A call that has timed out counts until Python has stopped its work.
 
-  Elixir code that Python calls may use the pool itself. If all interpreters are busy, such a call doesn't wait: it runs in the
-  interpreter that waits for it.
+  Elixir code called by Python may use the pool itself. If all interpreters are busy, such a call doesn't wait: it runs
+  in the interpreter that waits for it.
 
   ## Clusters
 
-  With `scope: :cluster`, pools with the same `:name` and `:interpreter` on connected nodes find each other. A call runs on its own node while there is room. Otherwise the pool asks two other nodes how loaded they are, and the call goes to
-  the least loaded of the three. It waits there no longer than it would have waited here, and is not passed on again.
+  With `scope: :cluster`, pools with the same `:name` and `:interpreter` on connected nodes find each other. A call runs
+  on its own node while there is room. Otherwise, the pool asks two other nodes how loaded they are, and the call goes
+  to the least loaded of the three. It waits there no longer than it would have waited on its own node, and is not
+  passed on again.
 
-  Environments and objects belong to their interpreter, wherever it is. A call with an object in its arguments runs where that is.
+  Environments and objects belong to their interpreter, wherever it is. A call with an object among its arguments runs
+  where the object is.
 
-  When a node dies or is cut off, calls that run there return the code `:call_failed` with the reason `{:nodedown, node}`, or run once
-  more with `retry: 1`. Calls that still wait there come back. `drain/2` sends all new calls elsewhere. `checkout/3`, and a
-  call that names a node, `{name, node}`, stay there.
+  When a node dies or is disconnected, calls that run there return the code `:call_failed` with the reason
+  `{:nodedown, node}`; with `retry: 1`, they run again elsewhere. Calls that still wait there return to their own node.
+  `drain/2` sends all new calls elsewhere. `checkout/3` and calls that name a node, `{name, node}`, are never passed on.
 
   ## Failures
 
-  An interpreter that ends is replaced, and only the calls that run in it fail. With the option `retry: 1`, such a call runs once
-  more on another interpreter. An interpreter that is stuck is ended at once: in pools, `:on_stuck` defaults to `:restart`.
+  If an interpreter ends, it is replaced, and only the calls that run in it fail. With the option `retry: 1`, such a
+  call runs again on another interpreter. A stuck interpreter is ended at once: in pools, `:on_stuck` defaults to
+  `:restart`.
 
-  When an interpreter can't be started, the pool tries again, with pauses from a tenth of a second up to 30 seconds; `info/1` has
-  the error.
+  If an interpreter can't be started, the pool tries again, with pauses from a tenth of a second to 30 seconds; `info/1`
+  returns the error.
 
-  When an environment's interpreter has been replaced, a call that uses it returns the code `:env_not_found`; for an object,
-  `:object_not_found`.
+  After its interpreter has been replaced, a call with an environment returns the code `:env_not_found`; a call with an
+  object returns `:object_not_found`.
   """
 
   alias Snex.Error
@@ -84,12 +90,13 @@ defmodule Snex.Pool do
   @doc """
   Starts a pool linked to the caller.
 
-  Returns when all interpreters run, or `{:error, %Snex.Error{}}` as soon as one could not be started; then none is left.
+  Returns when all interpreters run. If one cannot be started, it returns `{:error, %Snex.Error{}}` at once, and no
+  interpreter is left running.
 
   #{Options.documentation(Snex.Pool.Options.table())}
 
-  All other options are those of the interpreters, see `Snex.Interpreter.start_link/1`. Raises `ArgumentError` for an unknown option
-  and for a value that an option cannot have.
+  All other options are passed to the interpreters; see `Snex.Interpreter.start_link/1`. Raises `ArgumentError` for an
+  unknown option and for an invalid value.
 
       iex> {:ok, pool} = Snex.Pool.start_link(size: 2, init_script: "y = 2")
       iex> Snex.pyeval(pool, "return x * y", %{"x" => 21})
@@ -128,19 +135,21 @@ defmodule Snex.Pool do
   end
 
   @doc """
-  Returns what a pool is and does, as a map.
+  Returns the state of a pool, as a map.
 
-    * `:size`, how many interpreters there should be, and `:running`, how many take calls
-    * `:concurrency`, how many calls each runs at a time
-    * `:waiting`, how many calls wait
-    * `:nodes`, the pids of the pools that share calls, by node; with `scope: :node` only this one
-    * `:draining`, whether `drain/2` was called
-    * `:fork`, the option of that name, or `false` where the interpreters are no copies; `:template`, the interpreter that the next one
-      will be a copy of, or `nil` while there is none
-    * `:failure`: `nil`, or after an interpreter could not be started `%{error: error, attempts: n, next_attempt_in: ms}`
-    * `:members`: for each interpreter a map with `:interpreter`, its pid; `:status`: `:starting`, `:running`, `:leaving`
-      (it takes no more calls, and ends after those that run) or `:used` (with `fork: :each_call`: it has had its call); `:due`, why it is to be replaced, or `nil`; `:calls_running`, a
-      number or `:checked_out`; `:calls`, how many there have been; `:age` in ms; `:memory`, resident, in bytes
+    * `:size`: how many interpreters there should be; `:running`: how many take calls
+    * `:concurrency`: how many calls each interpreter runs at a time
+    * `:waiting`: how many calls wait
+    * `:nodes`: the pids of the pools that share calls, by node; with `scope: :node`, only this pool
+    * `:draining`: whether `drain/2` was called
+    * `:fork`: the option of that name, or `false` if the interpreters are not copies; `:template`: the interpreter that
+      will be copied next, or `nil` while there is none
+    * `:failure`: `nil`, or, after an interpreter could not be started,
+      `%{error: error, attempts: n, next_attempt_in: ms}`
+    * `:members`: for each interpreter, a map with `:interpreter`, its pid; `:status`, which is `:starting`, `:running`,
+      `:leaving` (it takes no more calls, and ends after its running calls) or `:used` (with `fork: :each_call`, it has
+      had its call); `:due`, why it is going to be replaced, or `nil`; `:calls_running`, a number or `:checked_out`;
+      `:calls`, how many calls it has had; `:age` in ms; `:memory`, its resident memory in bytes
 
   Exits like `GenServer.call/3` if there is no answer within `timeout`.
 
@@ -170,12 +179,12 @@ defmodule Snex.Pool do
   end
 
   @doc """
-  Changes how many interpreters there are: `:ok` when so many take calls, or `{:error, %Snex.Error{}}`.
+  Changes the number of interpreters, and returns `:ok` when that many take calls, or `{:error, %Snex.Error{}}`.
 
-  Those that are too many take no more calls at once, and end after those that run. If an interpreter cannot be started, the error is
-  returned, and the pool goes on trying.
+  Surplus interpreters take no more calls, and end after their running calls. If an interpreter cannot be started, the
+  error is returned, and the pool keeps trying.
 
-  Exits like `GenServer.call/3` if that takes longer than `timeout`; the pool goes on with it.
+  Exits like `GenServer.call/3` if that takes longer than `timeout`; the pool carries on with the change.
 
       iex> {:ok, pool} = Snex.Pool.start_link(size: 1)
       iex> Snex.Pool.resize(pool, 2)
@@ -188,12 +197,15 @@ defmodule Snex.Pool do
     do: call(pool, {:resize, Snex.Pool.Options.size!(size)}, timeout)
 
   @doc """
-  Replaces all interpreters, one after the other: `:ok` when none of the old ones takes calls any more, or `{:error, %Snex.Error{}}`
-  if one could not be started; then those that have not been replaced go on.
+  Replaces all interpreters, one after the other, and returns `:ok` when none of the old ones takes calls any longer.
 
-  With `fork: true`, the template is replaced first. No call fails for it, and there are never fewer interpreters than before. Environments and objects of the old ones go with them.
+  If an interpreter cannot be started, it returns `{:error, %Snex.Error{}}`, and the interpreters that have not been
+  replaced go on.
 
-  Exits like `GenServer.call/3` if that takes longer than `timeout`; the pool goes on with it.
+  With `fork: true`, the template is replaced first. No call fails because of the restart, and there are never fewer
+  interpreters than before. Environments and objects are lost with their interpreter.
+
+  Exits like `GenServer.call/3` if that takes longer than `timeout`; the pool carries on with the restart.
 
       iex> {:ok, pool} = Snex.Pool.start_link(size: 1)
       iex> {:ok, before} = Snex.pyeval(pool, "import os; return os.getpid()")
@@ -207,9 +219,10 @@ defmodule Snex.Pool do
   def restart(pool, timeout \\ :infinity), do: call(pool, :restart, timeout)
 
   @doc """
-  Makes the pool take no new calls, and returns `:ok` when all that run or wait have ended.
+  Stops the pool from taking new calls, and returns `:ok` when all running and waiting calls have ended.
 
-  This cannot be undone. New calls return the code `:call_failed`, or, with `scope: :cluster`, run on other nodes. Calls that use an environment or an object of one of its interpreters are still answered.
+  This cannot be undone. New calls return the code `:call_failed` or, with `scope: :cluster`, run on other nodes. Calls
+  that use an environment or an object of one of its interpreters are still answered.
 
   Exits like `GenServer.call/3` if that takes longer than `timeout`.
 
@@ -224,16 +237,17 @@ defmodule Snex.Pool do
   def drain(pool, timeout \\ :infinity), do: call(pool, :drain, timeout)
 
   @doc """
-  Calls `fun` with an interpreter that no other call of the pool uses meanwhile: `{:ok, result}`, or `{:error, %Snex.Error{}}` if none was free
-  in time.
+  Calls `fun` with an interpreter that no other call of the pool uses meanwhile, and returns `{:ok, result}`.
 
-  For work that leaves something behind in Python between calls, or several environments that belong together. The interpreter is free again when `fun`
-  returns or raises, or the calling process ends.
+  If no interpreter became free in time, it returns `{:error, %Snex.Error{}}`.
 
-  While a call waits for an interpreter in which nothing runs, those behind it wait as well.
+  Use it for work that keeps state in Python between calls, or for several environments that belong together. The
+  interpreter is free again when `fun` returns or raises, or when the calling process ends.
 
-  Inside, what the calling process asks of the pool runs in this interpreter, and another `checkout/3` of the pool returns the same
-  one: a process never waits for itself. A task that it starts does wait.
+  A checkout waits for an interpreter in which nothing runs. Meanwhile, the calls behind it wait as well.
+
+  Within `fun`, calls of the pool from the calling process run in this interpreter, and another `checkout/3` of the pool
+  passes the same interpreter: a process never waits for itself. A task that it starts does wait.
 
   The pool has to be on this node.
 
@@ -260,7 +274,7 @@ defmodule Snex.Pool do
 
       _elsewhere ->
         raise ArgumentError,
-              "an interpreter can be checked out of a pool of this node only, got: #{inspect(pool)}"
+              "an interpreter can only be checked out of a pool on this node, got: #{inspect(pool)}"
     end
   end
 

@@ -243,7 +243,7 @@ defmodule Snex.Project do
     case Enum.find(venvs, &Venv.usable?/1) do
       nil ->
         raise """
-        the Python environment of #{project.name} is not there. It was looked for in:
+        the Python environment of #{project.name} is missing. It was looked for in:
         #{Enum.map_join(venvs, "\n", &"  #{&1}")}
         #{missing(loaded)}\
         """
@@ -265,10 +265,10 @@ defmodule Snex.Project do
   defp missing(loaded) do
     if loaded != nil and File.exists?(Path.join(Path.dirname(loaded), "releases/start_erl.data")),
       do:
-        "This is a release that was made without the step that takes Python along. In mix.exs: " <>
+        "This is a release that was made without the step that adds Python to it. In mix.exs: " <>
           "releases: [my_app: [steps: [:assemble, &Snex.Release.after_assemble/1]]]",
       else:
-        "`mix compile` makes it again; for a module in a dependency, when mix.exs has `compilers: Mix.compilers() ++ [:snex]`"
+        "`mix compile` makes it again. For a module in a dependency, mix.exs needs `compilers: Mix.compilers() ++ [:snex]`"
   end
 
   @doc """

@@ -2,8 +2,8 @@ defmodule Snex.Release do
   @moduledoc """
   Puts the Python of an application, with its packages, into a release.
 
-  Modules that `use Snex.Interpreter` have their Python and its packages below `_build`. A step after `:assemble` copies them into
-  the release:
+  The Python and the packages of modules with `use Snex.Interpreter` are below `_build`. A step after `:assemble` copies
+  them into the release:
 
       def project do
         [
@@ -13,34 +13,34 @@ defmodule Snex.Release do
         ]
       end
 
-  The release then has a folder `snex` with the projects of its modules, and the Pythons that these use. It can be moved, and runs
-  without uv, Rust or the source.
+  The release then has a folder `snex` with the projects of its modules and the Pythons that they use. It can be moved,
+  and runs without uv, Rust or the source.
 
-  Packages that uv installs from folders, such as workspace members and editable sources, are built when the release is made, and
-  are ordinary packages in it. An editable package that was installed by hand, without uv's project, is refused. Folders that
-  `:python_path` names by their paths are not copied, and the step says so; those of an application, as in `python_path: {:my_app,
-  "priv/python"}`, are part of the release.
+  Packages that uv installs from folders, such as workspace members and editable sources, are built when the release is
+  made, and are ordinary packages in it. An editable package that was installed by hand, outside of uv's project, is an
+  error. Folders that `:python_path` names by their paths are not copied, and the step says so; folders of an
+  application, as in `python_path: {:my_app, "priv/python"}`, are part of the release.
 
-  A Python of the system is not copied, because it would not run elsewhere. An environment uses one with
-  `python_preference: :system`, or when uv could not download a Python. The step then says which Python the target machine
-  needs at which path. `python_preference: :only_managed` makes sure that a release contains its Python.
+  A Python of the system is not copied, because it would not run elsewhere. An environment uses such a Python with
+  `python_preference: :system`, or if uv could not download one. The step then says which Python the target machine
+  needs, and at which path. `python_preference: :only_managed` makes sure that a release contains its Python.
 
-  Python compiles a package when it is first imported, and at each start if it cannot write beside the package. With
-  `UV_COMPILE_BYTECODE=1` in the environment of `mix compile`, uv compiles packages when it installs them.
+  Python compiles a package when it is first imported, and at each start if it cannot write to the package's folder.
+  With `UV_COMPILE_BYTECODE=1` in the environment of `mix compile`, uv compiles packages when it installs them.
 
-  Python 3.14 reads an absolute path from a file of its environment. Snex corrects it at the first start after a move, so with 3.14
-  that folder has to be writable then. Earlier versions don't need this.
+  Python 3.14 reads an absolute path from a file in its environment. After the release has been moved, Snex corrects the
+  path at the next start, so with 3.14 that folder has to be writable at that time. Earlier versions don't need this.
   """
 
   alias Snex.Project
   alias Snex.Project.{Bundle, Bytecode}
 
   @doc """
-  The step: copies what the release's interpreters need to `<release>/snex`, says what it took, and returns the release.
+  Copies what the release's interpreters need to `<release>/snex`, prints what it copied, and returns the release.
 
-  With the step `:tar` after it, the folder is part of the archive.
+  If the step `:tar` follows, the folder is part of the archive.
 
-  An environment that is missing or out of date is made first. Raises `Mix.Error` when that fails.
+  An environment that is missing or out of date is made first. Raises `Mix.Error` if that fails.
 
       iex> path = System.tmp_dir!()
       iex> release = %Mix.Release{path: path, applications: %{}, steps: [:assemble]}
@@ -68,8 +68,8 @@ defmodule Snex.Release do
     for folder <- List.wrap(project.python_path), is_binary(folder) do
       Mix.shell().info([
         :yellow,
-        "* #{inspect(project.module)} has python_path: #{inspect(folder)}, which is not in the release: the target needs it at the ",
-        "same place. A folder of an application is, as in `python_path: {:my_app, \"priv/python\"}`"
+        "* #{inspect(project.module)} has python_path: #{inspect(folder)}, which is not part of the release: the target machine needs it at ",
+        "the same path. A folder of an application is part of it, as in `python_path: {:my_app, \"priv/python\"}`"
       ])
     end
 
@@ -84,7 +84,7 @@ defmodule Snex.Release do
       {:ok, {:system, python}} ->
         Mix.shell().info([
           :yellow,
-          "* #{inspect(project.module)} uses a Python of the system: the target needs the same one at #{python}. ",
+          "* #{inspect(project.module)} uses a Python of the system: the target machine needs the same one at #{python}. ",
           "`python_preference: :only_managed` would put one into the release"
         ])
     end

@@ -411,8 +411,8 @@ defmodule Snex.Request do
 
   def wait(interpreter, _reference, {:foreign, object}, _deadline, _encoded, _streams) do
     raise ArgumentError,
-          "#{inspect(object)} stays in the interpreter #{inspect(object.interpreter)}, and cannot be used in " <>
-            "#{inspect(interpreter)}. Snex.Object.copy/2 copies it there"
+          "#{inspect(object)} belongs to the interpreter #{inspect(object.interpreter)}, and cannot be used in " <>
+            "#{inspect(interpreter)}. Copy it there with Snex.Object.copy/2"
   end
 
   def wait(_interpreter, _reference, {:released, object}, _deadline, _encoded, _streams),

@@ -7,53 +7,56 @@ defmodule Snex.Serde do
   | `nil`, `true`, `false` | `None`, `True`, `False` | the same |
   | atom | `snex.Atom` (a `str`), or `snex.DistinctAtom` | atom |
   | integer of any size | `int` | integer |
-  | float; `float/1` for those that Elixir cannot write | `float` | float, or `:inf`, `:"-inf"`, `:nan` |
+  | float; `float/1` for infinities and NaN | `float` | float, or `:inf`, `:"-inf"`, `:nan` |
   | binary; `binary/2` | `str`, `bytes`, `bytearray`, `memoryview` | binary |
   | list, tuple, map | `list`, `tuple`, `dict` | the same |
   | `MapSet` | `set`, `frozenset` | `MapSet` |
-  | struct | `dict` with `__struct__`, or what its `Snex.Serde.Encoder` says | struct |
-  | function | `snex.Function`, a `snex.Term` that can be called: `await f(1, 2)` | the same function |
+  | struct | `dict` with `__struct__`, or what its `Snex.Serde.Encoder` returns | struct |
+  | function | `snex.Function`, a callable `snex.Term`: `await f(1, 2)` | the same function |
   | function in `callback/1` | `snex.Callback`, an ordinary Python callable: `f(1, 2)` | the function |
   | pid, reference, port, bitstring, improper list; `term/1` | `snex.Term`, opaque | the same term |
   | `object/3` | an object of that class | |
-  | an enumerable in `stream/2` | `snex.Stream`, an iterator and async iterator | |
-  | `Explorer.DataFrame`, `Explorer.Series`, `Snex.Arrow` | frame or series of pandas, polars or pyarrow, see the option `:dataframe_as` | Explorer's, or `Snex.Arrow` without it |
+  | enumerable in `stream/2` | `snex.Stream`, an iterator and async iterator | |
+  | `Explorer.DataFrame`, `Explorer.Series`, `Snex.Arrow` | frame or series of pandas, polars or pyarrow; see the option `:dataframe_as` | Explorer's, or `Snex.Arrow` without Explorer |
 
-  Python's other everyday types become the nearest that Elixir has:
+  Other common Python types become the nearest type in Elixir:
 
   | Python | Elixir |
   |---|---|
   | `datetime.date`, `time`; `datetime` without a zone | `Date`, `Time`; `NaiveDateTime` |
-  | `datetime.datetime` with a zone | `DateTime`: in that zone if it has a name, otherwise the same moment in UTC |
+  | `datetime.datetime` with a zone | `DateTime`, in that zone if the zone has a name, otherwise in UTC |
   | `datetime.timedelta` | `Duration` of days, seconds and microseconds |
   | `decimal.Decimal` | `Decimal`, if the application has that library |
   | `range` | `Range` |
   | `enum.Enum` | its value |
   | `uuid.UUID`, `pathlib.PurePath` | string |
-  | dataclass, `types.MappingProxyType` | map; a dataclass with strings as keys |
+  | dataclass, `types.MappingProxyType` | map; for a dataclass, with strings as keys |
   | `collections.deque`, `array.array`, views of `collections.abc` | list |
-  | `fractions.Fraction`, `complex` | tuple of numerator and denominator, of real and imaginary part |
+  | `fractions.Fraction`, `complex` | tuple of numerator and denominator, or of real and imaginary part |
   | scalars of numpy | number, boolean, `Date`, `NaiveDateTime`, `Duration`; `nil` for `NaT` |
   | arrays: `numpy.ndarray`, `memoryview` of numbers, and others; see [Data](data.md) | `Nx.Tensor`, or `Snex.Array` without Nx |
   | `pandas.Timestamp`, `Timedelta`; `NaT`, `NA` | `NaiveDateTime` or `DateTime`, `Duration`; `nil` |
   | frames and series of pandas, polars and pyarrow; objects with `__arrow_c_stream__` | `Explorer.DataFrame`, `Explorer.Series`; without Explorer, `Snex.Arrow` |
 
-  A class is treated like the nearest of its base classes in these tables. Encoders come first: that of `snex.set_custom_encoder`, then those of
-  `snex.register_encoder`. Anything else is an error that says where the value is, or stays in Python with `returns: :auto`.
+  A class that is not in these tables is treated like its nearest base class that is. Encoders come first: that of
+  `snex.set_custom_encoder`, then those of `snex.register_encoder`. With `returns: :auto`, any other value stays in
+  Python; otherwise it is an error that says where the value is.
 
-  With `encoding_opts: [structs_as: :native]`, structs that have a counterpart in Python become that: `Date`, `Time`, `NaiveDateTime` and
-  `DateTime` those of `datetime`, `Duration` a `timedelta`, `Decimal` a `decimal.Decimal`, `Range` a `range`, and `URI` a string. An
-  implementation of `Snex.Serde.Encoder` comes first. What Python cannot hold, such as a year after 9999, is an error that says where it is.
+  With `encoding_opts: [structs_as: :native]`, structs become their counterparts in Python: `Date`, `Time`,
+  `NaiveDateTime` and `DateTime` become the types of `datetime`, `Duration` a `timedelta`, `Decimal` a
+  `decimal.Decimal`, `Range` a `range`, and `URI` a string. An implementation of `Snex.Serde.Encoder` comes first. A
+  value that Python cannot represent, such as a year after 9999, is an error that says where the value is.
 
       iex> {:ok, interpreter} = Snex.Interpreter.start_link(encoding_opts: [structs_as: :native])
       iex> Snex.pyeval(interpreter, "return day.replace(month=12)", %{"day" => ~D[2026-11-21]})
       {:ok, ~D[2026-12-21]}
 
-  In Python, `1`, `1.0` and `True` are the same key of a `dict`, and so are `"name"` and `snex.Atom("name")`. A map or `MapSet` with keys
-  that Elixir tells apart and Python does not is an error of that call; with `atom_as: :distinct_atom`, strings and atoms are never
-  equal. Lists and maps cannot be keys in Python: `TypeError`.
+  In Python, `1`, `1.0` and `True` are the same key of a `dict`, and so are `"name"` and `snex.Atom("name")`. If a map
+  or `MapSet` has keys that differ in Elixir but are equal in Python, the call returns an error; with
+  `atom_as: :distinct_atom`, strings and atoms are never equal. Lists and maps cannot be keys in Python, and cause a
+  `TypeError`.
 
-  Depth is limited by memory alone.
+  Only memory limits how deeply values can be nested.
   """
 
   alias Snex.Options
@@ -103,18 +106,20 @@ defmodule Snex.Serde do
     structs_as: [
       type: {:in, [:dict, :native]},
       default: nil,
-      doc: "`:dict`, `:native`: dates, times, `Decimal`, `Range` and `URI` as what Python has for them"
+      doc:
+        "`:dict`, `:native`: dates, times, `Decimal`, `Range` and `URI` become their counterparts in Python"
     ],
     dataframe_as: [
       type: {:in, [:pandas, :polars, :pyarrow]},
       default: nil,
       doc:
-        "`:pandas`, `:polars`, `:pyarrow`: the library whose frames data frames become; left out, the first of these that is installed"
+        "`:pandas`, `:polars`, `:pyarrow`: the library that data frames are made with, by default the first of these
+        that is installed"
     ]
   ]
 
   @typedoc """
-  How values look in Python where there is a choice. The first of each is the default.
+  Which Python types values become, where there is a choice. The first of each is the default.
 
   #{Options.documentation(@encoding)}
   """
@@ -125,7 +130,7 @@ defmodule Snex.Serde do
   @binary_as @encoding[:binary_as][:type] |> elem(1)
 
   @doc """
-  A binary, from iodata, that becomes the Python type that `as` names.
+  Returns a binary, from iodata, that becomes the Python type named by `as`.
 
       iex> {:ok, interpreter} = Snex.Interpreter.start_link()
       iex> bytes = Snex.Serde.binary(["a", ?b])
@@ -142,7 +147,7 @@ defmodule Snex.Serde do
   end
 
   @doc """
-  A float, also one that Elixir has no value for: `:inf`, `:"-inf"`, `:nan`.
+  Returns a float for Python, including those that Elixir does not have: `:inf`, `:"-inf"`, `:nan`.
 
       iex> {:ok, interpreter} = Snex.Interpreter.start_link()
       iex> Snex.pyeval(interpreter, "return -x", %{"x" => Snex.Serde.float(:inf)})
@@ -157,7 +162,7 @@ defmodule Snex.Serde do
   end
 
   @doc """
-  Any term, as an opaque `snex.Term`: Python can keep it and give it back.
+  Returns any term as an opaque `snex.Term`, which Python can keep and return.
 
       iex> {:ok, interpreter} = Snex.Interpreter.start_link()
       iex> Snex.pyeval(interpreter, "return [x, x]", %{"x" => Snex.Serde.term(%{a: 1})})
@@ -167,9 +172,9 @@ defmodule Snex.Serde do
   def term(term), do: %Term{term: term}
 
   @doc """
-  Returns what becomes the object `module.class(*args)` in Python.
+  Returns a value that becomes the object `module.class(*args)` in Python.
 
-  Arguments are encoded like any value.
+  The arguments are encoded like any other value.
 
       iex> {:ok, interpreter} = Snex.Interpreter.start_link()
       iex> day = Snex.Serde.object("datetime", "date", [2026, 11, 21])
@@ -189,11 +194,14 @@ defmodule Snex.Serde do
   @doc """
   Returns a function that Python calls like one of its own: `f(1, 2)`, without `await`.
 
-  It can be given to any Python library, as a key for sorting or as the objective of an optimiser. It takes positional arguments, and works on every thread. It runs in a process of its own on the interpreter's node, which belongs to the
-  caller: it has its group leader, `$callers` and `Logger` metadata. What it raises is raised in Python as a `snex.ElixirError`.
+  It can be passed to any Python library, for instance as a sort key or as the objective of an optimiser. It takes
+  positional arguments, and can be called from any thread. It runs in a process of its own on the interpreter's node,
+  with the caller's group leader, `$callers` and `Logger` metadata. Its exceptions are raised in Python as a
+  `snex.ElixirError`.
 
-  On the interpreter's event loop Python waits for the function, and serves others afterwards. The function itself, and tasks
-  that it starts, may use the interpreter meanwhile: with code that does not await, or with `run: :thread`.
+  On the interpreter's event loop, Python waits for the function, and serves other callers afterwards. Meanwhile, the
+  function itself and tasks that it starts may use the interpreter, with code that does not await or with
+  `run: :thread`.
 
       iex> {:ok, interpreter} = Snex.Interpreter.start_link()
       iex> by_length = Snex.Serde.callback(&String.length/1)
@@ -210,13 +218,14 @@ defmodule Snex.Serde do
     demand: [
       type: {:integer, 1..0xFFFF_FFFF},
       default: 1_024,
-      doc: "how many items the enumerable may be ahead of the Python code"
+      doc: "how many items the enumerable may run ahead of the Python code"
     ],
     encoding_opts: [
       type: &__MODULE__.encoding/1,
       spec: quote(do: encoding_opts()),
       default: [],
-      doc: "how the items look in Python; what is left out is as in the call that brings the stream there"
+      doc:
+        "which Python types the items become; options that are left out are those of the call that passes the stream"
     ]
   ]
 
@@ -228,7 +237,7 @@ defmodule Snex.Serde do
   @type stream_opt() :: unquote(Options.spec(@stream))
 
   @doc """
-  Returns what Python iterates as a stream, with `async for` or a plain `for`.
+  Returns a stream that Python iterates with `async for` or a plain `for`.
 
   In Python it is a `snex.Stream`.
 
@@ -237,7 +246,7 @@ defmodule Snex.Serde do
       iex> Snex.pyeval(interpreter, "return [w async for w in words]", %{"words" => words})
       {:ok, ["A", "B"]}
 
-  Items are made on demand, so an enumerable without an end is fine:
+  Items are produced on demand, so the enumerable may be infinite:
 
       iex> {:ok, interpreter} = Snex.Interpreter.start_link()
       iex> numbers = Snex.Serde.stream(Stream.iterate(1, &(&1 * 2)))
@@ -245,16 +254,18 @@ defmodule Snex.Serde do
       iex> Snex.pyeval(interpreter, code, %{"numbers" => numbers})
       {:ok, 1024}
 
-  The enumerable runs in a process of its own, on this node, from the moment when Python asks for the first item. The process belongs to
-  the caller of `Snex.pyeval/4`: it has its group leader, `$callers` and `Logger` metadata. Each item is sent as soon as it is there.
-  What the enumerable raises, exits with or throws is raised in Python as a `snex.ElixirError`, after all items before it.
+  The enumerable runs in a process of its own, on this node, and starts when Python asks for the first item. The process
+  has the group leader, `$callers` and `Logger` metadata of the caller of `Snex.pyeval/4`. Each item is sent as soon as
+  it is available. If the enumerable raises, exits or throws, Python raises a `snex.ElixirError` after all earlier
+  items.
 
-  The stream ends with the call that has brought it to Python, or with the Python request whose call of an Elixir function has returned it; also
-  when Python closes it or drops it. Then the enumerable is ended as `Enum.take/2` does it, so that files are closed. An enumerable that does
-  not come back within five seconds is killed.
+  The stream ends with the call that passed it to Python, or with the Python request whose call of an Elixir function
+  returned it. It also ends when Python closes or drops it. Then the enumerable is halted as by `Enum.take/2`, so that
+  files are closed. An enumerable that does not return within five seconds is killed.
 
-  A stream can be used anywhere in a value, except for the variables of `Snex.make_env/3` and the items of another stream, which is an
-  `ArgumentError`. Used in two places of one value, it is the same iterator there. Each further call starts the enumerable anew.
+  A stream can be used anywhere in a value, but not in the variables of `Snex.make_env/3` or the items of another
+  stream, where it raises an `ArgumentError`. In two places of one value, it is the same iterator. Each further call
+  starts the enumerable from the beginning.
 
   #{Options.documentation(@stream)}
   """

@@ -1,8 +1,9 @@
 defmodule Snex.Sigils do
   @moduledoc """
-  Sigils for Python code: `~p` interpolates and unescapes, `~P` and `~PY` take the text as it is.
+  Sigils for Python code: `~p` supports interpolation and escapes; `~P` and `~PY` take the text as it is.
 
-  They make a `Snex.Code` with the file and line of the literal, so that Python's tracebacks point into the Elixir source.
+  They return a `Snex.Code` with the file and line of the literal, so that Python's tracebacks point into the Elixir
+  source.
 
       iex> import Snex.Sigils
       iex> code = ~P"return 40 + 2"
@@ -14,17 +15,17 @@ defmodule Snex.Sigils do
 
   alias Snex.Code
 
-  @doc "Python code with interpolation and escapes."
+  @doc "Returns Python code, with interpolation and escapes."
   defmacro sigil_p({:<<>>, meta, pieces}, _modifiers) do
     code({:<<>>, meta, unescape(pieces)}, meta, __CALLER__)
   end
 
-  @doc "Python code as it stands."
+  @doc "Returns Python code as it is written."
   defmacro sigil_P({:<<>>, meta, [source]}, _modifiers) when is_binary(source) do
     code(source, meta, __CALLER__)
   end
 
-  @doc "The same as `sigil_P/2`, under the name by which editors know Python."
+  @doc "Like `sigil_P/2`, under the name by which editors recognise Python."
   defmacro sigil_PY({:<<>>, meta, [source]}, _modifiers) when is_binary(source) do
     code(source, meta, __CALLER__)
   end

@@ -1,16 +1,16 @@
 defmodule Snex.Telemetry do
   @moduledoc """
-  The events that Snex emits through `:telemetry`, when that application is present.
+  The events that Snex emits through `:telemetry`, if the application has that library.
 
   Without `:telemetry`, no events are emitted; each call costs one check. The events of a call are emitted in the
-  calling process, on its own node, also when the interpreter is on another one.
+  calling process, on its own node, even if the interpreter is on another node.
 
       :telemetry.attach("slow-python", [:snex, :call, :stop], &MyApp.Metrics.handle/4, nil)
 
   ## Calls
 
-  Around each `Snex.pyeval/4`, `Snex.make_env/3`, `Snex.call/4` and `Snex.get/3`, under all of their arities, and each function of
-  `Snex.Object` that asks something of Python, when their arguments are in order.
+  Emitted around each `Snex.pyeval/4`, `Snex.make_env/3`, `Snex.call/4` and `Snex.get/3`, with any of their arities, and
+  each function of `Snex.Object` that calls Python, if the arguments are valid.
 
   ### `[:snex, :call, :start]`
 
@@ -23,7 +23,7 @@ defmodule Snex.Telemetry do
   | `:function` | `:pyeval`, `:make_env`, `:call` or `:get` |
   | `:interpreter` | what the call was given: a pid, a name, `{name, node}`, ... |
   | `:env` | the `Snex.Env` that the call was given, or `nil` |
-  | `:telemetry_span_context` | a reference that the events of one call have in common |
+  | `:telemetry_span_context` | a reference that all events of a call share |
 
   ### `[:snex, :call, :stop]`
 
@@ -41,7 +41,8 @@ defmodule Snex.Telemetry do
 
   ### `[:snex, :call, :exception]`
 
-  The call has raised, as for a variable that cannot be encoded. Errors in Python are returned, and no exceptions.
+  The call has raised, for instance because a variable cannot be encoded. Errors in Python are returned, and are not
+  exceptions.
 
   The measurements of a stop. The metadata of the start, and
 
@@ -52,7 +53,8 @@ defmodule Snex.Telemetry do
 
   ## Streams
 
-  Around each enumeration of what `Snex.stream/4` or `Snex.Object.stream/2` has returned, in the process that enumerates it.
+  Emitted around each enumeration of a stream from `Snex.stream/4` or `Snex.Object.stream/2`, in the process that
+  enumerates it.
 
   ### `[:snex, :stream, :start]`
 
@@ -60,28 +62,29 @@ defmodule Snex.Telemetry do
 
   ### `[:snex, :stream, :stop]`
 
-  The enumeration has come to an end. Not emitted for one that is suspended and never resumed.
+  The enumeration has ended. Not emitted for an enumeration that is suspended and never resumed.
 
   | measurement | |
   |---|---|
   | `:duration`, `:monotonic_time` | in native units |
-  | `:items` | how many items have been received; of the last ones, an enumeration that ends early may not have used all |
+  | `:items` | how many items have been received; an enumeration that ends early may not have used the last of them |
 
   The metadata of the start, and
 
   | metadata | |
   |---|---|
   | `:error` | the `Snex.Error` that was raised, or `nil` |
-  | `:halted` | whether the end came before that of the items, and without a `Snex.Error`: the consumer wanted no more, or has raised |
+  | `:halted` | whether the enumeration ended before the last item without a `Snex.Error`: the consumer wanted no more items, or raised |
 
   ### `[:snex, :stream, :exception]`
 
-  Instead of a stop, when the stream cannot begin, as for a variable that cannot be encoded. The measurements of a stop, and the
-  metadata of the exception of a call.
+  Emitted instead of a stop if the stream cannot start, for instance because a variable cannot be encoded. The
+  measurements of a stop, and the metadata of the exception of a call.
 
   ## Maps
 
-  Around each `Snex.map/4`, and each enumeration of what it has returned with `stream: true`, in the process that enumerates.
+  Emitted around each `Snex.map/4`, or around each enumeration of the stream that it returns with `stream: true`, in the
+  process that enumerates.
 
   ### `[:snex, :map, :start]`
 
@@ -89,50 +92,51 @@ defmodule Snex.Telemetry do
 
   ### `[:snex, :map, :stop]`
 
-  The map has come to an end. Not emitted for one that is suspended and never resumed.
+  The map has ended. Not emitted for an enumeration that is suspended and never resumed.
 
   | measurement | |
   |---|---|
   | `:duration`, `:monotonic_time` | in native units |
-  | `:elements` | how many results there have been |
+  | `:elements` | how many results there were |
   | `:errors` | how many of these were errors |
 
   The metadata of the start, and
 
   | metadata | |
   |---|---|
-  | `:halted` | whether the end came before that of the elements: the consumer wanted no more, or it or the enumerable has raised |
+  | `:halted` | whether the map ended before the last element: the consumer wanted no more results, or it or the enumerable raised |
 
   ## Pools
 
-  Emitted in the process of the call, on the pool's node; those of `recycle` in the pool's process.
+  Emitted in the process of the call, on the pool's node; `recycle` is emitted in the pool's process.
 
   ### `[:snex, :pool, :queue]`
 
-  A call has waited for an interpreter of a `Snex.Pool`. Not emitted for one that finds an interpreter with room.
+  A call has waited for an interpreter of a `Snex.Pool`. Not emitted for a call that finds an interpreter with room.
 
   | measurement | |
   |---|---|
   | `:duration`, `:monotonic_time` | how long it has waited, in native units |
-  | `:waiting` | how many wait still |
+  | `:waiting` | how many calls still wait |
 
   | metadata | |
   |---|---|
   | `:pool` | its pid |
-  | `:error` | the `Snex.Error` that is returned, or `nil` for a call that runs now |
+  | `:error` | the `Snex.Error` that is returned, or `nil` if the call runs now |
 
   ### `[:snex, :pool, :overload]`
 
-  Also emitted if that error has the code `:overloaded`: the queue was full, or the call has waited too long. Measurements and
-  metadata are the same.
+  Emitted in addition if that error has the code `:overloaded`: the queue was full, or the call has waited too long.
+  Measurements and metadata are the same.
 
   ### `[:snex, :pool, :forward]`
 
-  A call of a pool with `scope: :cluster` has found no room, and goes to another node. What it waits for there is an event of that node.
+  A call of a pool with `scope: :cluster` has found no room, and goes to another node. If it waits there, that node
+  emits the event.
 
   | measurement | |
   |---|---|
-  | `:duration`, `:monotonic_time` | how long it has waited until then, in native units |
+  | `:duration`, `:monotonic_time` | how long it had waited until then, in native units |
 
   | metadata | |
   |---|---|
@@ -141,17 +145,17 @@ defmodule Snex.Telemetry do
 
   ### `[:snex, :pool, :recycle]`
 
-  An interpreter of a pool has been replaced: it takes no more calls, and its substitute does.
+  An interpreter of a pool has been replaced: it takes no more calls, and its substitute takes them instead.
 
   | measurement | |
   |---|---|
-  | `:duration`, `:monotonic_time` | how long the substitute has taken to start, in native units |
-  | `:calls`, `:age` | calls of the old one, and its age in native units |
+  | `:duration`, `:monotonic_time` | how long the substitute took to start, in native units |
+  | `:calls`, `:age` | how many calls the old interpreter ran, and its age in native units |
 
   | metadata | |
   |---|---|
   | `:pool`, `:name` | the pid of the pool, and its option `:name` |
-  | `:interpreter`, `:substitute` | the pid of the old one, and of the new one |
+  | `:interpreter`, `:substitute` | the pid of the old interpreter, and of the new one |
   | `:reason` | `:requests`, `:memory` or `:age` for these limits, `:restart` for `Snex.Pool.restart/1` |
 
   ## Interpreters
@@ -160,7 +164,7 @@ defmodule Snex.Telemetry do
 
   ### `[:snex, :interpreter, :start]`
 
-  Python runs, and has run its init script.
+  Python has started, and has run its init script.
 
   | measurement | |
   |---|---|
@@ -175,7 +179,7 @@ defmodule Snex.Telemetry do
 
   ### `[:snex, :interpreter, :stop]`
 
-  Python has been stopped, or has ended by itself. Not emitted for one that never got as far as its start, nor when the
+  Python has been stopped, or has ended by itself. Not emitted if Python never finished its start, nor if the
   interpreter process is killed.
 
   | measurement | |
@@ -187,14 +191,14 @@ defmodule Snex.Telemetry do
 
   | metadata | |
   |---|---|
-  | `:reason` | that the interpreter process exits with |
+  | `:reason` | the exit reason of the interpreter process |
 
   ## OpenTelemetry
 
-  Where the application `:opentelemetry_api` is in the VM, the span of the calling process travels with each call, and where
-  the package `opentelemetry` is loaded in Python, the code runs within that span. So spans that it makes are children of the
-  caller's. The other way round, what Python calls in Elixir runs within the span that it was called from. Nothing has to be
-  configured, and nothing is done where either is absent.
+  If the VM has the application `:opentelemetry_api`, the span of the calling process travels with each call. If the
+  package `opentelemetry` is loaded in Python, the code runs within that span, so spans that it makes are children of
+  the caller's. In the other direction, Elixir functions called by Python run within the span that they were called
+  from. Nothing has to be configured, and without either of the two, nothing is done.
   """
 
   alias Snex.Env

@@ -6,12 +6,13 @@ defmodule Snex.Test do
   @moduledoc """
   Helpers for tests of applications that use Snex, with ExUnit.
 
-  An interpreter takes some time to start, so a suite starts one, in `test/test_helper.exs`, unless the application does so itself:
+  An interpreter takes some time to start, so start one for the whole suite, in `test/test_helper.exs`, unless the
+  application starts it:
 
       Snex.Test.start!(MyApp.Python)
       ExUnit.start()
 
-  Each test gets a sandbox in it: an environment that no other test sees. Such tests can be `async: true`.
+  Each test gets a sandbox in this interpreter: an environment that no other test sees. Such tests can be `async: true`.
 
       defmodule MyApp.StatisticsTest do
         use ExUnit.Case, async: true
@@ -25,23 +26,25 @@ defmodule Snex.Test do
         end
       end
 
-  An environment has variables of its own, and shares modules and the rest of the process with other tests. A test that changes
-  those, or ends Python, takes `sandbox!/3` with `fork: true`: a copy of the whole interpreter, within milliseconds.
+  An environment has its own variables, but shares modules and the rest of the process with other tests. A test that
+  changes those, or ends Python, uses `sandbox!/3` with `fork: true`: this copies the whole interpreter, within
+  milliseconds.
 
-  What Python prints in a call goes to the group leader of the caller, so `ExUnit.CaptureIO` sees it. `capture/1` returns it together with the
-  result, standard output and standard error apart from each other.
+  The output of a call goes to the group leader of the caller, so `ExUnit.CaptureIO` captures it. `capture/1` returns
+  the output together with the result, with standard output and standard error separated.
   """
 
   alias Snex.Env
   alias Snex.Interpreter
 
-  @typedoc "What Python has printed."
+  @typedoc "Python's output."
   @type printed() :: %{stdout: String.t(), stderr: String.t()}
 
   @doc """
   Starts an interpreter or a pool for the rest of the suite, and returns its pid.
 
-  `child` is a module, or `{module, options}`. It is linked to the calling process, and started again if a test ends it. Raises the error of a start that fails.
+  `child` is a module, or `{module, options}`. It is linked to the calling process, and restarted if a test ends it. If
+  the start fails, its error is raised.
 
       iex> py = Snex.Test.start!({Snex.Interpreter, init_script: "x = 1"})
       iex> Snex.pyeval(py, "return x")
@@ -65,11 +68,11 @@ defmodule Snex.Test do
   end
 
   @doc """
-  An environment for one test, with variables: of the interpreter or the pool given, or of a copy of the interpreter with the
-  option `fork: true`.
+  Returns an environment for one test, with variables, in the given interpreter or pool, or with `fork: true` in a copy
+  of the interpreter.
 
-  The copy ends with the test. It can only be made of an interpreter in which no call runs at that moment (see `Snex.Interpreter.fork/2`), so let a
-  suite that forks run no other calls in it.
+  The copy ends with the test. An interpreter can only be copied while no call runs in it (see
+  `Snex.Interpreter.fork/2`), so a suite that forks an interpreter should run no other calls in it.
 
   Raises the `Snex.Error` if there is no such interpreter.
 
@@ -91,14 +94,14 @@ defmodule Snex.Test do
   end
 
   @doc """
-  Calls `fun` with options for a call of `Snex`, and returns its result with what Python has printed in it.
+  Calls `fun` with options for a call of Snex, and returns its result together with Python's output.
 
       iex> py = Snex.Test.start!(Snex.Interpreter)
       iex> code = "import sys; print('out'); print('err', file=sys.stderr); return 1"
       iex> Snex.Test.capture(&Snex.pyeval(py, code, %{}, &1))
       {{:ok, 1}, %{stdout: "out\\n", stderr: "err\\n"}}
 
-  Other options go beside them: `Snex.Test.capture(&Snex.call(py, "main", [], [timeout: 60_000] ++ &1))`.
+  Add other options to them: `Snex.Test.capture(&Snex.call(py, "main", [], [timeout: 60_000] ++ &1))`.
   """
   @spec capture((keyword() -> result)) :: {result, printed()} when result: term()
   def capture(fun) when is_function(fun, 1) do

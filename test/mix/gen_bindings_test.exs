@@ -78,7 +78,7 @@ defmodule Snex.Mix.GenBindingsTest do
     args = ~w[snex.gen.bindings App.Words --interpreter App.Python --module textwrap --only wrap,fill]
     assert OtherProject.mix!(folder, args) =~ "* wrote lib/app/words.ex"
     {output, 1} = OtherProject.mix(folder, ~w[snex.gen.bindings App.More])
-    assert output =~ "lib/app/more.ex has more in it than `use Snex.Bindings`"
+    assert output =~ "lib/app/more.ex contains more than `use Snex.Bindings`"
 
     assert OtherProject.mix!(folder, ~w[snex.gen.bindings App.More --output lib/app/json.txt]) =~
              "* wrote lib/app/json.txt"

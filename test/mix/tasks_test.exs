@@ -49,7 +49,7 @@ defmodule Snex.Mix.TasksTest do
 
     # snex.uv changes the text in the source file, where it stands.
     output = OtherProject.mix!(folder, ["snex.uv", "App.Small", "--", "add", "packaging"])
-    assert output =~ "lib/app/small.ex has the changed text now"
+    assert output =~ "lib/app/small.ex now has the changed text"
     source = File.read!(Path.join(folder, "lib/app/small.ex"))
 
     assert source =~

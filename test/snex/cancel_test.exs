@@ -329,7 +329,7 @@ defmodule Snex.CancelTest do
         assert_receive {:EXIT, ^inp, %Error{code: :call_failed, reason: :stuck}}, 60_000
       end)
 
-    assert log =~ "it is restarted unless that changes within 500 ms"
+    assert log =~ "it is restarted unless the request returns within 500 ms"
     refute exists?(os_pid)
   end
 

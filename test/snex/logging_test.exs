@@ -174,7 +174,7 @@ defmodule Snex.LoggingTest do
         """)
       end)
 
-    assert log =~ "what Python logs cannot be understood"
+    assert log =~ "a log event from Python is invalid"
     assert log =~ "names an atom that does not exist"
   end
 

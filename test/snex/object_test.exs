@@ -131,7 +131,7 @@ defmodule Snex.ObjectTest do
           ] do
         error = assert_raise ArgumentError, call
         assert error.message =~ inspect(object)
-        assert error.message =~ "stays in the interpreter #{inspect(inp)}"
+        assert error.message =~ "belongs to the interpreter #{inspect(inp)}"
         assert error.message =~ "cannot be used in #{inspect(other)}"
         assert error.message =~ "Snex.Object.copy/2"
       end

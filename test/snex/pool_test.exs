@@ -65,7 +65,7 @@ defmodule Snex.PoolTest do
       assert {:error, %Error{code: :overloaded} = error} = Snex.pyeval(pool, "return 1")
 
       assert error.reason ==
-               "1 call waits for an interpreter of the pool, as many as may; see the option :queue"
+               "1 call waits for an interpreter of the pool, as many as the option :queue allows"
 
       assert {:ok, _} = let_go(running)
       assert {:ok, _} = waiting |> Map.merge(await_running(waiting)) |> let_go()

@@ -100,7 +100,7 @@ defmodule Snex.ProjectTest do
     File.rm!(Path.join(Project.venv(project), "bin/python"))
 
     assert Project.stale?(project)
-    assert_raise RuntimeError, ~r/is not there/, fn -> Project.python!(project) end
+    assert_raise RuntimeError, ~r/is missing/, fn -> Project.python!(project) end
     install!(project)
     assert File.exists?(Project.python!(project))
   end

@@ -487,7 +487,7 @@ defmodule Snex.StreamTest do
             {~r/expected a name, names joined by dots/, fn -> Snex.stream(inp, {".f", []}) end},
             {~r/arguments by their names cannot be \[1\]: expected a keyword list/,
              fn -> Snex.stream(inp, {"f", [], [1]}) end},
-            {~r/variables are for code/, fn -> Snex.stream(inp, {"f", []}, %{"x" => 1}) end},
+            {~r/variables are only for code/, fn -> Snex.stream(inp, {"f", []}, %{"x" => 1}) end},
             {~r/expected an environment or an interpreter/, fn -> Snex.stream(1, "yield 1") end},
             {~r/expected an environment or an interpreter/, fn -> Snex.stream({1, 2}, {"f", []}) end}
           ],
@@ -502,7 +502,7 @@ defmodule Snex.StreamTest do
       end
 
       other = Snex.call!(start_interpreter!(), "list", [], returns: :object)
-      assert_raise ArgumentError, ~r/stays in the interpreter/, fn -> list(inp, {"iter", [other]}) end
+      assert_raise ArgumentError, ~r/belongs to the interpreter/, fn -> list(inp, {"iter", [other]}) end
       assert Interpreter.info(inp).requests_in_flight == 0
     end
   end

@@ -13,9 +13,10 @@ defmodule Mix.Tasks.Compile.Snex do
 
   With it, `mix compile`
 
-    * makes the environments that are missing or out of date, those of dependencies included: Mix compiles a dependency from
-      Hex or git only once, and does not notice when its environment is removed later (by `mix clean`, for example);
-    * removes the environments of modules that are in no application of the build any more.
+    * makes environments that are missing or out of date, including those of dependencies: Mix compiles a dependency
+      from Hex or git only once, and does not notice when its environment is removed later (by `mix clean`, for
+      example);
+    * removes the environments of modules that no application of the build has any longer.
 
   `mix clean` removes all environments, and the Pythons that uv installed, from the build folder of the current Mix
   environment (`_build/$MIX_ENV/snex`).

@@ -1,12 +1,13 @@
 defmodule Mix.Tasks.Snex.Doctor do
-  @shortdoc "Looks at what Snex needs, and says what to do"
+  @shortdoc "Checks what Snex needs, and says what to do"
 
   @moduledoc """
-  Looks at what Snex needs on this machine and in this project, one line each: good, or what to do about it.
+  Checks what Snex needs on this machine and in this project, and prints one line for each: good, or what to do about
+  it.
 
       mix snex.doctor
 
-  Ends with status 1 when something has to be done.
+  Exits with status 1 if something has to be done.
   """
 
   use Mix.Task

@@ -4,24 +4,25 @@ defmodule Mix.Tasks.Snex.Gen.Bindings do
   @moduledoc """
   Writes the functions that `use Snex.Bindings` defines to a source file, which can be checked in.
 
-  A build then needs no Python for them.
+  A build then needs no Python to define them.
 
       mix snex.gen.bindings MyApp.Statistics
       mix snex.gen.bindings MyApp.Statistics --check
       mix snex.gen.bindings MyApp.Statistics \\
         --interpreter MyApp.Python --module statistics --only mean,median
 
-  The first argument is a module with `use Snex.Bindings`, or one that this task has written: its options are known then. If it is
-  neither, the options are given.
+  The first argument is a module with `use Snex.Bindings`, or a module that this task has written; the task then knows
+  its options. For any other module, give the options.
 
-    * `--check` - writes nothing, and fails if the file isn't what would be written
-    * `--output` - the file. By default it is the one that the module is in, if that has nothing but the `use` in it, or `lib/` and the name of a new
-      module
+    * `--check` - writes nothing, and fails if the file is not up to date
+    * `--output` - the file to write. The default is the module's own file, if it has nothing but the `use` in it; for a
+      new module, a file in `lib/` with the module's name
     * `--interpreter`, `--module`, `--server` - as in `Snex.Bindings`
-    * `--only`, `--except`, `--stream` - names with commas between them
-    * `--submodules` - names with commas between them, or `true`
+    * `--only`, `--except`, `--stream` - names, separated by commas
+    * `--submodules` - names, separated by commas, or `true`
 
-  The file is formatted as `mix format` does it. It names the versions of nothing: the same Python packages and options give the same bytes.
+  The file is formatted as by `mix format`. It mentions no versions: the same Python packages and options give the same
+  bytes.
   """
 
   use Mix.Task
@@ -83,7 +84,7 @@ defmodule Mix.Tasks.Snex.Gen.Bindings do
   defp write(path, text) do
     if File.exists?(path) and not Generated.replaceable?(File.read!(path)) do
       Mix.raise(
-        "#{Path.relative_to_cwd(path)} has more in it than `use Snex.Bindings`. Move the rest elsewhere, or give another file with --output"
+        "#{Path.relative_to_cwd(path)} contains more than `use Snex.Bindings`. Move the rest elsewhere, or give another file with --output"
       )
     end
 

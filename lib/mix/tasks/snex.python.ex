@@ -7,8 +7,8 @@ defmodule Mix.Tasks.Snex.Python do
       mix snex.python MyApp.Numpy -- -c "import numpy; print(numpy.__version__)"
       mix snex.python MyApp.Numpy --path
 
-  What follows `--` are Python's own arguments. The task ends with Python's exit status. With `--path` it prints where
-  that Python is, for an interactive one or an editor: `$(mix snex.python MyApp.Numpy --path)`.
+  The arguments after `--` are passed to Python. The task exits with Python's exit status. With `--path`, it prints the
+  path of that Python, for an interactive session or an editor: `$(mix snex.python MyApp.Numpy --path)`.
   """
 
   use Mix.Task

@@ -9,9 +9,10 @@ defmodule Mix.Tasks.Snex.Uv do
       mix snex.uv MyApp.Numpy -- tree
       mix snex.uv MyApp.Numpy -- lock --upgrade
 
-  What follows `--` are uv's own arguments. For a module with `:project_path`, uv works in that folder. For one with
-  `:pyproject_toml`, it works on a copy; what it changes in the text is then changed in the module's source file, or
-  shown, when the text is not found there as it is, and the lock that the option `:lock` names is written. The next `mix compile` installs what has changed.
+  The arguments after `--` are passed to uv. For a module with `:project_path`, uv works in that folder. For a module
+  with `:pyproject_toml`, it works on a copy. Its changes to the text are then made in the module's source file, or
+  printed if the text is not found there as it is. The lock file named by the option `:lock` is also written. The next
+  `mix compile` installs what has changed.
   """
 
   use Mix.Task
@@ -73,7 +74,7 @@ defmodule Mix.Tasks.Snex.Uv do
     with {:ok, text} <- File.read(source),
          {:ok, edited} <- Project.Heredoc.replace(text, old, new) do
       File.write!(source, edited)
-      Mix.shell().info("#{Path.relative_to_cwd(source)} has the changed text now; `mix compile` installs it")
+      Mix.shell().info("#{Path.relative_to_cwd(source)} now has the changed text; `mix compile` installs it")
     else
       _ ->
         Mix.shell().info("""

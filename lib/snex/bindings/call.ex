@@ -123,7 +123,7 @@ defmodule Snex.Bindings.Call do
 
   defp object!(other, name) do
     raise ArgumentError,
-          "expected a Snex.Object, whose `#{name}` is meant, got: #{Arguments.show(other)}"
+          "expected a Snex.Object with `#{name}`, got: #{Arguments.show(other)}"
   end
 
   # Returns all arguments, and the options of `Snex.call/4` with the named arguments among them.
@@ -180,7 +180,7 @@ defmodule Snex.Bindings.Call do
       what = if later, do: "option #{inspect(later)}", else: "further arguments"
 
       raise ArgumentError,
-            "#{what} can't be given without option #{inspect(missing)}: Python takes them by their position"
+            "#{what} can't be given without option #{inspect(missing)}: Python takes them by position"
     end
 
     {args ++ Enum.map(given, &Keyword.fetch!(opts, &1)) ++ rest, Keyword.drop(opts, given)}

@@ -84,7 +84,7 @@ defmodule Snex.Bindings.Definition do
 
   defp warn_of_plain_docs(module, complaint) do
     IO.warn(
-      "the documentation of #{inspect(module)} is shown as Python has it, and types are those of its own annotations: the packages that " <>
+      "the documentation of #{inspect(module)} is shown as it is in Python, and types are taken from annotations alone: the packages that " <>
         "read docstrings could not be installed#{if complaint, do: ": " <> complaint}",
       []
     )

@@ -74,7 +74,7 @@ defmodule Snex.Bindings.Documentation do
 
   defp note(function, %{unknown?: true}),
     do: [
-      "Python doesn't tell the parameters of `#{function.python}`: `args` are given by position, `kwargs` by name.\n"
+      "Python doesn't report the parameters of `#{function.python}`: `args` are given by position, `kwargs` by name.\n"
     ]
 
   defp note(function, _variant) do

@@ -84,7 +84,7 @@ defmodule Snex.Bindings.Introspection do
     said = lines |> Enum.take(-@lines) |> Enum.join("\n")
 
     {:error,
-     "Python ended with status #{status} while it imported #{module} or looked at what is in it. It printed:\n\n#{indent(said)}"}
+     "Python ended with status #{status} while it imported or inspected #{module}. It printed:\n\n#{indent(said)}"}
   end
 
   @doc """

@@ -11,14 +11,14 @@ defmodule Snex.Bindings.Options do
     interpreter: [
       type: &__MODULE__.interpreter/1,
       spec: quote(do: module()),
-      doc: "a module with `use Snex.Interpreter`: its Python is asked what is in the module"
+      doc: "a module with `use Snex.Interpreter`, whose Python lists what is in the module"
     ],
     server: [
       type: &__MODULE__.server/1,
       spec: quote(do: term()),
       doc: """
-      what the functions call, where they aren't given one: the name of an interpreter or a pool. By default the module of `:interpreter`, which is the
-      name of an interpreter that is defined with `name: __MODULE__`
+      the name of the interpreter or pool that the functions call unless they are given one. The default is the module
+      of `:interpreter`, which is the name of an interpreter that is defined with `name: __MODULE__`
       """
     ],
     only: [
@@ -26,8 +26,8 @@ defmodule Snex.Bindings.Options do
       default: nil,
       spec: @names,
       doc: """
-      names to take: of functions, classes and constants, of members of a class (`"DataFrame.head"`), or of what is in a submodule
-      (`"linalg.norm"`). By default all that the module exports
+      names to include: of functions, classes and constants, of members of a class (`"DataFrame.head"`), or of members
+      of a submodule (`"linalg.norm"`). The default is everything that the module exports
       """
     ],
     except: [type: &__MODULE__.names/1, default: [], spec: @names, doc: "names to leave out"],
@@ -36,14 +36,14 @@ defmodule Snex.Bindings.Options do
       default: false,
       spec: quote(do: boolean() | [String.t()]),
       doc:
-        "names of submodules that become modules below this one, or `true` for all public ones that can be imported"
+        "names of submodules that become modules below this one, or `true` for all public submodules that can be imported"
     ],
     stream: [
       type: &__MODULE__.names/1,
       default: [],
       spec: @names,
       doc:
-        "names of functions and methods that return a stream of what Python's function returns, see `Snex.stream/4`"
+        "names of functions and methods that return a stream of the items in their result; see `Snex.stream/4`"
     ]
   ]
 

@@ -65,7 +65,7 @@ defmodule Snex.Bindings.Source do
 
     [
       "\n@doc ",
-      string("As `#{function.name}/#{arity}`, and returns the value itself or raises the `Snex.Error`."),
+      string("Like `#{function.name}/#{arity}`, but returns the value itself or raises the `Snex.Error`."),
       "\n",
       deprecated(function),
       spec(function.name <> "!", variant, :bang),

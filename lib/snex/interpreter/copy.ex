@@ -44,11 +44,12 @@ defmodule Snex.Interpreter.Copy do
   def options(%{template: nil, threads: :refuse} = options, _opts), do: {:ok, options}
 
   def options(%{template: nil}, _opts),
-    do: raise(ArgumentError, "the option :threads goes with the option :template, which is missing")
+    do: raise(ArgumentError, "the option :threads needs the option :template, which is missing")
 
   def options(options, opts) do
     for name <- @fixed, Keyword.has_key?(opts, name) do
-      raise ArgumentError, "the option #{inspect(name)} is the template's, and cannot be given to a copy"
+      raise ArgumentError,
+            "the option #{inspect(name)} cannot be given to a copy, which takes it from its template"
     end
 
     with :ok <- check_system(),
@@ -68,7 +69,7 @@ defmodule Snex.Interpreter.Copy do
     do: {:error, "it is a copy itself; fork its template, #{inspect(template)}, instead"}
 
   def template(%{port_opts: %{use_stdio: true}}, _python),
-    do: {:error, "it uses :use_stdio, and may be on another machine"}
+    do: {:error, "it uses :use_stdio, and may run on another machine"}
 
   # `nil` while it starts: then the copy waits for it, and Python refuses.
   def template(_options, %{implementation: name}) when name not in [nil, "CPython"],

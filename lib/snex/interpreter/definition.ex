@@ -8,7 +8,7 @@ defmodule Snex.Interpreter.Definition do
 
   @restart [
     type: {:in, [:permanent, :transient, :temporary]},
-    doc: "when a supervisor starts another, see `Supervisor`"
+    doc: "when a supervisor restarts the interpreter, see `Supervisor`"
   ]
 
   @doc """
@@ -56,7 +56,8 @@ defmodule Snex.Interpreter.Definition do
       defp __snex_default__(name), do: Keyword.fetch!(@snex_defaults, name)
 
       @doc """
-      A specification to start this interpreter under a supervisor, with the options of `start_link/1`.
+      Returns a specification to start this interpreter under a supervisor, with the options of `start_link/1`.
+
       Its id is the `:name`, or this module.
       """
       @spec child_spec([Snex.Interpreter.option()]) :: Supervisor.child_spec()
@@ -69,13 +70,13 @@ defmodule Snex.Interpreter.Definition do
       def __mix_recompile__?, do: Snex.Project.stale?(@snex_project)
 
       @doc """
-      The process id that Python has in the operating system; see `Snex.Interpreter.os_pid/1`.
+      Returns Python's process id in the operating system; see `Snex.Interpreter.os_pid/1`.
       """
       @spec os_pid(Snex.Interpreter.server()) :: non_neg_integer() | nil
       defdelegate os_pid(interpreter), to: Snex.Interpreter
 
       @doc """
-      What this interpreter is and does; see `Snex.Interpreter.info/2`.
+      Returns the state of this interpreter; see `Snex.Interpreter.info/2`.
       """
       @spec info(Snex.Interpreter.server(), timeout()) :: map()
       defdelegate info(interpreter, timeout \\ 5_000), to: Snex.Interpreter
@@ -173,7 +174,7 @@ defmodule Snex.Interpreter.Definition do
         if opts[:install_project] do
           fail(
             env,
-            "use Snex.Interpreter: install_project: goes with :project_path; a text in a module has no package"
+            "use Snex.Interpreter: install_project: needs :project_path; the text of a :pyproject_toml has no package"
           )
         end
 
@@ -183,7 +184,7 @@ defmodule Snex.Interpreter.Definition do
         path = Path.expand(path)
 
         if opts[:lock] do
-          fail(env, "use Snex.Interpreter: lock: goes with :pyproject_toml; a folder has its own uv.lock")
+          fail(env, "use Snex.Interpreter: lock: needs :pyproject_toml; a folder has its own uv.lock")
         end
 
         unless File.exists?(Path.join(path, "pyproject.toml")) do
@@ -193,8 +194,8 @@ defmodule Snex.Interpreter.Definition do
         if opts[:install_project] && not Project.Check.builds?({:path, path}) do
           fail(
             env,
-            "use Snex.Interpreter: install_project: cannot install #{path}, because its pyproject.toml has no table " <>
-              "[build-system], which says how the package is built"
+            "use Snex.Interpreter: install_project: cannot install #{path}, because its pyproject.toml has no [build-system] " <>
+              "table, which says how the package is built"
           )
         end
 

@@ -69,7 +69,7 @@ defmodule Snex.Interpreter.Launch do
   catch
     kind, reason ->
       stacktrace = Environment.without_arguments(__STACKTRACE__)
-      failed("the start has failed: " <> Exception.format(kind, reason, stacktrace))
+      failed("the start failed: " <> Exception.format(kind, reason, stacktrace))
   end
 
   defp launch(owner, options, calls, output) do
@@ -185,7 +185,7 @@ defmodule Snex.Interpreter.Launch do
 
   defp find_python(nil, _owner) do
     case Enum.find_value(["python", "python3"], &Os.find_executable/1) do
-      nil -> failed("neither python nor python3 is on PATH; give the option :python")
+      nil -> failed("neither python nor python3 is on PATH; set the option :python")
       path -> {:ok, path}
     end
   end
@@ -277,7 +277,7 @@ defmodule Snex.Interpreter.Launch do
         failed(Os.escript())
 
       true ->
-        failed("there is no folder #{folder}: `mix deps.compile snex --force` makes it")
+        failed("there is no folder #{folder}: `mix deps.compile snex --force` creates it")
     end
   end
 
@@ -355,7 +355,9 @@ defmodule Snex.Interpreter.Launch do
 
   defp returned_script({:ok, {_code, _vars} = script}, _what), do: {:ok, script}
   defp returned_script({:ok, _function}, what), do: {:error, "#{what} returned another function"}
-  defp returned_script({:error, complaint}, what), do: {:error, "what #{what} returned #{complaint}"}
+
+  defp returned_script({:error, complaint}, what),
+    do: {:error, "the value that #{what} returned #{complaint}"}
 
   defp failed(reason), do: {:error, %Error{code: :call_failed, reason: reason}}
 end

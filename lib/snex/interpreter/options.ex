@@ -25,15 +25,16 @@ defmodule Snex.Interpreter.Options do
     nice: [
       type: {:integer, -20..19},
       default: nil,
-      doc: "niceness, from -20 to 19; below that of the VM only with the privilege for it"
+      doc: "niceness, from -20 to 19; a value below the VM's own needs the privilege for it"
     ],
     # Every answer that carries nothing fits.
     reply: [
       type: {:integer, 64..@most_bytes},
       default: 2 * 1024 * 1024 * 1024,
       doc: """
-      bytes of a value that Python sends, encoded: a result, a message, the arguments of a call. A larger one is an error of
-      that call or `snex.send`, which says how large the value is. The VM holds each of them in memory as a whole
+      the largest encoded size, in bytes, of a value that Python sends: a result, a message, the arguments of a call. A
+      larger value is an error of that call or `snex.send`; the error says how large the value is. The VM holds each of
+      these values in memory as a whole
       """
     ]
   ]
@@ -42,7 +43,7 @@ defmodule Snex.Interpreter.Options do
     use_stdio: [
       type: :boolean,
       default: false,
-      doc: "talk over standard input and output, for a Python behind `docker run -i` or `ssh`"
+      doc: "communicate over standard input and output, for a Python behind `docker run -i` or `ssh`"
     ],
     busy_limits_port: [
       type: &Checks.busy_limits/1,
@@ -65,9 +66,9 @@ defmodule Snex.Interpreter.Options do
          default: nil,
          spec: quote(do: Path.t()),
          doc: """
-         path or name of the Python to run; by default the first of `python`, `python3` that is found. As in a shell, a name
-         with a slash is a path, and any other is looked up on `PATH`. A relative path starts from the working directory of the
-         VM, whatever `:cd` says
+         path or name of the Python to run; by default the first of `python`, `python3` that is found. As in a shell, a
+         name with a slash is a path, and any other name is looked up on `PATH`. A relative path is relative to the
+         working directory of the VM, whatever `:cd` says
          """
        ],
        wrap_exec: [
@@ -75,8 +76,8 @@ defmodule Snex.Interpreter.Options do
          default: nil,
          spec: quote(do: Interpreter.wrap_exec()),
          doc: """
-         `fun(python, args)` or `{module, function, args}`, returns `{executable, args}` to run instead. The executable is
-         found like `:python`
+         `fun(python, args)` or `{module, function, args}` that returns `{executable, args}` to run instead. The
+         executable is found like `:python`
          """
        ],
        cd: [type: &Checks.folder/1, default: nil, spec: quote(do: Path.t()), doc: "working directory"],
@@ -85,12 +86,13 @@ defmodule Snex.Interpreter.Options do
          default: %{},
          spec: quote(do: Interpreter.variables() | {:only, Interpreter.variables()}),
          doc: """
-         map of environment variables, added to those of the VM. `PYTHONPATH` is extended, not replaced. A value that is `nil`
-         unsets the variable. A value that is a function without arguments, or `{module, function, args}`, is called at each
-         start and returns the value, so that a secret stays out of what supervisors report. With `{:only, map}` Python gets the
-         variables of the map and none of the VM's, which may hold secrets. Snex itself adds two in either case: `PYTHONPATH`,
-         to find its package, and `SNEX_TREE`, by which it finds what Python started. If Python belongs to a virtual
-         environment, as that of a module does, `VIRTUAL_ENV` names it, and `PATH` begins with its `bin`
+         map of environment variables, added to those of the VM. `PYTHONPATH` is extended, not replaced. The value `nil`
+         unsets the variable. A function without arguments, or `{module, function, args}`, is called at each start and
+         returns the value, so that secrets do not appear in the reports of supervisors. With `{:only, map}`, Python
+         gets the variables of the map and none of the VM's, which may hold secrets. In either case, Snex itself adds
+         two variables: `PYTHONPATH`, to find its package, and `SNEX_TREE`, to find the processes that Python started.
+         If Python belongs to a virtual environment, as a module's Python does, `VIRTUAL_ENV` names it, and `PATH`
+         begins with its `bin`
          """
        ],
        python_path: [
@@ -98,16 +100,17 @@ defmodule Snex.Interpreter.Options do
          default: [],
          spec: quote(do: Interpreter.python_path() | [Interpreter.python_path()]),
          doc: """
-         folders with Python code of your own, which are searched before other packages: a path, `{:my_app, "priv/python"}` for
-         a folder of an application, or a list. Python loads a module once: after a change, restart the interpreter, or
-         call `importlib.reload`. Files here and in the working directory never take the place of modules that Snex itself
-         needs, such as `struct` or `asyncio`
+         folders with your own Python code, which are searched before other packages: a path, `{:my_app, "priv/python"}`
+         for a folder of an application, or a list of these. Python loads a module once: after a change, restart the
+         interpreter, or call `importlib.reload`. Files here and in the working directory never shadow modules that Snex
+         itself needs, such as `struct` or `asyncio`
          """
        ]
      ]},
     {"""
-     Packages for this interpreter, installed by uv when it starts, as `use Snex.Interpreter` does when a module is compiled; for
-     scripts and notebooks. The environment is kept in the user's cache (`XDG_CACHE_HOME`), and made once for each text\
+     Packages for this interpreter, for scripts and notebooks. uv installs them when the interpreter starts, as
+     `use Snex.Interpreter` does when a module is compiled. The environment is kept in the user's cache
+     (`XDG_CACHE_HOME`), and made once for each text\
      """, Project.Options.at_run_time()},
     {"Start",
      [
@@ -116,23 +119,25 @@ defmodule Snex.Interpreter.Options do
          default: nil,
          spec: quote(do: Interpreter.init_script()),
          doc: """
-         code that runs first; all environments start as copies of the one that it leaves. A string, a `Snex.Code`, or either
-         with a map of variables: `{code, vars}`. Or a function without arguments, or `{module, function, args}`, that returns one
-         of these: it is called at each start, so that a secret stays out of what supervisors report
+         code that runs first; all environments start as copies of the one that it leaves. It is a string, a
+         `Snex.Code`, or either of them with a map of variables: `{code, vars}`. It can also be a function without
+         arguments, or `{module, function, args}`, that returns one of these: it is called at each start, so that
+         secrets do not appear in the reports of supervisors
          """
        ],
        init_script_timeout: [
          type: :timeout,
          default: 60_000,
-         doc: "for start and init script together, in ms. Package installation isn't covered by this timeout"
+         doc:
+           "for the start and the init script together, in ms. Package installation isn't covered by this timeout"
        ],
        sync_start?: [
          type: :boolean,
          default: true,
          doc: """
-         `false` returns at once, and a start that fails makes the process exit. Calls wait until the interpreter has started.
-         Use it below a supervisor for starts that take long, such as those that install packages: a supervisor waits for each
-         child to start, and starts or stops no other meanwhile
+         `false` returns at once; if the start fails, the process exits. Calls wait until the interpreter has started.
+         Use it under a supervisor for starts that take long, such as those that install packages: a supervisor waits
+         for each child to start, and meanwhile starts or stops no other child
          """
        ],
        sync_start: [alias: :sync_start?],
@@ -140,27 +145,29 @@ defmodule Snex.Interpreter.Options do
          type: :any,
          default: nil,
          doc:
-           "label of the process, see `Process.set_label/1`; for a module that uses this one, its name by default"
+           "label of the process, see `Process.set_label/1`; for a module with `use Snex.Interpreter`, its name by
+           default"
        ]
      ]},
     {"""
-     Copies. The Python of a copy is a fork of its template's: see `Snex.Interpreter.fork/2`. It has the template's Python,
-     working directory and variables, and those of the following options of the template that are not given: "Data" (apart from
-     `:port_opts`), "Output", "Bounds", and `:init_script_timeout`. `:init_script` runs in the copy\
+     Copies. The Python process of a copy is a fork of its template's; see `Snex.Interpreter.fork/2`. A copy has the
+     template's Python, working directory and environment variables. It also takes these options from the template
+     unless they are given: "Data" (except `:port_opts`), "Output", "Bounds" and `:init_script_timeout`. `:init_script`
+     runs in the copy\
      """,
      [
        template: [
          type: &Checks.template/1,
          default: nil,
          spec: quote(do: Interpreter.server()),
-         doc: "start a copy of this interpreter, which is on the same node"
+         doc: "starts a copy of this interpreter, which must be on the same node"
        ],
        threads: [
          type: {:in, [:refuse, :ignore]},
          default: :refuse,
          doc: """
-         with `:refuse`, a template with threads of its own is an error that names them, because threads do not survive a fork,
-         and code that waits for one of them would wait for ever. With `:ignore` the copy is made without them
+         with `:refuse`, a template with threads of its own is an error that names them, because threads do not survive
+         a fork, and code that waits for such a thread would wait forever. With `:ignore`, the copy is made without them
          """
        ]
      ]},
@@ -181,15 +188,15 @@ defmodule Snex.Interpreter.Options do
          type: &__MODULE__.port_options/1,
          default: [],
          spec: quote(do: [:use_stdio | :parallelism | unquote(Options.spec(@port_options))]),
-         doc: "how the VM and Python talk:\n\n" <> Options.documentation(@port_options)
+         doc: "how the VM and Python communicate:\n\n" <> Options.documentation(@port_options)
        ],
        shared_memory: [
          type: :boolean,
          default: true,
          doc: """
-         whether large values travel through memory that the VM and Python share where that is faster than a pipe. This works
-         on Linux only, and not with `:use_stdio`. Where the system refuses it, and when it is full, the pipe is used.
-         It takes up to 4 GiB in each direction, or a sixteenth of the limit of memory
+         whether large values travel through memory that the VM and Python share, where that is faster than a pipe. This
+         works only on Linux, and not with `:use_stdio`. If the system refuses such memory, or when it is full, the pipe
+         is used. It takes up to 4 GiB in each direction, or a sixteenth of the memory limit
          """
        ],
        eager_polyfill?: [
@@ -205,9 +212,9 @@ defmodule Snex.Interpreter.Options do
          default: :group_leader,
          spec: quote(do: Interpreter.output() | [stdout: Interpreter.output(), stderr: Interpreter.output()]),
          doc: """
-         where what Python prints goes: `:group_leader` (that of the process whose `Snex.pyeval/4` prints; outside of any
-         call, the interpreter's), `:inherit` (the VM's own standard output and error), `:logger`, `:discard`, a pid, which
-         gets `{:snex_output, interpreter, :stdout | :stderr, binary}`, or `[stdout: ..., stderr: ...]`
+         where Python's output goes: `:group_leader` (that of the process whose `Snex.pyeval/4` prints; outside of any
+         call, the interpreter's), `:inherit` (the VM's own standard output and error), `:logger`, `:discard`, a pid,
+         which gets `{:snex_output, interpreter, :stdout | :stderr, binary}`, or `[stdout: ..., stderr: ...]`
          """
        ]
      ]},
@@ -218,16 +225,17 @@ defmodule Snex.Interpreter.Options do
          default: [],
          spec: quote(do: [unquote(Options.spec(@limits))]),
          doc:
-           "for each process of the Python tree, and for what it sends:\n\n" <> Options.documentation(@limits)
+           "limits for each process of the Python tree, and for the values that it sends:\n\n" <>
+             Options.documentation(@limits)
        ],
        on_memory_limit: [
          type: {:in, [:restart, :keep]},
          default: :restart,
          doc: """
-         what to do after a call has failed with `MemoryError` under a limit of memory. Little works from then on in such a
-         Python. `:restart` ends it once the call is answered, and exits with the reason `:memory_limit`, so that a supervisor
-         starts another; `:keep` keeps it. PyPy raises `MemoryError` for large objects only: when there is no memory for a small
-         one it aborts, and the interpreter exits with the status 134
+         what to do after a call has failed with `MemoryError` under a memory limit. Little works in such a Python from
+         then on. `:restart` ends Python once the call is answered, and exits with the reason `:memory_limit`, so that a
+         supervisor starts another; `:keep` keeps it. PyPy raises `MemoryError` only for large objects: if there is no
+         memory for a small one, PyPy aborts, and the interpreter exits with status 134
          """
        ],
        allow: [
@@ -244,8 +252,9 @@ defmodule Snex.Interpreter.Options do
          default: :all,
          spec: quote(do: :all | :none | [pid() | GenServer.name() | {atom(), node()}]),
          doc: """
-         to whom `snex.send` may send: `:all`, `:none`, or a list of pids and of names of processes (`name`, `{name, node}`,
-         `{:global, name}`, `{:via, module, name}`). A message to anyone else is dropped, with a warning in the log
+         which processes `snex.send` may send to: `:all`, `:none`, or a list of pids and of process names (`name`,
+         `{name, node}`, `{:global, name}`, `{:via, module, name}`). A message to any other process is dropped, with a
+         warning in the log
          """
        ],
        max_in_flight: [
@@ -253,8 +262,8 @@ defmodule Snex.Interpreter.Options do
          default: :infinity,
          spec: quote(do: pos_integer() | :infinity),
          doc: """
-         how many requests there may be at a time, waiting ones included. Beyond it, a call returns at once with the code
-         `:overloaded`; see "Overload"
+         how many requests there may be at a time, including those that wait. Any further call returns the code
+         `:overloaded` at once; see "Overload"
          """
        ],
        on_stuck: [
@@ -262,9 +271,10 @@ defmodule Snex.Interpreter.Options do
          default: {:restart, 30_000},
          spec: quote(do: :report | :restart | {:restart, milliseconds :: non_neg_integer()}),
          doc: """
-         what to do when a cancelled request does not come back, although it was interrupted, and holds up all others. It
-         counts as stuck about 3 seconds after `:cleanup_timeout`, and is logged then. `:report` does no more. `{:restart, ms}` ends Python if the
-         request is still stuck after that time, and exits, so that a supervisor starts another; `:restart` does so at once
+         what to do when a cancelled request does not return although it was interrupted, and so holds up all others.
+         About 3 seconds after `:cleanup_timeout` it counts as stuck, and this is logged. `:report` does nothing more.
+         `{:restart, ms}` ends Python if the request is still stuck after that time, and exits, so that a supervisor
+         starts another; `:restart` does so at once
          """
        ],
        cleanup_timeout: [
@@ -278,9 +288,9 @@ defmodule Snex.Interpreter.Options do
          type: :milliseconds,
          default: 5_000,
          doc: """
-         grace between SIGTERM and SIGKILL in ms, for Python and all that it has started. What a Python leaves behind that ends
-         by itself has half a second. When the VM is killed, and nobody is left to ask for it, the grace is at most
-         half a second
+         grace period between SIGTERM and SIGKILL in ms, for Python and all processes that it has started. If Python
+         ends by itself, the processes that it leaves behind have half a second. If the VM is killed, the grace period
+         is at most half a second
          """
        ]
      ]},
@@ -291,7 +301,7 @@ defmodule Snex.Interpreter.Options do
          spec: quote(do: GenServer.name()),
          doc: "a name to register, see `t:GenServer.name/0`"
        ],
-       timeout: [type: :timeout, doc: "for `GenServer.start_link/3`; better use `:init_script_timeout`"],
+       timeout: [type: :timeout, doc: "see `GenServer.start_link/3`; prefer `:init_script_timeout`"],
        hibernate_after: [type: :timeout, doc: "see `GenServer.start_link/3`"],
        debug: [type: :any, spec: quote(do: GenServer.debug()), doc: "see `GenServer.start_link/3`"],
        spawn_opt: [type: :any, spec: quote(do: [Process.spawn_opt()]), doc: "see `GenServer.start_link/3`"]
@@ -357,10 +367,10 @@ defmodule Snex.Interpreter.Options do
     cond do
       toml == nil ->
         raise ArgumentError,
-              "#{inspect(Keyword.keys(options))} go with the option :pyproject_toml, which is missing"
+              "the options #{inspect(Keyword.keys(options))} need the option :pyproject_toml, which is missing"
 
       own.python != nil ->
-        raise ArgumentError, "of the options :python and :pyproject_toml there can be one"
+        raise ArgumentError, "the options :python and :pyproject_toml cannot be combined"
 
       true ->
         with {:error, problems} <- Project.Check.check({:toml, toml}) do

@@ -51,7 +51,7 @@ defmodule Snex.Interpreter.Sends do
           do: :ok,
           else:
             {:refused,
-             "#{inspect(to, limit: 10, printable_limit: 100)} is not among those to whom Python may send"}
+             "#{inspect(to, limit: 10, printable_limit: 100)} is not among the processes that Python may send to"}
 
       :error ->
         {:refused, "its destination is unknown here"}

@@ -122,7 +122,7 @@ defmodule Snex.Interpreter.Server do
   def handle_info({:snex_stuck, request}, state) do
     Logger.warning(
       "the interpreter #{inspect(self())} (Python #{state.os_pid}) is stuck: request #{request}, which nobody waits for, " <>
-        "does not come back, although it was interrupted" <> next_step(state.options.on_stuck)
+        "does not return although it was interrupted" <> next_step(state.options.on_stuck)
     )
 
     timer =
@@ -204,7 +204,9 @@ defmodule Snex.Interpreter.Server do
 
   defp next_step(:report), do: ""
   defp next_step({:restart, 0}), do: "; it is restarted"
-  defp next_step({:restart, patience}), do: "; it is restarted unless that changes within #{patience} ms"
+
+  defp next_step({:restart, patience}),
+    do: "; it is restarted unless the request returns within #{patience} ms"
 
   defp event_metadata(state),
     do: %{interpreter: self(), os_pid: state.os_pid, label: state.options.label}

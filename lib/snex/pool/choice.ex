@@ -55,8 +55,8 @@ defmodule Snex.Pool.Choice do
   defp refused(pid, call) do
     with what when what != nil <- keeps(call), {_at_a_time, _waiting, true} <- Native.pool_figures(pid) do
       reason =
-        "#{what} would be gone with this call: each call of the pool #{inspect(pid)} has a copy of its own (fork: :each_call). " <>
-          "Snex.Pool.checkout/3 gives one to several calls"
+        "#{what} would be gone after this call: each call of the pool #{inspect(pid)} has a copy of its own (fork: :each_call). " <>
+          "With Snex.Pool.checkout/3, several calls use the same copy"
 
       {:error, %Error{code: :call_failed, reason: reason}}
     else
@@ -156,12 +156,12 @@ defmodule Snex.Pool.Choice do
   defp foreign(thing, interpreter, pool, pinned?) do
     where =
       if pinned?,
-        do: "#{inspect(interpreter)}, where another value has to be used",
-        else: "#{inspect(pool)}, a pool that it is not of"
+        do: "#{inspect(interpreter)}, to which another value of the call belongs",
+        else: "#{inspect(pool)}, a pool that it does not belong to"
 
-    hint = if is_struct(thing, Object), do: ". Snex.Object.copy/2 copies it there"
+    hint = if is_struct(thing, Object), do: ". Copy it there with Snex.Object.copy/2"
 
-    "#{inspect(thing)} stays in the interpreter #{inspect(thing.interpreter)}, and cannot be used in #{where}#{hint}"
+    "#{inspect(thing)} belongs to the interpreter #{inspect(thing.interpreter)}, and cannot be used in #{where}#{hint}"
   end
 
   @doc """
@@ -269,7 +269,7 @@ defmodule Snex.Pool.Choice do
           use_alone(pool, interpreter, slot, fun)
         else
           :noproc ->
-            {:error, %Error{code: :call_failed, reason: "#{inspect(pool)} is no pool, or it is gone"}}
+            {:error, %Error{code: :call_failed, reason: "#{inspect(pool)} is not a pool, or is gone"}}
 
           {:error, error} ->
             {:error, error}

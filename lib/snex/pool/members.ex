@@ -324,7 +324,7 @@ defmodule Snex.Pool.Members do
     if members.retry, do: Process.cancel_timer(members.retry)
 
     Logger.warning(
-      "an interpreter of the pool #{inspect(members.name || self())} could not be started, or has ended at once: " <>
+      "an interpreter of the pool #{inspect(members.name || self())} could not be started, or ended at once: " <>
         "#{describe(reason)}. Next attempt in #{pause} ms"
     )
 

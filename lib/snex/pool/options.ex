@@ -14,26 +14,26 @@ defmodule Snex.Pool.Options do
     timeout: [
       type: :timeout,
       default: 5_000,
-      doc: "how long a call may wait, in ms, if its own `:timeout` does not end before"
+      doc: "how long a call may wait, in ms, unless its own `:timeout` ends earlier"
     ]
   ]
 
   @recycle [
-    requests: [type: {:integer, 1..@most}, default: nil, doc: "after so many calls"],
+    requests: [type: {:integer, 1..@most}, default: nil, doc: "after this many calls"],
     memory: [
       type: {:integer, 1..@most_bytes},
       default: nil,
       doc:
-        "when Python and all that it has started have more resident memory, in bytes; looked at once a second"
+        "when Python and all processes that it has started use more resident memory than this, in bytes; checked once a second"
     ],
-    age: [type: {:integer, 1..@most}, default: nil, doc: "after so many ms"],
+    age: [type: {:integer, 1..@most}, default: nil, doc: "after this many ms"],
     jitter: [
       type: &__MODULE__.jitter/1,
       default: 0.1,
       spec: quote(do: float()),
       doc: """
-      a part, from 0 to 1, by which each interpreter's own limits may be lower, at random, so that not all are replaced at
-      the same time
+      a fraction, from 0 to 1, by which the limits of each interpreter may be lower, at random, so that not all are
+      replaced at the same time
       """
     ]
   ]
@@ -49,7 +49,7 @@ defmodule Snex.Pool.Options do
       type: &__MODULE__.interpreter/1,
       default: Interpreter,
       spec: quote(do: module()),
-      doc: "a module with `use Snex.Interpreter`, or one that has a `start_link/1` like it"
+      doc: "a module with `use Snex.Interpreter`, or any other with the same `start_link/1`"
     ],
     size: [
       type: {:integer, 1..10_000},
@@ -62,8 +62,8 @@ defmodule Snex.Pool.Options do
       default: 1,
       spec: quote(do: pos_integer()),
       doc: """
-      how many calls each interpreter runs at a time. More than one pays for code that awaits, or releases the GIL in
-      `run: :thread`
+      how many calls each interpreter runs at a time. More than one pays off for code that awaits, or that releases the
+      GIL with `run: :thread`
       """
     ],
     queue: [
@@ -71,7 +71,7 @@ defmodule Snex.Pool.Options do
       default: [],
       spec: quote(do: [unquote(Options.spec(@queue))]),
       doc:
-        "of calls that wait. Beyond it, a call returns the code `:overloaded`:\n\n" <>
+        "limits for calls that wait. A call that exceeds them returns the code `:overloaded`:\n\n" <>
           Options.documentation(@queue)
     ],
     recycle: [
@@ -79,17 +79,18 @@ defmodule Snex.Pool.Options do
       default: [],
       spec: quote(do: [unquote(Options.spec(@recycle))]),
       doc:
-        "when an interpreter is replaced by a fresh one, without an error for anybody:\n\n" <>
+        "when an interpreter is replaced by a fresh one, which causes no errors:\n\n" <>
           Options.documentation(@recycle)
     ],
     fork: [
       type: {:in, [false, true, :each_call]},
       default: false,
       doc: """
-      `true` starts one interpreter with the options given, the pool's *template*, and the others as copies of it, within milliseconds; see
-      `Snex.Interpreter.fork/2`. The `:init_script` runs in the template alone. `threads: :ignore` makes copies although it has
-      threads. `:each_call` gives each call a fresh copy, which is killed, with all that it has started, when the call
-      returns: `:size` is how many calls run at a time then, and as many copies wait for the next ones. Where there is no fork, the interpreters
+      `true` starts one interpreter with the given options, the pool's *template*, and makes the others as copies of it,
+      within milliseconds; see `Snex.Interpreter.fork/2`. The `:init_script` runs only in the template.
+      `threads: :ignore` makes copies even though the template has threads. `:each_call` gives each call a fresh copy.
+      When the call returns, the copy is killed, with all processes that it has started. `:size` is then how many calls
+      run at a time, and as many copies are kept ready for the next calls. If the system cannot fork, the interpreters
       start as without this option, with a warning
       """
     ],
@@ -97,16 +98,17 @@ defmodule Snex.Pool.Options do
       type: {:in, [:node, :cluster]},
       default: :node,
       doc: """
-      `:cluster` shares calls with the pools of the same `:name` and `:interpreter` on connected nodes: a call that finds no room here
-      goes to a less loaded one
+      `:cluster` shares calls with the pools of the same `:name` and `:interpreter` on connected nodes: a call that
+      finds no room on its node goes to a less loaded one
       """
     ],
     sync_start?: [
       type: :boolean,
       default: true,
       doc: """
-      `false` returns at once; calls wait until the first interpreter has started, and a start that fails is tried again.
-      Otherwise `start_link/1` returns when all run, or with the error of the first that could not be started
+      `false` returns at once; calls wait until the first interpreter has started, and a failed start is retried.
+      Otherwise, `start_link/1` returns when all interpreters run, or with the error of the first that could not be
+      started
       """
     ],
     sync_start: [alias: :sync_start?]
@@ -142,8 +144,8 @@ defmodule Snex.Pool.Options do
 
     if own.fork != false and others[:template] do
       raise ArgumentError,
-            "the option :fork cannot be #{inspect(own.fork)} with the option :template: a pool has a template of its own, or copies that " <>
-              "of others"
+            "the option :fork cannot be #{inspect(own.fork)} with the option :template: a pool either has a template of
+            its own, or copies " <> "another interpreter"
     end
 
     if own.fork == :each_call and own.concurrency != 1 do
@@ -160,7 +162,8 @@ defmodule Snex.Pool.Options do
 
   defp shared_name!(name) do
     raise ArgumentError,
-          "option :scope cannot be :cluster with the :name #{inspect(name)}: expected a name that a pool on each node can have, " <>
+          "option :scope cannot be :cluster with the :name #{inspect(name)}: expected a name that the pools on all nodes
+          can share, " <>
             "an atom or {:via, module, term}"
   end
 

@@ -127,7 +127,7 @@ defmodule Snex.Pool.Queue do
   end
 
   defp refused({:overloaded, limit, _patience}) do
-    reason = "#{calls(limit)} for an interpreter of the pool, as many as may; see the option :queue"
+    reason = "#{calls(limit)} for an interpreter of the pool, as many as the option :queue allows"
     %Error{code: :overloaded, reason: reason}
   end
 
@@ -143,7 +143,7 @@ defmodule Snex.Pool.Queue do
 
       overloaded(
         "no interpreter of the pool was free within #{patience} ms; #{calls(behind)} behind this one. " <>
-          "Snex.Pool.info/1 tells what they do"
+          "Snex.Pool.info/1 shows what the interpreters are doing"
       )
     else
       # Just now.

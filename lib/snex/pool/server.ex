@@ -100,7 +100,7 @@ defmodule Snex.Pool.Server do
   end
 
   def handle_call(wish, _from, %{draining: true} = state) when wish == :restart or elem(wish, 0) == :resize do
-    reason = "the pool is drained: nothing of it changes any more"
+    reason = "the pool is drained: it can no longer be changed"
     {:reply, {:error, %Error{code: :call_failed, reason: reason}}, state}
   end
 
@@ -116,7 +116,9 @@ defmodule Snex.Pool.Server do
 
   # What is asked of an interpreter.
   def handle_call(other, _from, state) do
-    reason = "a pool has no answer to #{inspect(other)}: ask one of its interpreters, see Snex.Pool.info/1"
+    reason =
+      "a pool does not answer #{inspect(other)}: ask one of its interpreters, which Snex.Pool.info/1 lists"
+
     {:reply, {:error, %Error{code: :call_failed, reason: reason}}, state}
   end
 

@@ -43,7 +43,7 @@ defmodule Snex.Pool.Template do
 
   defp do_without(template, name, reason) do
     Logger.warning(
-      "the interpreters of the pool #{inspect(name || self())} are no copies, but start one by one: #{reason}"
+      "the interpreters of the pool #{inspect(name || self())} are not copies, but are started one by one: #{reason}"
     )
 
     # What there is has been replaced.

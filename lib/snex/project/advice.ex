@@ -42,15 +42,17 @@ defmodule Snex.Project.Advice do
   def about(message) do
     cond do
       message =~ ~r/invalid peer certificate/i ->
-        "\nuv does not trust the certificate of the server, as with a proxy that has one of its own. SSL_CERT_FILE names a file " <>
-          "with those to trust; UV_SYSTEM_CERTS=true (UV_NATIVE_TLS=true in older versions of uv) takes those of this machine.\n"
+        "\nuv does not trust the server's certificate, which may be that of a proxy. Set SSL_CERT_FILE to a file with
+        the " <>
+          "certificates to trust, or UV_SYSTEM_CERTS=true (UV_NATIVE_TLS=true in older versions of uv) to use
+        those of this machine.\n"
 
       message =~
           ~r/Failed to (download|fetch).*(python-build-standalone|pypy)|No interpreter found|download.*(python|cpython)/i ->
-        "\nuv could not get a Python. #{present()} Behind a firewall, UV_PYTHON_INSTALL_MIRROR names a mirror.\n"
+        "\nuv could not get a Python. #{present()} Behind a firewall, set UV_PYTHON_INSTALL_MIRROR to a mirror.\n"
 
       message =~ ~r/Failed to fetch|error sending request|dns error|network was disabled/i ->
-        "\nuv could not reach the packages. UV_DEFAULT_INDEX names another index, UV_FIND_LINKS a folder of packages; see " <>
+        "\nuv could not reach the packages. Set UV_DEFAULT_INDEX to another index, or UV_FIND_LINKS to a folder of packages; see " <>
           "https://docs.astral.sh/uv/reference/environment/\n"
 
       true ->
@@ -61,10 +63,10 @@ defmodule Snex.Project.Advice do
   defp present do
     case Enum.find_value(["python3", "python"], &Os.find_executable/1) do
       nil ->
-        "There is none on PATH either: install one, and give the option `python_preference: :system`."
+        "There is none on PATH either: install one, and set the option `python_preference: :system`."
 
       path ->
-        "To use one of this machine, such as #{path}, give the option `python_preference: :system`, or set UV_PYTHON to its path."
+        "To use a Python of this machine, such as #{path}, set the option `python_preference: :system`, or set UV_PYTHON to its path."
     end
   end
 end

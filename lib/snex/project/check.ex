@@ -46,7 +46,7 @@ defmodule Snex.Project.Check do
       place = if table == "", do: "at the top level", else: "in [#{table}]"
       nearest = Enum.max_by(@known[table], &String.jaro_distance(&1, key))
       advice = if String.jaro_distance(nearest, key) > 0.77, do: ", did you mean `#{nearest}`?", else: ""
-      {line, column, "`#{key}` #{place} is not known, and has no effect#{advice}"}
+      {line, column, "`#{key}` #{place} is unknown, and has no effect#{advice}"}
     end
   end
 

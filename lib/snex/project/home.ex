@@ -88,8 +88,7 @@ defmodule Snex.Project.Home do
 
     if String.valid?(way),
       do: {:ok, Native.project_rebase(text, way)},
-      else:
-        {:error, "#{name} has relative paths, which start from #{folder(project)}: that name is not UTF-8"}
+      else: {:error, "#{name} has paths relative to #{folder(project)}, whose name is not valid UTF-8"}
   end
 
   @doc """

@@ -77,7 +77,7 @@ defmodule Snex.Project.Lock do
 
   # `seen`: how the lock looked when it last changed, `since` then.
   defp wait(path, what, seen, since, told?) do
-    if not told?, do: Progress.puts("Waiting for another process that makes #{what}")
+    if not told?, do: Progress.puts("Waiting for another process that is making #{what}")
     Process.sleep(@poll)
 
     cond do

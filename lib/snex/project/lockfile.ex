@@ -75,7 +75,7 @@ defmodule Snex.Project.Lockfile do
   def warn(project) do
     text =
       "the uv.lock in #{Home.folder(project)} is out of date. The environment is made from an updated copy of it; " <>
-        "run `uv lock` there for everybody to get the same versions"
+        "run `uv lock` there so that everybody gets the same versions"
 
     Progress.puts(IO.ANSI.format(["[#{project.name}] ", :yellow, "warning: ", :reset, text]))
   end
@@ -106,14 +106,14 @@ defmodule Snex.Project.Lockfile do
   defp refused?(project, {:error, message}), do: args(project) == ["--locked"] and message =~ "lockfile"
 
   defp advice(%{lock: nil} = project) do
-    "the lock does not fit the pyproject.toml beside it, and #{frozen_by(project)}. To renew it, run `uv lock` in " <>
+    "the lock file does not match the pyproject.toml beside it, and #{frozen_by(project)}. To renew it, run `uv lock` in " <>
       Home.folder(project)
   end
 
   defp advice(%{lock: lock} = project) do
-    wrong = if File.exists?(lock), do: "does not fit the project's text", else: "is not there"
+    wrong = if File.exists?(lock), do: "does not match the project's text", else: "does not exist"
 
-    "the lock #{lock} #{wrong}, and is not written because #{frozen_by(project)}. To renew it, compile with SNEX_LOCKED=false, " <>
+    "the lock file #{lock} #{wrong}, and is not written because #{frozen_by(project)}. To renew it, compile with SNEX_LOCKED=false, " <>
       "and commit the file"
   end
 

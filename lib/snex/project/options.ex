@@ -19,23 +19,23 @@ defmodule Snex.Project.Options do
       type: :string,
       spec: quote(do: Path.t()),
       doc: """
-      with `:pyproject_toml`: a file in the source tree, such as `"locks/numpy.lock"`, relative to the Mix project; see
-      "Locks"
+      with `:pyproject_toml`: the lock file, in the source tree, such as `"locks/numpy.lock"`, relative to the Mix
+      project; see "Locks"
       """
     ],
     locked: [
       type: :boolean,
       default: false,
-      doc: "`true` makes a lock that is out of date a compile error; see \"Locks\""
+      doc: "with `true`, an outdated lock file is a compile error; see \"Locks\""
     ],
     uv: [type: :string, doc: "the uv command, `\"uv\"` by default"],
     python_preference: [
       type: {:in, [:managed, :system, :only_managed, :only_system]},
       doc: """
-      which Python to use. `:managed`, the default, is one that uv downloads, and that releases contain. If the download
-      fails, a Python of this machine is used, and a warning says what that means for releases. `:only_managed` makes this an
-      error. `:system` and `:only_system` are as in uv. Without the option, `UV_PYTHON_PREFERENCE` and uv's setting
-      `python-preference` in the project apply, if there are any
+      which Python to use. `:managed`, the default, is a Python that uv downloads, and that releases contain. If the
+      download fails, a Python of this machine is used, and a warning says what that means for releases; with
+      `:only_managed`, it is an error instead. `:system` and `:only_system` mean the same as in uv. Without this option,
+      `UV_PYTHON_PREFERENCE` and uv's setting `python-preference` in the project apply, if they are set
       """
     ],
     groups: [
@@ -49,8 +49,8 @@ defmodule Snex.Project.Options do
       type: :boolean,
       default: false,
       doc: """
-      with `:project_path`: whether the project itself is installed, beside its dependencies, so that Python can import its
-      package; see "Packages in folders"
+      with `:project_path`: whether the project itself is installed in addition to its dependencies, so that Python can
+      import its package; see "Packages in folders"
       """
     ]
   ]

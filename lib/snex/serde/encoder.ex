@@ -1,20 +1,20 @@
 defprotocol Snex.Serde.Encoder do
   @moduledoc """
-  How a struct looks in Python.
+  Decides what a struct becomes in Python.
 
-  Without an implementation a struct is a `dict` of its fields, with `__struct__`. With one it is what `encode/1`
-  returns, which is encoded again like any value, other structs in it included. An implementation that returns a struct of the same
-  type has the last word: that struct becomes a `dict`.
+  Without an implementation, a struct becomes a `dict` of its fields, with `__struct__`. With an implementation, it
+  becomes what `encode/1` returns, which is encoded like any other value, including any structs in it. If `encode/1`
+  returns a struct of the same type, that struct becomes a `dict`.
 
-  An implementation that raises is the error of the one call: `{:error, %Snex.Error{code: :call_failed}}` with the
-  exception as its reason.
+  If an implementation raises, that call returns `{:error, %Snex.Error{code: :call_failed}}` with the exception as its
+  reason.
 
       iex> {:ok, interpreter} = Snex.Interpreter.start_link()
       iex> code = "return type(t).__name__, t.isoformat()"
       iex> Snex.pyeval(interpreter, code, %{"t" => ~T[12:30:00]})
       {:ok, {"time", "12:30:00"}}
 
-  where there is
+  with this implementation:
 
       defimpl Snex.Serde.Encoder, for: Time do
         def encode(time) do
@@ -26,7 +26,7 @@ defprotocol Snex.Serde.Encoder do
   @fallback_to_any true
 
   @doc """
-  What is encoded instead of `struct`.
+  Returns the value to encode instead of `struct`.
   """
   @spec encode(t()) :: term()
   def encode(struct)

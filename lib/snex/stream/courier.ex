@@ -134,7 +134,7 @@ defmodule Snex.Stream.Courier do
     end
   end
 
-  defp garbage(other), do: internal("items of a stream are no list: #{inspect(other, limit: 10)}")
+  defp garbage(other), do: internal("the items of a stream are not a list: #{inspect(other, limit: 10)}")
 
   defp internal(reason), do: %Error{code: :internal_error, reason: reason}
 

@@ -41,7 +41,7 @@ defmodule Snex.Stream.Frames do
 
     cond do
       count == nil ->
-        {:error, "items of a stream are no list"}
+        {:error, "the items of a stream are not a list"}
 
       # It says nothing, and there may be any number of them.
       count == 0 ->
@@ -51,7 +51,7 @@ defmodule Snex.Stream.Frames do
         twice(index)
 
       frames.total != nil and index + count > frames.total ->
-        {:error, "a stream has more items than the #{frames.total} after which it has ended"}
+        {:error, "a stream has sent more items than the #{frames.total} with which it ended"}
 
       index + count > allowed(frames) ->
         too_many(frames, index + count)
@@ -80,10 +80,10 @@ defmodule Snex.Stream.Frames do
     end
   end
 
-  defp twice(index), do: {:error, "item #{index} of a stream has come twice"}
+  defp twice(index), do: {:error, "item #{index} of a stream was sent twice"}
 
   defp too_many(frames, count),
-    do: {:error, "a stream has sent #{count} items, and was asked for #{allowed(frames)}"}
+    do: {:error, "a stream has sent #{count} items, but was asked for #{allowed(frames)}"}
 
   defp allowed(frames), do: frames.given + frames.demand
 
@@ -96,7 +96,7 @@ defmodule Snex.Stream.Frames do
     sent = max(sent, frames.arrived)
 
     cond do
-      total < sent -> {:error, "a stream has ended after #{total} items, and has sent #{sent}"}
+      total < sent -> {:error, "a stream claims to have ended after #{total} items, but has sent #{sent}"}
       total > allowed(frames) -> too_many(frames, total)
       true -> {:ok, %{frames | total: total}}
     end

@@ -45,7 +45,7 @@ defmodule Snex.Interpreter.AllowSendTest do
     assert {[], log} = sent(inp, [self(), name, {name, node()}])
 
     assert log =~
-             "[warning] a message from Python was refused: #{inspect(self())} is not among those to whom Python may send"
+             "[warning] a message from Python was refused: #{inspect(self())} is not among the processes that Python may send to"
 
     assert log =~ "#{inspect(name)} is not among those"
     assert log =~ "see the option :allow_send"

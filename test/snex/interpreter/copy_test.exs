@@ -302,12 +302,12 @@ defmodule Snex.Interpreter.CopyTest do
 
     test "with options that are the template's", %{template: template} do
       for option <- [python: "python3", cd: "/", environment: %{}, port_opts: [], python_path: []] do
-        assert_raise ArgumentError, ~r/is the template's, and cannot be given to a copy/, fn ->
+        assert_raise ArgumentError, ~r/cannot be given to a copy, which takes it from its template/, fn ->
           Interpreter.fork(template, [option])
         end
       end
 
-      assert_raise ArgumentError, ~r/option :threads goes with the option :template/, fn ->
+      assert_raise ArgumentError, ~r/option :threads needs the option :template/, fn ->
         Interpreter.start_link(threads: :ignore)
       end
     end

@@ -203,10 +203,10 @@ defmodule Snex.Interpreter.DefinitionTest do
 
   @tag :tmp_dir
   test "install_project: needs a folder with a package in it", %{tmp_dir: tmp_dir} do
-    assert error(@toml <> ", install_project: true") =~ "install_project: goes with :project_path"
+    assert error(@toml <> ", install_project: true") =~ "install_project: needs :project_path"
     toml = "[project]\nname = 'm'\nversion = '0.0.0'\nrequires-python = '>=3.10'\n"
     File.write!(Path.join(tmp_dir, "pyproject.toml"), toml)
-    assert error(~s|project_path: "#{tmp_dir}", install_project: true|) =~ "has no table [build-system]"
+    assert error(~s|project_path: "#{tmp_dir}", install_project: true|) =~ "has no [build-system] table"
     define(~s|project_path: "#{tmp_dir}", install_project: false|)
   end
 

@@ -87,11 +87,11 @@ defmodule Snex.Interpreter.RunTimeTest do
   end
 
   test "options that do not go together are named" do
-    assert_raise ArgumentError, ~r/:python and :pyproject_toml there can be one/, fn ->
+    assert_raise ArgumentError, ~r/:python and :pyproject_toml cannot be combined/, fn ->
       Interpreter.start_link(pyproject_toml: @toml, python: "python3")
     end
 
-    assert_raise ArgumentError, ~r/\[:uv\] go with the option :pyproject_toml/, fn ->
+    assert_raise ArgumentError, ~r/\[:uv\] need the option :pyproject_toml/, fn ->
       Interpreter.start_link(uv: "uv")
     end
 

@@ -92,10 +92,10 @@ defmodule Snex.Pool.BadInputTest do
     assert Snex.pyeval(pool, "return 1") == {:ok, 1}
   end
 
-  test "an interpreter is no pool" do
+  test "an interpreter is not a pool" do
     inp = start_interpreter!()
     assert {:error, %Error{code: :call_failed} = error} = Pool.checkout(inp, & &1)
-    assert Exception.message(error) =~ "no pool"
+    assert Exception.message(error) =~ "is not a pool"
     assert_raise ArgumentError, ~r/expected a pool, got: #PID/, fn -> Pool.resize(inp, 2) end
     assert_raise ArgumentError, fn -> Pool.info(inp) end
     assert Snex.pyeval(inp, "return 1") == {:ok, 1}

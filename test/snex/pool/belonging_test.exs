@@ -48,7 +48,7 @@ defmodule Snex.Pool.BelongingTest do
 
       other = Snex.make_env!(start_interpreter!())
 
-      assert_raise ArgumentError, ~r/a pool that it is not of/, fn ->
+      assert_raise ArgumentError, ~r/a pool that it does not belong to/, fn ->
         Snex.make_env(pool, %{}, from: other)
       end
 
@@ -104,9 +104,17 @@ defmodule Snex.Pool.BelongingTest do
       end
 
       [one, other, _third] = objects
-      assert_raise ArgumentError, ~r/stays in the interpreter/, fn -> Snex.call(pool, "max", [one, other]) end
+
+      assert_raise ArgumentError, ~r/belongs to the interpreter/, fn ->
+        Snex.call(pool, "max", [one, other])
+      end
+
       stranger = Snex.call!(start_interpreter!(), "list", [], returns: :object)
-      assert_raise ArgumentError, ~r/a pool that it is not of/, fn -> Snex.call(pool, "len", [stranger]) end
+
+      assert_raise ArgumentError, ~r/a pool that it does not belong to/, fn ->
+        Snex.call(pool, "len", [stranger])
+      end
+
       assert {:ok, copy} = Object.copy(stranger, pool)
       assert copy.interpreter in running(pool)
       await_idle(pool)

@@ -159,7 +159,10 @@ defmodule Snex.Pool.ClusterTest do
       start_here!(name)
       other = start_there!(b, :"#{name}_other")
       {:ok, object} = Snex.call(other, "list", [[1]], returns: :object)
-      assert_raise ArgumentError, ~r/a pool that it is not of/, fn -> Snex.call(name, "len", [object]) end
+
+      assert_raise ArgumentError, ~r/a pool that it does not belong to/, fn ->
+        Snex.call(name, "len", [object])
+      end
     end
   end
 
@@ -172,7 +175,7 @@ defmodule Snex.Pool.ClusterTest do
       await_waiting(there, 1)
       # All are full.
       assert {:error, %Error{code: :overloaded, reason: reason}} = Snex.pyeval(name, "return 1")
-      assert reason =~ "as many as may"
+      assert reason =~ "as many as the option :queue allows"
       let_all_go(calls)
       waiting = Map.merge(waiting, await_running(waiting))
       assert place(waiting) == b

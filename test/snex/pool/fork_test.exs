@@ -240,7 +240,9 @@ defmodule Snex.Pool.ForkTest do
         assert Pool.resize(pool, 3) == :ok
       end)
 
-    warning = "the interpreters of the pool Snex.Pool.ForkTest.Other are no copies, but start one by one"
+    warning =
+      "the interpreters of the pool Snex.Pool.ForkTest.Other are not copies, but are started one by one"
+
     assert [_before, rest] = String.split(log, warning)
     assert rest =~ "a copy needs CPython, and this is other"
   end

@@ -181,14 +181,14 @@ defmodule Snex.Project.CheckTest do
       end)
 
     assert warnings =~
-             "`dependncies` in [project] is not known, and has no effect, did you mean `dependencies`?"
+             "`dependncies` in [project] is unknown, and has no effect, did you mean `dependencies`?"
 
     assert warnings =~ "warned.ex:9"
 
     assert warnings =~
-             "`dependency-group` at the top level is not known, and has no effect, did you mean `dependency-groups`?"
+             "`dependency-group` at the top level is unknown, and has no effect, did you mean `dependency-groups`?"
 
     assert warnings =~ "warned.ex:11"
-    assert warnings =~ "`elsewhere` at the top level is not known, and has no effect\n"
+    assert warnings =~ "`elsewhere` at the top level is unknown, and has no effect\n"
   end
 end

@@ -198,7 +198,7 @@ defmodule Snex.Project.HomeTest do
 
       for _ <- 1..2 do
         assert {{:error, message}, _} = install(context, context.source, locked: true)
-        assert message =~ "the lock does not fit the pyproject.toml beside it"
+        assert message =~ "the lock file does not match the pyproject.toml beside it"
         assert message =~ "run `uv lock` in #{Path.dirname(context.lock)}"
 
         assert install!(context, context.source) =~

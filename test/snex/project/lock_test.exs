@@ -45,7 +45,7 @@ defmodule Snex.Project.LockTest do
 
     {result, output} = with_io(fn -> Lock.with_lock(path, "the thing", fn -> :mine end) end)
     assert result == :mine
-    assert output =~ "Waiting for another process that makes the thing"
+    assert output =~ "Waiting for another process that is making the thing"
     assert File.ls!(tmp_dir) == []
   end
 end

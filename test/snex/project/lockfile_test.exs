@@ -80,14 +80,14 @@ defmodule Snex.Project.LockfileTest do
     test "is not written with #{inspect(env)}: one that does not fit is an error", context do
       env = unquote(Macro.escape(env))
       assert {{:error, message}, _} = install(context, ["iniconfig"], env)
-      assert message =~ "the lock #{context.lock} is not there"
+      assert message =~ "the lock file #{context.lock} does not exist"
 
       lock!(context, ["iniconfig"], [])
       before = File.read!(context.lock)
       assert {:ok, _} = install(context, ["iniconfig"], env)
 
       assert {{:error, message}, _} = install(context, ["iniconfig", "pluggy"], env)
-      assert message =~ "the lock #{context.lock} does not fit the project's text"
+      assert message =~ "the lock file #{context.lock} does not match the project's text"
       assert message =~ ~r/because (CI|SNEX_LOCKED)=(true|1) is set/
       assert message =~ "compile with SNEX_LOCKED=false, and commit the file"
       assert message =~ "uv lock --locked"
@@ -113,7 +113,7 @@ defmodule Snex.Project.LockfileTest do
     opts = opts(context) ++ [locked: true]
     source = {:toml, toml(["iniconfig", "pluggy"])}
     assert {{:error, message}, _} = InstallVM.install(__MODULE__, source, opts)
-    assert message =~ "does not fit the project's text, and is not written because `locked: true` is set"
+    assert message =~ "does not match the project's text, and is not written because `locked: true` is set"
     assert {:ok, _} = InstallVM.install(__MODULE__, source, opts, %{"SNEX_LOCKED" => "false"})
   end
 
@@ -154,7 +154,7 @@ defmodule Snex.Project.LockfileTest do
           assert {{:error, message}, output} = context.install.(unquote(opts), unquote(Macro.escape(env)))
 
           assert message =~
-                   ~r/does not fit the pyproject.toml beside it, and .* is set\. To renew it, run `uv lock` in/
+                   ~r/does not match the pyproject.toml beside it, and .* is set\. To renew it, run `uv lock` in/
 
           assert message =~ "uv lock --locked"
           refute output =~ "warning:"

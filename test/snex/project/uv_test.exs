@@ -56,7 +56,7 @@ defmodule Snex.Project.UvTest do
     File.chmod!(uv, 0o755)
     opts = [root: context.root, uv: uv]
     assert {{:error, message}, _} = InstallVM.install(__MODULE__, {:toml, toml(["iniconfig"])}, opts)
-    assert message =~ "uv does not trust the certificate of the server"
+    assert message =~ "uv does not trust the server's certificate"
     assert message =~ "SSL_CERT_FILE"
     refute message =~ "UV_DEFAULT_INDEX"
   end
@@ -68,7 +68,7 @@ defmodule Snex.Project.UvTest do
     assert message =~ Path.join(context.root, "projects/Snex.Project.UvTest")
     assert message =~ "iniconfig was not found in the cache"
     assert message =~ "the network was disabled"
-    assert message =~ "uv could not reach the packages. UV_DEFAULT_INDEX names another index"
+    assert message =~ "uv could not reach the packages. Set UV_DEFAULT_INDEX to another index"
     # Said once: while it runs, uv's progress is shown.
     assert output =~ "[Snex.Project.UvTest] "
     refute output =~ "iniconfig was not found in the cache"
@@ -80,8 +80,8 @@ defmodule Snex.Project.UvTest do
     env = %{"UV_PYTHON_INSTALL_MIRROR" => "http://127.0.0.1:9", "UV_HTTP_RETRIES" => "0"}
     opts = [root: context.root, python_preference: :only_managed]
     assert {{:error, message}, output} = InstallVM.install(__MODULE__, {:toml, toml([])}, opts, env)
-    assert message =~ "uv could not get a Python. To use one of this machine, such as /"
-    assert message =~ "give the option `python_preference: :system`, or set UV_PYTHON to its path"
+    assert message =~ "uv could not get a Python. To use a Python of this machine, such as /"
+    assert message =~ "set the option `python_preference: :system`, or set UV_PYTHON to its path"
     refute output =~ "error:"
   end
 
