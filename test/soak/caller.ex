@@ -27,6 +27,7 @@ defmodule Snex.Soak.Caller do
       0 ->
         where = Enum.random(interpreters)
         kind = if Fleet.each_call?(where), do: Requests.choose_single(), else: Requests.choose()
+        Requests.remember_cuts()
         Requests.make(kind, home, seen_from_here(where))
         look(home)
         loop(home, interpreters)

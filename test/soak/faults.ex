@@ -1,11 +1,14 @@
 defmodule Snex.Soak.Faults do
   @moduledoc """
-  Kills Pythons, wardens, interpreter processes, callers, those among them that have an interpreter for themselves, and a node, and changes pools: one after the other, after pauses of random
+  Kills Pythons, wardens, interpreter processes, callers, those among them that have an interpreter for themselves, and a node; cuts the
+  node off for a while, and changes pools: one after the other, after pauses of random
   length.
 
   Kinds are dealt from a deck that is shuffled when it is empty, so that none stays away for long. What can be killed in several
   ways is: an interpreter as each role that there is in `Fleet`.
   """
+
+  import Snex.Case, only: [eventually: 1]
 
   alias Snex.Error
   alias Snex.Figures
@@ -28,7 +31,8 @@ defmodule Snex.Soak.Faults do
     aborts: 1,
     crashes: 1,
     stuck: 1,
-    node_killed: 1
+    node_killed: 1,
+    node_cut_off: 1
   ]
 
   @deck for {kind, times} <-
@@ -39,7 +43,7 @@ defmodule Snex.Soak.Faults do
   # How long one is waited for who has an interpreter for itself, in ms.
   @patience 2_000
 
-  # The longest pause, in ms.
+  # The longest pause, and the longest time that a node is cut off, in ms.
   @pause 600
 
   @doc """
@@ -101,6 +105,22 @@ defmodule Snex.Soak.Faults do
     other = Fleet.start_there()
     Traffic.add_node(node)
     done(:node_killed, other)
+  end
+
+  # What runs there goes on, apart from the callers: they cannot write down what becomes of their calls.
+  defp inject(:node_cut_off, {node, control, _os_pid} = other) do
+    cookie = Node.get_cookie()
+    # Otherwise the next message would connect them again.
+    true = Node.set_cookie(node, :snex_soak_cut_off)
+    true = :erlang.disconnect_node(node)
+    eventually(fn -> :peer.call(control, Node, :list, []) == [] end)
+    :ok = :peer.call(control, Traffic, :end_callers, [])
+    Ledger.cut()
+    Process.sleep(:rand.uniform(@pause))
+    true = Node.set_cookie(node, cookie)
+    eventually(fn -> Node.connect(node) end)
+    Traffic.add_node(node)
+    done(:node_cut_off, other)
   end
 
   defp inject(kind, {node, _control, _os_pid} = other) when kind in [:exits, :aborts, :crashes, :stuck] do
@@ -203,7 +223,7 @@ defmodule Snex.Soak.Faults do
   defp await_name_free(node) do
     [name, host] = node |> Atom.to_string() |> String.split("@") |> Enum.map(&String.to_charlist/1)
 
-    Snex.Case.eventually(fn ->
+    eventually(fn ->
       {:ok, names} = :erl_epmd.names(host)
       not List.keymember?(names, name, 0)
     end)

@@ -50,6 +50,17 @@ defmodule Snex.Soak.Ledger do
   end
 
   @doc """
+  Counts that the other node was cut off from this one, after that and before it comes back: by then, all that one had made for the
+  other is gone.
+  """
+  def cut, do: :atomics.add(numbers(), 2, 1)
+
+  @doc """
+  How often that was. 0 on the other node, whose callers end with the connection.
+  """
+  def cuts, do: if(numbers = numbers(), do: :atomics.get(numbers, 2), else: 0)
+
+  @doc """
   Notes that something happened which must not: `what` is one of the rows of the report, `detail` a text.
   """
   def blame(home, what, detail), do: GenServer.call({__MODULE__, home}, {:blame, what, detail}, :infinity)
@@ -127,7 +138,8 @@ defmodule Snex.Soak.Ledger do
     for table <- [@open, @totals, @effects],
         do: :ets.new(table, [:named_table, :public, write_concurrency: true])
 
-    :persistent_term.put(@numbers, :atomics.new(1, []))
+    # Of calls, and of cuts.
+    :persistent_term.put(@numbers, :atomics.new(2, []))
     {:ok, %{}}
   end
 
@@ -168,16 +180,18 @@ defmodule Snex.Soak.Ledger do
     {:noreply, details}
   end
 
-  defp why(:noconnection, _kind), do: "its node killed"
+  defp why(:noconnection, _kind), do: "its node killed or cut off"
   defp why(_reason, :checked_out), do: "its caller killed: checked out"
   defp why(_reason, _kind), do: "its caller killed"
 
   defp write(caller, kind) do
-    number = :atomics.add_get(:persistent_term.get(@numbers), 1, 1)
+    number = :atomics.add_get(numbers(), 1, 1)
     :ets.insert(@open, {number, caller, kind, System.monotonic_time(:millisecond)})
     bump({:sent, kind})
     number
   end
+
+  defp numbers, do: :persistent_term.get(@numbers, nil)
 
   defp take(number, outcome) do
     case :ets.take(@open, number) do

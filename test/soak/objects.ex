@@ -65,19 +65,24 @@ defmodule Snex.Soak.Objects do
   end
 
   def make(:nowhere, home, inp) do
-    ask(home, :nowhere, :none, fn _number -> Snex.call(inp, "os.path.jion", ["a"], @opts) end, fn error ->
-      error.code == :python_runtime_error and error.reason =~ "Did you mean: 'join'?"
-    end)
+    ask(home, :nowhere, :none, fn _number -> Snex.call(inp, "os.path.jion", ["a"], @opts) end,
+      allowed?: &(&1.code == :python_runtime_error and &1.reason =~ "Did you mean: 'join'?")
+    )
   end
 
   def make(:object, home, inp) do
     x = :rand.uniform(1_000_000)
 
     with {:ok, box} <- made(home, :object, fn -> Snex.call(inp, "Box", [x], [returns: :object] ++ @opts) end) do
-      ask(home, :object, fn _number -> x end, fn _number -> Object.get(box, "value", @opts) end)
-      ask(home, :object, fn _number -> x + 1 end, fn _number -> Object.call(box, "add", [1], @opts) end)
+      ask(home, :object, fn _number -> x end, fn _number -> Object.get(box, "value", @opts) end, of: box)
 
-      ask(home, :object, &{&1, true, x + 1}, fn number -> Object.call(box, "same", [box, number], @opts) end)
+      ask(home, :object, fn _number -> x + 1 end, fn _number -> Object.call(box, "add", [1], @opts) end,
+        of: box
+      )
+
+      ask(home, :object, &{&1, true, x + 1}, fn number -> Object.call(box, "same", [box, number], @opts) end,
+        of: box
+      )
 
       if :rand.uniform(2) == 1, do: release(home, box)
     end
@@ -89,21 +94,16 @@ defmodule Snex.Soak.Objects do
 
     with {:ok, %{"boxes" => boxes}} <- made(home, :objects, all, length(values)) do
       {box, value} = Enum.random(Enum.zip(boxes, values))
-      ask(home, :objects, fn _number -> value end, fn _number -> Object.get(box, "value", @opts) end)
+      ask(home, :objects, fn _number -> value end, fn _number -> Object.get(box, "value", @opts) end, of: box)
     end
   end
 
   def make(:callback, home, inp) do
     double = Serde.callback(fn x -> 2 * x end)
-    # The node that has the function may be gone.
-    allowed = &match?(%Error{exception: %{type: "ElixirError"}}, &1)
 
-    ask(
-      home,
-      :callback,
-      &(2 * &1),
-      fn number -> Snex.call(inp, "apply", [double, number], @opts) end,
-      allowed
+    # The node that has the function may be gone.
+    ask(home, :callback, &(2 * &1), fn number -> Snex.call(inp, "apply", [double, number], @opts) end,
+      allowed?: &match?(%Error{exception: %{type: "ElixirError"}}, &1)
     )
   end
 
@@ -111,12 +111,8 @@ defmodule Snex.Soak.Objects do
     :ok = Object.release(box)
     Ledger.note(home, {:handles, :released}, 1)
 
-    ask(
-      home,
-      :object,
-      :none,
-      fn _number -> Object.get(box, "value", @opts) end,
-      &(&1.code == :object_not_found)
+    ask(home, :object, :none, fn _number -> Object.get(box, "value", @opts) end,
+      allowed?: &(&1.code == :object_not_found)
     )
   end
 
@@ -129,13 +125,13 @@ defmodule Snex.Soak.Objects do
           {:answered, value}
 
         {:error, error} ->
-          failed(home, error, number, fn _error -> false end)
+          Requests.failed(error, [], number)
       end
     end)
   end
 
-  # A call with a right answer, if not `:none`, and right errors.
-  defp ask(home, kind, expected, call, allowed? \\ fn _error -> false end) do
+  # A call with a right answer, if not `:none`. `opts` say which errors are right, `allowed?:`, and which object the call uses, `of:`.
+  defp ask(home, kind, expected, call, opts \\ []) do
     Requests.entered(home, kind, fn number ->
       case call.(number) do
         {:ok, value} ->
@@ -144,29 +140,20 @@ defmodule Snex.Soak.Objects do
             else: {:wrong, "got #{inspect(value, limit: 5)}"}
 
         {:error, error} ->
-          failed(home, error, number, allowed?)
+          if opts[:allowed?] && opts[:allowed?].(error),
+            do: {:failed, "#{error.code}: as expected"},
+            else: failed(home, error, number, opts[:of])
       end
     end)
   end
 
-  defp failed(home, %Error{code: :object_not_found} = error, number, allowed?) do
-    cond do
-      allowed?.(error) ->
-        {:failed, "object_not_found"}
+  defp failed(home, error, number, box) do
+    with {:wrong, message} <- Requests.failed(error, [], number, box) do
+      if error.code == :object_not_found,
+        do: Ledger.blame(home, :handles_lost, "call #{number}: #{message} from #{node()}")
 
-      error.reason =~ "has ended" or Requests.gone?(error) ->
-        {:failed, "object_not_found: interpreter ended"}
-
-      true ->
-        Ledger.blame(home, :handles_lost, "call #{number}: #{error.reason} from #{node()}")
-        {:wrong, error.reason}
+      {:wrong, message}
     end
-  end
-
-  defp failed(_home, error, number, allowed?) do
-    if allowed?.(error),
-      do: {:failed, "#{error.code}: #{error.exception.type}"},
-      else: Requests.failed(error, [], number)
   end
 
   # ---- The end -------------------------------------------------------------------------------------

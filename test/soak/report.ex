@@ -37,6 +37,7 @@ defmodule Snex.Soak.Report do
       "elements out of order" => blamed(run, :elements_out_of_order),
       "generators open at the end" => blamed(run, :streams_open),
       "pools not at rest" => blamed(run, :pools_busy),
+      "trackers not at rest" => blamed(run, :trackers_busy),
       "marked twice" => blamed(run, :marked_twice),
       "unaccounted for" => all - answered - wrong - lost - sum(failed),
       "processes left" => length(run.left),

@@ -307,7 +307,7 @@ defmodule Snex.Soak.Requests do
       case result do
         {:ok, ^expected} -> if wrong = after_answer.(number), do: {:wrong, wrong}, else: :answered
         {:ok, other} -> {:wrong, "expected #{brief(expected)}, got #{brief(other)}"}
-        {:error, error} -> failed(error, allowed, number)
+        {:error, error} -> failed(error, allowed, number, where)
       end
     end)
   end
@@ -316,8 +316,14 @@ defmodule Snex.Soak.Requests do
   defp fails(home, kind, where, code, allowed, vars \\ %{}, opts \\ [timeout: :infinity]) do
     entered(home, kind, fn number ->
       case Snex.pyeval(where, code, Map.put(vars, "number", number), opts) do
-        {:ok, other} -> {:wrong, "expected an error, got #{brief(other)}"}
-        {:error, error} -> failed(error, allowed, number)
+        {:ok, other} ->
+          # What has been dropped may be there if its node did not hear of it.
+          if cut?(where),
+            do: {:failed, "not dropped: its node was cut off"},
+            else: {:wrong, "expected an error, got #{brief(other)}"}
+
+        {:error, error} ->
+          failed(error, allowed, number, where)
       end
     end)
   end
@@ -328,7 +334,7 @@ defmodule Snex.Soak.Requests do
         {:ok, env} -> {:answered, env}
         # Has a timeout of its own, which an interpreter that is stuck, or a busy machine, may exceed.
         {:error, %Error{code: code}} when code in @too_late -> {:failed, "#{code}: make_env"}
-        {:error, error} -> failed(error, [], number)
+        {:error, error} -> failed(error, [], number, with({env, _only} <- vars_or_opts[:from], do: env))
       end
     end)
   end
@@ -355,9 +361,12 @@ defmodule Snex.Soak.Requests do
   end
 
   @doc """
-  What came of a request that has failed: whether with one of the `allowed` errors, or one that the faults explain.
+  What came of a request that has failed: whether with one of the `allowed` errors, or one that the faults explain. `thing` is the
+  environment or object that it has used, if there is one.
   """
-  def failed(%Error{code: :python_runtime_error} = error, allowed, number) do
+  def failed(error, allowed, number, thing \\ nil)
+
+  def failed(%Error{code: :python_runtime_error} = error, allowed, number, _thing) do
     type = error.exception.type
 
     cond do
@@ -367,17 +376,36 @@ defmodule Snex.Soak.Requests do
     end
   end
 
-  def failed(%Error{code: code} = error, allowed, _number) do
-    if code in allowed or code in [:interpreter_exited, :call_failed] or gone?(error),
-      do: {:failed, cause(error)},
-      else: {:wrong, Exception.message(error)}
+  def failed(%Error{code: code} = error, allowed, _number, thing) do
+    cond do
+      code in allowed or code in [:interpreter_exited, :call_failed] -> {:failed, cause(error)}
+      why = code in [:env_not_found, :object_not_found] && gone(thing) -> {:failed, "#{code}: #{why}"}
+      true -> {:wrong, Exception.message(error)}
+    end
   end
 
   @doc """
-  Whether something has gone with an interpreter that its pool has replaced.
+  Why an environment or object cannot be there any more, in words of the report; `nil` if it should be.
   """
-  def gone?(%Error{code: code, reason: reason}),
-    do: code in [:env_not_found, :object_not_found] and reason =~ "is gone with its interpreter"
+  def gone(%{interpreter: interpreter} = thing) do
+    cond do
+      cut?(thing) -> "its node was cut off"
+      ended?(interpreter) -> "its interpreter has ended"
+      true -> nil
+    end
+  end
+
+  def gone(_no_thing), do: nil
+
+  @doc """
+  To be called before things are made that `gone/1` may be asked for.
+  """
+  def remember_cuts, do: Process.put(:cuts, Ledger.cuts())
+
+  defp cut?(%{interpreter: interpreter}),
+    do: node(interpreter) != node() and Ledger.cuts() != Process.get(:cuts)
+
+  defp cut?(_no_thing), do: false
 
   # How long one may take to end whose end is known, in ms.
   @patience 60_000

@@ -1,9 +1,10 @@
 defmodule Snex.Soak.Rest do
   @moduledoc """
-  What must be true of every interpreter when all callers have finished, and nothing is killed any more.
+  What must be true when all callers have finished, and nothing is killed any more.
   """
 
   alias Snex.Error
+  alias Snex.Peer
   alias Snex.Pool
   alias Snex.Soak.Fleet
   alias Snex.Soak.Ledger
@@ -14,43 +15,47 @@ defmodule Snex.Soak.Rest do
   @pause 20
   @patience 60_000
 
-  # What may be left in an interpreter: which of these modules counts it, with `left_in/1`, and the row of the report.
-  @kinds [
-    {Objects, :handles_alive, "objects that nobody refers to"},
-    {Streams, :streams_open, "generators that nobody consumes"}
-  ]
-
   @doc """
-  Writes down which interpreters still have something, and which pools something to do. `other` is the other node.
+  Writes down what is not at rest: pools, interpreters with something that nobody uses, and trackers. `other` is the other node.
   """
   def check(other) do
-    for {name, _node} = pool <- Fleet.pools(other),
-        info = busy(pool, Fleet.sharing(name, other), deadline()) do
-      Ledger.blame(node(), :pools_busy, "#{inspect(pool)}: #{inspect(info)}")
-    end
-
-    for {module, row, what} <- @kinds, {target, counts} <- left(Fleet.names(other), module, deadline()) do
-      Ledger.blame(node(), row, "#{inspect(target)} has #{inspect(counts)} #{what}")
-    end
-
-    :ok
+    blame(:pools_busy, "is not at rest", fn -> busy_pools(other) end)
+    blame(:handles_alive, "has objects that nobody refers to", fn -> left_behind(other, Objects) end)
+    blame(:streams_open, "has generators that nobody consumes", fn -> left_behind(other, Streams) end)
+    blame(:trackers_busy, "has a tracker that is not at rest", fn -> busy_trackers(other) end)
   end
 
-  # What a pool says of itself, unless it is at rest.
-  defp busy(pool, nodes, deadline) do
-    info = info(pool)
+  # `look` returns what is not at rest, with what it has.
+  defp blame(row, what, look) do
+    for {who, has} <- wait(look, System.monotonic_time(:millisecond) + @patience),
+        do: Ledger.blame(node(), row, "#{inspect(who)} #{what}: #{inspect(has)}")
+  end
 
-    cond do
-      rests?(info, nodes) ->
-        nil
+  defp wait(look, deadline) do
+    left = look.()
 
-      System.monotonic_time(:millisecond) > deadline ->
-        info
-
-      true ->
-        Process.sleep(@pause)
-        busy(pool, nodes, deadline)
+    if left == [] or System.monotonic_time(:millisecond) > deadline do
+      left
+    else
+      Process.sleep(@pause)
+      wait(look, deadline)
     end
+  end
+
+  # ---- Pools ------------------------------------------------------------------------------------------
+
+  defp busy_pools(other) do
+    for {name, _node} = pool <- Fleet.pools(other),
+        info = info(pool),
+        not rests?(info, Fleet.sharing(name, other)),
+        do: {pool, info}
+  end
+
+  defp info(pool) do
+    Pool.info(pool, @patience)
+  catch
+    # Its supervisor is about to start another.
+    :exit, {reason, _call} when reason != :timeout -> reason
   end
 
   # All interpreters that there should be run, there are no others, nobody has or waits for one, and the pools of a cluster know each other.
@@ -61,36 +66,21 @@ defmodule Snex.Soak.Rest do
 
   defp rests?(_busy, _nodes), do: false
 
-  defp info(pool) do
-    Pool.info(pool, @patience)
-  catch
-    # Its supervisor is about to start another.
-    :exit, {reason, _call} when reason != :timeout -> reason
-  end
+  # ---- Interpreters -----------------------------------------------------------------------------------
 
-  defp deadline, do: System.monotonic_time(:millisecond) + @patience
-
-  defp left(interpreters, module, deadline) do
-    # What this node holds of the others is given back first.
+  defp left_behind(other, module) do
+    # What this node holds of the other is given back first.
     collect_garbage()
 
-    left =
-      for {name, node} = target <- interpreters,
-          counts = :erpc.call(node, __MODULE__, :left_behind, [name, module]),
-          counts != [],
-          do: {target, counts}
-
-    if left == [] or System.monotonic_time(:millisecond) > deadline do
-      left
-    else
-      Process.sleep(@pause)
-      left(interpreters, module, deadline)
-    end
+    for {name, node} = target <- Fleet.names(other),
+        counts = :erpc.call(node, __MODULE__, :left_here, [name, module]),
+        counts != [],
+        do: {target, counts}
   end
 
   @doc false
   # On the node of these interpreters: what those have that have anything.
-  def left_behind(name, module) do
+  def left_here(name, module) do
     collect_garbage()
     for interpreter <- Fleet.interpreters(name), (left = left_in(interpreter, module)) != 0, do: left
   end
@@ -106,4 +96,11 @@ defmodule Snex.Soak.Rest do
   end
 
   defp collect_garbage, do: for(process <- Process.list(), do: :erlang.garbage_collect(process))
+
+  # ---- Trackers ---------------------------------------------------------------------------------------
+
+  # What they hold for each other has been given back by the garbage collections before.
+  defp busy_trackers(other) do
+    for node <- [node(), other], not Peer.at_rest?([node]), do: {node, Peer.tracked(node)}
+  end
 end

@@ -27,6 +27,22 @@ defmodule Snex.Soak.Traffic do
   def kill_one, do: GenServer.call(__MODULE__, :kill_one, :infinity)
 
   @doc """
+  Kills all callers of the node that calls this, and returns when they are gone.
+  """
+  def end_callers do
+    for pid <- Process.list(), Process.info(pid, :initial_call) == {:initial_call, {Caller, :run, 3}} do
+      monitor = Process.monitor(pid)
+      Process.exit(pid, :kill)
+
+      receive do
+        {:DOWN, ^monitor, :process, ^pid, _reason} -> :ok
+      end
+    end
+
+    :ok
+  end
+
+  @doc """
   Has all callers finish, and waits until they have, or `patience` ms are over. Returns those that have not: each of them
   has lost a call.
   """
