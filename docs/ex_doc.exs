@@ -17,12 +17,20 @@ guides = [
   Reference: ~w[_build/python-package.md docs/protocol.md CHANGELOG.md LICENSE]
 ]
 
+# On a phone, a table that is wider than the window scrolls by itself, and the text stays where it is.
+style = """
+<style>
+  @media (max-width: 640px) { .content-inner table { display: block; overflow-x: auto } }
+</style>
+"""
+
 [
   main: "readme",
   logo: "docs/images/logo.svg",
   assets: %{"docs/images" => "images"},
   extras: guides |> Keyword.values() |> List.flatten(),
   groups_for_extras: guides,
+  before_closing_head_tag: &if(&1 == :html, do: style, else: ""),
   groups_for_modules: [
     Values: [Snex.Array, Snex.Arrow, Snex.Serde, Snex.Serde.Encoder],
     "Code and notebooks": [Snex.Cell, Snex.Code, Snex.Display, Snex.Sigils],

@@ -7,7 +7,7 @@ defmodule Snex.MigrationTest do
   alias Snex.Markdown
 
   @page Path.expand("../docs/migration.md", __DIR__)
-  @moduletag timeout: 20_000
+  @moduletag timeout: 120_000
 
   setup do
     Snex.Unconsolidated.exchange()

@@ -4,6 +4,7 @@ defmodule Snex.SecurityTest do
   alias Snex.Markdown
 
   @page Path.expand("../docs/security.md", __DIR__)
+  @moduletag timeout: 60_000
   @moduletag :capture_log
 
   test "each block of the page about security works, after the ones before it" do
