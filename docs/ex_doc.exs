@@ -17,9 +17,10 @@ guides = [
   Reference: ~w[_build/python-package.md docs/protocol.md CHANGELOG.md LICENSE]
 ]
 
-# On a phone, a table that is wider than the window scrolls by itself, and the text stays where it is.
+# Tables have the width of the text. On a phone, one that is wider than the window scrolls by itself, and the text stays where it is.
 style = """
 <style>
+  .content-inner table { width: 100% }
   @media (max-width: 640px) { .content-inner table { display: block; overflow-x: auto } }
 </style>
 """
@@ -30,7 +31,7 @@ style = """
   assets: %{"docs/images" => "images"},
   extras: guides |> Keyword.values() |> List.flatten(),
   groups_for_extras: guides,
-  before_closing_head_tag: &if(&1 == :html, do: style, else: ""),
+  before_closing_head_tag: %{html: style, epub: ""},
   groups_for_modules: [
     Values: [Snex.Array, Snex.Arrow, Snex.Serde, Snex.Serde.Encoder],
     "Code and notebooks": [Snex.Cell, Snex.Code, Snex.Display, Snex.Sigils],

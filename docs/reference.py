@@ -42,12 +42,19 @@ def main() -> None:
             print(f"\n## {name}\n\n`{thing!r}`")
 
 
+# Methods that the package itself calls, from other modules.
+OF_ITS_OWN = {"Stream.end", "Stream.take"}
+
+
 def methods(cls: type) -> list[tuple[str, object]]:
     """Return the public methods that a class itself defines and documents."""
     return [
         (name, member)
         for name, member in vars(cls).items()
-        if not name.startswith("_") and inspect.isfunction(member) and member.__doc__
+        if not name.startswith("_")
+        and inspect.isfunction(member)
+        and member.__doc__
+        and f"{cls.__name__}.{name}" not in OF_ITS_OWN
     ]
 
 

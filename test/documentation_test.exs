@@ -85,6 +85,17 @@ defmodule Snex.DocumentationTest do
     for page <- @guides, do: assert(readme =~ "](#{page})", "the README does not list #{page}")
   end
 
+  test "each question of the cookbook is one click from the README, and from the top of the cookbook" do
+    cookbook = read("docs/cookbook.md")
+    questions = for [heading] <- Regex.scan(~r/^## .+$/m, Markdown.prose(cookbook)), do: heading
+    assert length(questions) >= 15
+
+    for anchor <- Enum.flat_map(questions, &anchors/1) do
+      assert read("README.md") =~ "](docs/cookbook.md##{anchor})", "the README does not link to ##{anchor}"
+      assert cookbook =~ "](##{anchor})", "the cookbook does not begin with a link to ##{anchor}"
+    end
+  end
+
   test "every page and image that docs/ex_doc.exs names is there, and every image is on a page" do
     named = [@config[:logo] | @config[:extras] ++ Map.keys(@config[:assets])] -- [@made]
     for path <- named, do: assert(File.exists?(Path.join(@root, path)), "there is no #{path}")
