@@ -17,6 +17,7 @@ import snex
 from snex._etf import arrays, loading
 from snex._etf.encoder import Settings, encode, encode_pure
 from snex._etf.handles import WithHandles
+from snex._etf.scalars import NoFormError
 from snex._etf.structs import _LAYOUTS, _layout
 from snex._wire.body import dumps, load
 
@@ -314,6 +315,11 @@ class TestViews:
             "s", 16, (3,), array.array("h", [1, 2, 3]).tobytes()
         )
 
+    def test_the_order_of_networks_is_made_right(self, encoder: Any) -> None:
+        buffers: Any = pytest.importorskip("_testbuffer")
+        view = memoryview(buffers.ndarray([1, 2], shape=[2], format="!h"))
+        assert trip(encoder, view) == elixir("s", 16, (2,), array.array("h", [1, 2]).tobytes())
+
     def test_an_array_of_the_library_stays_a_list(self, encoder: Any) -> None:
         assert trip(encoder, array.array("d", [1.5])) == [1.5]
 
@@ -349,6 +355,12 @@ class TestPickles:
             arrays.received("u8", (3,), bytearray(b"ab"))
         with pytest.raises(ValueError, match="too big"):
             arrays.received("f64", (2**40, 2**40), bytearray(b"ab"))
+
+
+def test_no_array_has_more_or_fewer_bytes_than_its_shape() -> None:
+    for data in (b"abc", b"abcde", b""):
+        with pytest.raises(NoFormError, match=f"it has 4 bytes, and there are {len(data)}"):
+            arrays.form(arrays.TYPES["u16"], (2, 1), data)
 
 
 class Call:

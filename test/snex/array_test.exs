@@ -84,10 +84,13 @@ defmodule Snex.ArrayTest do
     end
 
     test "is made of lists that fit together only" do
+      for list <- [[[1], [1, 2]], [[1, 2], [1]], [[1], 2], [1, [2]], [[1], [[2]]]] do
+        assert_raise ArgumentError, ~r/expected lists that have the same length on each level/, fn ->
+          Array.from_list(list, {:u, 8})
+        end
+      end
+
       for {list, type} <- [
-            {[[1], [1, 2]], {:u, 8}},
-            {[[1], 2], {:u, 8}},
-            {[1, [2]], {:u, 8}},
             {[256], {:u, 8}},
             {[-1], {:u, 8}},
             {[128], {:s, 8}},

@@ -66,8 +66,20 @@ defmodule Snex.ArrowTest do
     assert Arrow.columns(Arrow.new(shared(10_000))) == :error
   end
 
-  # A schema whose columns are all the same table.
-  defp shared(count) do
+  test "a field that its table doesn't have is not read" do
+    stream = shared(1)
+    fields = <<6::16-little, 8::16-little, 4::16-little>>
+    without_name = :binary.replace(stream, fields, <<4::16-little, 8::16-little, 4::16-little>>)
+    assert without_name != stream
+    assert Arrow.columns(Arrow.new(without_name)) == {:ok, [""]}
+  end
+
+  test "a message that is no schema has no columns" do
+    assert Arrow.columns(Arrow.new(shared(1, 3))) == :error
+  end
+
+  # A message, mostly a schema, whose columns are all the same table.
+  defp shared(count, type \\ 1) do
     name = String.duplicate("n", 5_000)
 
     # Tables of fields: of the message (type at 4, schema at 8), of the schema (columns at 4), of a column (name at 4).
@@ -75,7 +87,7 @@ defmodule Snex.ArrowTest do
     tables = tables <> <<8::16-little, 8::16-little, 0::16, 4::16-little>>
     tables = tables <> <<6::16-little, 8::16-little, 4::16-little, 0::16>>
     base = 4 + byte_size(tables)
-    message = <<base - 4::32-little, 1, 0, 0, 0, 4::32-little>>
+    message = <<base - 4::32-little, type, 0, 0, 0, 4::32-little>>
     schema_at = base + 12
     schema = <<schema_at - 16::32-little, 4::32-little>>
     column_at = schema_at + 8 + 4 + 4 * count

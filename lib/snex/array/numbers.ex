@@ -88,9 +88,9 @@ defmodule Snex.Array.Numbers do
 
   defp one(number, {:bf, 16}) do
     <<upper::16, lower::16>> = <<integer(number, 32)::32>>
-    # To the nearest, and to the even one of two; infinity and what is no number stay what they are.
+    # To the nearest, and to the even one of two; the lower half of infinity and of what is no number is 0.
     up = if lower > 0x8000 or (lower == 0x8000 and Bitwise.band(upper, 1) == 1), do: 1, else: 0
-    <<if(is_atom(number), do: upper, else: upper + up)::16-native>>
+    <<upper + up::16-native>>
   end
 
   defp one(number, {:f, bits}), do: <<integer(number, bits)::size(bits)-native>>

@@ -103,6 +103,18 @@ fn any_value() -> impl Strategy<Value = Value> {
     })
 }
 
+#[test]
+fn a_key_that_a_longer_one_begins_with_is_its_own() {
+    // More than there are places: some fall on that of a longer one.
+    let dict = |length| {
+        let key = HashableValue::String("x".repeat(length));
+        Value::Dict(BTreeMap::from([(key, Value::None)]))
+    };
+    let padding = std::iter::once(Value::String("p".repeat(1200)));
+    let list = Value::List(padding.chain((0..=64).rev().map(dict)).collect());
+    assert_eq!(read(|pickle| write(pickle, &list)), list);
+}
+
 proptest! {
     #[test]
     fn every_value_is_read_back(value in any_value()) {
