@@ -178,6 +178,55 @@ def test_deep_values_need_no_stack() -> None:
     assert outcome(encode, value) == outcome(encode_pure, value)
 
 
+# As objects, so that dicts share them.
+KEYS = [
+    *("id", "name", "grüße", "", "k" * 26, "k" * 27, "k" * 28, "k" * 100, "k" * 20_000),
+    *(b"id", 1, 2**70, None, True, 1.5, (1, "a"), Atom("id"), Atom("other")),
+    *(DistinctAtom("id"), Word.HELLO, Colour.RED, frozenset(["a"])),
+]
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    st.lists(
+        st.dictionaries(st.sampled_from(KEYS[:9]), st.integers(0, 3), max_size=5)
+        | st.dictionaries(st.sampled_from(KEYS), st.integers(0, 3), max_size=5),
+        min_size=8,
+        max_size=40,
+    )
+)
+def test_rows_with_the_same_keys(rows: list[dict[object, int]]) -> None:
+    assert outcome(encode, rows) == outcome(encode_pure, rows)
+
+
+def test_keys_of_many_dicts_that_are_gone_meanwhile() -> None:
+    """A key that is freed may have its address taken over by another one."""
+    numbers = iter(range(1_000_000))
+
+    class Replacing(Unknown):
+        def __init__(self, rows: list[Any], index: int) -> None:
+            self.rows, self.index = rows, index
+
+    def encoder(value: object) -> object:
+        if not isinstance(value, Replacing):
+            raise TypeError
+        value.rows[value.index] = None
+        key = f"key {next(numbers) % 1000:04}"
+        value.rows[value.index + 2] = {key: 1}
+        return key
+
+    def rows() -> list[Any]:
+        made: list[Any] = [{f"old {n:04}": 1} for n in range(20)]
+        for _ in range(200):
+            made += [Replacing(made, len(made) - 1), None]
+        return made
+
+    set_custom_encoder(encoder)
+    encoded = b"".join(encode(rows()))
+    for number in range(200):
+        assert encoded.count(b"key %04d" % number) == 2
+
+
 def test_a_custom_encoder_is_asked_within_and_may_change_what_is_encoded() -> None:
     shrinking = [Unknown(), *range(100)]
 

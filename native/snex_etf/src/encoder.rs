@@ -6,6 +6,7 @@
 use crate::access::{dict_next, list_item, snapshot, tuple_item};
 use crate::alike::Alike;
 use crate::kinds::{Helpers, Keys, Kind};
+use crate::known_keys::KnownKeys;
 use crate::output::{Output, no_memory};
 use pyo3::ffi;
 use pyo3::intern;
@@ -60,10 +61,12 @@ enum Rest<'py> {
         next: usize,
         count: usize,
     },
-    /// `value`: that of the key that was encoded last.
+    /// `class`: that of the last key, null before. `value`: that of the key that was encoded last.
     Dict {
         position: ffi::Py_ssize_t,
-        left: usize,
+        next: usize,
+        count: usize,
+        class: *mut ffi::PyTypeObject,
         value: Option<Bound<'py, PyAny>>,
         apart: Option<Apart>,
     },
@@ -90,6 +93,7 @@ pub struct Encoder<'py, 'h> {
     /// Objects that handles stand for, once there are any.
     objects: Option<Bound<'py, PyList>>,
     alike: Alike<'py>,
+    known_keys: KnownKeys<'py>,
     nested: usize,
     pub output: Output<'py>,
     path: Vec<Frame<'py>>,
@@ -116,8 +120,9 @@ impl<'py, 'h> Encoder<'py, 'h> {
     }
 
     fn nested(py: Python<'py>, helpers: &'h Helpers, auto: bool, nested: usize, limit: usize) -> Self {
-        let (output, path, objects, alike) = (Output::new(limit), Vec::new(), None, Alike::default());
-        Encoder { py, helpers, auto, objects, alike, nested, output, path, look: FIRST_LOOK }
+        let (alike, known_keys) = (Alike::default(), KnownKeys::default());
+        let (output, path, look) = (Output::new(limit), Vec::new(), FIRST_LOOK);
+        Encoder { py, helpers, auto, objects: None, alike, known_keys, nested, output, path, look }
     }
 
     /// A complete term: its parts, in a list that also knows the objects if there are handles in it.
@@ -196,32 +201,36 @@ impl<'py, 'h> Encoder<'py, 'h> {
                 *next += 1;
                 tuple_item(object, *next - 1).map(Some)
             }
-            Rest::Dict { position, left, value, apart } => {
+            Rest::Dict { position, next, count, class, value, apart } => {
                 if let Some(value) = value.take() {
                     return Ok(Some(value));
                 }
-                // SAFETY: they are used by `quick_leaf`, which runs nobody's code, or owned before anything else happens.
+                // SAFETY: they are used by `quick_leaf` and `KnownKeys`, which run nobody's code, or owned before anything else happens.
                 while let Some((key, found)) = unsafe { dict_next(object, position) } {
-                    // More of them than were announced.
-                    *left = left.checked_sub(1).ok_or(EncodeError::Unusual)?;
-                    match apart {
-                        Some(seen) => {
-                            // It may be that code of somebody's runs.
-                            let (key, found) = (key.to_owned(), found.to_owned());
-                            self.apart(&key, seen)?;
-                            return Ok(Some(found));
-                        }
-                        None if self.quick_leaf(&key)? => {}
-                        None => {
-                            *value = Some(found.to_owned());
-                            return Ok(Some(key.to_owned()));
-                        }
+                    if next == count {
+                        // More of them than were announced.
+                        return Err(EncodeError::Unusual);
+                    }
+                    let last = std::mem::replace(class, key.get_type_ptr());
+                    if apart.is_none() && !self.are_clear(last, *class) {
+                        *apart = Some(self.keys_so_far(object, *next)?);
+                    }
+                    *next += 1;
+                    if let Some(seen) = apart {
+                        // It may be that code of somebody's runs.
+                        let (key, found) = (key.to_owned(), found.to_owned());
+                        self.apart(&key, seen)?;
+                        return Ok(Some(found));
+                    }
+                    if !self.quick_key(&key)? {
+                        *value = Some(found.to_owned());
+                        return Ok(Some(key.to_owned()));
                     }
                     if !self.quick_leaf(&found)? {
                         return Ok(Some(found.to_owned()));
                     }
                 }
-                if *left == 0 { Ok(None) } else { Err(EncodeError::Unusual) }
+                if next == count { Ok(None) } else { Err(EncodeError::Unusual) }
             }
             Rest::Set { next, count, member, apart } => loop {
                 if *next > 0 {
@@ -264,12 +273,40 @@ impl<'py, 'h> Encoder<'py, 'h> {
         Ok(None)
     }
 
+    /// As `quick_leaf`, for the key of a dict.
+    fn quick_key(&mut self, key: &Bound<'py, PyAny>) -> Result<bool> {
+        if key.get_type_ptr() != &raw mut ffi::PyUnicode_Type {
+            return self.quick_leaf(key);
+        }
+        if self.known_keys.put(key, &mut self.output)? {
+            return Ok(true);
+        }
+        let start = self.output.length();
+        let done = self.quick_leaf(key)?;
+        if done {
+            self.known_keys.learn(key, self.output.since(start));
+        }
+        Ok(done)
+    }
+
     /// A key that has to differ from the others as a term.
     fn apart(&mut self, key: &Bound<'py, PyAny>, seen: &mut Apart) -> Result<()> {
         let bytes = self.encode_key(key)?;
         self.output.put(&bytes)?;
-        seen.try_reserve(1).map_err(|_| no_memory())?;
-        if seen.insert(bytes) { Ok(()) } else { Err(EncodeError::Unusual) }
+        add(seen, bytes)
+    }
+
+    /// The first keys of a dict, which are encoded already, and of classes without a user's code.
+    fn keys_so_far(&self, dict: &Bound<'py, PyAny>, count: usize) -> Result<Apart> {
+        let (mut seen, mut position) = (Apart::default(), 0);
+        for _ in 0..count {
+            // SAFETY: it is owned before anything else happens.
+            let pair = unsafe { dict_next(dict, &mut position) };
+            let key = pair.map(|(key, _)| key.to_owned()).ok_or(EncodeError::Unusual)?;
+            // There may be no room for them a second time, which says nothing.
+            add(&mut seen, self.encode_key(&key).map_err(|_| EncodeError::Unusual)?)?;
+        }
+        Ok(seen)
     }
 
     /// Encodes a leaf, or begins a container.
@@ -339,8 +376,8 @@ impl<'py, 'h> Encoder<'py, 'h> {
                 // SAFETY: a dict, or of a subclass.
                 let count = unsafe { ffi::PyDict_Size(object.as_ptr()) }.unsigned_abs();
                 self.output.header(116, count)?;
-                let apart = self.keys_of_dict(&object);
-                Rest::Dict { position: 0, left: count, value: None, apart }
+                self.known_keys.begin_dict()?;
+                Rest::Dict { position: 0, next: 0, count, class: ptr::null_mut(), value: None, apart: None }
             }
             Kind::Set => {
                 let members = snapshot(&object)?;
@@ -374,31 +411,30 @@ impl<'py, 'h> Encoder<'py, 'h> {
         Ok(())
     }
 
-    fn keys_of_dict(&self, dict: &Bound<'py, PyAny>) -> Option<Apart> {
-        let mut position = 0;
-        let keys = std::iter::from_fn(|| {
-            // SAFETY: only the address of the key's type is taken.
-            let pair = unsafe { dict_next(dict, &mut position) };
-            pair.map(|(key, _)| key.get_type_ptr())
-        });
-        self.look_at_keys(keys)
-    }
-
     /// A set to compare keys in, if they may become the same term. As `_needs_key_check` in `_etf/encoder.py`.
     fn look_at_keys(&self, classes: impl Iterator<Item = *mut ffi::PyTypeObject>) -> Option<Apart> {
-        let mut first = ptr::null_mut();
+        let mut last = ptr::null_mut();
         for class in classes {
-            let is_clear = class == first
-                || match self.helpers.keys(class) {
-                    Keys::ClearTogether => first.is_null() || self.helpers.keys(first) == Keys::ClearTogether,
-                    Keys::ClearAlone => first.is_null(),
-                    Keys::Unclear => false,
-                };
-            if !is_clear {
+            if !self.are_clear(last, class) {
                 return Some(Apart::default());
             }
-            first = class;
+            last = class;
         }
         None
     }
+
+    /// Whether keys of a class, behind one of the class `last` or as the first ones, become different terms.
+    fn are_clear(&self, last: *mut ffi::PyTypeObject, class: *mut ffi::PyTypeObject) -> bool {
+        class == last
+            || match self.helpers.keys(class) {
+                Keys::ClearTogether => last.is_null() || self.helpers.keys(last) == Keys::ClearTogether,
+                Keys::ClearAlone => last.is_null(),
+                Keys::Unclear => false,
+            }
+    }
+}
+
+fn add(seen: &mut Apart, key: Vec<u8>) -> Result<()> {
+    seen.try_reserve(1).map_err(|_| no_memory())?;
+    if seen.insert(key) { Ok(()) } else { Err(EncodeError::Unusual) }
 }

@@ -11,6 +11,7 @@ mod batch;
 mod encoder;
 mod huge_pages;
 mod kinds;
+mod known_keys;
 mod leaves;
 mod look_out;
 mod output;

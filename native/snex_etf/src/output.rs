@@ -46,6 +46,28 @@ impl<'py> Output<'py> {
         Ok(())
     }
 
+    /// Adds the first bytes of a buffer. Faster than `put` because it always copies all of it.
+    pub fn put_start<const SIZE: usize>(&mut self, buffer: &[u8; SIZE], count: usize) -> Result<()> {
+        if SIZE > self.bytes.capacity() - self.bytes.len() {
+            // Near the limit there is only room for what is wanted.
+            return self.put(&buffer[..count]);
+        }
+        let length = self.bytes.len() + count.min(SIZE);
+        self.bytes.extend_from_slice(buffer);
+        self.bytes.truncate(length);
+        Ok(())
+    }
+
+    /// What has been added behind the first `start` bytes since the last large binary.
+    pub fn since(&self, start: usize) -> &[u8] {
+        self.bytes.get(start..).unwrap_or_default()
+    }
+
+    /// How many bytes there are since the last large binary.
+    pub fn length(&self) -> usize {
+        self.bytes.len()
+    }
+
     #[cold]
     fn make_room(&mut self, more: usize) -> Result<()> {
         let length = self.bytes.len();
