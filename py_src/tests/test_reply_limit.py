@@ -61,6 +61,7 @@ encoders = pytest.mark.parametrize("encoder", [encode, encode_pure])
         ("x" * 300, [b"x" * LARGE, {"key": ["x" * LARGE] * 9}], "y"),
         [b"x" * LARGE] * 9,
         {str(n): n for n in range(200)},
+        [{"id": 1, "name": "x", "k" * 40: 2}] * 40,
         {1: {1, 2}, b"1": frozenset({"a", b"b"}), (1, "z" * 99): None},
         {("x" * LARGE, 1): 1},
         set(range(50)),

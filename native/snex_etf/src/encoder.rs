@@ -226,7 +226,7 @@ impl<'py, 'h> Encoder<'py, 'h> {
                         *value = Some(found.to_owned());
                         return Ok(Some(key.to_owned()));
                     }
-                    if !self.quick_leaf(&found)? {
+                    if !self.quick_number(&found) && !self.quick_leaf(&found)? {
                         return Ok(Some(found.to_owned()));
                     }
                 }
@@ -266,7 +266,7 @@ impl<'py, 'h> Encoder<'py, 'h> {
             // SAFETY: it is used by `quick_leaf`, which runs nobody's code, or owned before anything else happens.
             let Some(item) = (unsafe { list_item(list, *next) }) else { return Err(EncodeError::Unusual) };
             *next += 1;
-            if !self.quick_leaf(&item)? {
+            if !self.quick_number(&item) && !self.quick_leaf(&item)? {
                 return Ok(Some(item.to_owned()));
             }
         }

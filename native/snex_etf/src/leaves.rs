@@ -10,6 +10,25 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
 
 impl<'py> Encoder<'py, '_> {
+    /// Encodes an int of 32 bits or a float, as most numbers are, if there is room: long lists of them are common.
+    #[inline]
+    pub fn quick_number(&mut self, value: &Bound<'py, PyAny>) -> bool {
+        let (object, class) = (value.as_ptr(), value.get_type_ptr());
+        // SAFETY: the address of a type, and an int or float: its value is read, nothing is called.
+        unsafe {
+            if class == &raw mut ffi::PyLong_Type {
+                let mut overflow = 0;
+                let number = ffi::PyLong_AsLongLongAndOverflow(object, &mut overflow);
+                overflow == 0 && self.output.quick_int(number)
+            } else if class == &raw mut ffi::PyFloat_Type {
+                let number = ffi::PyFloat_AsDouble(object);
+                number.is_finite() && self.output.quick_float(number)
+            } else {
+                false
+            }
+        }
+    }
+
     /// Encodes a leaf of the sorts for which nothing but their memory is looked at; false for all else. So the reference may
     /// be one that is borrowed from a container, which nobody can change meanwhile.
     pub fn quick_leaf(&mut self, value: &Bound<'py, PyAny>) -> Result<bool> {

@@ -39,7 +39,7 @@ impl<'py> Output<'py> {
 
     /// Adds bytes.
     pub fn put(&mut self, bytes: &[u8]) -> Result<()> {
-        if bytes.len() > self.bytes.capacity() - self.bytes.len() {
+        if !self.has_room(bytes.len()) {
             self.make_room(bytes.len())?;
         }
         self.bytes.extend_from_slice(bytes);
@@ -48,7 +48,7 @@ impl<'py> Output<'py> {
 
     /// Adds the first bytes of a buffer. Faster than `put` because it always copies all of it.
     pub fn put_start<const SIZE: usize>(&mut self, buffer: &[u8; SIZE], count: usize) -> Result<()> {
-        if SIZE > self.bytes.capacity() - self.bytes.len() {
+        if !self.has_room(SIZE) {
             // Near the limit there is only room for what is wanted.
             return self.put(&buffer[..count]);
         }
@@ -93,6 +93,35 @@ impl<'py> Output<'py> {
         }
         self.header(tag, bytes.len())?;
         self.put(bytes)
+    }
+
+    /// An integer of 32 bits, if there is room for any.
+    #[inline]
+    pub fn quick_int(&mut self, number: i64) -> bool {
+        let Ok(number) = i32::try_from(number) else { return false };
+        let [a, b, c, d] = number.to_be_bytes();
+        let has_room = self.has_room(5);
+        if has_room && [a, b, c] == [0; 3] {
+            self.bytes.extend_from_slice(&[97, d]);
+        } else if has_room {
+            self.bytes.extend_from_slice(&[98, a, b, c, d]);
+        }
+        has_room
+    }
+
+    /// A number that is finite, if there is room for it.
+    #[inline]
+    pub fn quick_float(&mut self, number: f64) -> bool {
+        let [a, b, c, d, e, f, g, h] = number.to_be_bytes();
+        let has_room = self.has_room(9);
+        if has_room {
+            self.bytes.extend_from_slice(&[70, a, b, c, d, e, f, g, h]);
+        }
+        has_room
+    }
+
+    fn has_room(&self, count: usize) -> bool {
+        self.bytes.capacity() - self.bytes.len() >= count
     }
 
     /// An integer of 64 bits.
