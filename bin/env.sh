@@ -1,6 +1,6 @@
 # Sourced by the other commands in bin/: one PATH and one locale for all of them.
 
-# Where rustup, uv and pip put programs for one user.
+# Where rustup, uv and pip install programs for a single user.
 for dir in "$HOME/.cargo/bin" "$HOME/.local/bin"; do
   case ":$PATH:" in
     *":$dir:"*) ;;
@@ -25,8 +25,8 @@ at_least() {
   [ -n "$1" ] && [ "$(printf '%s\n%s\n' "$2" "$1" | sort -V | head -n 1)" = "$2" ]
 }
 
-# The newest Python 3 that Snex can use, as an absolute path. Version managers such as pyenv put
-# shims on PATH that work only inside some folders, so each candidate is asked where it really lives.
+# Prints the absolute path of the first Python 3 on PATH that Snex can use. Version managers such as pyenv put
+# shims on PATH that work only inside some folders, so each candidate is asked for its real path.
 find_python() {
   local name path
   for name in python3 python python3.14 python3.13 python3.12 python3.11 python3.10; do

@@ -1,13 +1,13 @@
-"""Snex, the Python side: what code that runs in a Snex interpreter can use.
+"""The Python side of Snex, for code that runs in a Snex interpreter.
 
-Every environment has this package as `snex`, and `Elixir` from it. Elsewhere it can be imported for
-its types; whatever needs the VM raises a `RuntimeError` there.
+Every environment has this package as `snex`, and its `Elixir` as `Elixir`. Outside of an interpreter, it can be
+imported for its types; functions that need the VM raise a `RuntimeError` there.
 """
 
 import sys
 
 if sys.argv[:1] == ["-m"]:
-    # An interpreter starts: Python imports the package of what it is to run with `-m`, and then runs that.
+    # An interpreter starts: with `-m`, Python imports the package before it runs its main module.
     from ._path import narrow
 
     narrow()
@@ -67,7 +67,7 @@ __all__ = [
 ]
 
 
-# Interpreters start without these; few programs need them.
+# Few programs need these, so they are only imported when they are used.
 _LATER = {
     "Callback": "_etf.functions",
     "EncodingOpt": "_elixir.options",

@@ -32,9 +32,10 @@ _renderers: dict[type, Callable[[Any], object]] = {}
 
 
 def register_renderer(cls: type, renderer: Callable[[Any], object]) -> None:
-    """Have notebooks show objects of a class, and of its subclasses, as `renderer(obj)` says.
+    """Set the function that decides how notebooks show objects of a class and of its subclasses.
 
-    It returns HTML, or a dictionary from MIME types to data. `None` leaves the object to the methods that it has itself.
+    `renderer(obj)` returns HTML, or a dictionary that maps MIME types to data. If it returns `None`, the object's
+    own methods are used.
 
     >>> from decimal import Decimal
     >>> register_renderer(Decimal, lambda number: f"<b>{number}</b>")

@@ -1,4 +1,4 @@
-"""What user code calls to reach Elixir."""
+"""The functions with which user code calls Elixir."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 
 class ElixirError(Exception):
-    """An Elixir function that was called has raised, exited or thrown, or could not be called.
+    """A called Elixir function has raised, exited or thrown, or could not be called.
 
     Attributes:
         kind: `"error"`, `"exit"` or `"throw"`.
-        reason: what was raised, as a `Term` that can be sent back.
-        message: the exception as Elixir formats it, with its stack trace; also what `str` gives.
+        reason: the exception, exit reason or thrown value, as a `Term` that can be sent back.
+        message: the exception as Elixir formats it, with its stack trace; `str` returns it as well.
         stacktrace: the entries of the stack trace.
     """
 
@@ -45,7 +45,7 @@ class ElixirError(Exception):
 def name_of(name: Name) -> Atom:
     """Return the name of a module, function or node as an atom.
 
-    A `Term` is one that holds an atom or a string.
+    A `Term` must hold an atom or a string.
 
     >>> name_of("Elixir.Enum")
     snex.Atom('Elixir.Enum')
@@ -126,8 +126,8 @@ def _application(
 async def send(to: object, data: object) -> None:
     """Send a message, and return when the VM has sent it.
 
-    A message to a name that no process is registered as is dropped, and Elixir logs that at `:debug`.
-    Thread-safe, and usable on any event loop; so are `cast` and `call`.
+    A message to a name under which no process is registered is dropped, and Elixir logs this at `:debug`.
+    `send`, `cast` and `call` are thread-safe, and work on any event loop.
 
     Args:
         to: any destination of `Kernel.send/2`: a pid as a `Term`, a registered name as an `Atom`,
@@ -135,7 +135,7 @@ async def send(to: object, data: object) -> None:
         data: the message.
 
     Raises:
-        ElixirError: if `to` is not a destination.
+        ElixirError: if `to` is not a valid destination.
         TypeError: if `to` or `data` can't be encoded.
         RuntimeError: outside of an interpreter.
 
@@ -176,7 +176,7 @@ async def call(
 ) -> Any:  # noqa: ANN401 - whatever the function returns
     """Call an Elixir function in a new process and return its result.
 
-    Cancelling the task that waits forgets the call; the function itself runs on.
+    If the waiting task is cancelled, the result is dropped; the function itself keeps running.
 
     Args:
         module: `"Elixir.Enum"`, or `"erlang"`.
@@ -216,11 +216,12 @@ def call_sync(
 ) -> Any:  # noqa: ANN401 - whatever the function returns
     """Like `call`, for code that can't await. Blocks the thread.
 
-    On the thread of the interpreter's event loop, nothing else runs there until the function has returned, but for
-    what the function itself asks of this interpreter: code that does not await, and with `run: :thread` any code.
+    On the thread of the interpreter's event loop, nothing else runs until the function has returned, except for
+    calls that the function itself makes to this interpreter: code that does not await and, with `run: :thread`,
+    any code.
 
     Raises:
-        RuntimeError: also on the thread that runs the event loop of `snex.serve`, and where a `__del__` has
+        RuntimeError: also on the thread that runs the event loop of `snex.serve`, and in a `__del__` that has
             interrupted Snex itself.
     """
     request = _request(module, function, args, node, result_encoding_opts)
@@ -243,7 +244,7 @@ def apply_sync(
 
 
 def _client() -> Client:
-    # It needs asyncio, which is most of the time that `import snex` would take.
+    # It needs asyncio, which would take most of the time of `import snex`.
     from .client import current
 
     return current()

@@ -1,4 +1,4 @@
-"""Python's `logging`, continued by Elixir's `Logger`."""
+"""Passes records of Python's `logging` on to Elixir's `Logger`."""
 
 from __future__ import annotations
 
@@ -51,21 +51,21 @@ def elixir_level(level: int) -> Atom:
 class LoggingHandler(logging.Handler):
     """Passes log records on to Elixir's `Logger`, in order, from any thread.
 
-    The message is the record as its formatter formats it, including the traceback of an exception. The
-    metadata has `file`, `line` and `time` as `Logger` knows them, `application` (`:snex`), `domain`
-    (`[:snex, :python]`), and, where they are known, `python_logger_name`, `python_log_level`,
+    The message is the record as formatted by its formatter, including the traceback of an exception. The
+    metadata has `file`, `line` and `time` as in `Logger`, `application` (`:snex`), `domain`
+    (`[:snex, :python]`) and, if known, `python_logger_name`, `python_log_level`,
     `python_module`, `python_function`, `python_process_id`, `python_process_name`, `python_thread_id`,
     `python_thread_name`, `python_task_name` (of the asyncio task) and `python_exception` (the name of
     the exception's type).
 
-    A call of `Snex.pyeval` returns after `Logger` has all that the call has logged. `:allow` does not
-    apply to logging: nothing but `Logger` can be reached this way.
+    A call of `Snex.pyeval` returns after `Logger` has received all records of the call. `:allow` does not
+    apply to logging: only `Logger` can be reached this way.
 
     Args:
-        level: records below it are left out, as in any `logging.Handler`.
-        default_metadata: metadata of every record; its keys become atoms. It replaces the values of
+        level: records below this level are left out, as in any `logging.Handler`.
+        default_metadata: metadata of every record; its keys become atoms. It may replace the values of
             `application` and `domain`.
-        extra_metadata_keys: which keys of the `extra` that a record was logged with become metadata.
+        extra_metadata_keys: which keys of a record's `extra` become metadata.
 
     >>> about = {"application": "my_app"}
     >>> handler = LoggingHandler(default_metadata=about, extra_metadata_keys={"user"})
@@ -83,14 +83,14 @@ class LoggingHandler(logging.Handler):
         default_metadata: Mapping[str, object] | None = None,
         extra_metadata_keys: Collection[str] | None = None,
     ) -> None:
-        """Prepare; the connection is looked for when something is logged."""
+        """Prepare the handler; it looks for the connection when something is logged."""
         super().__init__(level)
         default = {Atom(str(key)): value for key, value in (default_metadata or {}).items()}
         self._default = {**_DEFAULTS, **default}
         self._extra = tuple(extra_metadata_keys or ())
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Send a record. Waits while too much waits to be sent."""
+        """Send a record. Waits while too much data is waiting to be sent."""
         try:
             client = current()
             message = self.format(record)

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 class BeamModuleProxy:
     """A module of the VM, or a function in one.
 
-    Attributes are modules within, or functions; a call goes to the function with the last name. A
-    function whose name is not an identifier in Python is `getattr(Elixir.Keyword, "keyword?")`.
+    Attributes are nested modules or functions; a call goes to the function with the last name. Use `getattr` for
+    a function whose name is not a Python identifier: `getattr(Elixir.Keyword, "keyword?")`.
 
     Args:
-        module: an Erlang module, such as `"erlang"`, a whole Elixir one, `"Elixir.Enum"`, or a
-            function with its module, `"Elixir.Enum.sum"`; a `snex.Term` may hold the name.
+        module: an Erlang module, such as `"erlang"`, an Elixir module with its full name, `"Elixir.Enum"`, or a
+            function with its module, `"Elixir.Enum.sum"`. The name can also be a `snex.Term`.
 
     >>> Elixir.String.Chars
     snex.BeamModuleProxy('Elixir.String.Chars')
@@ -33,12 +33,12 @@ class BeamModuleProxy:
     __module__ = "snex"
 
     def __init__(self, module: Name) -> None:
-        """Stand for the module or function of that name."""
+        """Represent the module or function of that name."""
         self._snex_module = str(calls.name_of(module))
         self._snex_function: str | None = None
 
     def __getattr__(self, name: str) -> BeamModuleProxy:
-        """Return the proxy of a module or function within."""
+        """Return the proxy of a nested module or a function."""
         # Python asks objects for these to find out what they can do.
         if name.startswith("__") and name.endswith("__"):
             raise AttributeError(name)

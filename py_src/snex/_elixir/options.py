@@ -1,4 +1,4 @@
-"""How a call wants its result: the Python side of `encoding_opts`."""
+"""How the result of a call is encoded: the Python side of `encoding_opts`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class EncodingOpt:
-    """The values of `EncodingOpts`, for those who like names better than strings."""
+    """The values of `EncodingOpts`, for those who prefer names to strings."""
 
     __module__ = "snex"
 
@@ -43,7 +43,7 @@ class EncodingOpt:
         DISTINCT_ATOM = "distinct_atom"
 
     class StructsAs(str, enum.Enum):
-        """What structs become that have a counterpart in Python: dates, times, `Decimal`, `Range`, `URI`."""
+        """What structs with a counterpart in Python become: dates, times, `Decimal`, `Range`, `URI`."""
 
         __module__ = "snex"
 
@@ -51,7 +51,7 @@ class EncodingOpt:
         NATIVE = "native"
 
     class DataframeAs(str, enum.Enum):
-        """The library whose frames data frames become."""
+        """The library that data frames are made with."""
 
         __module__ = "snex"
 
@@ -61,7 +61,7 @@ class EncodingOpt:
 
 
 class EncodingOpts(TypedDict, total=False):
-    """How the result of a call is encoded; what is left out is the interpreter's default.
+    """How the result of a call is encoded; options that are left out have the interpreter's defaults.
 
     >>> opts: EncodingOpts = {"binary_as": "bytes", "set_as": EncodingOpt.SetAs.FROZENSET}
     """

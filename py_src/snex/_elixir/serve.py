@@ -1,8 +1,8 @@
-"""Other processes at the interpreter's connection.
+"""Other processes that share the interpreter's connection.
 
-A process that user code starts can't use the descriptors of the interpreter. It speaks frames over
-a pair of streams instead, and the interpreter passes them on: bodies are relayed as they are, with
-numbers of the interpreter's own.
+A process that user code starts can't use the descriptors of the interpreter. It sends frames over
+a pair of streams instead, and the interpreter passes them on: it relays bodies unchanged, with
+numbers of its own.
 """
 
 from __future__ import annotations
@@ -94,14 +94,14 @@ class _Relay:
 async def io_loop_for_connection(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 ) -> None:
-    """Connect another process to the VM, until it closes its end of the streams. In the interpreter.
+    """Connect another process to the VM, until it closes its end of the streams. Called in the interpreter.
 
-    It can be the callback of a server, which then accepts any number of processes. A process that can
+    It can be the callback of a server, which then accepts any number of processes. Any process that can
     connect can call Elixir.
 
     Args:
-        reader: what the process sends; it uses `serve` or `serve_forever`.
-        writer: where answers go. It is closed at the end.
+        reader: the stream from the process, which uses `serve` or `serve_forever`.
+        writer: the stream to the process. It is closed at the end.
 
     Raises:
         RuntimeError: outside of an interpreter.
@@ -183,14 +183,14 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> A
     """Use the VM in this process, which an interpreter has started, within an `async with` block.
 
     In the block, `send`, `cast`, `call`, their `_sync` variants and `LoggingHandler` work as in an
-    interpreter, on any thread. At its end, what has been sent arrives, and the streams are closed.
+    interpreter, on any thread. The end of the block waits until everything has been sent, and closes the streams.
 
     Args:
-        reader: what the interpreter sends; it runs `io_loop_for_connection`.
-        writer: where requests go.
+        reader: the stream from the interpreter, which runs `io_loop_for_connection`.
+        writer: the stream to the interpreter.
 
     Raises:
-        RuntimeError: in an interpreter, and in a process that is connected already.
+        RuntimeError: in an interpreter, and in a process that is already connected.
         FrameError: for garbage on the stream.
 
     Example:
@@ -216,12 +216,12 @@ async def serve_forever(
     """Use the VM in this process, as `serve` does, until the interpreter closes the connection.
 
     Args:
-        reader: what the interpreter sends; it runs `io_loop_for_connection`.
-        writer: where requests go.
+        reader: the stream from the interpreter, which runs `io_loop_for_connection`.
+        writer: the stream to the interpreter.
         on_ready: called once the VM can be used; if it returns an awaitable, that is awaited.
 
     Raises:
-        RuntimeError: in an interpreter, and in a process that is connected already.
+        RuntimeError: in an interpreter, and in a process that is already connected.
         FrameError: for garbage on the stream.
 
     Example:

@@ -1,4 +1,4 @@
-"""Enumerables of Elixir's that Python iterates: `Snex.Serde.stream/2`. Pickles from the VM name this module.
+"""Elixir enumerables that Python iterates: `Snex.Serde.stream/2`. Pickles from the VM name this module.
 
 Items come in frames, which stay as they are until somebody takes the first item of one. The items of the frame at
 hand are in a list's iterator, `_chunk`: to take one is a single operation, so tasks and threads can share a stream.
@@ -47,18 +47,19 @@ _NOTHING: list[Any] = []
 
 
 class Stream:
-    """An enumerable of Elixir's: an async iterator, and an ordinary iterator over the same items.
+    """An Elixir enumerable: both an async iterator and an ordinary iterator.
 
-    Both take the same items: a `for` goes on where an `async for` has stopped. Several tasks and threads may take items of one stream; each
-    item goes to one of them. `for` blocks the thread, on the event loop's thread as `snex.call_sync` does.
+    Both take items from the same stream: a `for` continues where an `async for` has stopped. Several tasks and
+    threads can take items from one stream; each item goes to one of them. `for` blocks the thread; on the event
+    loop's thread, it does so as `snex.call_sync` does.
 
-    The enumerable runs on demand, and is at most a number of items ahead. It is ended by `close`, at the end of a `with` block,
-    when the stream is dropped, and with the call that has brought it to Python. Afterwards there are no more
-    items; a call that has returned makes it an error to ask for one.
+    The enumerable runs on demand, and only a limited number of items ahead. It ends with `close`, at the end of
+    a `with` block, when the stream is dropped, and with the call that passed it to Python. After that there are
+    no more items; once the call has returned, it is an error to ask for one.
 
     Raises:
-        ElixirError: while iterating, for what the enumerable raises, exits with or throws, behind the items before it.
-        RuntimeError: while iterating, when the call that has brought it has returned, or the VM is gone.
+        ElixirError: while iterating, if the enumerable raises, exits or throws; after all earlier items.
+        RuntimeError: while iterating, if the call that passed the stream has returned, or the VM is gone.
 
     Example:
         ```python
@@ -95,7 +96,7 @@ class Stream:
         demand: int = 0,
         request: Request = OUTSIDE,
     ) -> None:
-        """Refuse: it comes from Elixir."""
+        """Raise a `TypeError`, because only Elixir makes streams."""
         if client is None:
             raise TypeError(_MADE_BY_ELIXIR)
         self._client = client
@@ -140,7 +141,7 @@ class Stream:
                 self._wait()
 
     async def __anext__(self) -> Any:  # noqa: ANN401 - whatever Elixir sends
-        """Return the next item when there is one. On any event loop."""
+        """Wait for the next item and return it. Works on any event loop."""
         while True:
             for item in self._chunk:
                 return item
@@ -299,7 +300,7 @@ class Stream:
             self._wake()
 
     def end(self, why: str | None) -> None:
-        """Have it end, on any thread; `why` is what is raised from now on, if anything is."""
+        """End the stream, on any thread; `why` is the error that is raised from now on, if any."""
         self._gone = self._gone or why
         self._over = self._over or why is None
         self._chunk = iter(_NOTHING)
@@ -312,7 +313,7 @@ class Stream:
         self._wake()
 
     def close(self) -> None:
-        """Take no more items, and end the enumerable. More than once does no harm."""
+        """Take no more items, and end the enumerable. It can be called more than once."""
         if not self._over or self._is_open:
             self.end(None)
 
@@ -357,11 +358,11 @@ class Stream:
         self.close()
 
     def __repr__(self) -> str:
-        """Tell its number."""
+        """Show its number."""
         return f"<snex.Stream {self._number}>"
 
     def __reduce__(self) -> NoReturn:
-        """Refuse to be copied or pickled: there is one of each."""
+        """Raise a `TypeError`: a stream can't be copied or pickled."""
         msg = "a snex.Stream can be neither copied nor pickled"
         raise TypeError(msg)
 

@@ -74,14 +74,14 @@ class Settings:
 
 
 def set_custom_encoder(encoder: Encoder) -> None:
-    """Set the function that turns objects that Snex does not know into ones that it does.
+    """Set the function that converts objects that Snex cannot encode into objects that it can.
 
-    There is one for the whole process. It may be called on any thread, wherever something is
+    There is one such function for the whole process. It may be called on any thread, wherever something is
     encoded.
 
     Args:
         encoder: takes the object and returns another, which is encoded in its place; it raises
-            `TypeError` for what it does not know either.
+            `TypeError` for an object that it cannot convert either.
 
     >>> import datetime
     >>> def encoder(obj):
@@ -172,17 +172,18 @@ _T = TypeVar("_T")
 def register_encoder(kind: type[_T], encoder: Callable[[_T], object]) -> None:
     """Set the function that encodes the objects of one class, and of its subclasses.
 
-    There is one for each class in the whole process; of several that fit an object, that of the most specific
-    class is used. It comes after the custom encoder (`set_custom_encoder`) and before what Snex
-    does by itself. It may be called on any thread, wherever something is encoded.
+    There is one for each class in the whole process; if several fit an object, that of the most specific
+    class is used. It takes precedence over Snex's own conversions, but not over the custom encoder
+    (`set_custom_encoder`). It may be called on any thread, wherever something is encoded.
 
     Args:
-        kind: a class. Not one that Snex has to encode itself, such as `str`; a subclass of such a class may be.
-        encoder: takes the object and returns another, which is encoded in its place. What it raises is
-            the error of that call.
+        kind: a class. It cannot be a class that Snex has to encode itself, such as `str`, but it can be a subclass
+            of such a class.
+        encoder: takes the object and returns another, which is encoded in its place. If it raises, that is
+            the error of the call.
 
     Raises:
-        TypeError: for what is no class, or no function.
+        TypeError: if `kind` is not a class, or `encoder` is not a function.
         ValueError: for a class that Snex encodes itself.
 
     >>> class Money:

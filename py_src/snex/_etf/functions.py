@@ -23,18 +23,18 @@ _ATOMS = {100: 2, 118: 2, 115: 1, 119: 1}
 
 
 class Function(Term):
-    """An Elixir function: `await function(argument, ...)` calls it, in a new process, and returns its result.
+    """An Elixir function: `await function(argument, ...)` calls it in a new process and returns its result.
 
-    It is a `Term` as well: it can be kept, hashed, compared and sent back, and is the same function in Elixir.
-    Where the interpreter's option `:allow` restricts what Python may call, a function that Elixir has passed
-    to this interpreter can be called all the same, and no other one.
+    It is also a `Term`: it can be kept, hashed, compared and sent back, and is the same function in Elixir.
+    If the interpreter's option `:allow` restricts what Python may call, functions that Elixir has passed
+    to this interpreter can still be called, but no others.
 
     Args:
         etf: a function in external term format.
-        signature: by which the VM knows that the function is its own.
+        signature: proves to the VM that the function is its own.
 
     Raises:
-        ValueError: for another term.
+        ValueError: if the term is not a function.
     """
 
     __module__ = "snex"
@@ -44,7 +44,7 @@ class Function(Term):
     _about: About | None = None
 
     def __new__(cls, etf: bytes, signature: bytes = b"") -> Function:  # noqa: PYI034 - as in `Term`
-        """Refuse other terms."""
+        """Check that the term is a function."""
         self = Term.__new__(cls, etf)
         assert isinstance(self, Function)  # noqa: S101 - it is made of this very class
         if self[1] not in {_FUN, _EXPORT}:
@@ -65,7 +65,7 @@ class Function(Term):
 
         Raises:
             ElixirError: if the function raises, exits, throws, or may not be called.
-            TypeError: for a wrong number of arguments, or one that can't be encoded.
+            TypeError: for a wrong number of arguments, or an argument that can't be encoded.
             RuntimeError: outside of an interpreter, or when the VM is gone.
 
         Example:
@@ -77,10 +77,10 @@ class Function(Term):
         return await apply(self, self._signature, args, result_encoding_opts)
 
     def call_sync(self, /, *args: object, result_encoding_opts: EncodingOpts | None = None) -> Any:  # noqa: ANN401 - whatever the function returns
-        """Like calling it, for code that can't await. Blocks the thread.
+        """Call the function from code that can't await. Blocks the thread.
 
         Raises:
-            RuntimeError: where `snex.call_sync` raises it, too.
+            RuntimeError: under the same conditions as `snex.call_sync`.
         """
         from .._elixir.calls import apply_sync
 
@@ -88,7 +88,7 @@ class Function(Term):
         return apply_sync(self, self._signature, args, result_encoding_opts)
 
     def __repr__(self) -> str:
-        """Name the function as Elixir does, as far as its bytes tell."""
+        """Show the function as Elixir does, as far as its bytes tell."""
         return f"<snex.Function {about(self)}>"
 
     def __getnewargs__(self) -> tuple[bytes, bytes]:  # type: ignore[override]
@@ -97,10 +97,10 @@ class Function(Term):
 
 
 class Callback:
-    """An Elixir function as an ordinary Python function: what `Snex.Serde.callback/1` makes.
+    """An Elixir function as an ordinary Python function, made by `Snex.Serde.callback/1`.
 
     `callback(argument, ...)` blocks until the function has returned. It can be called wherever `snex.call_sync` can,
-    takes positional arguments only, and goes back to Elixir as the function.
+    takes only positional arguments, and becomes the function again in Elixir.
 
     Args:
         etf: a function in external term format.
@@ -110,13 +110,13 @@ class Callback:
         function: the `Function` that it calls.
 
     Raises:
-        ValueError: for another term.
+        ValueError: if the term is not a function.
     """
 
     __module__ = "snex"
 
     def __init__(self, etf: bytes, signature: bytes = b"") -> None:
-        """Stand for that function."""
+        """Wrap the function."""
         self.function = Function(etf, signature)
         description = about(self.function)
         self.__name__ = description.name
@@ -136,7 +136,7 @@ class Callback:
         return self.function.call_sync(*args)
 
     def __getattr__(self, name: str) -> Signature:
-        """Return the signature; libraries look at it to learn how many arguments there are."""
+        """Return the signature, from which libraries learn the number of arguments."""
         if name == "__signature__":
             signature = about(self.function).signature()
             if signature is not None:
@@ -153,7 +153,7 @@ class Callback:
         return hash((Callback, self.function))
 
     def __repr__(self) -> str:
-        """Name the function as Elixir does, as far as its bytes tell."""
+        """Show the function as Elixir does, as far as its bytes tell."""
         return f"<snex.Callback {about(self.function)}>"
 
     def __reduce__(self) -> tuple[Any, ...]:

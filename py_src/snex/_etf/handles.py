@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @final
 class Handle:
-    """What `keep` returns: in Elixir it becomes a `Snex.Object`, and the object itself stays in Python.
+    """The result of `keep`: it becomes a `Snex.Object` in Elixir, and the object itself stays in Python.
 
     Attributes:
         object: the object.
@@ -27,16 +27,16 @@ class Handle:
     __module__ = "snex"
 
     def __init__(self, obj: object) -> None:
-        """Stand for an object."""
+        """Wrap an object."""
         self.object = obj
 
     def __repr__(self) -> str:
-        """Name the type; nothing is asked of the object."""
+        """Show the type; the object itself is not called."""
         return f"<snex.Handle of {type_name(self.object)}>"
 
 
 def keep(obj: object) -> Handle:
-    """Return what becomes a `Snex.Object` in Elixir: the object stays here, whatever its type.
+    """Return a handle that becomes a `Snex.Object` in Elixir: the object stays in Python, whatever its type.
 
     Args:
         obj: any object.
@@ -95,7 +95,7 @@ _PLAIN = frozenset({"builtins", "__main__"})
 
 
 def type_name(obj: object) -> str:
-    """Return the name of an object's type, with its module unless that goes without saying.
+    """Return the name of an object's type, with its module unless that is `builtins` or `__main__`.
 
     >>> import decimal
     >>> type_name(decimal.Decimal(1)), type_name([])

@@ -73,7 +73,7 @@ os.register_at_fork(after_in_child=forget)
 
 @final
 class SharedMemory(mmap.mmap):
-    """Memory that `shared` makes."""
+    """Memory made by `shared`."""
 
     __module__ = "snex"
 
@@ -81,7 +81,7 @@ class SharedMemory(mmap.mmap):
     _files: list[int]
 
     def __new__(cls, nbytes: int) -> SharedMemory:
-        """Make memory of so many bytes, all of them 0."""
+        """Make memory of `nbytes` bytes, all of them 0."""
         if nbytes < 1:
             msg = f"expected a number of bytes from 1 on, got: {nbytes}"
             raise ValueError(msg)
@@ -104,24 +104,24 @@ class SharedMemory(mmap.mmap):
             os.close(fd)
 
     def resize(self, newsize: int) -> None:
-        """Refuse: its size is fixed."""
+        """Raise an error: the size is fixed."""
         msg = f"shared memory keeps its size, {len(self)} bytes"
         raise TypeError(msg) if newsize != len(self) else ValueError(msg)
 
 
 def shared(nbytes: int) -> SharedMemory:
-    """Return memory that can be sent to Elixir once without any copy.
+    """Return memory that can be sent to Elixir once without being copied.
 
-    It is a buffer of bytes that may be written to, all 0 at first: use slices, a `memoryview`, or
-    `numpy.frombuffer`. In Elixir it arrives as a binary. Afterwards it keeps its content here, and what is written to it no
-    longer reaches Elixir. Sent again, or where there is no shared memory, it is copied like `bytes`.
+    It is a writable buffer of bytes, all 0 at first: use slices, a `memoryview`, or
+    `numpy.frombuffer`. In Elixir it arrives as a binary. Afterwards it keeps its content in Python, and later writes
+    do not reach Elixir. If it is sent again, or if there is no shared memory, it is copied like `bytes`.
 
     Args:
         nbytes: how many bytes, at least 1.
 
     Raises:
         ValueError: for less than 1 byte.
-        OSError: when there is no memory, or no descriptor.
+        OSError: if there is no memory, or no free descriptor.
 
     >>> memory = shared(5)
     >>> memory[:] = b"hello"
@@ -132,19 +132,19 @@ def shared(nbytes: int) -> SharedMemory:
 
 
 def shared_array(shape: int | Sequence[int], dtype: object = "float64") -> Any:  # noqa: ANN401 - numpy's
-    """Return an array of numpy's, full of zeros, that can be sent to Elixir once without any copy of its numbers.
+    """Return a numpy array of zeros that can be sent to Elixir once without copying its numbers.
 
-    It arrives as any other array does. Afterwards it keeps its content here, and what is written to it no longer reaches
-    Elixir. A part of it, or one with its axes exchanged, is copied.
+    It arrives like any other array. Afterwards it keeps its content in Python, and later writes do not reach
+    Elixir. Slices and transposed arrays are copied.
 
     Args:
-        shape: the length of each axis, or that of the only one.
-        dtype: anything that `numpy.dtype` takes.
+        shape: the length of each axis, or the length of the only axis.
+        dtype: anything that `numpy.dtype` accepts.
 
     Raises:
-        ModuleNotFoundError: without numpy.
-        ValueError: for an array without numbers.
-        OSError: when there is no memory, or no descriptor.
+        ModuleNotFoundError: if numpy is not installed.
+        ValueError: for an array without elements.
+        OSError: if there is no memory, or no free descriptor.
 
     >>> array = shared_array((2, 3), "int32")
     >>> array.shape, int(array.sum())

@@ -1,4 +1,4 @@
-"""Elixir terms that Python has no type for. Pickles from the VM name this module."""
+"""Elixir terms for which Python has no type. Pickles from the VM name this module."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _LONGEST_ATOM = 255
 
 
 class Atom(str):
-    """An atom; equal to, and as good a key as, the plain `str` of the same name.
+    """An atom. It equals the plain `str` of the same name, and is the same key in a `dict`.
 
     Args:
         name: up to 255 characters.
@@ -37,7 +37,7 @@ class Atom(str):
         return self
 
     def __repr__(self) -> str:
-        """Name the type, so that an atom is not mistaken for a `str`."""
+        """Show the type, so that an atom is not mistaken for a `str`."""
         return f"snex.Atom({str.__repr__(self)})"
 
     def __getnewargs__(self) -> tuple[str]:
@@ -46,9 +46,9 @@ class Atom(str):
 
 
 class DistinctAtom(Atom):
-    """An atom that equals nothing but a `DistinctAtom` of the same name.
+    """An atom that equals only a `DistinctAtom` of the same name.
 
-    So that a map may have both `"a"` and `:a` as keys.
+    With it, a map can have both `"a"` and `:a` as keys.
 
     Args:
         name: up to 255 characters.
@@ -80,7 +80,7 @@ class DistinctAtom(Atom):
         return hash((DistinctAtom, str.__hash__(self)))
 
     def __repr__(self) -> str:
-        """Name the type, so that an atom is not mistaken for a `str`."""
+        """Show the type, so that an atom is not mistaken for a `str`."""
         return f"snex.DistinctAtom({str.__repr__(self)})"
 
 
@@ -102,13 +102,13 @@ _NOUNS = {
 
 
 class Term(bytes):
-    """Any Elixir term, opaque: a pid, a reference, a function, what `Snex.Serde.term/1` made.
+    """Any Elixir term, opaque: a pid, a reference, a function, or the result of `Snex.Serde.term/1`.
 
-    It can be kept, hashed, compared and sent back; its content is external term format and means
-    nothing to Python.
+    It can be kept, hashed, compared and sent back. Its content is in Erlang's external term format, which Python
+    does not interpret.
 
     Args:
-        etf: a complete term with the leading 131, not compressed.
+        etf: a complete term in external term format, with the leading 131, not compressed.
 
     Raises:
         ValueError: for anything else.
@@ -118,7 +118,7 @@ class Term(bytes):
     __module__ = "snex"
 
     def __new__(cls, etf: bytes) -> Term:  # noqa: PYI034 - a subclass passes through as well
-        """Refuse what would break the terms that this one is put into."""
+        """Check the format, because a malformed term would break the terms that contain it."""
         self = bytes.__new__(cls, etf)
         if len(self) < 2 or self[0] != _VERSION or self[1] == _COMPRESSED:  # noqa: PLR2004
             msg = "not a term in external term format"
@@ -126,15 +126,15 @@ class Term(bytes):
         return self
 
     def __repr__(self) -> str:
-        """Say what kind of term it is, where the first byte tells."""
+        """Show the kind of term, if its first byte tells."""
         return f"<snex.Term {_NOUNS.get(self[1], 'term')} {hash(self) & 0xFFFFFFFF:08x}>"
 
     def __str__(self) -> str:
-        """Like `repr`: the bytes are nobody's business."""
+        """Like `repr`; the bytes are not shown."""
         return repr(self)
 
     def __call__(self, *_args: object, **_kwargs: object) -> NoReturn:
-        """Say how an Elixir function is called."""
+        """Raise a `TypeError`, which says how to call an Elixir function."""
         msg = "'snex.Term' object is not callable"
         if _NOUNS.get(self[1]) == "function":
             msg += '; write: await snex.call("erlang", "apply", [function, [argument, ...]])'

@@ -24,13 +24,13 @@ _STREAM_ENDED = "the stream has ended with the call that has brought it to Pytho
 
 
 class Cancelled(BaseException):
-    """Raised in code that blocks when its caller has given up: after a timeout, or its own end.
+    """Raised in blocking code when its caller has given up: after a timeout, or because the caller has ended.
 
-    It comes out of whatever the code is doing on the interpreter's main thread: a loop, a
-    `time.sleep`, a system call. With `run: :thread` it comes out of Python code, and of C code as soon as
+    On the interpreter's main thread, it interrupts whatever the code is doing: a loop, a
+    `time.sleep`, a system call. With `run: :thread`, it interrupts Python code, and C code as soon as
     that returns. `finally` blocks run; `except Exception` does not catch it. Code that awaits gets an
     `asyncio.CancelledError` instead, as any cancelled task does. Code in threads that your code has
-    started, and C code that does not come back, can't be interrupted.
+    started, and C code that does not return, can't be interrupted.
 
     >>> try:
     ...     raise Cancelled
