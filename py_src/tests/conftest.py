@@ -4,6 +4,7 @@ import signal
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 from support.vm import VM
 
 from snex._etf.encoder import encode, encode_pure
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
 
 # A shell has what it runs in the background ignore SIGINT, and so would all interpreters of these tests.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 
 @pytest.fixture
