@@ -325,6 +325,54 @@ defmodule Snex.Serde.StreamLifeTest do
     end
   end
 
+  test "items that find the queue towards Python full wait for room, and arrive", %{inp: inp} do
+    test = self()
+
+    numbers =
+      Stream.resource(
+        fn -> 1 end,
+        fn number ->
+          send(test, {:asked, self(), number})
+          receive do: ({:go, count} -> {Enum.to_list(number..(number + count - 1)), number + count})
+        end,
+        fn _ -> nil end
+      )
+
+    code = "await begun(next(rows))\nreturn [row for _, row in zip(range(1000), rows)]"
+    begun = &send(test, {:begun, &1})
+
+    reader =
+      Task.async(fn ->
+        Snex.pyeval(inp, code, %{"rows" => Serde.stream(numbers), "begun" => begun}, timeout: 60_000)
+      end)
+
+    assert_receive {:asked, producer, 1}, 60_000
+    send(producer, {:go, 1})
+    assert_receive {:begun, 1}, 60_000
+    assert_receive {:asked, ^producer, 2}, 60_000
+    {:links, [feeder]} = Process.info(producer, :links)
+
+    os_pid = to_string(Interpreter.os_pid(inp))
+    {_, 0} = System.cmd("kill", ["-STOP", os_pid])
+
+    large =
+      for _ <- 1..3,
+          do:
+            Task.async(fn ->
+              Snex.pyeval(inp, "return len(x)", %{"x" => :binary.copy(<<0>>, 8_000_000)}, timeout: 60_000)
+            end)
+
+    eventually(fn -> Interpreter.info(inp).queued > 8_000_000 end)
+    send(producer, {:go, 1000})
+    # All of them are at the feeder, which can't hand them on.
+    assert_receive {:asked, ^producer, 1002}, 60_000
+    eventually(fn -> :sys.get_state(feeder).waiting != nil end)
+    {_, 0} = System.cmd("kill", ["-CONT", os_pid])
+
+    assert Task.await(reader, 60_000) == {:ok, Enum.to_list(2..1001)}
+    for task <- large, do: assert(Task.await(task, 60_000) == {:ok, 8_000_000})
+  end
+
   test "a forked child is told that the stream is not its own", %{inp: inp} do
     code = """
     import os
