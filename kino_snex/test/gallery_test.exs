@@ -50,7 +50,7 @@ defmodule KinoSnex.GalleryTest do
     assert {:ok, %{type: "text/html", data: html}} = Snex.Display.of(styler, timeout: 60_000)
     assert html =~ ~r/background-color: #[0-9a-f]{6}/
 
-    for {value, [kept]} <- [values, rows], do: assert(inspect(value, pretty: true, width: 80) == kept)
+    for {value, [kept]} <- [values, rows], do: assert(inspect(value, pretty: true, width: 100) == kept)
   end
 
   test "streaming_tokens.livemd shows an answer token by token, and has a chat" do

@@ -92,7 +92,7 @@ defmodule Snex.Livebook.Evaluator do
         try do
           quoted = Code.string_to_quoted!(code, file: file, columns: true)
           {value, binding, env} = Code.eval_quoted_with_env(quoted, binding, env)
-          {{binding, env}, %{value: value, shown: inspect(value, pretty: true, width: 80)}}
+          {{binding, env}, %{value: value, shown: inspect(value, pretty: true, width: 100)}}
         catch
           kind, reason -> {context, %{raised: Exception.format(kind, reason, __STACKTRACE__)}}
         end
