@@ -74,6 +74,15 @@ pub fn end(pid: i32) {
     end_but(pid, 0);
 }
 
+/// As [`end`], for the leader of a tree. One that has just been forked is still in the group of what has forked it, which is another
+/// tree's: then that one alone is killed. To be halted before, so that it does not start a group of its own meanwhile.
+pub fn end_leader(pid: i32) {
+    match getpgid(Some(Pid::from_raw(pid))) {
+        Ok(group) if group.as_raw() != pid => end_but(pid, group.as_raw()),
+        _ => end(pid),
+    }
+}
+
 /// As [`end`], but the process group `spared` is not killed as a whole.
 pub fn end_but(pid: i32, spared: i32) {
     let pid = Pid::from_raw(pid);

@@ -119,7 +119,7 @@ impl Tree {
         let mut others = if childless { Vec::new() } else { members() };
         others.retain(|pid| *pid != group);
         match spared {
-            Some(leader) if others.is_empty() => process_tree::end(leader.as_raw()),
+            Some(leader) if others.is_empty() => process_tree::end_leader(leader.as_raw()),
             _ => others.iter().for_each(|pid| process_tree::end_but(*pid, group)),
         }
     }

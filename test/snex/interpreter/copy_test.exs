@@ -191,6 +191,30 @@ defmodule Snex.Interpreter.CopyTest do
       for pid <- of_template, do: refute(exists?(pid))
     end
 
+    test "a copy that has no session of its own yet takes nothing of its template along" do
+      # What a fork makes forks the copy, which is halted there: its first step of its own would be that session.
+      hook = """
+      import os, time
+      forks = 0
+      def in_child():
+          global forks
+          forks += 1
+          if forks == 2:
+              time.sleep(1000)
+      os.register_at_fork(after_in_child=in_child)
+      """
+
+      template = start_interpreter!(init_script: hook)
+      os_pid = Interpreter.os_pid(template)
+      copy = copy!(template, sync_start?: false, stop_timeout: 0)
+      eventually(fn -> Interpreter.os_pid(copy) != nil end)
+      of_copy = Interpreter.os_pid(copy)
+      assert of_copy != os_pid and exists?(of_copy)
+      assert Interpreter.stop(copy) == :ok
+      refute exists?(of_copy)
+      assert Snex.pyeval(template, "return os.getpid()", timeout: 60_000) == {:ok, os_pid}
+    end
+
     test "the template is not that of its copies", %{template: template} do
       copies = for _ <- 1..3, do: copy!(template)
       os_pid = Interpreter.os_pid(template)
