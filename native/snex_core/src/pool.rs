@@ -139,21 +139,24 @@ impl<H: Host> Pool<H> {
         self.once.load(SeqCst) > 0
     }
 
-    /// Adds a member, which is to have so many calls.
-    pub fn join(self: &Arc<Self>, interpreter: H::Interpreter, most: u64) -> Arc<Member<H>> {
-        let member = Arc::new(Member {
+    /// A member that is to have so many calls. Nobody chooses it before [`Pool::join`]: by then, its interpreter has to know it.
+    pub fn member(self: &Arc<Self>, interpreter: H::Interpreter, most: u64) -> Arc<Member<H>> {
+        Arc::new(Member {
             interpreter,
             pool: Arc::downgrade(self),
             load: AtomicUsize::new(0),
             calls: AtomicU64::new(0),
             most,
             left: AtomicBool::new(false),
-        });
+        })
+    }
+
+    /// Adds a member: from now on it may be chosen.
+    pub fn join(self: &Arc<Self>, member: &Arc<Member<H>>) {
         let mut members = self.members.write().unwrap_or_else(PoisonError::into_inner);
-        *members = members.iter().cloned().chain([Arc::clone(&member)]).collect();
+        *members = members.iter().chain([member]).cloned().collect();
         drop(members);
         self.wake_if_awaited();
-        member
     }
 
     /// Takes a member out: nobody chooses it any more.

@@ -236,8 +236,12 @@ fn pool_join(env: Env<'_>, interpreter: LocalPid, most: u64) -> Atom {
     let mut new = false;
     let member = sink.membership.member.get_or_init(|| {
         new = true;
-        pool.join(sink.owner, most)
+        pool.member(sink.owner, most)
     });
+    // Not before the interpreter knows its member: a call that had it chosen would have no slot there.
+    if new {
+        pool.join(member);
+    }
     if !new || interpreter.worker.is_closed() {
         pool.leave(member);
         return atoms::noproc();

@@ -56,7 +56,7 @@ impl Test {
         let (granted_in, granted) = channel();
         let pool = Pool::new(Here { asked: asked_in, granted: granted_in }, concurrency, limit);
         for member in 1..=members {
-            pool.join(member, u64::MAX);
+            pool.join(&pool.member(member, u64::MAX));
         }
         Test { pool, asked, granted }
     }
@@ -203,7 +203,10 @@ fn a_member_that_comes_serves_those_who_wait() {
     assert!(test.take().is_none());
     test.pool.wait("early", Share::One).unwrap();
     test.asked();
-    test.pool.join(7, u64::MAX);
+    let member = test.pool.member(7, u64::MAX);
+    test.pool.serve();
+    assert!(test.granted().is_none() && test.asked().is_empty());
+    test.pool.join(&member);
     assert_eq!(test.asked(), [Asked::Wake]);
     test.pool.serve();
     assert_eq!(test.granted().unwrap().1, 7);
@@ -212,7 +215,8 @@ fn a_member_that_comes_serves_those_who_wait() {
 #[test]
 fn a_member_is_worn_once_after_its_last_call() {
     let test = Test::new(1, 9, 0);
-    let member = test.pool.join(7, 2);
+    let member = test.pool.member(7, 2);
+    test.pool.join(&member);
     drop(test.take());
     assert_eq!(test.asked(), []);
     drop(member.enter());
@@ -248,7 +252,7 @@ fn a_member_for_one_call_is_chosen_once_and_so_many_run_at_a_time() {
     assert!(test.take().is_none());
     assert_eq!(test.pool.running(), 1);
     test.pool.once(1);
-    test.pool.join(9, 1);
+    test.pool.join(&test.pool.member(9, 1));
     assert!(test.take().is_none());
 }
 
@@ -256,7 +260,7 @@ fn a_member_for_one_call_is_chosen_once_and_so_many_run_at_a_time() {
 fn a_pool_is_open_while_one_more_call_would_run_or_wait() {
     let test = Test::new(2, 1, 0);
     assert!(!test.pool.is_open());
-    test.pool.join(1, u64::MAX);
+    test.pool.join(&test.pool.member(1, u64::MAX));
     let slots = [test.take(), test.take()];
     assert_eq!((test.pool.room(), test.pool.running(), test.pool.is_open()), (2, 2, true));
     let waiting = test.pool.wait("waits", Share::One).unwrap();
@@ -335,7 +339,7 @@ fn every_one_of_many_threads_is_served() {
     let pool = Pool::new(Threads(wake.clone()), 2, usize::MAX);
     let running: [AtomicUsize; 2] = [AtomicUsize::new(0), AtomicUsize::new(0)];
     for member in 0..running.len() {
-        pool.join(member, u64::MAX);
+        pool.join(&pool.member(member, u64::MAX));
     }
     thread::scope(|scope| {
         let serving = Arc::clone(&pool);
