@@ -65,7 +65,7 @@ defmodule Snex.Pool.ChangesTest do
     test "replaces all, one after the other, and no call fails" do
       pool = start_pool!(size: 2)
       old = running(pool)
-      call = hold(pool)
+      call = hold(pool, timeout: :infinity)
       assert Pool.restart(pool) == :ok
       assert %{running: 2} = Pool.info(pool)
       assert old -- running(pool) == old
@@ -131,7 +131,8 @@ defmodule Snex.Pool.ChangesTest do
         if :counters.get(flag, 1) > 2, do: "x = 1", else: raise("not yet")
       end
 
-      pool = start_pool!(size: 1, init_script: script, sync_start?: false)
+      opts = [init_script: script, sync_start?: false, queue: [timeout: :infinity]]
+      pool = start_pool!([size: 1] ++ opts)
       assert Snex.get(pool, "x", timeout: 60_000) == {:ok, 1}
     end
   end
