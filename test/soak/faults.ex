@@ -181,7 +181,8 @@ defmodule Snex.Soak.Faults do
   defp change(fun) do
     with {:error, %Error{code: code}} <- fun.(), do: code
   catch
-    :exit, {_reason, _call} -> :gone
+    :exit, {{:nodedown, _node}, _call} -> "its node is gone"
+    :exit, {reason, _call} -> "its pool is gone: #{inspect(reason, limit: 10)}"
   end
 
   defp some_interpreter({name, node}, role) do

@@ -378,6 +378,8 @@ defmodule Snex.Soak.Requests do
 
   def failed(%Error{code: code} = error, allowed, _number, thing) do
     cond do
+      # A pool that changes fails no call.
+      match?({:shutdown, :recycled}, error.reason) -> {:wrong, Exception.message(error)}
       code in allowed or code in [:interpreter_exited, :call_failed] -> {:failed, cause(error)}
       why = code in [:env_not_found, :object_not_found] && gone(thing) -> {:failed, "#{code}: #{why}"}
       true -> {:wrong, Exception.message(error)}
@@ -433,7 +435,8 @@ defmodule Snex.Soak.Requests do
 
   defp cause(%Error{code: code, reason: nil}), do: "#{code}"
   defp cause(%Error{code: code}) when code in [:env_not_found, :object_not_found, :overloaded], do: "#{code}"
-  defp cause(%Error{code: code, reason: {what, _detail}}), do: "#{code}: #{what}"
+  defp cause(%Error{code: code, reason: {:nodedown, _node}}), do: "#{code}: nodedown"
+  defp cause(%Error{code: code, reason: {:exit_status, _status}}), do: "#{code}: exit_status"
   defp cause(%Error{code: code, reason: reason}), do: "#{code}: #{brief(reason)}"
 
   defp brief(term), do: term |> inspect(limit: 5, printable_limit: 60) |> String.slice(0, 120)
