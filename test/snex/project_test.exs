@@ -3,6 +3,7 @@ defmodule Snex.ProjectTest do
 
   import ExUnit.CaptureIO
 
+  alias Snex.InstallVM
   alias Snex.Project
 
   @moduletag :tmp_dir
@@ -137,6 +138,19 @@ defmodule Snex.ProjectTest do
     assert message =~ "TOML parse error at line 1"
     assert output =~ "[Snex.ProjectTest] "
     assert Project.stale?(project)
+  end
+
+  test "a uv that PATH does not lead to: the line that makes the shell find it", context do
+    folder = Path.join([context.tmp_dir, "home", ".local", "bin"])
+    File.mkdir_p!(folder)
+    File.ln_s!(System.find_executable("true"), Path.join(folder, "uv-at-home"))
+    home = %{"HOME" => Path.join(context.tmp_dir, "home")}
+
+    assert {{:error, message}, ""} =
+             InstallVM.install(__MODULE__, {:toml, @empty}, [uv: "uv-at-home", root: context.tmp_dir], home)
+
+    assert message =~ "there is no program `uv-at-home` on PATH, but there is one in #{folder}"
+    assert message =~ ~s(export PATH="#{folder}:$PATH")
   end
 
   test "a missing or too old uv: what to install", context do

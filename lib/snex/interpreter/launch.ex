@@ -192,16 +192,18 @@ defmodule Snex.Interpreter.Launch do
 
   defp find_python(name, _owner) do
     case Os.find_executable(name) do
-      nil -> failed("no executable Python at #{inspect(name)}#{expanded(name)}")
+      nil -> failed("no executable Python at #{inspect(name)}#{searched(name)}")
       path -> {:ok, path}
     end
   end
 
-  # A name without a slash is looked up on PATH.
-  defp expanded(name) do
-    if String.contains?(name, "/") and Path.type(name) != :absolute,
-      do: ", which is #{inspect(Path.expand(name))}",
-      else: ""
+  # Where it was looked for, if the name does not say so itself.
+  defp searched(name) do
+    cond do
+      not String.contains?(name, "/") -> ": no folder of PATH has a program of this name"
+      Path.type(name) != :absolute -> ": there is none at #{inspect(Path.expand(name))}"
+      true -> ""
+    end
   end
 
   # Started by its path, Python does not look for the package in the working directory first. Behind `docker run` or `ssh`,
@@ -227,7 +229,7 @@ defmodule Snex.Interpreter.Launch do
     with {:ok, returned} <- Environment.call(wrapped, "the function in :wrap_exec"),
          {:ok, {program, args}} <- executed(returned) do
       case Os.find_executable(program) do
-        nil -> failed("no executable at #{inspect(program)}#{expanded(program)}, which :wrap_exec returned")
+        nil -> failed("no executable at #{inspect(program)}, which :wrap_exec returned#{searched(program)}")
         path -> {:ok, {path, args}}
       end
     else

@@ -24,13 +24,26 @@ defmodule Snex.Project.Uv do
       end
     else
       nil ->
-        {:error, "there is no program `#{uv}`. #{install()}"}
+        {:error, "there is no program `#{uv}`#{elsewhere(uv) || ". " <> install()}"}
 
       {output, status} ->
         {:error, "`#{uv} --version` ended with status #{status}. #{install()}\n\n#{output}"}
 
       _ ->
         {:error, "`#{uv} --version` does not look like uv. #{install()}"}
+    end
+  end
+
+  # Where uv's installer, pip, cargo and bin/setup put programs for one user: many a shell looks there only after the next login.
+  defp elsewhere(uv) do
+    with home when is_binary(home) <- System.user_home(),
+         false <- String.contains?(uv, "/"),
+         folders = Enum.map([".local/bin", ".cargo/bin"], &Path.join(home, &1)),
+         folder when is_binary(folder) <- Enum.find(folders, &Os.find_executable(Path.join(&1, uv))) do
+      " on PATH, but there is one in #{folder}. Type this, and add it to ~/.profile:\n\n" <>
+        "    export PATH=\"#{folder}:$PATH\"\n"
+    else
+      _nowhere -> nil
     end
   end
 

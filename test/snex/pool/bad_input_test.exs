@@ -44,6 +44,9 @@ defmodule Snex.Pool.BadInputTest do
                Pool.start_link(size: 2, python: "/no/python")
 
       assert reason =~ "no executable Python at \"/no/python\""
+
+      assert {:error, %Error{reason: reason}} = Pool.start_link(size: 1, python: "no-such-python")
+      assert reason =~ "\"no-such-python\": no folder of PATH has a program of this name"
       assert {:error, %Error{code: :python_runtime_error}} = Pool.start_link(size: 2, init_script: "1 / 0")
       me = self()
       first = :counters.new(1, [])
