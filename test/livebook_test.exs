@@ -239,7 +239,10 @@ defmodule Snex.LivebookTest do
     kept = Enum.map(cell.outputs, &comparable/1)
 
     if kept != expected do
-      assert kept == expected ++ [outcome.shown], where
+      shown = expected ++ [outcome.shown]
+
+      assert kept == shown,
+             "#{where}: the notebook keeps #{inspect(kept)}, and this was shown: #{inspect(shown)}"
     end
 
     outcome.printed <> Enum.map_join(outcome.logged, fn {level, text} -> "[#{level}] #{text}\n" end)
