@@ -7,7 +7,8 @@ if System.get_env("UV_PYTHON_PREFERENCE", "") == "", do: System.put_env("UV_PYTH
 # :slow takes many seconds, and runs in CI as well: releases, projects of their own. :long takes minutes, and runs by hand:
 # `mix test --only long`.
 excluded = if System.get_env("CI") == "true", do: [:long], else: [:slow, :long]
-ExUnit.start(exclude: excluded, capture_log: true)
+# A busy machine takes its time.
+ExUnit.start(exclude: excluded, capture_log: true, timeout: 300_000)
 
 # A panic is caught where it would end the VM, and is a bug all the same.
 ExUnit.after_suite(fn _result ->

@@ -109,11 +109,15 @@ impl<'a> Watch<'a> {
 
     /// Whether a process is a child of ours, or about to become one, because the child of the program that has forked it ends.
     fn is_ours(&self, pid: i32) -> bool {
-        let own = getpid().as_raw();
+        let (own, program) = (getpid().as_raw(), self.program.as_raw());
         let parent = process_tree::parent(pid);
         let before = parent.and_then(process_tree::parent);
-        pid != self.program.as_raw()
-            && (parent == Some(own) || before == Some(own) || before == Some(self.program.as_raw()))
+        pid != program
+            && (parent == Some(own)
+                || before == Some(own)
+                || before == Some(program)
+                // It has ended between the two looks.
+                || process_tree::parent(pid) == Some(own))
     }
 
     fn refuse(&mut self, tree: control::Tree, reason: String) {

@@ -112,7 +112,9 @@ defmodule Snex.Serde.StreamTest do
 
       for demand <- [1, 3, 256] do
         rows = Serde.stream(1..2_000, demand: demand)
-        assert Snex.pyeval(inp, code, %{"rows" => rows}) == {:ok, Enum.to_list(1..2_000)}
+
+        assert Snex.pyeval(inp, code, %{"rows" => rows}, timeout: 60_000) ==
+                 {:ok, Enum.to_list(1..2_000)}
       end
     end
 
