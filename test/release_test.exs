@@ -146,7 +146,7 @@ defmodule Snex.ReleaseTest do
 
     assert [_, python] =
              Regex.run(
-               ~r/App.Numpy uses a Python of the system: the target needs the same one at (\S+)\./,
+               ~r/App.Numpy uses a Python of the system: the target machine needs the same one at (\S+)\./,
                output
              )
 
@@ -269,7 +269,7 @@ defmodule Snex.ReleaseTest do
     {_, 0} = System.cmd("uv", args, stderr_to_stdout: true)
 
     assert {output, 1} = OtherProject.mix(source, ["release"])
-    assert output =~ ~s(App.Local has python_path: "#{source}/own", which is not in the release)
+    assert output =~ ~s(App.Local has python_path: "#{source}/own", which is not part of the release)
 
     assert output =~
              "App.Local could not be made: the package hand is read from #{source}/hand, which a release cannot contain"

@@ -85,7 +85,7 @@ defmodule Snex.ArrayTest do
 
     test "is made of lists that fit together only" do
       for list <- [[[1], [1, 2]], [[1, 2], [1]], [[1], 2], [1, [2]], [[1], [[2]]]] do
-        assert_raise ArgumentError, ~r/expected lists that have the same length on each level/, fn ->
+        assert_raise ArgumentError, ~r/expected lists with the same length on each level/, fn ->
           Array.from_list(list, {:u, 8})
         end
       end

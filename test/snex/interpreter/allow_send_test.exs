@@ -47,7 +47,7 @@ defmodule Snex.Interpreter.AllowSendTest do
     assert log =~
              "[warning] a message from Python was refused: #{inspect(self())} is not among the processes that Python may send to"
 
-    assert log =~ "#{inspect(name)} is not among those"
+    assert log =~ "#{inspect(name)} is not among the processes"
     assert log =~ "see the option :allow_send"
   end
 
