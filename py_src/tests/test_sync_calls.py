@@ -128,6 +128,20 @@ def test_threads_write_while_the_loops_thread_waits() -> None:
         assert vm.reply(request) == b"end"
 
 
+def test_a_thread_fills_the_pipe_again_while_the_loops_thread_waits(vm: VM) -> None:
+    """What the pipe does not take is written by the wait, each time."""
+    request, call = waiting(
+        vm,
+        "import threading\nbig = bytes(1_000_000)\n"
+        "def work():\n    for i in range(3): snex.send_sync(i, big)\n"
+        f"thread = threading.Thread(target=work)\nthread.start()\n{ASK.format(1)}\nthread.join()",
+    )
+    for _ in range(3):
+        vm.answer(vm.expect(SEND)[0])
+    vm.answer(call)
+    vm.reply(request)
+
+
 def test_more_than_the_pipe_takes_is_written_meanwhile() -> None:
     with VM(hello={"buffer_limits": (1 << 16, 1 << 17)}) as vm:
         vm.ready()

@@ -89,7 +89,7 @@ class Waits:
         self._wake_fd = self._woken_fd = -1
         self._woken = False
         for each in self._writers:
-            each.on_armed = self.wake
+            each.on_backlog = self.wake
 
     @staticmethod
     def begin() -> None:
@@ -125,8 +125,10 @@ class Waits:
         while self._writer.full:
             self._check_end()
             self._writer.pump()
+            self._check_cancelled(request)
             if self._writer.full:
-                self._sleep(_PAUSE if self._check_cancelled(request) else None)
+                # Not for ever: another thread may write everything before this one sleeps.
+                self._sleep(_PAUSE)
 
     def wait(self, number: int, answers: Until | Sequence[object]) -> None:
         """Return when there is something in `answers`: what call `number` brings, or has changed.
@@ -157,7 +159,9 @@ class Waits:
                     self._run(*self._due.popleft())
                     more = True
                 elif not more:
-                    self._sleep(_PAUSE if cleaning or self._runner.look() else None)
+                    # What has been read already waits while too much is to be written.
+                    brief = cleaning or self._reader.has_more or self._runner.look()
+                    self._sleep(_PAUSE if brief else None)
                     more = True
         finally:
             if below is None:

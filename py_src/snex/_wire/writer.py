@@ -74,8 +74,8 @@ class FrameWriter(Pressure):
         self._queue: deque[memoryview] = deque()
         self._size = 0
         self._armed = False
-        # Called, on other threads, when the event loop has something to write.
-        self.on_armed: Callable[[], None] = _nothing
+        # Called, on other threads, when there is something to write again. The event loop may stand still.
+        self.on_backlog: Callable[[], None] = _nothing
 
     @property
     def backlog(self) -> bool:
@@ -245,12 +245,16 @@ class FrameWriter(Pressure):
     def _enqueue(self, parts: list[bytes | memoryview]) -> None:
         if self.broken:
             return
+        was_empty = not self._queue
         for part in parts:
             view = memoryview(_frozen(part))
             if view.nbytes:
                 self._queue.append(view)
                 self._size += view.nbytes
         self._arm()
+        # Also if the event loop is armed: a wait on its thread has written everything without it.
+        if was_empty and threading.get_ident() != self._thread:
+            self.on_backlog()
         if self._size > self._high and not self.full:
             self.full = True
             self._on_pressure(True)  # noqa: FBT003 - a callback's only argument
@@ -263,7 +267,6 @@ class FrameWriter(Pressure):
             else:
                 try:
                     self._loop.call_soon_threadsafe(self._arm_on_loop)
-                    self.on_armed()
                 except RuntimeError:
                     # The loop is closed: the interpreter is at its end.
                     self._break()
