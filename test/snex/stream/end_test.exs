@@ -283,7 +283,11 @@ defmodule Snex.Stream.EndTest do
   end
 
   test "a stream that waits for its interpreter gives up in time" do
-    inp = start_interpreter!(sync_start?: false, init_script: "import asyncio; await asyncio.sleep(1)")
+    # Never as a copy, which runs as soon as its template does.
+    inp =
+      start_supervised!(
+        {Interpreter, sync_start?: false, init_script: "import asyncio; await asyncio.sleep(1)"}
+      )
 
     assert %Error{code: :response_timeout} =
              catch_error(inp |> Snex.stream("yield 1", timeout: 10) |> Enum.to_list())
