@@ -17,7 +17,7 @@ defmodule Snex.Drawings.Shapes do
     plain: {"#ffffff", "#9aa0b4"}
   }
 
-  @doc "The whole drawing. `description` is what someone who cannot see it is told."
+  @doc "The whole drawing. `description` is the text that screen readers read aloud."
   def svg(description, height, shapes) do
     """
     <svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 #{@width} #{height}" width="#{@width}" height="#{height}" font-family="sans-serif" font-size="13" fill="#{@ink}" role="img" aria-label="#{escape(description)}">
