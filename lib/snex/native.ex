@@ -45,6 +45,7 @@ defmodule Snex.Native do
     pool_join: 2,
     pool_leave: 1,
     pool_member: 1,
+    pool_idle: 1,
     pool_figures: 1,
     pool_load: 1,
     pool_take: 2,
@@ -209,6 +210,9 @@ defmodule Snex.Native do
   @spec pool_member(pid()) ::
           {running :: non_neg_integer() | nil, calls :: non_neg_integer(), may_be_chosen :: boolean()}
   def pool_member(_interpreter), do: not_loaded()
+
+  @spec pool_idle(pid()) :: boolean()
+  def pool_idle(_interpreter), do: not_loaded()
 
   @spec pool_figures(pid()) ::
           {at_a_time :: non_neg_integer(), waiting :: non_neg_integer(), once? :: boolean()}

@@ -273,6 +273,7 @@ defmodule Snex.NativeTest do
         pool_join: [inp, 1],
         pool_leave: [inp],
         pool_member: [member],
+        pool_idle: [member],
         pool_figures: [pool],
         pool_load: [pool],
         pool_take: [pool, false],

@@ -100,6 +100,7 @@ defmodule Snex.SchedulersTest do
         :pool_join,
         :pool_leave,
         :pool_member,
+        :pool_idle,
         :pool_figures,
         :pool_load,
         :pool_take,

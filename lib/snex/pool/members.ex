@@ -247,7 +247,7 @@ defmodule Snex.Pool.Members do
   end
 
   defp dismiss_if_idle(pid) do
-    if Member.load(pid) == 0, do: Process.exit(pid, {:shutdown, :recycled})
+    if Native.pool_idle(pid), do: Process.exit(pid, {:shutdown, :recycled})
   end
 
   @doc """
@@ -358,7 +358,7 @@ defmodule Snex.Pool.Members do
   def left?(members, pid) do
     case members.all[pid] do
       nil -> true
-      %Member{status: status} when status in [:leaving, :used] -> Member.load(pid) > 0
+      %Member{status: status} when status in [:leaving, :used] -> not Native.pool_idle(pid)
       _other -> false
     end
   end

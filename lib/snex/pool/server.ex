@@ -8,7 +8,6 @@ defmodule Snex.Pool.Server do
   alias Snex.Error
   alias Snex.Native
   alias Snex.Pool.Cluster
-  alias Snex.Pool.Member
   alias Snex.Pool.Members
   alias Snex.Pool.Queue
   alias Snex.Pool.Template
@@ -185,7 +184,7 @@ defmodule Snex.Pool.Server do
   end
 
   defp true?(:drain, state) do
-    Queue.waiting(self()) == 0 and Enum.all?(Map.keys(state.members.all), &(Member.load(&1) == 0))
+    Queue.waiting(self()) == 0 and Enum.all?(Map.keys(state.members.all), &Native.pool_idle/1)
   end
 
   # What could not be started is tried again, but nobody waits for that.

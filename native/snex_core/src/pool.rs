@@ -1,8 +1,12 @@
 //! Pools: which interpreter a call goes to, how many run in each, and who waits for one.
 //!
 //! Ownership: a [`Slot`] is the right to run in a member, and counts there for as long as it lives. It is made where a member is
-//! chosen, and belongs to exactly one owner at a time: the caller, until its request is submitted, and then what Python has of the
-//! request, until Python has come to its end. Whoever dies drops what it owns, so no count is ever lost.
+//! chosen, and belongs to exactly one owner at a time: the caller, until its request is submitted; then what Python has of the
+//! request, until Python has come to its end; and then whoever tells the caller. Whoever dies drops what it owns, so no count is ever
+//! lost.
+//!
+//! A slot ends in two steps. When Python has come to the end of a call, [`Slot::free`] gives its room to the next one. The member is not
+//! idle before the slot is dropped: it would be ended, and its end could reach the caller before the answer does.
 //!
 //! Choosing a member reads counters; the one lock on the way, that of the list of members, is written to by the pool's process alone.
 //! A slot that is dropped takes no lock at all: it may be dropped by a garbage collector. It only asks the [`Host`] to have
@@ -29,7 +33,7 @@ pub trait Host: Sized + Send + Sync + 'static {
     /// Has [`Pool::serve`] called soon, by another thread.
     fn wake(&self, pool: &Arc<Pool<Self>>);
 
-    /// Nothing runs any more in a member that has left, or in one of a pool that is drained. May come more than once.
+    /// A member that has left is idle, or one of a pool that is drained. May come more than once.
     fn idle(&self);
 
     /// A member has had as many calls as it is to have.
@@ -94,8 +98,10 @@ struct Queue<W> {
 pub struct Member<H: Host> {
     interpreter: H::Interpreter,
     pool: Weak<Pool<H>>,
-    /// Slots that there are, each for what it counts.
+    /// Slots whose calls run, each for what it counts.
     load: AtomicUsize,
+    /// Slots whose calls have ended, and whose callers are being told.
+    telling: AtomicUsize,
     /// Calls that there have been.
     calls: AtomicU64,
     /// How many there are to be.
@@ -107,6 +113,7 @@ pub struct Member<H: Host> {
 /// The right to run in a member, for as long as it lives.
 pub struct Slot<H: Host> {
     member: Arc<Member<H>>,
+    /// 0 once its room is free.
     counts: usize,
     /// Whether it is one of the pool's `busy`.
     once: bool,
@@ -145,6 +152,7 @@ impl<H: Host> Pool<H> {
             interpreter,
             pool: Arc::downgrade(self),
             load: AtomicUsize::new(0),
+            telling: AtomicUsize::new(0),
             calls: AtomicU64::new(0),
             most,
             left: AtomicBool::new(false),
@@ -373,7 +381,7 @@ impl<H: Host> Member<H> {
     /// Nobody chooses it any more.
     pub fn leave(&self) {
         self.left.store(true, SeqCst);
-        if self.load.load(SeqCst) == 0
+        if self.is_idle()
             && let Some(pool) = self.pool.upgrade()
         {
             pool.host.idle();
@@ -384,6 +392,12 @@ impl<H: Host> Member<H> {
     pub fn figures(&self) -> (Option<usize>, u64, bool) {
         let load = self.load.load(SeqCst);
         ((load < ALL).then_some(load), self.calls.load(SeqCst), !self.left.load(SeqCst))
+    }
+
+    /// Whether nothing runs in it, and every caller knows how its call has ended.
+    pub fn is_idle(&self) -> bool {
+        // In this order: a slot is among the latter before it leaves the former.
+        self.load.load(SeqCst) == 0 && self.telling.load(SeqCst) == 0
     }
 
     fn count(&self) {
@@ -400,18 +414,30 @@ impl<H: Host> Slot<H> {
     pub fn member(&self) -> &Arc<Member<H>> {
         &self.member
     }
-}
 
-impl<H: Host> Drop for Slot<H> {
-    fn drop(&mut self) {
-        let member = &self.member;
-        let free = member.load.fetch_sub(self.counts, SeqCst) == self.counts;
-        let Some(pool) = member.pool.upgrade() else { return };
+    /// Its call has ended: the next one finds room. The caller is to be told before the slot is dropped.
+    pub fn free(&mut self) {
+        let counts = std::mem::take(&mut self.counts);
+        if counts == 0 {
+            return;
+        }
+        self.member.telling.fetch_add(1, SeqCst);
+        self.member.load.fetch_sub(counts, SeqCst);
+        let Some(pool) = self.member.pool.upgrade() else { return };
         if self.once {
             pool.busy.fetch_sub(1, SeqCst);
         }
         pool.wake_if_awaited();
-        if free && (member.left.load(SeqCst) || pool.draining.load(SeqCst)) {
+    }
+}
+
+impl<H: Host> Drop for Slot<H> {
+    fn drop(&mut self) {
+        self.free();
+        let member = &self.member;
+        member.telling.fetch_sub(1, SeqCst);
+        let Some(pool) = member.pool.upgrade() else { return };
+        if member.is_idle() && (member.left.load(SeqCst) || pool.draining.load(SeqCst)) {
             pool.host.idle();
         }
     }

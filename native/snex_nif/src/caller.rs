@@ -2,6 +2,7 @@
 
 use crate::atoms;
 use crate::down::Down;
+use crate::pool::Slot;
 use rustler::env::{OwnedEnv, SavedTerm};
 use rustler::{Atom, Encoder, Env, LocalPid, Reference, Term};
 use snex_core::pending;
@@ -16,6 +17,8 @@ pub struct Caller {
     pub pid: LocalPid,
     /// Whether its request is answered item by item.
     pub stream: bool,
+    /// Where a stream ran that Python has ended, until the caller has all its items.
+    pub slot: Option<Slot>,
     reference: SavedTerm,
     env: OwnedEnv,
     /// Room for output that the caller has not dealt with; made when the request prints for the first time. Closed with
@@ -28,7 +31,7 @@ impl Caller {
     pub fn new(env: Env<'_>, reference: Reference<'_>) -> Self {
         let own = OwnedEnv::new();
         let reference = own.save(*reference);
-        Caller { pid: env.pid(), stream: false, reference, env: own, unread: None }
+        Caller { pid: env.pid(), stream: false, slot: None, reference, env: own, unread: None }
     }
 
     /// Sends `{reference, tag, value}`, the last message. Only from threads that are not the VM's own.

@@ -4,6 +4,7 @@ use crate::atoms;
 use crate::caller::Caller;
 use crate::content::Content;
 use crate::down::{Down, binary};
+use crate::pool::Slot;
 use crate::reply::Reply;
 use crate::shared::Shared;
 use rustler::env::OwnedEnv;
@@ -36,15 +37,16 @@ impl Shared {
         answered.map_err(|unasked| unasked.to_string())
     }
 
-    /// A part of a stream: items with the number of those before them, or the end with the number of all. The caller takes its request
-    /// out when it has everything.
-    fn part(&self, header: &Header, tag: Atom, content: Content) -> Result<(), String> {
+    /// A part of a stream: items with the number of those before them, or the end with the number of all, and the slot where it ran.
+    /// The caller takes its request out when it has everything.
+    fn part(&self, header: &Header, tag: Atom, content: Content, slot: Option<Slot>) -> Result<(), String> {
         let own = OwnedEnv::new();
         let value = own.run(|env| own.save((header.cause, content.release(env))));
         let mut stream = true;
         let notify = |caller: &mut Caller| {
             stream = caller.stream;
             if stream {
+                caller.slot = slot;
                 caller.send(tag, own, &value);
             }
         };
@@ -80,17 +82,22 @@ impl Sink for Shared {
     }
 
     fn frame(&self, header: Header, body: Reply) -> Result<(), String> {
-        if matches!(header.kind, Kind::Result | Kind::Error | Kind::Cancelled) {
-            // Before anyone is told: who calls again finds room.
-            self.membership.end(header.id);
-        }
+        let slot = match header.kind {
+            // Before anyone is told: who calls again finds room. Kept until then: the interpreter goes on.
+            Kind::Result | Kind::Error | Kind::Cancelled => self.membership.end(header.id),
+            _ => None,
+        };
         let content = Content::new(self, header.flags, body)?;
         let (call, arity) = match header.kind {
-            Kind::Items if self.create_atoms => return self.part(&header, atoms::items(), content),
-            Kind::Items => return self.part(&header, atoms::items_safe(), content),
+            Kind::Items if self.create_atoms => return self.part(&header, atoms::items(), content, None),
+            Kind::Items => return self.part(&header, atoms::items_safe(), content, None),
             // Behind items that may still be on their way.
-            Kind::Result if header.cause > 0 => return self.part(&header, atoms::stream_end(), content),
-            Kind::Error if header.cause > 0 => return self.part(&header, atoms::stream_error(), content),
+            Kind::Result if header.cause > 0 => {
+                return self.part(&header, atoms::stream_end(), content, slot);
+            }
+            Kind::Error if header.cause > 0 => {
+                return self.part(&header, atoms::stream_error(), content, slot);
+            }
             Kind::Result if self.create_atoms => return self.answer(header.id, atoms::result(), content),
             Kind::Result => return self.answer(header.id, atoms::result_safe(), content),
             Kind::Error => return self.answer(header.id, atoms::error(), content),

@@ -1,8 +1,9 @@
 //! Pools of interpreters; see `snex_core::pool`.
 //!
-//! Three owners of a slot, one after the other: the message that grants it, or the NIF's own frame; a [`Reservation`], which is a term of
-//! the caller's; and the [`Membership`] of the interpreter, from the submission of the request until Python has ended its work, whoever
-//! waits for that. Terms and messages are dropped with the process that has them.
+//! Four owners of a slot, one after the other: the message that grants it, or the NIF's own frame; a [`Reservation`], which is a term of
+//! the caller's; the [`Membership`] of the interpreter, from the submission of the request until Python has ended its work, whoever
+//! waits for that; and the thread that tells the caller, or, where the caller of a stream waits for items that came behind, its entry in
+//! the table of pending requests. Terms and messages are dropped with the process that has them.
 
 use crate::atoms;
 use crate::caller::Caller;
@@ -19,7 +20,8 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError, RwLock}
 
 type Pool = pool::Pool<Surroundings>;
 type Member = pool::Member<Surroundings>;
-type Slot = pool::Slot<Surroundings>;
+/// The right to run in an interpreter of a pool.
+pub type Slot = pool::Slot<Surroundings>;
 
 /// Members that are remembered when they are gone.
 const REMEMBERED: usize = 1024;
@@ -158,12 +160,12 @@ impl Membership {
         self.running().insert(request, slot);
     }
 
-    /// Python has come to the end of a request.
-    pub fn end(&self, request: u64) {
-        if self.member.get().is_some() {
-            let slot = self.running().remove(&request);
-            drop(slot);
-        }
+    /// Python has come to the end of a request: the next one finds room. What is returned is to be kept until the caller has been told.
+    pub fn end(&self, request: u64) -> Option<Slot> {
+        self.member.get()?;
+        let mut slot = self.running().remove(&request)?;
+        slot.free();
+        Some(slot)
     }
 
     /// Nothing more will be answered.
@@ -285,6 +287,12 @@ fn pool_buried(env: Env<'_>, interpreter: LocalPid) -> Term<'_> {
 #[rustler::nif]
 fn pool_member(interpreter: LocalPid) -> (Option<usize>, u64, bool) {
     member_of(interpreter).map_or((Some(0), 0, false), |(_, member)| member.figures())
+}
+
+/// Whether nothing runs in a member, and every caller knows how its call has ended.
+#[rustler::nif]
+fn pool_idle(interpreter: LocalPid) -> bool {
+    member_of(interpreter).is_none_or(|(_, member)| member.is_idle())
 }
 
 /// How many calls a pool runs at a time, how many wait, and whether each has an interpreter of its own; nothing of it for what is no pool.

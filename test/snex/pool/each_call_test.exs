@@ -49,6 +49,26 @@ defmodule Snex.Pool.EachCallTest do
     assert %{fork: :each_call, size: 2, failure: nil} = Pool.info(pool)
   end
 
+  # Whenever a copy has come to the end of its call, the pool looks which ones it can end.
+  test "a copy is not ended while its answer is on the way" do
+    pool = start_each!()
+
+    long = fn ->
+      Snex.pyeval(pool, "return [object() for _ in range(200_000)]", returns: :auto, timeout: 60_000)
+    end
+
+    for _ <- 1..5 do
+      task = Task.async(fn -> with {:ok, answer} <- long.(), do: length(answer) end)
+      others = Stream.repeatedly(fn -> Snex.pyeval(pool, "return 1") end)
+
+      assert others |> Stream.take_while(fn _other -> Process.alive?(task.pid) end) |> Enum.uniq() == [
+               {:ok, 1}
+             ]
+
+      assert Task.await(task) == 200_000
+    end
+  end
+
   test "what a call has started is killed when it returns" do
     pool = start_each!()
 

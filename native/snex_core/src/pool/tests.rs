@@ -188,6 +188,27 @@ fn a_member_that_leaves_is_not_chosen_and_tells_when_nothing_runs_in_it() {
 }
 
 #[test]
+fn a_member_whose_caller_is_still_being_told_has_room_and_is_not_idle() {
+    let test = Test::new(1, 9, 1);
+    let member = test.member(1);
+    let mut slot = test.take().unwrap();
+    test.pool.wait("waits", Share::One).unwrap();
+    test.asked();
+    slot.free();
+    slot.free();
+    assert_eq!(test.asked(), [Asked::Wake]);
+    test.pool.serve();
+    let (_, _, mut second) = test.granted().unwrap();
+    second.free();
+    assert_eq!((member.figures().0, member.is_idle()), (Some(0), false));
+    test.pool.leave(&member);
+    drop(second);
+    assert_eq!((test.asked(), member.is_idle()), (vec![], false));
+    drop(slot);
+    assert_eq!((test.asked(), member.is_idle()), (vec![Asked::Idle], true));
+}
+
+#[test]
 fn a_member_that_has_gone_down_is_not_chosen_while_it_is_still_in_the_list() {
     let test = Test::new(1, 9, 2);
     test.member(1).leave();
@@ -361,6 +382,9 @@ fn every_one_of_many_threads_is_served() {
                         let count = &running[slot.member().interpreter()];
                         assert!(count.fetch_add(1, SeqCst) < 2 + THREADS);
                         count.fetch_sub(1, SeqCst);
+                        let mut slot = slot;
+                        slot.free();
+                        assert!(!slot.member().is_idle());
                     }
                 })
             })
@@ -370,7 +394,7 @@ fn every_one_of_many_threads_is_served() {
         }
         assert_eq!(pool.waiting(), 0);
         for member in pool.members().iter() {
-            assert_eq!(member.figures().0, Some(0));
+            assert_eq!((member.figures().0, member.is_idle()), (Some(0), true));
         }
         pool.close();
         // Ends the thread that serves.
