@@ -147,7 +147,7 @@ def test_where_it_cannot_be_made_private_it_is_copied(
     def refuse(*_: object) -> None:
         raise ImportError
 
-    monkeypatch.setattr(memory, "_make_private", refuse)
+    monkeypatch.setattr(memory, "make_private", refuse)
     shared = snex.shared(SIZE)
     shared[:1] = b"x"
     number = memory.hand_over(shared)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, final
 
 from .._wire.frame import Limit, TooLargeError
 from .handles import Layout
+from .mappings import make_private, use_large_pages
 from .scalars import LARGE, LEAVES, Large, Raw, header
 
 if TYPE_CHECKING:
@@ -38,7 +39,6 @@ _PIECE = 1024 * 1024
 # Of `fcntl`, which PyPy does not name: all seals there are but that against writing in future.
 _ADD_SEALS = 1033
 _SEALS = 0x1 | 0x2 | 0x4 | 0x8
-_MAP_FIXED = 0x10
 
 # By a sandbox, or by a limit of how long files may be.
 _FORBIDDEN = {errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EFBIG}
@@ -252,6 +252,7 @@ def _file(nbytes: int) -> int | None:
     try:
         fd = os.memfd_create("snex", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         os.ftruncate(fd, nbytes)
+        use_large_pages(fd, nbytes)
         # Without a page, writing to it would end the process.
         os.posix_fallocate(fd, 0, nbytes)
     except BaseException as error:
@@ -281,32 +282,8 @@ def _copy(memory: SharedMemory) -> int:
 def _seal(memory: SharedMemory, fd: int) -> bool:
     """Make sure that nobody changes a file any more. Returns False if somebody may."""
     try:
-        _make_private(memory, fd)
+        make_private(memory, fd)
         fcntl.fcntl(fd, _ADD_SEALS, _SEALS)
     except (ImportError, AttributeError, OSError):
         return False
     return True
-
-
-def _make_private(memory: SharedMemory, fd: int) -> None:
-    """Replace a mapping by a private one, in which nothing changes for those who look at it."""
-    import ctypes
-
-    library = ctypes.CDLL(None, use_errno=True)
-    function = library.mmap
-    function.restype = ctypes.c_void_p
-    function.argtypes = [
-        ctypes.c_void_p,
-        ctypes.c_size_t,
-        ctypes.c_int,
-        ctypes.c_int,
-        ctypes.c_int,
-        ctypes.c_long,
-    ]
-    first = ctypes.c_char.from_buffer(memory)
-    address = ctypes.addressof(first)
-    protection = mmap.PROT_READ | mmap.PROT_WRITE
-    flags = mmap.MAP_PRIVATE | _MAP_FIXED
-    if function(address, len(memory), protection, flags, fd, 0) != address:
-        raise OSError(ctypes.get_errno(), "the memory cannot be made private")
-    del first

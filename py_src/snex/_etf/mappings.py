@@ -1,0 +1,88 @@
+"""Mappings of memory files that Python's own `mmap` cannot make."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Any
+
+# A large page: that of most machines. Where it is another, the kernel refuses, and nothing is lost.
+LARGE_PAGE = 2 * 1024 * 1024
+
+# Of `mmap` and `madvise`, on Linux. Python names them late, or never.
+_PROT_NONE = 0
+_MAP_FIXED = 0x10
+_MADV_COLLAPSE = 25
+# MAP_PRIVATE, MAP_ANONYMOUS and MAP_NORESERVE: addresses only.
+_ADDRESSES = 0x2 | 0x20 | 0x4000
+
+
+def make_private(memory: mmap.mmap, fd: int) -> None:
+    """Replace a mapping by a private one, in which nothing changes for those who look at it.
+
+    Raises:
+        OSError: if the system refuses.
+        ImportError: without `ctypes`.
+    """
+    import ctypes
+
+    first = ctypes.c_char.from_buffer(memory)
+    address = ctypes.addressof(first)
+    protection = mmap.PROT_READ | mmap.PROT_WRITE
+    _map(address, len(memory), protection, mmap.MAP_PRIVATE | _MAP_FIXED, fd)
+    del first
+
+
+def use_large_pages(fd: int, nbytes: int) -> None:
+    """Let an empty file of `nbytes` bytes have large pages, as far as the system has some.
+
+    Memory that is touched for the first time costs a page fault for every 4 KiB, which takes longer than it
+    takes to fill them, and unmapping them costs again. Since Linux 6.1, a file in memory gets pages of 2 MiB on
+    request, whatever the system's settings prefer (madvise(2), `MADV_COLLAPSE`).
+
+    What they are requested for has to be mapped at a multiple of their size. That concerns the request alone: the
+    pages stay with the file, wherever that is mapped afterwards.
+    """
+    length = nbytes // LARGE_PAGE * LARGE_PAGE
+    if length == 0:
+        return
+    try:
+        library = _library()
+        around = length + LARGE_PAGE
+        start = _map(None, around, _PROT_NONE, _ADDRESSES, -1)
+        try:
+            address = -(-start // LARGE_PAGE) * LARGE_PAGE
+            _map(address, length, mmap.PROT_READ, mmap.MAP_SHARED | _MAP_FIXED, fd)
+            # The kernel puts large pages where there is something.
+            for offset in range(0, length, LARGE_PAGE):
+                os.pwrite(fd, b"\0", offset)
+            # Where it fails, small ones will do.
+            library.madvise(address, length, _MADV_COLLAPSE)
+        finally:
+            library.munmap(start, around)
+    except (ImportError, AttributeError, OSError):
+        return
+
+
+def _map(address: int | None, length: int, protection: int, flags: int, fd: int) -> int:
+    import ctypes
+
+    found: int = _library().mmap(address, length, protection, flags, fd, 0)
+    if found == ctypes.c_void_p(-1).value:
+        raise OSError(ctypes.get_errno(), "the memory cannot be mapped")
+    return found
+
+
+def _library() -> Any:  # noqa: ANN401 - of ctypes
+    import ctypes
+
+    library = ctypes.CDLL(None, use_errno=True)
+    pointer, size, number = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
+    library.mmap.restype = pointer
+    library.mmap.argtypes = [pointer, size, number, number, number, ctypes.c_long]
+    library.madvise.argtypes = [pointer, size, number]
+    library.munmap.argtypes = [pointer, size]
+    return library
