@@ -154,6 +154,30 @@ def each(runs: int) -> list[int]:
     return timed(runs, work)
 
 
+def processors(runs: int) -> list[int]:
+    """Run a loop alone, and then in as many processes at once as there are processors: two times for each run."""
+
+    def spin() -> None:
+        for _ in range(5_000_000):
+            pass
+
+    def together() -> None:
+        children = []
+        for _ in range(os.cpu_count() or 1):
+            child = os.fork()
+            if child == 0:
+                spin()
+                os._exit(0)
+            children.append(child)
+        for child in children:
+            os.waitpid(child, 0)
+
+    times = []
+    for _ in range(runs):
+        times += timed(1, spin) + timed(1, together)
+    return times
+
+
 def start(runs: int) -> list[int]:
     """Start a Python that imports asyncio."""
     return timed(runs, lambda: subprocess.run([sys.executable, "-c", "import asyncio"], check=True))

@@ -9,7 +9,7 @@ for file <- ~w[support/stats support/row support/python support/schedulers basel
     do: Code.require_file(path)
 
 defmodule Bench do
-  alias Bench.{Bridge, Row, Schedulers}
+  alias Bench.{Bridge, Python, Row, Schedulers, Stats}
 
   @results Path.join(__DIR__, "results")
 
@@ -49,9 +49,12 @@ defmodule Bench do
     if wanted -- names != [],
       do: stop("no such row: #{Enum.join(wanted -- names, ", ")}; there are #{Enum.join(names, ", ")}")
 
-    IO.puts(
-      "Python #{context.info.python} (#{context.info.implementation}, encoder #{context.info.encoder}), #{machine()}\n"
-    )
+    gain = gain(context)
+
+    IO.puts("""
+    Python #{context.info.python} (#{context.info.implementation}, encoder #{context.info.encoder}), #{machine()}
+    Pythons on all processors at once do #{gain} x the work of one.
+    """)
 
     {results, held} =
       Schedulers.longest(fn ->
@@ -69,7 +72,7 @@ defmodule Bench do
       "longest time that a NIF held a scheduler: #{if held == 0, do: "below 2", else: held} ms (target: 2 ms)"
     )
 
-    write(context, results, held)
+    write(context, results, held, gain)
     if opts[:curves], do: Bench.Curves.draw(context, @results, machine())
   end
 
@@ -102,6 +105,18 @@ defmodule Bench do
     "#{System.schedulers_online()} x #{cpu}, Elixir #{System.version()} on OTP #{System.otp_release()}"
   end
 
+  # What processors that share a core, or have other work, leave of the number of processors: no row that counts calls of several Pythons can
+  # be better.
+  defp gain(context) do
+    ratios =
+      context
+      |> Python.floor("processors", [context.runs])
+      |> Enum.chunk_every(2)
+      |> Enum.map(fn [alone, together] -> System.schedulers_online() * alone / together end)
+
+    Float.round(Stats.median(ratios), 2)
+  end
+
   defp table(lines) do
     widths = lines |> Enum.zip_with(fn column -> column |> Enum.map(&String.length/1) |> Enum.max() end)
 
@@ -110,12 +125,13 @@ defmodule Bench do
     end
   end
 
-  defp write(context, results, held) do
+  defp write(context, results, held, gain) do
     File.mkdir_p!(@results)
     path = Path.join(@results, "latest.json")
 
     content = %{
       machine: machine(),
+      processors_gain: gain,
       python: context.info.python,
       encoder: context.info.encoder,
       quick: context.quick,
