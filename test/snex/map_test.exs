@@ -183,6 +183,24 @@ defmodule Snex.MapTest do
       assert pairs |> Enum.map(&Object.call!(&1, "__next__", [])) |> Enum.uniq() == [{0, "a"}]
     end
 
+    test "has room in a heap that is given back", %{inp: inp} do
+      heap = fn -> Process.info(self(), :min_heap_size) end
+      before = heap.()
+
+      for elements <- [1..20_000, Enum.to_list(1..20_000), Stream.map(1..20_000, & &1)] do
+        assert Snex.map!(inp, "abs", elements) == Enum.to_list(1..20_000)
+        assert heap.() == before
+        assert_raise Snex.Error, fn -> Snex.map!(inp, "math.log", Stream.map(elements, &(1 - &1))) end
+        assert_raise Snex.Error, fn -> Snex.map!(inp, "math.log", Enum.map(elements, &(1 - &1))) end
+        assert heap.() == before
+      end
+    end
+
+    test "has no more room than the process allows itself", %{inp: inp} do
+      Process.flag(:max_heap_size, 1_000_000)
+      assert_raise Snex.Error, fn -> Snex.map!(inp, "math.log", -1..-1_000_000//-1) end
+    end
+
     test "may be large", %{inp: inp} do
       text = String.duplicate("x", 300_000)
 
