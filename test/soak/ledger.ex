@@ -4,6 +4,9 @@ defmodule Snex.Soak.Ledger do
 
   Owned by the node that conducts, in tables of this process. Callers of that node write by themselves, for whoever is dead
   writes nothing any more. Callers of other nodes send messages to this process, which come before the news of their death.
+
+  If the connection to a node is lost, its callers live on, but what they were at has been written off. They end with what they
+  want to write next. A connection that nobody has cut is counted among the faults, with the reason that the VM gives.
   """
 
   use GenServer
@@ -20,14 +23,14 @@ defmodule Snex.Soak.Ledger do
   @doc """
   Notes that the calling process makes calls, and that these end with it. `home` is the node with the books.
   """
-  def enter(home), do: GenServer.call({__MODULE__, home}, {:enter, self()}, :infinity)
+  def enter(home), do: ask(home, {:enter, self()})
 
   @doc """
   Writes down a call that is about to be sent. Returns its number, which nothing else has.
   """
   @spec open(node(), atom()) :: pos_integer()
   def open(home, kind) when home == node(), do: write(self(), kind)
-  def open(home, kind), do: GenServer.call({__MODULE__, home}, {:open, self(), kind}, :infinity)
+  def open(home, kind), do: ask(home, {:open, kind})
 
   @doc """
   Takes out a call that has ended.
@@ -35,8 +38,12 @@ defmodule Snex.Soak.Ledger do
   @spec close(node(), pos_integer(), outcome()) :: :ok
   def close(home, number, outcome) when home == node(), do: take(number, outcome)
 
-  def close(home, number, outcome),
-    do: GenServer.call({__MODULE__, home}, {:close, number, outcome}, :infinity)
+  def close(home, number, outcome), do: ask(home, {:close, number, outcome})
+
+  # What a caller of another node wants to write.
+  defp ask(home, what) do
+    with :written_off <- GenServer.call({__MODULE__, home}, what, :infinity), do: exit(:normal)
+  end
 
   @doc """
   A process that makes a call of this sort just now, if there is one.
@@ -140,44 +147,60 @@ defmodule Snex.Soak.Ledger do
 
     # Of calls, and of cuts.
     :persistent_term.put(@numbers, :atomics.new(2, []))
-    {:ok, %{}}
+    :ok = :net_kernel.monitor_nodes(true, [:nodedown_reason])
+    # Monitors of callers, and up to ten details of each thing that must not happen.
+    {:ok, %{callers: %{}, details: %{}}}
   end
 
   @impl GenServer
-  def handle_call({:enter, caller}, _from, details) do
-    Process.monitor(caller)
-    {:reply, :ok, details}
-  end
+  def handle_call({:enter, caller}, _from, state),
+    do: {:reply, :ok, put_in(state.callers[caller], Process.monitor(caller))}
 
-  def handle_call({:open, caller, kind}, _from, details), do: {:reply, write(caller, kind), details}
-  def handle_call({:close, number, outcome}, _from, details), do: {:reply, take(number, outcome), details}
-  def handle_call({:effects, number}, _from, details), do: {:reply, effects(node(), number), details}
-  def handle_call(:details, _from, details), do: {:reply, details, details}
+  def handle_call(what, {caller, _tag}, state)
+      when elem(what, 0) in [:open, :close] and not is_map_key(state.callers, caller),
+      do: {:reply, :written_off, state}
 
-  def handle_call({:note, what, count}, _from, details),
-    do: {:reply, bump(what, count), details}
+  def handle_call({:open, kind}, {caller, _tag}, state), do: {:reply, write(caller, kind), state}
+  def handle_call({:close, number, outcome}, _from, state), do: {:reply, take(number, outcome), state}
+  def handle_call({:effects, number}, _from, state), do: {:reply, effects(node(), number), state}
+  def handle_call(:details, _from, state), do: {:reply, state.details, state}
 
-  def handle_call({:note_all, counts}, _from, details) do
+  def handle_call({:note, what, count}, _from, state),
+    do: {:reply, bump(what, count), state}
+
+  def handle_call({:note_all, counts}, _from, state) do
     for {what, count} <- counts, do: bump(what, count)
-    {:reply, :ok, details}
+    {:reply, :ok, state}
   end
 
-  def handle_call({:count, what}, _from, details) do
+  def handle_call({:count, what}, _from, state) do
     bump({:fault, what})
-    {:reply, :ok, details}
+    {:reply, :ok, state}
   end
 
-  def handle_call({:blame, what, detail}, _from, details) do
+  def handle_call({:blame, what, detail}, _from, state) do
     bump({:blame, what})
-    {:reply, :ok, Map.update(details, what, [detail], &Enum.take([detail | &1], 10))}
+    {:reply, :ok, update_in(state.details[what], &Enum.take([detail | &1 || []], 10))}
   end
 
   @impl GenServer
-  def handle_info({:DOWN, _reference, :process, caller, reason}, details) do
+  def handle_info({:DOWN, _reference, :process, caller, reason}, state) do
     for [number, kind] <- :ets.match(@open, {:"$1", caller, :"$2", :_}),
         do: take(number, {:failed, why(reason, kind)})
 
-    {:noreply, details}
+    {:noreply, %{state | callers: Map.delete(state.callers, caller)}}
+  end
+
+  def handle_info({:nodeup, _node, _info}, state), do: {:noreply, state}
+
+  # That a node is killed, or cut off, is a fault that is counted anyhow.
+  def handle_info({:nodedown, _node, info}, state) do
+    reason = info[:nodedown_reason]
+
+    if reason not in [:connection_closed, :disconnect],
+      do: bump({:fault, "connection lost: #{inspect(reason)}"})
+
+    {:noreply, state}
   end
 
   defp why(:noconnection, _kind), do: "its node killed or cut off"
