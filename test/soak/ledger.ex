@@ -6,7 +6,7 @@ defmodule Snex.Soak.Ledger do
   writes nothing any more. Callers of other nodes send messages to this process, which come before the news of their death.
 
   If the connection to a node is lost, its callers live on, but what they were at has been written off. They end with what they
-  want to write next. A connection that nobody has cut is counted among the faults, with the reason that the VM gives.
+  want to write next.
   """
 
   use GenServer
@@ -193,13 +193,8 @@ defmodule Snex.Soak.Ledger do
 
   def handle_info({:nodeup, _node, _info}, state), do: {:noreply, state}
 
-  # That a node is killed, or cut off, is a fault that is counted anyhow.
   def handle_info({:nodedown, _node, info}, state) do
-    reason = info[:nodedown_reason]
-
-    if reason not in [:connection_closed, :disconnect],
-      do: bump({:fault, "connection lost: #{inspect(reason)}"})
-
+    bump({:connection, inspect(info[:nodedown_reason])})
     {:noreply, state}
   end
 

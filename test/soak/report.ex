@@ -16,6 +16,8 @@ defmodule Snex.Soak.Report do
     failed = for {{:ended, {:failed, cause}}, n} <- run.totals, into: %{}, do: {cause, n}
     faults = for {{:fault, kind}, n} <- run.totals, into: %{}, do: {kind, n}
     handles = for {{:handles, what}, n} <- run.totals, into: %{}, do: {what, n}
+    # Of nodes that are killed or cut off, and there should be no others.
+    connections = for {{:connection, reason}, n} <- run.totals, into: %{}, do: {reason, n}
     items = for {{:items, what}, n} <- run.totals, into: %{}, do: {what, n}
     elements = for {{:elements, what}, n} <- run.totals, into: %{}, do: {what, n}
     dropped = Map.get(handles, :made, 0) - Map.get(handles, :released, 0)
@@ -50,6 +52,7 @@ defmodule Snex.Soak.Report do
       section("calls sent: #{all}", sent),
       section("answered: #{answered}; failed: #{sum(failed)}, by cause", failed),
       section("faults: #{sum(faults)}", faults),
+      section("connections lost, by reason", connections),
       section("handles of objects", Map.put(handles, :dropped, dropped)),
       section("items of streams", items),
       section("elements of maps", elements),
@@ -71,6 +74,7 @@ defmodule Snex.Soak.Report do
         answered: answered,
         failed: failed,
         faults: faults,
+        connections: connections,
         handles: Map.put(handles, :dropped, dropped),
         items: items,
         elements: elements,
