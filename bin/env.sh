@@ -1,4 +1,14 @@
-# Sourced by the other commands in bin/: one PATH and one locale for all of them.
+# Sourced by the other commands in bin/: one PATH, one locale and one --help for all of them. Source it before anything
+# is built or installed.
+
+# With --help among its arguments, a command only prints the comment at its own head. Not if a shell sources this file for
+# itself: then it has no caller.
+asked=${BASH_SOURCE[1]:-}
+asked=bin/${asked##*/}
+if [ -f "$asked" ] && [[ " $* " = *" --help "* || " $* " = *" -h "* ]]; then
+  sed -n -e '1d' -e '/^#/!q' -e 's/^# \{0,1\}//p' "$asked"
+  exit 0
+fi
 
 # Where rustup, uv and pip install programs for a single user.
 for dir in "$HOME/.cargo/bin" "$HOME/.local/bin"; do
