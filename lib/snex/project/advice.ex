@@ -42,10 +42,8 @@ defmodule Snex.Project.Advice do
   def about(message) do
     cond do
       message =~ ~r/invalid peer certificate/i ->
-        "\nuv does not trust the server's certificate, which may be that of a proxy. Set SSL_CERT_FILE to a file with
-        the " <>
-          "certificates to trust, or UV_SYSTEM_CERTS=true (UV_NATIVE_TLS=true in older versions of uv) to use
-        those of this machine.\n"
+        "\nuv does not trust the server's certificate, which may be that of a proxy. Set SSL_CERT_FILE to a file with the " <>
+          "certificates to trust, or UV_SYSTEM_CERTS=true (UV_NATIVE_TLS=true in older versions of uv) to use those of this machine.\n"
 
       message =~
           ~r/Failed to (download|fetch).*(python-build-standalone|pypy)|No interpreter found|download.*(python|cpython)/i ->
