@@ -23,8 +23,8 @@ defmodule Snex.Error do
   `:exception` describes a Python exception: `%{type: "ValueError", module: "builtins", notes: [], cause: nil}`, where
   `:cause` is `nil` or a map of the same shape. If a signal ended the interpreter, it is `%{signal: "SIGSEGV"}`.
 
-  `:details` has the other data that `message/1` needs: `%{timeout: ms, option: :timeout}` after a timeout, and
-  `%{interpreter: name}` for an interpreter that is not running.
+  `:details` has the other data that `message/1` needs: `%{timeout: ms, option: :timeout}` after a timeout,
+  `%{interpreter: name}` for an interpreter that is not running, and `%{earlier: true}` if Python had ended before the call.
 
   `Exception.message/1` returns everything: what happened, what to do about it, and the whole traceback. `inspect/1` is
   shorter: it shows only the last lines of a long traceback.
@@ -58,8 +58,23 @@ defmodule Snex.Error do
 
   @impl Exception
   def message(%__MODULE__{} = error) do
-    Enum.join([summary(error) | traceback(error)], "\n")
+    Enum.join([summary(error)] ++ advice(error) ++ traceback(error), "\n")
   end
+
+  # Of a module that is missing as a whole, not one in a package that is there.
+  @missing ~r/^No module named '[^'.]+'$|^'[^']+' is neither a name in the environment nor a module\b/
+
+  defp advice(%{code: :python_runtime_error, exception: %{type: type}, reason: reason})
+       when type in ["ModuleNotFoundError", "NameError"] and is_binary(reason) do
+    if reason =~ @missing,
+      do: [
+        "Packages come from the dependencies of the interpreter's module (:pyproject_toml, :project_path), or are installed " <>
+          "in the Python that :python names. Modules of your own come from the folders of :python_path."
+      ],
+      else: []
+  end
+
+  defp advice(_error), do: []
 
   @doc false
   # The first line of the message.
@@ -75,6 +90,9 @@ defmodule Snex.Error do
     do: "the init script did not end #{in_time(error)}"
 
   def summary(%{code: :init_script_timeout} = error), do: "Python did not start #{in_time(error)}"
+
+  def summary(%{code: :interpreter_exited, details: %{earlier: true}} = error),
+    do: "the interpreter had ended before this call: #{summary(%{error | details: %{}})}"
 
   def summary(%{code: :interpreter_exited, reason: :memory_limit}),
     do:
@@ -114,21 +132,52 @@ defmodule Snex.Error do
   defp nobody(pid) when is_pid(pid), do: "the interpreter #{inspect(pid)} has ended"
 
   defp nobody(name) do
+    shown = inspect(name)
+
     how =
       cond do
-        not is_atom(name) -> "Start one with `name: #{inspect(name)}`"
-        module?(name) -> "Start it with `{#{inspect(name)}, name: #{inspect(name)}}` under a supervisor"
-        true -> "Start one with `{Snex.Interpreter, name: #{inspect(name)}}` under a supervisor"
+        not is_atom(name) ->
+          ". Start one with `name: #{shown}`"
+
+        module?(name) ->
+          ". Start it with `{#{shown}, name: #{shown}}` under a supervisor"
+
+        String.starts_with?("#{name}", "Elixir.") and not Code.ensure_loaded?(name) ->
+          ", and there is no module #{shown}. If one with `use Snex.Interpreter` is meant, check the spelling of its name; an " <>
+            "interpreter without a module starts with `{Snex.Interpreter, name: #{shown}}` under a supervisor"
+
+        true ->
+          ". Start one with `{Snex.Interpreter, name: #{shown}}` under a supervisor"
       end
 
-    "no interpreter is named #{inspect(name)}. #{how}, or with start_link/1"
+    "no interpreter is named #{shown}#{how}, or with start_link/1"
   end
 
   # Whether it is a module with `use Snex.Interpreter`.
   defp module?(name), do: Code.ensure_loaded?(name) and function_exported?(name, :start_link, 1)
 
-  defp traceback(%{traceback: [_ | _] = lines}), do: ["", String.trim_trailing(Enum.join(lines))]
+  defp traceback(%{traceback: [_ | _] = lines} = error) do
+    text = String.trim_trailing(Enum.join(lines))
+    if repeats?(text, error), do: [], else: ["", text]
+  end
+
   defp traceback(_error), do: []
+
+  # Without any frame, a traceback is only the exception once more.
+  defp repeats?(text, %{exception: %{type: type} = exception} = error),
+    do: text in [summary(error), "#{exception[:module]}.#{type}: #{error.reason}"]
+
+  defp repeats?(_text, _error), do: false
+
+  @doc false
+  # The lines of a traceback that say more than the summary.
+  @spec lines(t()) :: [String.t()]
+  def lines(error) do
+    case traceback(error) do
+      ["", text] -> String.split(text, "\n", trim: true)
+      [] -> []
+    end
+  end
 
   @doc false
   # For functions whose name ends in `!`.
@@ -164,14 +213,10 @@ defmodule Snex.Error do
       summary = Error.summary(error)
       # Most of them begin with it.
       text = if String.starts_with?(summary, "#{error.code}"), do: summary, else: "#{error.code}: #{summary}"
-      "#Snex.Error<" <> Enum.join([text | indented(error.traceback)], "\n  ") <> ">"
+      "#Snex.Error<" <> Enum.join([text | indented(Error.lines(error))], "\n  ") <> ">"
     end
 
-    defp indented(nil), do: []
-
-    defp indented(traceback) do
-      lines = traceback |> Enum.join() |> String.split("\n", trim: true)
-      if length(lines) > @lines, do: ["..." | Enum.take(lines, -@lines)], else: lines
-    end
+    defp indented(lines),
+      do: if(length(lines) > @lines, do: ["..." | Enum.take(lines, -@lines)], else: lines)
   end
 end

@@ -394,7 +394,7 @@ defmodule Snex.Request do
 
   def wait(_interpreter, reference, {:down, down}, _deadline, _encoded, _streams) do
     flush(reference)
-    {:error, Down.error(down)}
+    {:error, Down.earlier(down)}
   end
 
   # A name may be registered before the process behind it has got as far as its worker.

@@ -88,8 +88,8 @@ defmodule Snex.ErrorTest do
     test ":call_failed: the name of one that was not started is named, and how to start it" do
       for {name, how} <- [
             {:nobody, "Start one with `{Snex.Interpreter, name: :nobody}` under a supervisor"},
-            # Any module that can be started.
-            {Agent.Nobody, "Start one with `{Snex.Interpreter, name: Agent.Nobody}` under a supervisor"},
+            {Agent, "Start it with `{Agent, name: Agent}` under a supervisor"},
+            {Enum, "Start one with `{Snex.Interpreter, name: Enum}` under a supervisor"},
             {Snex.Interpreter,
              "Start it with `{Snex.Interpreter, name: Snex.Interpreter}` under a supervisor"},
             {{:global, :nobody}, "Start one with `name: {:global, :nobody}`"}
@@ -100,6 +100,38 @@ defmodule Snex.ErrorTest do
         assert Exception.message(error) ==
                  "no interpreter is named #{inspect(name)}. #{how}, or with start_link/1"
       end
+    end
+
+    test ":call_failed: a module that nobody has defined may be a misspelling" do
+      assert {:error, %Error{code: :call_failed, reason: :noproc} = error} =
+               Snex.pyeval(Agent.Nobody, "return 1")
+
+      assert Exception.message(error) ==
+               "no interpreter is named Agent.Nobody, and there is no module Agent.Nobody. If one with " <>
+                 "`use Snex.Interpreter` is meant, check the spelling of its name; an interpreter without a module " <>
+                 "starts with `{Snex.Interpreter, name: Agent.Nobody}` under a supervisor, or with start_link/1"
+    end
+
+    test ":interpreter_exited: a call that comes afterwards isn't said to have ended it" do
+      # While a module's process is suspended, its name leads to an interpreter that has ended.
+      {:ok, inp} = Interpreter.start_link()
+      :sys.suspend(inp)
+
+      assert {:error, %Error{code: :interpreter_exited, details: details} = error} =
+               Snex.pyeval(inp, "import os; os._exit(7)")
+
+      assert details == %{}
+      assert Exception.message(error) == "Python exited with status 7"
+
+      for {:error, error} <- [Snex.pyeval(inp, "return 1"), Snex.make_env(inp)] do
+        assert %Error{code: :interpreter_exited, reason: {:exit_status, 7}, details: %{earlier: true}} = error
+
+        assert Exception.message(error) ==
+                 "the interpreter had ended before this call: Python exited with status 7"
+      end
+
+      :sys.resume(inp)
+      assert_receive {:EXIT, ^inp, _}, 60_000
     end
 
     test ":interpreter_exited: Python ended on its own, and the reason has its exit status" do
@@ -224,6 +256,57 @@ defmodule Snex.ErrorTest do
 
       assert Exception.message(error) =~
                ~r/\AValueError: no good\n\nTraceback \(most recent call last\):\n.*\nValueError: no good\z/s
+    end
+  end
+
+  describe "message/1 on a module that is missing" do
+    @describetag :interpreter
+    @advice "\nPackages come from the dependencies of the interpreter's module (:pyproject_toml, :project_path), or are " <>
+              "installed in the Python that :python names. Modules of your own come from the folders of :python_path."
+
+    test "says where packages and modules come from", %{inp: inp} do
+      missing = "No module named 'no_such_package'"
+
+      for code <- ["import no_such_package", "import no_such_package.part", "from no_such_package import x"] do
+        assert {:error, %Error{reason: ^missing} = error} = Snex.pyeval(inp, code)
+        assert Exception.message(error) =~ "ModuleNotFoundError: #{missing}#{@advice}\n\nTraceback"
+      end
+
+      assert {:error, %Error{reason: reason} = error} = Snex.call(inp, "no_such_package.run", [])
+      assert reason =~ "is neither a name in the environment nor a module"
+      assert Exception.message(error) == "NameError: #{reason}#{@advice}"
+
+      assert {:error, error} = Snex.call(inp, {"no_such_package", "run"}, [])
+      assert Exception.message(error) == "ModuleNotFoundError: #{missing}#{@advice}"
+    end
+
+    test "does not if a part of a package is missing, or a name is unknown", %{inp: inp} do
+      for code <- ["import json.part", "import sys.part", "from json import part", "return part"] do
+        assert {:error, error} = Snex.pyeval(inp, code)
+        refute Exception.message(error) =~ "dependencies"
+      end
+    end
+  end
+
+  describe "a traceback without a line of code" do
+    @describetag :interpreter
+
+    test "is not shown: it only repeats the exception", %{inp: inp} do
+      assert {:error, error} = Snex.pyeval(inp, "return object()")
+      assert [line] = error.traceback
+      assert Exception.message(error) == String.trim_trailing(line)
+      assert inspect(error) == "#Snex.Error<python_runtime_error: #{String.trim_trailing(line)}>"
+
+      # Its class has a module's name in front of it, there.
+      error = %Error{error | reason: "no", traceback: ["odd.things.Odd: no\n"]}
+      error = %{error | exception: %{type: "Odd", module: "odd.things"}}
+      assert Exception.message(error) == "Odd: no"
+    end
+
+    test "is shown if it has a note", %{inp: inp} do
+      assert {:error, error} = Snex.pyeval(inp, "return object()")
+      error = %{error | traceback: error.traceback ++ ["a note\n"]}
+      assert Exception.message(error) =~ ~r/\ATypeError: [^\n]+\n\nTypeError: [^\n]+\na note\z/
     end
   end
 

@@ -40,6 +40,17 @@ defmodule Snex.Interpreter.Down do
     }
   end
 
+  @doc """
+  The error of a call that comes after it went down.
+  """
+  @spec earlier(term()) :: Error.t()
+  def earlier(down) do
+    case error(down) do
+      %Error{code: :interpreter_exited} = error -> %{error | details: %{earlier: true}}
+      error -> error
+    end
+  end
+
   @last_lines 20
 
   defp last_lines(stderr) do
