@@ -16,7 +16,7 @@ from ._elixir.answers import Answer
 from ._elixir.client import Client
 from ._etf.encoder import encode
 from ._etf.handles import WithHandles
-from ._eval import main_module, objects, sources
+from ._eval import main_module, objects, sources, unawaited
 from ._eval.contexts import enter
 from ._eval.envs import Envs
 from ._eval.maps import Maps
@@ -182,6 +182,7 @@ class Interpreter:
         if not self._is_copy:
             main_module.install(self._envs.root.names)
             sources.install()
+            unawaited.install()
         streams = self._print_as_frames()
         if Memory.ends:
             self._end_on_memory_errors()

@@ -10,6 +10,7 @@ from .._wire import frame
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from types import CodeType
 
     from .client import Client
     from .options import EncodingOpts
@@ -193,6 +194,19 @@ async def call(
     Example:
         `await snex.call("Elixir.Enum", "sum", [[1, 2, 3]])`
     """
+    request = _request(module, function, args, node, result_encoding_opts)
+    return await _client().request(frame.CALL, request)
+
+
+async def call_from(  # noqa: PLR0913 - as `call` has, and the origin
+    origin: tuple[CodeType, int],  # noqa: ARG001 - for `origin_of`
+    module: Name,
+    function: Name,
+    args: Iterable[object],
+    node: Name | None,
+    result_encoding_opts: EncodingOpts | None,
+) -> Any:  # noqa: ANN401 - whatever the function returns
+    """Call an Elixir function as `call` does. `origin` is for the warning if nobody awaits that."""
     request = _request(module, function, args, node, result_encoding_opts)
     return await _client().request(frame.CALL, request)
 

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from .._eval.sources import shown
+from .._eval.unawaited import origin_of
 from .._wire.body import Unpickler
 from .._wire.sinks import SINKS, StrSink
 from . import loading
@@ -60,6 +61,10 @@ def _called(awaitable: Any) -> str:  # noqa: ANN401 - of any type
     if not code.co_filename.startswith(_PACKAGE):
         return f" ({code.co_name}, {shown(code.co_filename)}, line {code.co_firstlineno})"
     # One of ours: where it is written helps nobody.
+    origin = origin_of(awaitable)
+    if origin is not None:
+        place = origin.place
+        return f" ({origin.path}{f', {shown(place[0])}, line {place[1]}' if place else ''})"
     function = awaitable.cr_frame and awaitable.cr_frame.f_locals.get("self")
     return f" ({function!r})" if function else f" (snex.{code.co_name})"
 
