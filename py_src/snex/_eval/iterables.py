@@ -49,6 +49,30 @@ def is_harmless(iterable: object) -> bool:
     return type(iterable) in _HARMLESS
 
 
+def iterator_of(iterable: Any) -> Any:  # noqa: ANN401 - of any type
+    """Return an iterator over what a stream's code or function has returned.
+
+    >>> next(iterator_of([1]))
+    1
+    >>> iterator_of(None)
+    Traceback (most recent call last):
+    TypeError: 'NoneType' object is not iterable; the code of a stream has to yield its items, or to return an iterable, \
+and a function has to return one
+    """
+    try:
+        return iter(iterable)
+    except TypeError as error:
+        kind = type(iterable)
+        if hasattr(kind, "__iter__") or hasattr(kind, "__getitem__"):
+            # The type's own code has raised it.
+            raise
+        msg = (
+            f"{error}; the code of a stream has to yield its items, or to return an iterable, "
+            "and a function has to return one"
+        )
+        raise TypeError(msg) from None
+
+
 class InThread:
     """What a stream runs in a worker thread."""
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from .._elixir.client import call_soon
 from .._fork import in_child
 from .batch import DUE, END, FULL, Batch
+from .iterables import iterator_of
 from .request import Cancelled
 from .traceback import report
 
@@ -145,7 +146,7 @@ class Producer:
         """Advance an iterator to its end, in a worker thread."""
         request, batch = self._request, self._batch
         closes = True
-        iterator = iter(iterable)
+        iterator = iterator_of(iterable)
         self._begin()
         try:
             while not batch.stopped:
@@ -189,7 +190,7 @@ class Producer:
         """Advance an ordinary iterator to its end on an event loop, in slices."""
         batch = self._batch
         closes = True
-        iterator = iter(iterable)
+        iterator = iterator_of(iterable)
         self._begin()
         until = monotonic() + _SLICE
         try:

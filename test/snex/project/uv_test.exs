@@ -57,6 +57,7 @@ defmodule Snex.Project.UvTest do
     opts = [root: context.root, uv: uv]
     assert {{:error, message}, _} = InstallVM.install(__MODULE__, {:toml, toml(["iniconfig"])}, opts)
     assert message =~ "uv does not trust the server's certificate"
+    assert message =~ "Set SSL_CERT_FILE to a file with the certificates to trust, or "
     assert message =~ "SSL_CERT_FILE"
     refute message =~ "UV_DEFAULT_INDEX"
   end
