@@ -207,3 +207,21 @@ def test_names_are_shown_as_the_user_knows_them() -> None:
 def test_lines_are_those_of_python() -> None:
     assert split("a\x0cb\u2028c\r\nd\re") == ["a\x0cb\u2028c\n", "d\n", "e\n"]
     assert split("") == []
+
+
+def test_what_has_any_attribute_or_raises_any_error_is_left_alone(vm: VM) -> None:
+    # As torch.classes does, whose file is asked for when torch is imported.
+    made = """
+import inspect, sys, types
+class Anything(types.ModuleType):
+    __file__ = "anything.py"
+    def __getattr__(self, name):
+        if self.__name__ == "inner":
+            raise RuntimeError(f"there is no {name}")
+        return Anything("inner")
+thing = sys.modules["anything"] = Anything("anything")
+def f(): return 1
+"""
+    vm.run(made + "assert inspect.getfile(thing) == 'anything.py'")
+    assert vm.run(made + "return inspect.getsource(f)") == b"def f(): return 1\n"
+    vm.run(made + "assert inspect.getmodule(f) is sys.modules['__main__']")

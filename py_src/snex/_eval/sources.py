@@ -16,7 +16,7 @@ import io
 import linecache
 import re
 from _blake2 import blake2b  # `hashlib` would load OpenSSL
-from types import CodeType
+from types import CodeType, FrameType, FunctionType, MethodType, TracebackType
 from typing import Any, NamedTuple, cast
 from weakref import WeakKeyDictionary
 
@@ -155,13 +155,23 @@ def of_code(code: CodeType) -> Source | None:
     return None
 
 
+# In this order. Of other objects, nothing is asked: they may make an attribute of whatever name, or raise any error.
+_LEADS_TO_CODE = (
+    (MethodType, "__func__"),
+    (FunctionType, "__code__"),
+    (TracebackType, "tb_frame"),
+    (FrameType, "f_code"),
+)
+
+
 def recall(thing: Any) -> Source | None:  # noqa: ANN401 - whatever `inspect` is asked about
     """Return the source of a class, function, method, frame, traceback or code; `linecache` knows it then."""
     if issubclass(type(thing), type):
         source = _classes.get(thing)
     else:
-        for attribute in ("__func__", "__code__", "tb_frame", "f_code"):
-            thing = getattr(thing, attribute, thing)
+        for kind, attribute in _LEADS_TO_CODE:
+            if isinstance(thing, kind):
+                thing = getattr(thing, attribute)
         source = of_code(thing) if isinstance(thing, CodeType) else None
     if source is not None:
         keep(source)
