@@ -201,7 +201,7 @@ class Interpreter:
                 if is_exhausted(error) and Memory.ends:
                     self._exhausted()
                 if not self.ended:
-                    report(f"a task has raised {error!r}", error)
+                    report(f"a task raised {error!r}", error)
             if self.template is not None and not self.ended:
                 self.copied = self.template.serve(self._refusal_to_fork)
                 if self.copied is not None:
@@ -225,7 +225,7 @@ class Interpreter:
         if not count:
             return None
         calls = "a call" if count == 1 else f"{count} calls"
-        return f"the template has {calls} under way, which a copy could not go on with"
+        return f"the template has {calls} under way, which a copy could not continue"
 
     def _become_copy(self, template: Template, fork: Fork) -> None:
         """Let go of what belongs to the template's connection, and put the copy's own descriptors in its place.
@@ -329,7 +329,7 @@ class Interpreter:
         self.end()
         if error is not None:
             self.status = EXIT_GARBAGE
-            print(f"snex: garbage on the input: {error}", file=sys.stderr)  # noqa: T201
+            print(f"snex: invalid input: {error}", file=sys.stderr)  # noqa: T201
 
     def _exhausted(self) -> None:
         """End without delay: nothing that needs memory works any more. What has been answered is sent."""
@@ -486,7 +486,7 @@ class Interpreter:
         try:
             self._streams.credit(number, body)
         except struct.error as error:
-            self._input_ended(frame.FrameError(f"CREDIT that does not decode: {error!r}"))
+            self._input_ended(frame.FrameError(f"a CREDIT frame cannot be decoded: {error!r}"))
         except MemoryError:
             # What is due could not be put together.
             self._exhausted()
@@ -519,7 +519,7 @@ class Interpreter:
             for kind, counts in drops(body).items():
                 self._tables[kind].drop(counts)
         except Exception as error:  # noqa: BLE001 - there is nobody to be told but the VM itself
-            self._input_ended(frame.FrameError(f"DROP that does not decode: {error!r}"))
+            self._input_ended(frame.FrameError(f"a DROP frame cannot be decoded: {error!r}"))
 
     def _make_env(self, request: Request, _flags: int, body: Body, sinks: Sequence[Sink]) -> None:
         self._envs.root.context.copy().run(self._make_env_for, request, body, sinks)

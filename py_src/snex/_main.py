@@ -75,7 +75,7 @@ def _begin(
     except _EndOfInputError:
         return 0
     except frame.FrameError as error:
-        print(f"snex: garbage on the input: {error}", file=sys.stderr)  # noqa: T201 - last words
+        print(f"snex: invalid input: {error}", file=sys.stderr)  # noqa: T201 - last words
         return _EXIT_GARBAGE
     if hello.get("protocol") != PROTOCOL:
         _write(out_fd, frame.REFUSED, _refusal(hello))
@@ -178,17 +178,17 @@ def _read_hello(fd: int) -> dict[str, Any]:
     first = _read_exactly(fd, frame.FIRST_HEADER_SIZE)
     length = frame.parse_first_header(first, frame.HELLO)
     if length > _MAX_HELLO:
-        msg = f"a HELLO of {length} bytes"
+        msg = f"the HELLO frame has {length} bytes, more than the {_MAX_HELLO} that it may have"
         raise frame.FrameError(msg)
     try:
         hello = loads(_read_exactly(fd, length))  # from the VM
     except _EndOfInputError:
         raise
     except Exception as error:
-        msg = f"a HELLO that does not decode: {error!r}"
+        msg = f"the HELLO frame cannot be decoded: {error!r}"
         raise frame.FrameError(msg) from error
     if not isinstance(hello, dict):
-        msg = f"a HELLO that is no dict: {hello!r}"
+        msg = f"the HELLO frame is not a dict: {hello!r}"
         raise frame.FrameError(msg)
     return hello
 

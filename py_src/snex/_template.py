@@ -131,10 +131,10 @@ class Template:
             msg = f"the template runs {sys.implementation.name}, and a copy needs CPython"
             raise RefusedError(msg)
         if len(request.descriptors) not in {_DESCRIPTORS, _MOST_DESCRIPTORS}:
-            msg = "the template may not have more open files: it needs 8 for a moment to fork"
+            msg = "the template cannot open enough files: it needs 8 for a moment to fork"
             raise RefusedError(msg)
         if os.getppid() != request.warden:
-            msg = "the template runs below another program (:wrap_exec), and not below its warden"
+            msg = "the template runs under another program (:wrap_exec), and not directly under its warden"
             raise RefusedError(msg)
         libc = _libc()
         # Once, and not in each copy.
@@ -167,7 +167,7 @@ class Template:
         if threads:
             raise RefusedError(_complaint(describe(threads)))
         if status:
-            msg = f"the process that was to fork the copy has ended with status {status}"
+            msg = f"the process that was to fork the copy ended with status {status}"
             raise RefusedError(msg)
         return False
 

@@ -196,7 +196,7 @@ def test_the_same_text_elsewhere_is_other_code() -> None:
 @pytest.mark.parametrize("line", [1_000_001, 2**31, 2**63 - 1])
 def test_a_line_that_no_file_has_is_refused_at_once(line: int) -> None:
     compile_code("x", "a.ex", 1_000_000)
-    with pytest.raises(ValueError, match=f"code cannot begin in line {line}"):
+    with pytest.raises(ValueError, match=f"code cannot begin at line {line}"):
         compile_code("x", "a.ex", line)
 
 

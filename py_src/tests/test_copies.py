@@ -207,7 +207,7 @@ def test_a_template_with_a_call_under_way_is_refused() -> None:
         request = template.eval("await snex.send('', 'waits')\nawait e.wait()")
         call, _ = template.expect(0x87)
         assert template.refusal() == (
-            "the template has a call under way, which a copy could not go on with"
+            "the template has a call under way, which a copy could not continue"
         )
         template.answer(call)
         template.run("e.set()")
@@ -229,7 +229,7 @@ def test_too_few_descriptors_are_refused() -> None:
             os.close(fd)
         assert template.told()[1:] == (
             0,
-            "the template may not have more open files: it needs 8 for a moment to fork",
+            "the template cannot open enough files: it needs 8 for a moment to fork",
         )
         assert template.run("import os\nreturn len(os.listdir('/proc/self/fd'))") == template.run(
             "return len(os.listdir('/proc/self/fd'))"

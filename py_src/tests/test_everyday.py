@@ -291,7 +291,7 @@ class Node:
         ),
         (
             dt.datetime(1, 1, 1, tzinfo=dt.timezone(dt.timedelta(hours=1))),
-            "Cannot serialize object of <class 'datetime.datetime'>: in UTC, its year is none of Python's",
+            "Cannot serialize object of <class 'datetime.datetime'>: in UTC, its year is outside the range of Python's datetime",
         ),
     ],
     ids=str,
@@ -449,7 +449,7 @@ class TestRegisteredEncoders:
 
     @pytest.mark.parametrize("kind", [str, int, dict, type(None), snex.Atom, snex.Term])
     def test_what_snex_encodes_itself_cannot_have_one(self, kind: type) -> None:
-        with pytest.raises(ValueError, match="has a form of its own in Elixir"):
+        with pytest.raises(ValueError, match="Snex encodes .* itself"):
             snex.register_encoder(kind, str)
 
     def test_arguments_that_make_no_sense_are_type_errors(self) -> None:

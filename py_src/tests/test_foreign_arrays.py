@@ -325,7 +325,7 @@ class TestDLPack:
     @pytest.mark.parametrize(
         ("fields", "said"),
         [
-            ({"says": 2}, "it is on a CUDA device (number 0); bring it to the CPU before"),
+            ({"says": 2}, "it is on a CUDA device (number 0); move it to the CPU first"),
             ({"says": 99}, "it is on a device of type 99"),
             ({"device": 8}, "it is on a Metal device"),
             ({"ndim": -1}, "it has -1 axes"),
@@ -337,7 +337,7 @@ class TestDLPack:
             ({"bits": 4}, "Elixir has no arrays of its type"),
             ({"code": 3, "bits": 64}, "Elixir has no arrays of its type"),
             ({"code": 2, "bits": 128}, "Elixir has no arrays of its type"),
-            ({"version": 2}, "of version 2.0, and Snex knows 1"),
+            ({"version": 2}, "has version 2.0, but Snex supports 1"),
         ],
     )
     def test_one_that_cannot_be_is_refused(
@@ -374,10 +374,10 @@ class TestDLPack:
             def __dlpack__(self, **_options: Any) -> Any:
                 return 5
 
-        assert "it returned no capsule of DLPack's" in refused(encoder, NoCapsule(b"a", (1,)))
+        assert "it did not return a DLPack capsule" in refused(encoder, NoCapsule(b"a", (1,)))
         used = Made(b"a", (1,))
         used.name = b"used_dltensor"
-        assert "or one that has been used" in refused(encoder, used)
+        assert "has been used" in refused(encoder, used)
 
 
 @cpython

@@ -138,7 +138,7 @@ def test_numbers_with_nulls_keep_their_values_in_pandas(encoder: Any) -> None:
         (lambda: pl.DataFrame({"a": [1]}).lazy(), r"not been computed; use \.collect"),
         (
             lambda: pl.DataFrame({"a": [object()]}, schema={"a": pl.Object}),
-            "its column 'a' has Python objects; convert",
+            "its column 'a' contains Python objects; convert",
         ),
     ],
 )

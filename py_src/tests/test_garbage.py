@@ -182,7 +182,7 @@ def check(garbage: bytes, usual: int) -> tuple[int, str]:
     assert status in {0, 70}
     if status == 70:
         # One line, and nothing behind it.
-        assert errors.startswith("snex: garbage on the input: ")
+        assert errors.startswith("snex: invalid input: ")
         assert errors.count("\n") == 1
         assert "Traceback" not in errors
         assert len(errors) < 1000

@@ -357,7 +357,7 @@ def test_frames_behind_garbage_are_not_looked_at(vm: VM) -> None:
     ready = frame(READY, 0)
     os.write(vm.out_fd, ready + ready + frame(DROP, 0, b"x"))
     assert vm.wait() == 70
-    assert vm.errors() == "snex: garbage on the input: unknown frame kind 0x81\n"
+    assert vm.errors() == "snex: invalid input: unknown frame kind 0x81\n"
 
 
 @pytest.mark.parametrize(
@@ -365,8 +365,8 @@ def test_frames_behind_garbage_are_not_looked_at(vm: VM) -> None:
     [
         (b"SSH-2.0-OpenSSH_9.6p1 whatever\n", "SSH-2.0"),
         (frame(EVAL, 1, b""), "unknown frame kind 0x02"),
-        (frame(HELLO, 0, b"no pickle"), "a HELLO that does not decode"),
-        (frame(HELLO, 0, pickle.dumps(["hello"])), "a HELLO that is no dict: ['hello']"),
+        (frame(HELLO, 0, b"no pickle"), "the HELLO frame cannot be decoded"),
+        (frame(HELLO, 0, pickle.dumps(["hello"])), "the HELLO frame is not a dict: ['hello']"),
     ],
 )
 def test_garbage_instead_of_hello_is_named_too(garbage: bytes, named: str) -> None:

@@ -55,7 +55,7 @@ def test_utc_needs_no_database(monkeypatch: pytest.MonkeyPatch) -> None:
         2026, 1, 2, 3, 4, 5, 6, dt.timezone.utc
     )
     with pytest.raises(
-        ValueError, match="Python knows no time zone 'Europe/Berlin': add the package"
+        ValueError, match="Python does not know the time zone 'Europe/Berlin': add the package"
     ):
         loading.zoned(2026, 1, 2, 3, 4, 5, 6, "Europe/Berlin", 3600)
 
@@ -87,7 +87,7 @@ REQUEST: tuple[object, ...] = (None, "code", None, 1)
         (Call(Decimal, "1.x"), "no decimal can hold it; send it"),
         (
             Call(loading.zoned, 2026, 1, 1, 0, 0, 0, 0, "Mars", 0),
-            "Python knows no time zone 'Mars'",
+            "Python does not know the time zone 'Mars'",
         ),
         (Call(loading.distinct, {"a": 1}, 2), "are equal in Python"),
         (Call(loading.distinct, {1}, 2), "are equal in Python"),

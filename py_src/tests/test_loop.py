@@ -112,7 +112,7 @@ def test_an_interpreter_ends_when_its_loop_cannot_be_made(monkeypatch: pytest.Mo
         assert vm.wait() == 64
         assert vm.process.stderr is not None
         assert (
-            b"SNEX_LOOP_FACTORY: no event loop can be made by 'nowhere:at_all'"
+            b"SNEX_LOOP_FACTORY: 'nowhere:at_all' cannot make an event loop"
             in vm.process.stderr.read()
         )
 

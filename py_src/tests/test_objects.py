@@ -329,7 +329,7 @@ def test_a_drop_that_is_cut_short_ends_the_interpreter(vm: VM) -> None:
     with pytest.raises(EOFError):
         vm.read()
     assert vm.wait() != 0
-    assert "DROP that does not decode" in vm.errors()
+    assert "a DROP frame cannot be decoded" in vm.errors()
 
 
 def test_the_layout_of_handles_is_the_vms() -> None:

@@ -330,5 +330,5 @@ def test_what_memory_has_no_room_for_is_an_error_of_that_frame_alone(
     thread.join()
     [(_, _, error), (_, number, value)] = bench.frames
     assert isinstance(error, MemoryError)
-    assert str(error).startswith("no memory for 2000")
+    assert str(error).startswith("not enough memory for 2000")
     assert (number, value) == (2, "behind")

@@ -145,7 +145,7 @@ def test_garbage_ends_it(vm: VM) -> None:
     waiting(vm, ASK.format(1))
     os.write(vm.out_fd, b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
     assert vm.wait() == 70
-    assert "garbage on the input" in vm.errors()
+    assert "invalid input" in vm.errors()
 
 
 @pytest.mark.interrupts

@@ -58,7 +58,7 @@ defmodule Snex.BadInputTest do
       for x <- [large, Serde.binary(large), Serde.binary(large, :bytearray), List.duplicate(large, 2)] do
         assert {:error, error} = Snex.pyeval(inp, "return len(x)", %{"x" => x}, timeout: 60_000)
         assert error.exception.type == "MemoryError"
-        assert error.reason == "no memory for 500000000 bytes"
+        assert error.reason == "not enough memory for 500000000 bytes"
         assert {:error, error} = Snex.make_env(inp, %{"x" => x})
         assert error.exception.type == "MemoryError"
         assert Snex.pyeval(inp, "return len(x)", %{"x" => "small"}) == {:ok, 5}

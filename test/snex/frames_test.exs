@@ -204,7 +204,8 @@ defmodule Snex.FramesTest do
               {"pd.DataFrame([[1, 2]], columns=['a', 'a'])", "two columns are called 'a'; rename"},
               {"pd.DataFrame({1: [1], '1': [2]})", "two columns are called '1'; rename"},
               {"pa.table([[1], [2]], names=['a', 'a'])", "two columns are called 'a'; rename"},
-              {"pl.DataFrame({'a': [object()]}, schema={'a': pl.Object})", "'a' has Python objects; convert"},
+              {"pl.DataFrame({'a': [object()]}, schema={'a': pl.Object})",
+               "'a' contains Python objects; convert"},
               {"pl.DataFrame({'a': [1]}).lazy()", "has not been computed; use .collect"}
             ] do
           value = "{'rows': [1, {'frame': #{code}}]}"

@@ -243,7 +243,7 @@ defmodule Snex.FunctionTest do
         end)
 
       assert {:ok, {reason, reason, 1}} = Snex.pyeval(inp, "return f()", %{"f" => f})
-      assert reason =~ "the event loop waits for the Elixir function that has called it"
+      assert reason =~ "the event loop is waiting for the Elixir function that called it"
       assert reason =~ "run: :thread"
     end
 

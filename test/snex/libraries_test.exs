@@ -53,10 +53,10 @@ defmodule Snex.LibrariesTest do
              ) == {:ok, {Duration.new!(second: -1, microsecond: {-500_000, 6}), nil, nil}}
 
       for {value, why} <- [
-            {"np.timedelta64(1, 'M')", "not all months are of the same length"},
-            {"np.datetime64(20_000, 'Y')", "Python's datetime has no room for it"},
-            {"np.datetime64(2**62, 's')", "Python's datetime has no room for it"},
-            {"np.timedelta64(2**62, 'h')", "Python's datetime has no room for it"},
+            {"np.timedelta64(1, 'M')", "months vary in length"},
+            {"np.datetime64(20_000, 'Y')", "it is outside the range of Python's datetime"},
+            {"np.datetime64(2**62, 's')", "it is outside the range of Python's datetime"},
+            {"np.timedelta64(2**62, 'h')", "it is outside the range of Python's datetime"},
             {"np.longdouble(1)", "convert it with float()"},
             {"np.void(b'x')", "convert it, see snex.register_encoder"}
           ] do

@@ -178,7 +178,7 @@ defmodule Snex.ServeTest do
   test "an interpreter has a connection: serve is for other processes", %{inp: inp} do
     for code <- ["async with snex.serve(None, None): pass", "await snex.serve_forever(None, None)"] do
       assert {:error, error} = Snex.pyeval(inp, code)
-      assert error.reason == "this process has a connection to the VM already"
+      assert error.reason == "this process is already connected to the VM"
     end
   end
 end

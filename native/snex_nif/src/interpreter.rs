@@ -327,7 +327,7 @@ fn idle(template: LocalPid) -> Result<ResourceArc<Interpreter>, String> {
         0 => Ok(interpreter),
         count => {
             let calls = if count == 1 { "a call".into() } else { format!("{count} calls") };
-            Err(format!("the template has {calls} under way, which a copy could not go on with"))
+            Err(format!("the template has {calls} under way, which a copy could not continue"))
         }
     }
 }

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .client import Parts
 
 _CLOSED = "the connection to the interpreter is closed"
-_CONNECTED = "this process has a connection to the VM already"
+_CONNECTED = "this process is already connected to the VM"
 
 
 class _Relay:

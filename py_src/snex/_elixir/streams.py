@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 # The VM is told what has been taken when it is such a part of the demand, so that it goes on while the rest is taken. It makes
 # frames of this size.
 _PARTS = 4
-_MADE_BY_ELIXIR = "a snex.Stream is made by Snex.Serde.stream/2, in Elixir"
+_MADE_BY_ELIXIR = "only Snex.Serde.stream/2, in Elixir, can make a snex.Stream"
 _NOT_SERVED = (
     "a stream cannot be used in a served process: only the interpreter itself can iterate it"
 )

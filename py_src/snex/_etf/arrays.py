@@ -78,7 +78,7 @@ def form(type_: Type, shape: Shape, data: Data) -> Piece:
     size = len(data)
     expected = prod(shape) * type_.size
     if size != expected:
-        msg = f"by its shape it has {expected} bytes, and there are {size}"
+        msg = f"its shape needs {expected} bytes, but it has {size}"
         raise NoFormError(msg)
     head = _head(type_, shape, size) + header(109, size, "a binary of {} bytes")
     return head + data if size < LARGE else Large(head, data)
@@ -159,7 +159,9 @@ def swapped(data: bytes, type_: Type) -> bytes:
     return bytes(result)
 
 
-MASKED = "it is masked; use .filled(value), or .tolist(), in which None stands for what is masked"
+MASKED = (
+    "it is masked; use .filled(value), or .tolist(), which has None in place of masked elements"
+)
 
 
 def of_numpy(module: Any) -> Callable[[Any], Raw | OnMemory]:  # noqa: ANN401 - numpy
@@ -239,17 +241,17 @@ def home(name: str, shape: Shape) -> Callable[[bytearray | memoryview], object]:
     """
     type_ = TYPES[name]
     if len(shape) > MOST_AXES:
-        msg = f"an array has at most {MOST_AXES} axes in Python, and this one has {len(shape)}: reshape it in Elixir"
+        msg = f"an array in Python has at most {MOST_AXES} axes, but this one has {len(shape)}: reshape it in Elixir"
         raise ValueError(msg)
     ndarray: Any = numpy_array()
     if ndarray is not None:
         dtype = _dtype(type_)
         return lambda data: ndarray(shape, dtype, data)
     if not _can_view(type_.format):
-        msg = f"a memoryview cannot have the type {name}: import numpy before, in the init script for instance"
+        msg = f"a memoryview cannot have the type {name}: import numpy first, for instance in the init script"
         raise ValueError(msg)
     if 0 in shape[1:]:
-        msg = f"a memoryview cannot have the shape {shape}: import numpy before, in the init script for instance"
+        msg = f"a memoryview cannot have the shape {shape}: import numpy first, for instance in the init script"
         raise ValueError(msg)
     return lambda data: _view(type_, shape, data)
 
@@ -269,7 +271,7 @@ def _dtype(type_: Type) -> object:
     dtype = getattr(sys.modules.get(ML_DTYPES), type_.dtype, None)
     if dtype is None:
         msg = (
-            f"numpy alone has no {type_.dtype}: import ml_dtypes before, in the init script for instance, "
+            f"numpy itself has no {type_.dtype}: import ml_dtypes first, for instance in the init script, "
             "or convert it with Nx.as_type/2"
         )
         raise ValueError(msg)

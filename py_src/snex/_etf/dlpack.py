@@ -97,7 +97,7 @@ def _lengths(tensor: _Tensor) -> Shape:
 def _check_device(device: int, number: object) -> None:
     if device not in _HERE:
         name = _DEVICES.get(device, f"device of type {device}")
-        msg = f"it is on a {name} device (number {number}); bring it to the CPU before, as .cpu() does in PyTorch"
+        msg = f"it is on a {name} device (number {number}); move it to the CPU first, for instance with .cpu() in PyTorch"
         raise NoFormError(msg)
 
 
@@ -113,7 +113,7 @@ def _tensor(capsule: object) -> _Tensor:
     try:
         pointer_of = _POINTER_OF(("PyCapsule_GetPointer", ctypes.pythonapi))
     except AttributeError:
-        msg = "this Python cannot read it: convert it, with numpy.from_dlpack() for instance"
+        msg = "this Python cannot read it: convert it, for instance with numpy.from_dlpack()"
         raise NoFormError(msg) from None
     for name, kind in ((b"dltensor_versioned", _Versioned), (b"dltensor", _Tensor)):
         try:
@@ -125,12 +125,10 @@ def _tensor(capsule: object) -> _Tensor:
         if kind is _Tensor:
             return found  # type: ignore[no-any-return]
         if found.major != _MAJOR:
-            msg = (
-                f"its __dlpack__ is of version {found.major}.{found.minor}, and Snex knows {_MAJOR}"
-            )
+            msg = f"its __dlpack__ has version {found.major}.{found.minor}, but Snex supports {_MAJOR}"
             raise NoFormError(msg)
         return found.tensor  # type: ignore[no-any-return]
-    msg = "its __dlpack__ is wrong: it returned no capsule of DLPack's, or one that has been used"
+    msg = "its __dlpack__ is wrong: it did not return a DLPack capsule, or returned one that has been used"
     raise NoFormError(msg)
 
 

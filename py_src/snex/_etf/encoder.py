@@ -200,7 +200,7 @@ def register_encoder(kind: type[_T], encoder: Callable[[_T], object]) -> None:
         msg = f"expected a function, got: {encoder!r}"
         raise TypeError(msg)
     if kind in LEAVES or kind in _CONVERTERS or issubclass(kind, (Atom, Term, Handle)):
-        msg = f"{kind} has a form of its own in Elixir: register an encoder for a subclass of it"
+        msg = f"Snex encodes {kind} itself: register an encoder for a subclass of it"
         raise ValueError(msg)
     Settings.encoders[kind] = encoder
     if _native_encode is not None and any(base in _CONVERTERS for base in MRO(kind)):

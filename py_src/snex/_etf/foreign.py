@@ -129,7 +129,7 @@ def _numbers(value: object, described: dict[object, object], layout: Layout) -> 
         raise raised("data", error) from None
     numbers = layout.within(memory, offset)
     if numbers is None:
-        msg = f"its {_INTERFACE} is wrong: it goes beyond the {memory.nbytes} bytes of its data"
+        msg = f"its {_INTERFACE} is wrong: it reaches beyond the {memory.nbytes} bytes of its data"
         raise NoFormError(msg)
     return numbers
 

@@ -128,7 +128,9 @@ def polars(module: Any) -> dict[type, Callable[[Any], object]]:  # noqa: ANN401
         for name, dtype in value.schema.items():
             # polars would write where they are in memory.
             if has_objects(dtype):
-                msg = f"its column {name!r} has Python objects; convert that column, or drop it"
+                msg = (
+                    f"its column {name!r} contains Python objects; convert that column, or drop it"
+                )
                 raise NoFormError(msg)
         sink = BytesIO()
         # In types that every reader knows.

@@ -17,8 +17,8 @@ _DATETIME = "M"
 _TIMEDELTA = "m"
 # Units that have no length.
 _UNEVEN = {
-    "Y": "not all years are of the same length; convert it to days",
-    "M": "not all months are of the same length; convert it to days",
+    "Y": "years vary in length; convert it to days",
+    "M": "months vary in length; convert it to days",
     "generic": "it has no unit; convert it with int()",
 }
 # Units from a day up: a date.
@@ -41,12 +41,12 @@ def numpy(module: Any) -> dict[type, Callable[[Any], object]]:  # noqa: ANN401
             # Numbers that Python's float cannot hold (`longdouble`) stay what they are.
             if type(plain) in _PLAIN:
                 return plain
-            msg = "Elixir has no float of this size; convert it with float()"
+            msg = "Elixir has no floats of this size; convert it with float()"
             raise NoFormError(msg)
         if kind == _COMPLEX:
             if type(value.item()) is complex:
                 return scalar(value.real), scalar(value.imag)
-            msg = "Elixir has no float of this size; convert it with complex()"
+            msg = "Elixir has no floats of this size; convert it with complex()"
             raise NoFormError(msg)
         if kind == _DATETIME:
             return NIL if is_nat(value) else moment(value)
@@ -75,7 +75,7 @@ def numpy(module: Any) -> dict[type, Callable[[Any], object]]:  # noqa: ANN401
             same = False
         exact = whole.item() if same else 0
         if type(exact) is int:
-            msg = "Python's datetime has no room for it"
+            msg = "it is outside the range of Python's datetime"
             raise NoFormError(msg)
         return exact
 

@@ -78,7 +78,7 @@ def _zone(name: str) -> datetime.tzinfo:
 
             return timezone.utc
         msg = (
-            f"Python knows no time zone {name!r}: add the package tzdata to Python's dependencies, "
+            f"Python does not know the time zone {name!r}: add the package tzdata to Python's dependencies, "
             "or convert it with DateTime.shift_zone/2"
         )
         raise ValueError(msg) from None

@@ -105,7 +105,7 @@ class SharedMemory(mmap.mmap):
 
     def resize(self, newsize: int) -> None:
         """Raise an error: the size is fixed."""
-        msg = f"shared memory keeps its size, {len(self)} bytes"
+        msg = f"shared memory cannot be resized, it has {len(self)} bytes"
         raise TypeError(msg) if newsize != len(self) else ValueError(msg)
 
 

@@ -71,7 +71,7 @@ def _microsecond(number: int) -> bytes:
 
 def _date_values(value: datetime.date) -> tuple[bytes, ...]:
     if not _MIN_YEAR <= value.year <= _MAX_YEAR:
-        msg = f"Elixir's years end with {_MAX_YEAR}, and this one is {value.year}"
+        msg = f"Elixir's years end at {_MAX_YEAR}, but this one is {value.year}"
         raise NoFormError(msg)
     return _int(value.year), _int(value.month), _int(value.day)
 
@@ -118,7 +118,7 @@ def date_time(value: datetime.datetime) -> Raw:
                 # Of the class itself: a subclass may add less than it seems.
                 value = value.replace(tzinfo=None) - offset
             except OverflowError:
-                msg = "in UTC, its year is none of Python's"
+                msg = "in UTC, its year is outside the range of Python's datetime"
                 raise NoFormError(msg) from None
         zone = (_str(_UTC), _str("UTC"), b"a\x00", b"a\x00")
     else:

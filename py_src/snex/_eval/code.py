@@ -101,7 +101,7 @@ def compile_code(
     program = _cache.pop(key, None)
     if program is None:
         if line > _MAX_LINE:
-            msg = f"code cannot begin in line {line}: {_MAX_LINE} is the last"
+            msg = f"code cannot begin at line {line}: the last possible line is {_MAX_LINE}"
             raise ValueError(msg)
         try:
             program = _compile(

@@ -14,7 +14,7 @@ _FEW = 16
 # Look again after so many.
 _STEP = 8
 _MOST = 10_000
-_DEEP = "too many calls between Elixir and Python on top of each other: {} wait on the event loop's thread"
+_DEEP = "calls between Elixir and Python are nested too deeply: {} wait on the event loop's thread"
 # Bytes of the stack for each level where nothing better is known.
 _ASSUMED = 32 * 1024
 

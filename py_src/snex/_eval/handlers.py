@@ -199,7 +199,7 @@ class Handlers:
             try:
                 handler(number, frame)
             except BaseException as error:  # noqa: BLE001 - SystemExit and KeyboardInterrupt most of all
-                report(f"a handler of {_name(number)} has raised while no code was running", error)
+                report(f"a handler of {_name(number)} raised while no code was running", error)
 
     def _put_off(self, number: int, handler: Handler) -> bool:
         _due[number] = handler

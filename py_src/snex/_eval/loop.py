@@ -89,7 +89,7 @@ def _made_by(factory: str) -> asyncio.AbstractEventLoop:
     try:
         loop = getattr(importlib.import_module(module), function)()
     except (ImportError, AttributeError, TypeError, ValueError) as error:
-        msg = f"SNEX_LOOP_FACTORY: no event loop can be made by {factory!r}, expected 'module:function': {error}"
+        msg = f"SNEX_LOOP_FACTORY: {factory!r} cannot make an event loop, expected 'module:function': {error}"
         raise RuntimeError(msg) from error
     if not isinstance(loop, asyncio.AbstractEventLoop):
         msg = f"SNEX_LOOP_FACTORY: expected {factory!r} to make an event loop, got {loop!r}"

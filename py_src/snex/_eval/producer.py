@@ -315,4 +315,4 @@ def unraisable(error: BaseException, culprit: object) -> None:
     try:
         sys.unraisablehook(args)
     except BaseException as problem:  # noqa: BLE001 - as Python does
-        report("sys.unraisablehook has raised", problem)
+        report("sys.unraisablehook raised", problem)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .._elixir.streams import Stream
 
 
-_STREAM_ENDED = "the stream has ended with the call that has brought it to Python: its items have to be taken before that returns"
+_STREAM_ENDED = "the stream ended with the call that passed it to Python: take its items before that call returns"
 
 
 class Cancelled(BaseException):

@@ -64,7 +64,7 @@ if TYPE_CHECKING:
 _PROBE = 1 << 63
 
 NESTED = (
-    "code that awaits cannot run here: the event loop waits for the Elixir function that has called it. "
+    "code that awaits cannot run here: the event loop is waiting for the Elixir function that called it. "
     "Call it with run: :thread, or await the function in the outer code"
 )
 

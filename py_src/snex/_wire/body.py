@@ -173,7 +173,7 @@ def check_table(entries: Sequence[tuple[int, int]], room: int) -> int:
     """
     size = room - sum(OFFSET_SIZE if number & IN_SLOT else length for number, length in entries)
     if size < 0 or any(number & ~IN_SLOT >= len(SINKS) for number, _ in entries):
-        msg = f"a table of {len(entries)} buffers that makes no sense in front of {room} bytes"
+        msg = f"a table of {len(entries)} buffers that cannot be right in front of {room} bytes"
         raise FrameError(msg)
     return size
 

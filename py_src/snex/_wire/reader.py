@@ -324,7 +324,7 @@ class FrameReader:
             self._sinks.append(Sink(rows))
             return
         if self._sinks[1].lost:
-            msg = f"a table of {count} buffers, for which there is no memory"
+            msg = f"not enough memory for a table of {count} buffers"
             raise FrameError(msg)
         table = self._sinks[1].finish()
         assert isinstance(table, bytearray)  # noqa: S101 - a plain sink's
@@ -344,7 +344,7 @@ class FrameReader:
         """Put the buffers that lie in shared memory into the places of their offsets."""
         arena = self._arena
         if arena is None:
-            msg = "a buffer in shared memory, of which there is none"
+            msg = "a buffer in shared memory, but there is none"
             raise FrameError(msg)
         for index, number, size in self._in_slots:
             sinks[index] = arena.sink(number, sinks[index].content(), size)

@@ -146,7 +146,7 @@ class Sink:
 
     def _filled(self) -> bytes | bytearray:
         if self.lost:
-            msg = f"no memory for {self.size} bytes"
+            msg = f"not enough memory for {self.size} bytes"
             raise MemoryError(msg)
         if self._object is None:
             home = self._home or _new_home(self.size, mutable=self._mutable)

@@ -266,7 +266,7 @@ defmodule Snex.Interpreter.CopyTest do
 
       assert_receive "in", 60_000
       assert {:error, %Error{code: :call_failed, reason: reason}} = Interpreter.fork(template)
-      assert reason == "the template has a call under way, which a copy could not go on with"
+      assert reason == "the template has a call under way, which a copy could not continue"
       assert {:ok, _} = Task.await(call)
       assert Snex.pyeval(copy!(template), "return x") == {:ok, [1, 2]}
     end

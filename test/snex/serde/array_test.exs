@@ -124,7 +124,7 @@ defmodule Snex.Serde.ArrayTest do
     for type <- [c: 64, c: 128, bf: 16, f: 8] do
       array = Array.new(<<0::size(elem(type, 1))>>, type, {1})
       assert {:error, error} = Snex.pyeval(inp, "return 1", %{"x" => [array]})
-      assert error.reason =~ "the variable x[0]: " and error.reason =~ "import numpy before"
+      assert error.reason =~ "the variable x[0]: " and error.reason =~ "import numpy first"
     end
   end
 

@@ -76,7 +76,7 @@ defmodule Snex.Serde.StreamLifeTest do
         for code <- ["next(kept)", "await anext(kept)"] do
           assert {:error, error} = Snex.pyeval(env, code)
           assert error.exception.type == "RuntimeError"
-          assert error.reason =~ "has ended with the call"
+          assert error.reason =~ "ended with the call"
         end
       end
     end
