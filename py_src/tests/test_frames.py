@@ -121,6 +121,12 @@ def test_categories_with_nulls_are_read_by_polars(encoder: Any) -> None:
     pd.testing.assert_frame_equal(frames.load(False, data, "pandas"), frame)
 
 
+def test_polars_writes_types_that_every_reader_knows(encoder: Any) -> None:
+    frame = pl.DataFrame({"text": ["x", None], "bytes": [b"x", None]})
+    _, data = arrow(encoder, frame)
+    assert pa.ipc.open_stream(data).schema.types == [pa.large_string(), pa.large_binary()]
+
+
 def test_numbers_with_nulls_keep_their_values_in_pandas(encoder: Any) -> None:
     numbers = pa.array([2**64 - 1, None], pa.uint64())
     table = pa.table({"a": numbers, "b": pa.array([1, 2], pa.int8()), "c": [True, None]})
