@@ -113,7 +113,7 @@ defmodule Snex.Env do
   end
 
   @doc false
-  # Called after a call, so that the garbage collector cannot take what it uses before it has returned.
+  # Called after a call has returned, so that until then the garbage collector cannot take what the call uses.
   @spec hold(term()) :: :ok
   def hold(_envs), do: :ok
 

@@ -4,8 +4,8 @@ defmodule Snex.Failure do
 
   @type t() :: %{kind: String.t(), reason: binary(), message: String.t(), stacktrace: [String.t()]}
 
-  # Bytes of a message. One of Python's errors has its text twice, as the reason and at the end of the traceback, and where Elixir
-  # and Python have called each other, that of each level contains that of the next: twice as much each time.
+  # The most bytes of a message. An error of Python's contains its text twice: as the reason, and at the end of the traceback. When Elixir
+  # and Python have called each other, the text of each level contains that of the next, so it doubles with each level.
   @longest_message 32 * 1024
   @end_of_message 8 * 1024
 

@@ -24,7 +24,7 @@ defmodule Snex.Log do
   def log(interpreter, body, decoding) do
     with {:ok, {level, message, metadata}} <- Decoder.decode(body, decoding),
          true <- level in Logger.levels() and is_binary(message) and is_map(metadata) do
-      # Of the interpreter, wherever it was logged from; what Python says of itself comes first.
+      # Metadata of the interpreter. What Python gives under the same name has priority.
       own = %{pid: interpreter, gl: Process.group_leader(), snex_interpreter: interpreter}
       :logger.log(level, "~ts", [message], Map.merge(own, metadata))
     else

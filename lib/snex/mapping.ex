@@ -2,12 +2,12 @@ defmodule Snex.Mapping do
   @moduledoc false
   # `Snex.map/4`: many calls of one function, each with an element of an enumerable.
   #
-  # The calling process enumerates, and so many elements as are quickly done travel in one frame, which is a request of its own. Python
-  # makes the calls one after the other, and answers after a slice of time with what it has got until then: the results of the first
-  # elements, and how many would be right for a slice. The others are sent again. So frames grow and shrink with what the calls
-  # take, and nothing waits long for what travels with it.
+  # The calling process enumerates. Each frame is a request of its own, with as many elements as Python can deal with in a short time.
+  # Python makes the calls one after the other. After a slice of time it answers with the results so far, and with the number of
+  # elements that would fit into a slice. The remaining elements are sent again. So the size of the frames follows the duration of the
+  # calls, and no element waits long for the others in its frame.
   #
-  # An element whose frame cannot be encoded, or loaded in Python, is found by halving. Nothing has been called then.
+  # If a frame cannot be encoded, or loaded in Python, no call has been made. The element that is to blame is found by halving the frame.
   #
   # With `:concurrency`, frames are sent by that many processes, which end with the one that enumerates.
 
@@ -27,10 +27,10 @@ defmodule Snex.Mapping do
   # How long the elements of a frame wait for each other, in ms.
   @patience 1
 
-  # About so many bytes of elements share a frame.
+  # A frame has about so many bytes of elements.
   @bytes 256 * 1024
 
-  # From so many results on, the heap gets room for them at once: so many words for each, and at most so many in all.
+  # For at least so many results, the heap gets room at once: this many words for each, and at most this many in all.
   @many 10_000
   @words 8
   @largest_heap 8 * 1024 * 1024
@@ -83,7 +83,7 @@ defmodule Snex.Mapping do
 
   defp with_heap_for(count, fun) do
     [min_heap_size: before, max_heap_size: max] = Process.info(self(), [:min_heap_size, :max_heap_size])
-    # Of a process with a limit of its own, the VM would refuse more.
+    # The VM would kill a process whose own limit is lower than that.
     room = if max.size == 0, do: min(count * @words, @largest_heap), else: 0
     Process.flag(:min_heap_size, max(before, room))
 
@@ -110,7 +110,7 @@ defmodule Snex.Mapping do
         # What Python calls belongs to this process.
         request: %{request | callers: [self() | request.callers || []]},
         opts: opts,
-        # Of all of it, or `nil`: there is one for each request.
+        # That of a whole list. `nil` for a stream: each of its requests has its own.
         deadline: deadline,
         # How many elements the next frame may have.
         limit: :atomics.new(1, [])

@@ -68,7 +68,7 @@ defmodule Snex.Pool do
   alias Snex.Remote
   alias Snex.Request
 
-  # How long another process, or another node, is waited for to say how many calls a pool runs, in ms.
+  # How long to wait, in ms, until another process or node says how many calls a pool runs.
   @patience 5_000
 
   @typedoc "A pool: its pid, or anything else that names a `GenServer`."
@@ -174,7 +174,7 @@ defmodule Snex.Pool do
       nil -> 1
     end
   catch
-    # What is wrong with it, the calls will tell.
+    # If something is wrong with it, the calls will say so.
     _kind, _reason -> 1
   end
 

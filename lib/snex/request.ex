@@ -2,9 +2,9 @@ defmodule Snex.Request do
   @moduledoc false
   # The caller's side of a request: make it, submit it, deal with what comes until it has an end, give up in time.
   #
-  # `submit` calls a NIF that walks the caller's terms and writes the frame. It is tried again after a pause when too much is
-  # queued, after the start when the interpreter is still starting, and with what their encoders make of structs when there
-  # are such. Each try has a reference of its own, and no message with it is left behind.
+  # `submit` calls a NIF that walks the caller's terms and writes the frame. It tries again in three cases: too much is queued (after
+  # a pause), the interpreter is still starting (after its start), or the terms contain structs with encoders (with what these return).
+  # Each try has its own reference, and leaves no message with it behind.
 
   alias Snex.Arguments
   alias Snex.Code
@@ -142,7 +142,7 @@ defmodule Snex.Request do
 
     fn reference, encoded ->
       nif = choose(light?, encoded, normal, dirty)
-      # What is left of it when the frame is made: a caller may have had to wait for the start, or for room.
+      # The time that is left when the frame is made: the caller may have waited for the start, or for room.
       request = Map.put(request, :time, time(options))
 
       interpreter
@@ -162,7 +162,7 @@ defmodule Snex.Request do
 
   def elsewhere(outcome, _encoded, _options), do: outcome
 
-  # What of a request may be of any size, and the functions that submit it.
+  # The parts of a request that may be of any size, and the functions that submit it.
   defp parts(%{kind: :eval} = eval) do
     {[eval.source, eval.file | eval.vars], &Native.request_eval/4, &Native.request_eval_dirty/4}
   end
@@ -201,8 +201,8 @@ defmodule Snex.Request do
   @spec call(pid(), submit(), options()) :: {:ok, term(), [reference()], tuple()} | {:error, Error.t()}
   def call(interpreter, submit, options), do: call(interpreter, submit, options, [])
 
-  # Not by `submit/3`: the VM finds a message without looking at those before it only where the function that waits is called by the
-  # one that has made the reference.
+  # Does not use `submit/3`: the VM skips the messages before the one that is waited for only if the function that makes the reference
+  # calls the one that waits.
   defp call(interpreter, submit, options, encoded) do
     reference = make_ref()
 
@@ -220,7 +220,7 @@ defmodule Snex.Request do
     end
   end
 
-  # What has become of a request, for the streams in it.
+  # How a request has ended, for the streams in it.
   defp outcome({:error, %Error{code: :response_timeout}}, :cancel), do: :cancelled
   defp outcome({:error, %Error{code: :response_timeout}}, :leave), do: :left
   defp outcome(_answer, _on_timeout), do: :ended
@@ -316,7 +316,7 @@ defmodule Snex.Request do
          do: Source.settle(encoded, :left)
   end
 
-  # Without the frame that was to bring them to Python, streams end at once.
+  # Streams end at once if the frame that should take them to Python is not sent.
   defp wait_or_end(interpreter, reference, refused, deadline, encoded, streams) do
     with {:error, error} <- wait(interpreter, reference, refused, deadline, encoded, streams) do
       Source.settle(encoded, :ended)
@@ -335,8 +335,8 @@ defmodule Snex.Request do
   def deadline(:infinity), do: :infinity
   def deadline(timeout), do: System.monotonic_time(:millisecond) + timeout
 
-  # How much time is left, of how much, in ms: for Python, which does not begin what cannot be done by then. `nil` for a call that runs
-  # on when its caller has given up.
+  # The time that is left, and the whole timeout, in ms. Python does not begin what it cannot do in that time. `nil` for a call that goes on
+  # when its caller has given up.
   defp time(%{on_timeout: :cancel, timeout: timeout} = options) when is_integer(timeout),
     do: {time_left(options.deadline), timeout}
 

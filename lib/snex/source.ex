@@ -39,7 +39,7 @@ defmodule Snex.Source do
     end
   end
 
-  # What runs for a call from another node belongs to the process there.
+  # A process that runs here for a call from another node stands for the caller there.
   @spec origin() :: Producer.origin()
   defp origin do
     case Remote.caller() do

@@ -1,6 +1,6 @@
 defmodule Snex.Array.Numbers do
   @moduledoc false
-  # Numbers in binaries, in the byte order of the machine. What no float of Elixir's can be is an atom.
+  # Numbers in binaries, in the byte order of the machine. Values that Elixir's floats cannot have (infinities, NaN) are atoms.
 
   @typep type() :: Snex.Array.type()
   @typep value() :: Snex.Array.number_or_special()
@@ -88,7 +88,7 @@ defmodule Snex.Array.Numbers do
 
   defp one(number, {:bf, 16}) do
     <<upper::16, lower::16>> = <<integer(number, 32)::32>>
-    # To the nearest, and to the even one of two; the lower half of infinity and of what is no number is 0.
+    # Rounds to the nearest, ties to even. Of infinities and NaN, the lower half is 0.
     up = if lower > 0x8000 or (lower == 0x8000 and Bitwise.band(upper, 1) == 1), do: 1, else: 0
     <<upper + up::16-native>>
   end

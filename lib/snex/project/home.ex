@@ -11,7 +11,7 @@ defmodule Snex.Project.Home do
   alias Snex.{Native, Project}
   alias Snex.Project.Venv
 
-  # What of a project folder tells uv what to install. A readme or the project's own code does not.
+  # The parts of a project folder that tell uv what to install. A readme or the project's own code is not among them.
   @files ~w(pyproject.toml uv.lock uv.toml .python-version)
 
   @doc """

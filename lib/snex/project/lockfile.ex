@@ -140,7 +140,7 @@ defmodule Snex.Project.Lockfile do
 
   defp copy(folder), do: Path.join(folder, "uv.lock")
 
-  # One that is there and cannot be read is not taken for none.
+  # A lock that exists but cannot be read is an error.
   defp read(path) do
     case File.read(path) do
       {:ok, content} -> content

@@ -11,7 +11,7 @@ defmodule Snex.Project.Private do
   def make(path) do
     with :ok <- File.mkdir(path),
          :ok <- File.chmod(path, @mode),
-         # There was a moment in which others may have entered; from here on they cannot, not even those who did.
+         # For a moment others could enter. From here on they cannot, not even those who did.
          {:ok, [_ | _]} <- File.ls(path) do
       {:error, :eperm}
     else

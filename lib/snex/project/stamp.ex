@@ -1,5 +1,6 @@
 defmodule Snex.Project.Stamp do
-  # What an environment was made from. Noted when it is complete, so that without the note, or with another one, it is made anew.
+  # A note of what an environment was made from, written when the environment is complete. Without the note, or with a different one,
+  # the environment is made anew.
   @moduledoc false
 
   alias Snex.Project
@@ -8,7 +9,7 @@ defmodule Snex.Project.Stamp do
   # Part of every stamp: a change of how environments are laid out makes all of them anew.
   @layout 2
 
-  # What of a package in a folder tells uv what it depends on. Its code does not.
+  # The files of a package in a folder that tell uv its dependencies. Its code is not among them.
   @of_package ~w(pyproject.toml setup.py setup.cfg)
 
   @doc """

@@ -163,7 +163,7 @@ defmodule Snex.Serde.Decoder do
   """
   @spec error(binary()) :: Error.t()
   def error(body) do
-    # Whatever `:atoms` says: it is made of text alone.
+    # The option `:atoms` does not matter here: there is nothing but text.
     case decode(body, [:safe]) do
       {:ok, term} -> error_in(term)
       {:error, error} -> error

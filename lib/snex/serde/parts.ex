@@ -5,9 +5,9 @@ defmodule Snex.Serde.Parts do
   # Before a body is decoded, they are taken out of it, and a mark is put in their place. Behind it, each place is filled with that
   # part of the body. This needs a look at each term, so it is done only for bodies in which few terms take much room.
 
-  # A binary of so many bytes is worth it.
+  # Binaries of at least so many bytes stay where they are.
   @large 64 * 1024
-  # So many terms are looked at. With more, decoding them takes as long as copying.
+  # At most so many terms are looked at. With more, decoding them takes as long as copying.
   @most 1_000
 
   @typedoc "Binaries, which marks refer to by their index."

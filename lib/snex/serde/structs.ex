@@ -2,8 +2,8 @@ defmodule Snex.Serde.Structs do
   @moduledoc false
   # What encoders make of structs.
   #
-  # A walk cannot call Elixir. It reports the structs that it does not know, they are encoded here, and the next walk takes
-  # the results in their place, which may report more. Structs without an encoder are remembered by the native code once the
+  # A walk in the native code cannot call Elixir. It reports the structs that it does not know. They are encoded here, and the next walk
+  # takes the results in their place; it may report more. Structs without an encoder are remembered by the native code once the
   # protocol is consolidated and nobody can define one any more: data with only such structs is walked once.
 
   alias Snex.Arrow

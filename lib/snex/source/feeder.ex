@@ -20,8 +20,8 @@ defmodule Snex.Source.Feeder do
   # How long a producer may take to end, in ms, before it is killed.
   @grace 5_000
 
-  # So many frames share the demand, so that the producer goes on while Python takes the first of them. More items in a frame than
-  # the other number gain nothing.
+  # The demand is spread over so many frames, so that the producer goes on while Python takes the first of them. A frame with more
+  # items than the second number is no faster.
   @frames 4
   @most 512
 
@@ -34,7 +34,7 @@ defmodule Snex.Source.Feeder do
   def start(options) do
     reference = make_ref()
 
-    # It says its number in a message: the caller has no call to make.
+    # It sends its number in a message, so the caller need not ask for it.
     case GenServer.start(__MODULE__, {options, self(), reference}) do
       {:ok, pid} ->
         receive do
