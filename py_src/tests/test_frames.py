@@ -121,6 +121,13 @@ def test_categories_with_nulls_are_read_by_polars(encoder: Any) -> None:
     pd.testing.assert_frame_equal(frames.load(False, data, "pandas"), frame)
 
 
+def test_pandas_dtypes_with_nulls_come_back_as_they_were(encoder: Any) -> None:
+    dtypes = {"a": "int64[pyarrow]", "b": "Int32", "c": "bool[pyarrow]", "d": "boolean"}
+    frame = pd.DataFrame({name: pd.array([1, None], dtype) for name, dtype in dtypes.items()})
+    _, data = arrow(encoder, frame)
+    pd.testing.assert_frame_equal(frames.load(False, data, "pandas"), frame)
+
+
 def test_polars_writes_types_that_every_reader_knows(encoder: Any) -> None:
     frame = pl.DataFrame({"text": ["x", None], "bytes": [b"x", None]})
     _, data = arrow(encoder, frame)
