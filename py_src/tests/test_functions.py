@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import pickle
 import struct
@@ -59,6 +60,25 @@ def test_a_callback_looks_like_a_function_of_python() -> None:
     with pytest.raises(AttributeError, match="'Callback' object has no attribute 'missing'"):
         _ = callback.missing
     assert not hasattr(snex.Callback(b"\x83p"), "__signature__")
+
+
+@pytest.mark.parametrize("function", [snex.call, snex.cast, snex.send])
+def test_functions_that_call_elixir_look_like_coroutine_functions(function: Any) -> None:
+    assert inspect.iscoroutinefunction(function)
+    assert next(iter(inspect.signature(function).parameters)) in {"module", "to"}
+    assert function.__name__ in {"call", "cast", "send"}
+    assert pickle.loads(pickle.dumps(function)) is function
+    assert copy.deepcopy(function) is function
+    assert inspect.getdoc(function) == inspect.cleandoc(function.func.__doc__)
+
+
+def test_so_does_the_method_that_calls_an_elixir_function() -> None:
+    function = snex.Function(EXPORT)
+    assert inspect.iscoroutinefunction(function.__call__)
+    assert (
+        str(inspect.signature(function.__call__, eval_str=False)).split(" ->")[0]
+        == "(*args: 'object', result_encoding_opts: 'EncodingOpts | None' = None)"
+    )
 
 
 @pytest.mark.parametrize("call", ["await f({})", "f.call_sync({})", "snex.Callback(f)({})"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import pickle
-import sys
 from collections import OrderedDict, namedtuple
 from typing import TYPE_CHECKING, Any
 
@@ -163,25 +162,21 @@ def test_a_coroutine_asks_whether_await_was_forgotten(encoder: Callable[[object]
         f"(fetch, {__file__}, line {line})"
     )
     coroutine.close()
-    # Nobody looks for functions of the package.
-    for function, args, named in (
-        (
-            snex.Function(b"\x83qw\x0bElixir.Enumw\x03suma\x01"),
-            ([],),
-            "<snex.Function &Enum.sum/1>",
-        ),
-        (snex.call, ("m", "f", []), "snex.call"),
+    # Where functions of the package are helps nobody. Of their calls it is known, except in PyPy.
+    function = snex.Function(b"\x83qw\x0bElixir.Enumw\x03suma\x01")
+    for call, path, name in (
+        (lambda: function([]), repr(function), repr(function)),
+        (lambda: snex.call("m", "f", []), "m.f", "snex.call"),
+        (lambda: snex.cast("m", "f", []), "m.f", "snex.cast"),
+        (lambda: snex.send("m", 1), "snex.send", "snex.send"),
+        (lambda: snex.Elixir.Enum.sum([]), "Elixir.Enum.sum", "snex.call"),
     ):
-        coroutine = function(*args)
-        assert message(encoder, coroutine).endswith(f": was `await` forgotten? ({named})")
+        coroutine = call()
+        text = message(encoder, coroutine)
         coroutine.close()
-    # Of calls of Elixir, where they are is known, except in PyPy.
-    coroutine = snex.Elixir.Enum.sum([])
-    here = sys._getframe().f_lineno - 1
-    text = message(encoder, coroutine)
-    coroutine.close()
-    named = "snex.call" if PYPY else f"Elixir.Enum.sum, {__file__}, line {here}"
-    assert text.endswith(f": was `await` forgotten? ({named})")
+        line = call.__code__.co_firstlineno
+        named = name if PYPY else f"{path}, {__file__}, line {line}"
+        assert text.endswith(f": was `await` forgotten? ({named})")
     loop = asyncio.new_event_loop()
     text = message(encoder, loop.create_future())
     loop.close()

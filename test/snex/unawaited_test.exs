@@ -6,9 +6,9 @@ defmodule Snex.UnawaitedTest do
   alias Snex.Error
 
   # What Python writes to standard error.
-  defp written(code) do
+  defp written(code, values \\ %{}) do
     inp = start_interpreter!(output: self())
-    result = Snex.pyeval(inp, %Code{src: code, file: "page.ex", line: 7})
+    result = Snex.pyeval(inp, %Code{src: code, file: "page.ex", line: 7}, values)
     # Printed after everything that the call has left behind.
     {:ok, nil} = Snex.pyeval(inp, "import gc, sys\ngc.collect()\nprint('the end', file=sys.stderr)")
     {result, text("")}
@@ -32,6 +32,24 @@ defmodule Snex.UnawaitedTest do
 
       refute text =~ "asyncio/"
       refute text =~ "snex/_"
+    end
+
+    test "by whatever function: the warning has the user's line" do
+      for {call, path} <- [
+            {"f(1)", "<snex.Function fn/1 of Snex.UnawaitedTest>"},
+            {"snex.call('erlang', 'node', [])", "erlang.node"},
+            {"snex.cast('erlang', 'node', [])", "erlang.node"},
+            {"Elixir.Enum.count([], cast=True)", "Elixir.Enum.count"},
+            {"snex.send(f, 1)", "snex.send"}
+          ] do
+        assert {{:ok, nil}, text} = written("x = 1\nkept = #{call}\ny = 2", %{"f" => fn x -> x end})
+
+        assert text =~
+                 ~r/^<page.ex [0-9a-f]+>:8: RuntimeWarning: coroutine '#{Regex.escape(path)}' was never awaited\n  kept = /m
+
+        refute text =~ "asyncio/"
+        refute text =~ "snex/_"
+      end
     end
 
     test "in a loop: the line is shown once" do
@@ -70,9 +88,14 @@ defmodule Snex.UnawaitedTest do
   end
 
   test "warnings that are errors, and origins that Python notes, stay as they are" do
-    code = "import sys\nsys.set_coroutine_origin_tracking_depth(2)\nx = Elixir.Enum.count([1])"
+    code = "import sys\nsys.set_coroutine_origin_tracking_depth(10)\nx = Elixir.Enum.count([1])"
     assert {{:ok, nil}, text} = written(code)
     assert text =~ "Coroutine created at (most recent call last)"
+    assert text =~ "x = Elixir.Enum.count([1])"
+
+    # What Python has noted are lines of Snex alone.
+    assert {{:ok, nil}, text} = written(String.replace(code, "10", "1"))
+    refute text =~ "created at"
     assert text =~ "x = Elixir.Enum.count([1])"
   end
 end

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 from .._etf.terms import Atom, Term, text_of
 from .._eval import trace
 from .._wire import frame
+from .origin import notes_origin
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from types import CodeType
 
     from .client import Client
     from .options import EncodingOpts
+    from .origin import Origin
 
     Name = str | Atom | Term
 
@@ -124,7 +125,8 @@ def _application(
     return _Application((signature, bytes(memoryview(function)), list(args), _opts(opts)))
 
 
-async def send(to: object, data: object) -> None:
+@notes_origin
+async def send(_origin: Origin, to: object, data: object) -> None:
     """Send a message, and return when the VM has sent it.
 
     A message to a name under which no process is registered is dropped, and Elixir logs this at `:debug`.
@@ -146,8 +148,13 @@ async def send(to: object, data: object) -> None:
     await _client().request(frame.SEND, _Message((to, data)))
 
 
+@notes_origin
 async def cast(
-    module: Name, function: Name, args: Iterable[object], node: Name | None = None
+    _origin: Origin,
+    module: Name,
+    function: Name,
+    args: Iterable[object],
+    node: Name | None = None,
 ) -> None:
     """Call an Elixir function in a new process, without waiting for it.
 
@@ -167,7 +174,9 @@ async def cast(
     await _client().post(frame.CAST, _request(module, function, args, node, None))
 
 
+@notes_origin
 async def call(
+    _origin: Origin,
     module: Name,
     function: Name,
     args: Iterable[object],
@@ -194,19 +203,6 @@ async def call(
     Example:
         `await snex.call("Elixir.Enum", "sum", [[1, 2, 3]])`
     """
-    request = _request(module, function, args, node, result_encoding_opts)
-    return await _client().request(frame.CALL, request)
-
-
-async def call_from(  # noqa: PLR0913 - as `call` has, and the origin
-    origin: tuple[CodeType, int],  # noqa: ARG001 - for `origin_of`
-    module: Name,
-    function: Name,
-    args: Iterable[object],
-    node: Name | None,
-    result_encoding_opts: EncodingOpts | None,
-) -> Any:  # noqa: ANN401 - whatever the function returns
-    """Call an Elixir function as `call` does. `origin` is for the warning if nobody awaits that."""
     request = _request(module, function, args, node, result_encoding_opts)
     return await _client().request(frame.CALL, request)
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any
 
-from .._pypy import PYPY
 from . import calls
 
 if TYPE_CHECKING:
@@ -85,14 +83,7 @@ class BeamModuleProxy:
                 msg = "a cast has no result to be encoded"
                 raise TypeError(msg)
             return calls.cast(module, function, args, node)
-        if PYPY:
-            # Where frames are looked at, it compiles nothing.
-            return calls.call(
-                module, function, args, node, result_encoding_opts=result_encoding_opts
-            )
-        caller = sys._getframe(1)  # noqa: SLF001
-        origin = caller.f_code, caller.f_lasti
-        return calls.call_from(origin, module, function, args, node, result_encoding_opts)
+        return calls.call(module, function, args, node, result_encoding_opts=result_encoding_opts)
 
     def __repr__(self) -> str:
         """Show the name."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from .._elixir.origin import notes_origin
 from . import encoder
 from .terms import Term, text_of
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from inspect import Signature
 
     from .._elixir.options import EncodingOpts
+    from .._elixir.origin import Origin
 
 # Tags of the external term format.
 _FUN = 112
@@ -54,8 +56,13 @@ class Function(Term):
             self._signature = signature
         return self
 
-    async def __call__(  # type: ignore[override]
-        self, /, *args: object, result_encoding_opts: EncodingOpts | None = None
+    @notes_origin
+    async def __call__(  # type: ignore[misc, override] # noqa: D417 - of `self`
+        _origin: Origin,  # noqa: N805 - filled in by the decorator, in front of `self`
+        self: Function,
+        /,
+        *args: object,
+        result_encoding_opts: EncodingOpts | None = None,
     ) -> Any:  # noqa: ANN401 - whatever the function returns
         """Call the function.
 

@@ -35,16 +35,20 @@ class Origin(NamedTuple):
 def origin_of(coroutine: Any) -> Origin | None:  # noqa: ANN401 - of any type
     """Return where a coroutine was made that calls Elixir; None of any other, and once it has ended.
 
-    Such a coroutine has a variable `origin`: the code that called, and the offset of the instruction.
+    Such a coroutine has noted its caller in the variable `_origin`; see `_elixir/origin.py`.
     """
     frame = getattr(coroutine, "cr_frame", None)
     if frame is None or not frame.f_code.co_filename.startswith(_OURS):
         return None
     names = frame.f_locals
-    origin = names.get("origin")
+    origin = names.get("_origin")
     if origin is None:
         return None
-    return Origin(f"{names['module']}.{names['function']}", _place(*origin))
+    if "module" in names:
+        path = f"{names['module']}.{names['function']}"
+    else:
+        path = repr(names["self"]) if "self" in names else f"snex.{frame.f_code.co_name}"
+    return Origin(path, _place(*origin))
 
 
 def _place(code: CodeType, at: int) -> tuple[str, int] | None:
@@ -70,7 +74,8 @@ def install() -> None:
     inner = (_OURS, asyncio.__file__.removesuffix("__init__.py"))
 
     def warn(coroutine: Any) -> None:  # noqa: ANN401 - of any type
-        if coroutine.cr_origin is not None:
+        noted = coroutine.cr_origin or ()
+        if any(not filename.startswith(_OURS) for filename, _line, _function in noted):
             # Someone asked Python to note where coroutines are made.
             original(coroutine)
             return
