@@ -58,7 +58,8 @@ defmodule Snex.Error do
 
   @impl Exception
   def message(%__MODULE__{} = error) do
-    Enum.join([summary(error)] ++ advice(error) ++ traceback(error), "\n")
+    traceback = traceback(error)
+    Enum.join([head(error, traceback)] ++ advice(error) ++ traceback, "\n")
   end
 
   # Of a module that is missing as a whole, not one in a package that is there.
@@ -170,6 +171,20 @@ defmodule Snex.Error do
   defp repeats?(_text, _error), do: false
 
   @doc false
+  # The summary, above the given lines of the traceback. Only its first line if these lines repeat the others: the text of an
+  # `ElixirError` has a stack trace, and belongs there once.
+  @spec head(t(), [String.t()]) :: String.t()
+  def head(%{reason: reason} = error, shown) when is_binary(reason) do
+    summary = error |> summary() |> String.trim_trailing()
+    if dense(shown) =~ dense([reason]), do: summary |> String.split("\n") |> hd(), else: summary
+  end
+
+  def head(error, _shown), do: summary(error)
+
+  # Without empty lines, of which `lines/1` has none.
+  defp dense(texts), do: texts |> Enum.flat_map(&String.split(&1, "\n", trim: true)) |> Enum.join("\n")
+
+  @doc false
   # The lines of a traceback that say more than the summary.
   @spec lines(t()) :: [String.t()]
   def lines(error) do
@@ -210,13 +225,14 @@ defmodule Snex.Error do
     @lines 10
 
     def inspect(error, _options) do
-      summary = Error.summary(error)
+      lines = last(Error.lines(error))
+      head = Error.head(error, lines)
       # Most of them begin with it.
-      text = if String.starts_with?(summary, "#{error.code}"), do: summary, else: "#{error.code}: #{summary}"
-      "#Snex.Error<" <> Enum.join([text | indented(Error.lines(error))], "\n  ") <> ">"
+      text = if String.starts_with?(head, "#{error.code}"), do: head, else: "#{error.code}: #{head}"
+      "#Snex.Error<" <> Enum.join([text | lines], "\n  ") <> ">"
     end
 
-    defp indented(lines),
+    defp last(lines),
       do: if(length(lines) > @lines, do: ["..." | Enum.take(lines, -@lines)], else: lines)
   end
 end

@@ -310,6 +310,41 @@ defmodule Snex.ErrorTest do
     end
   end
 
+  describe "a text of several lines" do
+    @describetag :interpreter
+
+    test "is shown once: its first line, and all of it in the traceback", %{inp: inp} do
+      code = "await f()"
+      assert {:error, error} = Snex.pyeval(inp, code, %{"f" => fn -> raise "out of paper" end})
+      message = Exception.message(error)
+      assert message =~ ~r/\AElixirError: \*\* \(RuntimeError\) out of paper\n\nTraceback/
+
+      assert message =~
+               ~r/^snex.ElixirError: \*\* \(RuntimeError\) out of paper\n    test\/snex\/error_test.exs:/m
+
+      for text <- [message, inspect(error)],
+          do: assert([_] = Regex.scan(~r/test\/snex\/error_test.exs:/, text))
+
+      # Empty lines, too.
+      assert {:error, error} = Snex.pyeval(inp, "raise ValueError('one\\n\\ntwo')")
+
+      assert Exception.message(error) =~
+               ~r/\AValueError: one\n\nTraceback.*\nValueError: one\n\ntwo\z/s
+
+      assert [_] = Regex.scan(~r/two>?$/m, inspect(error))
+    end
+
+    test "is shown in full if the traceback lacks a part of it, or is not shown", %{inp: inp} do
+      assert {:error, error} = Snex.pyeval(inp, "raise ValueError('one\\ntwo')")
+      assert Exception.message(%{error | traceback: nil}) == "ValueError: one\ntwo"
+      assert Exception.message(%{error | traceback: ["cut off\n"]}) == "ValueError: one\ntwo\n\ncut off"
+
+      # Of which `inspect/1` shows the end.
+      assert {:error, error} = Snex.pyeval(inp, "raise ValueError('\\n'.join(map(str, range(20))))")
+      assert inspect(error) =~ "ValueError: 0\n1\n2\n"
+    end
+  end
+
   describe "inspect/1" do
     test "says what the code and the first line of the message say" do
       for {error, text} <- %{
