@@ -178,7 +178,7 @@ def _read_hello(fd: int) -> dict[str, Any]:
     first = _read_exactly(fd, frame.FIRST_HEADER_SIZE)
     length = frame.parse_first_header(first, frame.HELLO)
     if length > _MAX_HELLO:
-        msg = f"the HELLO frame has {length} bytes, more than the {_MAX_HELLO} that it may have"
+        msg = f"the HELLO frame has {length} bytes, more than the limit of {_MAX_HELLO}"
         raise frame.FrameError(msg)
     try:
         hello = loads(_read_exactly(fd, length))  # from the VM

@@ -128,13 +128,16 @@ class Template:
         if refusal is not None:
             raise RefusedError(refusal)
         if not hasattr(gc, "freeze"):
-            msg = f"the template runs {sys.implementation.name}, and a copy needs CPython"
+            msg = f"a copy needs CPython, but the template runs {sys.implementation.name}"
             raise RefusedError(msg)
         if len(request.descriptors) not in {_DESCRIPTORS, _MOST_DESCRIPTORS}:
-            msg = "the template cannot open enough files: it needs 8 for a moment to fork"
+            msg = (
+                f"the template has too few free file descriptors: a copy needs {_MOST_DESCRIPTORS} for a moment. "
+                "Close files in the template, or raise its option limits: [open_files: number]"
+            )
             raise RefusedError(msg)
         if os.getppid() != request.warden:
-            msg = "the template runs under another program (:wrap_exec), and not directly under its warden"
+            msg = "the template runs under another program (:wrap_exec), not directly under its warden"
             raise RefusedError(msg)
         libc = _libc()
         # Once, and not in each copy.
@@ -336,7 +339,7 @@ def _native_threads() -> list[int]:
 def _complaint(names: Sequence[str]) -> str:
     return (
         f"the template has threads of its own, which a copy would lack: {', '.join(names)}. "
-        "Have it start none, or start the copy with threads: :ignore if it needs none of them"
+        "Start none in the template, or start the copy with threads: :ignore if it does not need them"
     )
 
 

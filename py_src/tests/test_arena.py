@@ -172,7 +172,9 @@ def test_mappings_do_not_use_up_descriptors(bench: Bench, monkeypatch: pytest.Mo
 
 def test_a_place_that_is_not_in_the_arena_is_refused(bench: Bench) -> None:
     for offset, length in [(SIZE, 1), (0, SIZE + 1), (1 << 63, 1), (SIZE - 1, 2)]:
-        with pytest.raises(FrameError, match="shared memory"):
+        with pytest.raises(
+            FrameError, match=f"at offset {offset} reaches beyond the shared memory of"
+        ):
             bench.arena.sink(VIEW, struct.pack("<Q", offset), length)
 
 

@@ -229,7 +229,8 @@ def test_too_few_descriptors_are_refused() -> None:
             os.close(fd)
         assert template.told()[1:] == (
             0,
-            "the template cannot open enough files: it needs 8 for a moment to fork",
+            "the template has too few free file descriptors: a copy needs 8 for a moment. "
+            "Close files in the template, or raise its option limits: [open_files: number]",
         )
         assert template.run("import os\nreturn len(os.listdir('/proc/self/fd'))") == template.run(
             "return len(os.listdir('/proc/self/fd'))"

@@ -35,6 +35,7 @@ from support.vm import (
 )
 
 import snex
+from snex._wire.frame import FIRST_HEADER_SIZE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -365,6 +366,10 @@ def test_frames_behind_garbage_are_not_looked_at(vm: VM) -> None:
     [
         (b"SSH-2.0-OpenSSH_9.6p1 whatever\n", "SSH-2.0"),
         (frame(EVAL, 1, b""), "unknown frame kind 0x02"),
+        (
+            frame(HELLO, 0, bytes((1 << 20) + 1))[:FIRST_HEADER_SIZE],
+            "the HELLO frame has 1048577 bytes, more than the limit of 1048576",
+        ),
         (frame(HELLO, 0, b"no pickle"), "the HELLO frame cannot be decoded"),
         (frame(HELLO, 0, pickle.dumps(["hello"])), "the HELLO frame is not a dict: ['hello']"),
     ],

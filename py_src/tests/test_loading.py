@@ -82,9 +82,9 @@ REQUEST: tuple[object, ...] = (None, "code", None, 1)
     ("value", "text"),
     [
         (Call(loading.refuse, "no such thing"), ": no such thing"),
-        (Call(dt.date, 10_000, 1, 1), "no datetime can hold it; send it with structs_as: :dict"),
-        (Call(dt.timedelta, 10**10), "no datetime can hold it; send it with structs_as: :dict"),
-        (Call(Decimal, "1.x"), "no decimal can hold it; send it"),
+        (Call(dt.date, 10_000, 1, 1), "datetime cannot hold it; send it with structs_as: :dict"),
+        (Call(dt.timedelta, 10**10), "datetime cannot hold it; send it with structs_as: :dict"),
+        (Call(Decimal, "1.x"), "decimal cannot hold it; send it"),
         (
             Call(loading.zoned, 2026, 1, 1, 0, 0, 0, 0, "Mars", 0),
             "Python does not know the time zone 'Mars'",

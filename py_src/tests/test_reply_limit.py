@@ -237,7 +237,7 @@ def test_what_a_served_process_sends_is_refused_before_it_is_read() -> None:
     async def main() -> None:
         reader = asyncio.StreamReader()
         reader.feed_data(frame.encode_header(LOG, 0, 1001))
-        with pytest.raises(FrameError, match="0x8a with 1001 bytes, more than the limit of 1000"):
+        with pytest.raises(FrameError, match="0x8a has 1001 bytes, more than the limit of 1000"):
             await read_frame(reader, frame.SERVING, 1000)
         reader.feed_data(frame.encode_header(CALL, 7, 1000) + bytes(1000))
         assert await read_frame(reader, frame.SERVING, 1000) == (CALL, 0, 7, bytes(1000))
@@ -260,7 +260,7 @@ except frame.FrameError as error:
 
 def test_the_interpreter_tells_a_served_process_and_holds_it_to_it(limited: VM) -> None:
     error, limit = limited.run(SERVED.format(length=1000 + SPARE + 1))
-    assert f"with {1000 + SPARE + 1} bytes".encode() in error
+    assert f"has {1000 + SPARE + 1} bytes".encode() in error
     assert limit == 1000
 
 

@@ -60,7 +60,7 @@ def test_functions_are_called_and_awaited(vm: VM, place: int) -> None:
 def test_what_cannot_be_iterated_is_pythons_own_error(vm: VM, code: str, place: int) -> None:
     with pytest.raises(
         PythonError,
-        match=r"^'(int|NoneType)' object is not iterable; the code of a stream has to yield ",
+        match=r"^'(int|NoneType)' object is not iterable; the code of a stream must yield ",
     ):
         stream(vm, code, flags=place).all()
 

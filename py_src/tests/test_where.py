@@ -110,7 +110,9 @@ def test_text_that_is_none_is_named(
 
 def test_keys_that_become_the_same_term_are_named(encoder: Callable[[object], object]) -> None:
     text = message(encoder, {"rows": [{"a": 1, b"a": 2}]})
-    assert text == "['rows'][0]: two keys of a dict become the same term: b'a' and another"
+    assert (
+        text == "['rows'][0]: two keys of a dict become the same term in Elixir: b'a' and another"
+    )
 
 
 def test_what_a_custom_encoder_refuses_is_named(encoder: Callable[[object], object]) -> None:

@@ -418,11 +418,11 @@ defmodule Snex.StreamTest do
 
     test "of what is no iterable, of code that does not parse, of a name that leads nowhere", %{inp: inp} do
       for {source, message} <- [
-            {"return 1", ~r/'int' object is not iterable; the code of a stream has to yield its items/},
-            {"x = 1", ~r/'NoneType' object is not iterable; the code of a stream has to yield its items/},
+            {"return 1", ~r/'int' object is not iterable; the code of a stream must yield its items/},
+            {"x = 1", ~r/'NoneType' object is not iterable; the code of a stream must yield its items/},
             {"yield = 1", ~r/SyntaxError/},
             {"raise KeyError('k')", ~r/KeyError/},
-            {{"len", ["ab"]}, ~r/'int' object is not iterable; the code of a stream has to yield its items/},
+            {{"len", ["ab"]}, ~r/'int' object is not iterable; the code of a stream must yield its items/},
             {{"nothing_there", []}, ~r/'nothing_there' is neither a name/},
             {{"squares", []}, ~r/missing 1 required positional argument/}
           ] do

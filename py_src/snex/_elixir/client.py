@@ -64,7 +64,9 @@ if TYPE_CHECKING:
 _GONE = "the connection to the VM is closed"
 _OUTSIDE = "not inside a Snex interpreter: there is no VM to talk to"
 _FORKED = "the connection to the VM belongs to the process from which this one was forked"
-_NO_OBJECTS = "an object cannot stay in a served process: only those of the interpreter itself can"
+_NO_OBJECTS = (
+    "an object cannot stay in a served process: only the interpreter itself can keep objects"
+)
 _BLOCKING = (
     "{} would block the event loop that has to receive the answer; "
     "use the awaitable function, or call this one in another thread"

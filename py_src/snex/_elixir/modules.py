@@ -80,7 +80,7 @@ class BeamModuleProxy:
             raise TypeError(msg)
         if cast:
             if result_encoding_opts is not None:
-                msg = "a cast has no result to be encoded"
+                msg = "a cast has no result: leave out result_encoding_opts"
                 raise TypeError(msg)
             return calls.cast(module, function, args, node)
         return calls.call(module, function, args, node, result_encoding_opts=result_encoding_opts)

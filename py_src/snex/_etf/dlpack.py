@@ -85,11 +85,12 @@ def read(value: Any) -> tuple[Type, Shape, Data]:  # noqa: ANN401 - of any type
 def _lengths(tensor: _Tensor) -> Shape:
     axes = tensor.ndim
     if not 0 <= axes <= MOST_AXES or (axes and not tensor.shape):
-        msg = f"its __dlpack__ is wrong: it has {axes} axes"
+        without = "" if tensor.shape else " without lengths"
+        msg = f"its __dlpack__ is wrong: expected a shape of 0 to {MOST_AXES} axes, got {axes}{without}"
         raise NoFormError(msg)
     shape = tuple(tensor.shape[:axes]) if axes else ()
     if any(length < 0 for length in shape):
-        msg = f"its __dlpack__ is wrong: its shape is {shape}"
+        msg = f"its __dlpack__ is wrong: expected a shape without negative lengths, got {shape}"
         raise NoFormError(msg)
     return shape
 

@@ -259,7 +259,7 @@ def _checked_keys(
             explain_key(error, key, "key" if what == "dict" else "member")
             raise
         if piece in seen:
-            msg = f"two keys of a {what} become the same term: {key!r} and another"
+            msg = f"two keys of a {what} become the same term in Elixir: {key!r} and another"
             raise ValueError(msg)
         seen.add(piece)
         raw.append(Raw(piece))

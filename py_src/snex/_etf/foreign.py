@@ -166,7 +166,7 @@ class Layout:
         if not self.span:
             return b""
         if not pointer:
-            msg = "its numbers are at the address 0"
+            msg = "the pointer to its data is null"
             raise NoFormError(msg)
         from ctypes import c_char
 

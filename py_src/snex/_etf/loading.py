@@ -148,4 +148,4 @@ def remedy(error: Exception, module: str) -> str:
     )
     if module == __name__:
         return str(reason)
-    return f"{reason}: no {module} can hold it; send it with structs_as: :dict, or as a string"
+    return f"{reason}: {module} cannot hold it; send it with structs_as: :dict, or as a string"

@@ -83,7 +83,7 @@ class SharedMemory(mmap.mmap):
     def __new__(cls, nbytes: int) -> SharedMemory:
         """Make memory of `nbytes` bytes, all of them 0."""
         if nbytes < 1:
-            msg = f"expected a number of bytes from 1 on, got: {nbytes}"
+            msg = f"expected at least 1 byte of shared memory, got: {nbytes}"
             raise ValueError(msg)
         fd = None if Channel.socket is None else _file(nbytes)
         if fd is None:
@@ -105,7 +105,7 @@ class SharedMemory(mmap.mmap):
 
     def resize(self, newsize: int) -> None:
         """Raise an error: the size is fixed."""
-        msg = f"shared memory cannot be resized, it has {len(self)} bytes"
+        msg = f"shared memory cannot be resized: it has {len(self)} bytes"
         raise TypeError(msg) if newsize != len(self) else ValueError(msg)
 
 
@@ -156,8 +156,8 @@ def shared_array(shape: int | Sequence[int], dtype: object = "float64") -> Any: 
         if error.name != "numpy":
             raise
         msg = (
-            "snex.shared_array needs numpy: add it to Python's dependencies, or use snex.shared(nbytes), "
-            "which needs nothing, and memoryview(memory).cast(format, shape) to write numbers to it"
+            "snex.shared_array needs numpy: add numpy to Python's dependencies. "
+            "Without numpy, write numbers through memoryview(memory).cast(format, shape), with memory = snex.shared(nbytes)"
         )
         raise ModuleNotFoundError(msg, name="numpy") from None
     axes = (shape,) if isinstance(shape, int) else tuple(shape)

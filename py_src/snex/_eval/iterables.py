@@ -56,8 +56,8 @@ def iterator_of(iterable: Any) -> Any:  # noqa: ANN401 - of any type
     1
     >>> iterator_of(None)
     Traceback (most recent call last):
-    TypeError: 'NoneType' object is not iterable; the code of a stream has to yield its items, or to return an iterable, \
-and a function has to return one
+    TypeError: 'NoneType' object is not iterable; the code of a stream must yield its items or return an iterable; \
+a function must return an iterable
     """
     try:
         return iter(iterable)
@@ -67,8 +67,8 @@ and a function has to return one
             # The type's own code has raised it.
             raise
         msg = (
-            f"{error}; the code of a stream has to yield its items, or to return an iterable, "
-            "and a function has to return one"
+            f"{error}; the code of a stream must yield its items or return an iterable; "
+            "a function must return an iterable"
         )
         raise TypeError(msg) from None
 

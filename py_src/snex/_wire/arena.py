@@ -95,7 +95,7 @@ class Inbound:
         """
         (offset,) = OFFSET.unpack(place)
         if offset + length > self._size:
-            msg = f"a buffer of {length} bytes at {offset} of shared memory of {self._size} bytes"
+            msg = f"a buffer of {length} bytes at offset {offset} reaches beyond the shared memory of {self._size} bytes"
             raise FrameError(msg)
         return SlotSink(self, number, offset, length)
 

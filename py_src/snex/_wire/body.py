@@ -169,13 +169,19 @@ def check_table(entries: Sequence[tuple[int, int]], room: int) -> int:
         room: the bytes behind the table.
 
     Raises:
-        FrameError: for a table that makes no sense.
+        FrameError: for an unknown type, or if the contents do not fit.
     """
-    size = room - sum(OFFSET_SIZE if number & IN_SLOT else length for number, length in entries)
-    if size < 0 or any(number & ~IN_SLOT >= len(SINKS) for number, _ in entries):
-        msg = f"a table of {len(entries)} buffers that cannot be right in front of {room} bytes"
+    for number, _ in entries:
+        if number & ~IN_SLOT >= len(SINKS):
+            msg = f"unknown type {number & ~IN_SLOT} in a table of {len(entries)} buffers"
+            raise FrameError(msg)
+    needed = sum(OFFSET_SIZE if number & IN_SLOT else length for number, length in entries)
+    if needed > room:
+        msg = (
+            f"a table of {len(entries)} buffers announces {needed} bytes, but only {room} follow it"
+        )
         raise FrameError(msg)
-    return size
+    return room - needed
 
 
 def split(body: bytes) -> tuple[Body, list[Sink]]:

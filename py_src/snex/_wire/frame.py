@@ -100,8 +100,8 @@ class TooLargeError(ValueError):
     def __init__(self, surplus: int) -> None:
         """Say how large it is at least: it has not been looked at further than that."""
         super().__init__(
-            f"too large for Elixir: at least {Limit.reply + surplus} bytes, and the limit is {Limit.reply}, "
-            "which the option limits: [reply: bytes] of the interpreter sets"
+            f"too large for Elixir: at least {Limit.reply + surplus} bytes, and the limit is {Limit.reply} "
+            "(the interpreter's option limits: [reply: bytes])"
         )
 
     def __reduce__(self) -> tuple[object, ...]:

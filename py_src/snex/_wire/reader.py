@@ -344,7 +344,7 @@ class FrameReader:
         """Put the buffers that lie in shared memory into the places of their offsets."""
         arena = self._arena
         if arena is None:
-            msg = "a buffer in shared memory, but there is none"
+            msg = "a buffer lies in shared memory, but this interpreter has none"
             raise FrameError(msg)
         for index, number, size in self._in_slots:
             sinks[index] = arena.sink(number, sinks[index].content(), size)

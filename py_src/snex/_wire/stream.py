@@ -50,7 +50,7 @@ async def read_frame(
         header += await (reader.readexactly(more) if header == frame.MAGIC else reader.read(more))
         kind, flags, number, length, _cause = frame.parse_header(header, 0, kinds)
         if most is not None and length > most:
-            msg = f"a frame of kind {kind:#04x} with {length} bytes, more than the limit of {most}"
+            msg = f"a frame of kind {kind:#04x} has {length} bytes, more than the limit of {most}"
             raise frame.FrameError(msg)
         return kind, flags, number, await reader.readexactly(length)
     except (asyncio.IncompleteReadError, ConnectionError) as error:

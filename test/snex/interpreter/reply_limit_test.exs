@@ -14,8 +14,8 @@ defmodule Snex.Interpreter.ReplyLimitTest do
       assert %Error{code: :python_runtime_error, exception: %{type: "TooLargeError"}} = error
 
       assert error.reason ==
-               "too large for Elixir: at least 2006 bytes, and the limit is 1000, " <>
-                 "which the option limits: [reply: bytes] of the interpreter sets"
+               "too large for Elixir: at least 2006 bytes, and the limit is 1000 " <>
+                 "(the interpreter's option limits: [reply: bytes])"
 
       assert Snex.pyeval(inp, "return len(b'x' * 2000)") == {:ok, 2000}
       assert {:ok, <<_::binary-size(990)>>} = Snex.pyeval(inp, "return b'x' * 990")
