@@ -351,8 +351,8 @@ defmodule Snex.BadInputTest do
       {"a kind that only the VM may send", "os.write(4, frame(0x02, 1, b''))", "frame of unknown kind 0x02"},
       {"a length that nothing can have", "os.write(4, frame(0x83, 1, b'', length=2 ** 63))",
        "9223372036854775808"},
-      {"an answer to a request that never was", "os.write(4, frame(0x83, 2 ** 40, b'\\x83a\\x01'))",
-       "an answer to request 1099511627776, which never was"},
+      {"an answer to a request that was never made", "os.write(4, frame(0x83, 2 ** 40, b'\\x83a\\x01'))",
+       "an answer to request 1099511627776, which was never made"},
       {"a second handshake", "os.write(4, frame(0x81, 0, b'\\x83a\\x01'))", "a frame of kind Ready after"},
       {"garbage where prints go",
        "os.write(5, b'neither is this'); import asyncio; await asyncio.Event().wait()", "neither is this"}

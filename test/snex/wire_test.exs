@@ -250,7 +250,7 @@ defmodule Snex.WireTest do
         bystander,
         for id <- [0, 2, 3, 1000, 2 ** 40, 2 ** 62, 2 ** 62 + 1, 2 ** 63, 2 ** 63 + 1, 2 ** 64 - 1],
             kind <- [@result, @error] do
-          {frame(kind, id, etf(1)), :wait, broken("an answer to request #{id}, which never was")}
+          {frame(kind, id, etf(1)), :wait, broken("an answer to request #{id}, which was never made")}
         end
       )
 
@@ -258,7 +258,7 @@ defmodule Snex.WireTest do
         dir,
         bystander,
         for id <- [0, 2, 2 ** 40, 2 ** 62 + 1, 2 ** 63, 2 ** 63 + 2] do
-          {frame(@cancelled, id, ""), :wait, broken(", which never was")}
+          {frame(@cancelled, id, ""), :wait, broken(", which was never made")}
         end
       )
     end
@@ -268,7 +268,7 @@ defmodule Snex.WireTest do
         dir,
         bystander,
         for id <- [0, 2, 2 ** 40, 2 ** 62 + 1, 2 ** 63 + 1, 2 ** 64 - 1] do
-          {frame(@items, id, etf([:item])), :wait, broken("an answer to request #{id}, which never was")}
+          {frame(@items, id, etf([:item])), :wait, broken("an answer to request #{id}, which was never made")}
         end
       )
 

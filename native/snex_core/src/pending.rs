@@ -1,18 +1,16 @@
-//! Requests that wait: for an answer from Python, or for room in the queue towards it.
+//! The table of pending requests: processes that wait for an answer from Python, or for room in the queue towards it.
 //!
-//! Ownership: an entry belongs to the table from the moment its request waits until one of three takes it out: the answer, the
-//! caller that gives up or dies, or the end of the interpreter. Only the one that takes it out may send to the caller, and it
-//! does so while the table is locked: a caller that gives up and finds its entry gone knows that its message is in its mailbox
-//! already, and can remove it.
+//! Ownership: the table owns an entry until one of three events removes it: the answer arrives, the waiter gives up or
+//! dies, or the interpreter ends. Whoever removes an entry is the only one that may send the waiter its last message, and
+//! sends it while the table is locked. So a waiter that gives up and finds no entry knows that the message is already in
+//! its mailbox, and can remove it there.
 //!
-//! The table finds entries by the number of their request, and by the process that waits, so that the death of one caller costs
-//! the same however many others wait.
+//! Entries are indexed by number and by process, so the death of one process costs the same however many others wait.
 //!
-//! What all callers are told takes long if there are many. So the lock is released after every few of them, and the thread that
-//! waits for it, which may be a scheduler's, gets it next.
+//! Notifying every waiter can take long. [`Pending::notify_room`] and [`Pending::fail_all`] therefore release the lock after
+//! every few waiters, and a thread that is blocked on the lock, possibly a scheduler, gets it next.
 //!
-//! Numbers of requests are handed out here, one after the other, so an answer to a number that was not handed out yet is told
-//! from an answer that comes late.
+//! The table numbers requests consecutively, so it can tell a late answer from an answer to a request that was never made.
 
 use crate::sync::{Mutex, MutexGuard};
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,77 +18,77 @@ use std::ops::RangeInclusive;
 use std::sync::PoisonError;
 use thiserror::Error;
 
-/// Set in the numbers of those that wait for room: they come after all requests. Python never sees them, and cannot answer
-/// them.
+/// This bit marks the number of an entry that waits for room, so these numbers sort behind all requests. Python never sees
+/// them and cannot answer them.
 const ROOM: u64 = 1 << 62;
 
-/// How many callers are told before the lock is released. Each takes about a microsecond.
-const AT_ONCE: usize = 64;
+/// How many waiters are notified before the lock is released. Each takes about a microsecond.
+const BATCH: usize = 64;
 
-/// How many answers are remembered, to tell one that comes twice from one that comes late.
+/// How many recent answers are remembered, to tell a second answer from a late one.
 const REMEMBERED: usize = 1024;
 
-/// An answer that nobody has asked for.
+/// An answer that Python should not have sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub enum Unasked {
+pub enum UnexpectedAnswer {
     /// No request had this number.
-    #[error("an answer to request {0}, which never was")]
-    NeverWas(u64),
-    /// There was an answer to it before.
+    #[error("an answer to request {0}, which was never made")]
+    Unknown(u64),
+    /// The request has been answered before.
     #[error("a second answer to request {0}")]
-    Twice(u64),
+    Duplicate(u64),
 }
 
-/// Why a request is not added to the table.
+/// Why an entry is not added to the table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refused<D> {
-    /// The interpreter went down, like this.
+    /// The interpreter is down; `D` says how it ended.
     Down(D),
-    /// So many are in the table already, and there may not be more.
+    /// The table has reached this limit.
     TooMany(usize),
 }
 
-/// Somebody who waits.
-pub trait Caller {
-    /// What tells the processes that wait apart.
+/// Someone who waits for an answer or for room, on behalf of a process.
+pub trait Waiter {
+    /// Identifies a process.
     type Process: Ord + Copy;
 
     /// The process that waits.
     fn process(&self) -> Self::Process;
 }
 
-/// The table of one interpreter. `C` is a caller, `D` is how the interpreter went down.
-pub struct Pending<C: Caller, D> {
-    state: Mutex<State<C, D>>,
-    /// Held by the one thread that waits for `state` next. One that has released `state`, and wants it again, comes after it.
+/// The table of one interpreter. `D` says how the interpreter went down.
+pub struct Pending<W: Waiter, D> {
+    state: Mutex<State<W, D>>,
+    /// Makes the lock on `state` fair. A thread holds this one while it waits for `state`, so a thread that has released
+    /// `state` and wants it again has to queue here first.
     turn: Mutex<()>,
 }
 
-struct State<C: Caller, D> {
-    /// Those that wait, for an answer or for room. A tree grows by a little each time; a hash table would copy itself now and
-    /// then, on a scheduler.
-    entries: BTreeMap<u64, Entry<C>>,
-    /// The same by the process that waits.
-    by_process: BTreeSet<(C::Process, u64)>,
+struct State<W: Waiter, D> {
+    /// Everyone who waits, for an answer or for room. A tree, because a hash table would rehash now and then, on a scheduler.
+    entries: BTreeMap<u64, Entry<W>>,
+    /// The numbers of the same entries, by process.
+    by_process: BTreeSet<(W::Process, u64)>,
     /// The number of the latest request.
     requests: u64,
-    /// The number of the latest that waited for room, without [`ROOM`].
+    /// The number of the latest wait for room, without [`ROOM`].
     rooms: u64,
-    /// Requests that were answered: number `n` stands at `n % REMEMBERED`.
+    /// The latest requests that were answered: request `n` is stored at index `n % REMEMBERED`.
     answered: Box<[u64]>,
-    /// Set once nothing will be answered any more.
+    /// Set by the first [`Pending::fail_all`]. No entry is added afterwards.
     down: Option<D>,
 }
 
-struct Entry<C> {
-    caller: C,
-    /// Its frame is on the way, and may not be cancelled before it is there.
+struct Entry<W> {
+    waiter: W,
+    /// Its frame is being submitted. Python must not see the cancellation before the frame.
     submitting: bool,
-    /// The caller has died in the meantime.
+    /// The process died while the frame was being submitted.
     abandoned: bool,
 }
 
-impl<C: Caller, D> State<C, D> {
+impl<W: Waiter, D> State<W, D> {
     fn check(&self, limit: usize) -> Result<(), Refused<D>>
     where
         D: Clone,
@@ -102,30 +100,30 @@ impl<C: Caller, D> State<C, D> {
         }
     }
 
-    /// An error for a number that no request has had.
-    fn asked(&self, id: u64) -> Result<(), Unasked> {
-        if id == 0 || id > self.requests { Err(Unasked::NeverWas(id)) } else { Ok(()) }
+    /// Fails unless a request had this number.
+    fn check_known(&self, id: u64) -> Result<(), UnexpectedAnswer> {
+        if id == 0 || id > self.requests { Err(UnexpectedAnswer::Unknown(id)) } else { Ok(()) }
     }
 
-    fn insert(&mut self, id: u64, caller: C, submitting: bool) {
-        self.by_process.insert((caller.process(), id));
-        self.entries.insert(id, Entry { caller, submitting, abandoned: false });
+    fn insert(&mut self, id: u64, waiter: W, submitting: bool) {
+        self.by_process.insert((waiter.process(), id));
+        self.entries.insert(id, Entry { waiter, submitting, abandoned: false });
     }
 
-    fn remove(&mut self, id: u64) -> Option<C> {
+    fn remove(&mut self, id: u64) -> Option<W> {
         let entry = self.entries.remove(&id)?;
-        self.by_process.remove(&(entry.caller.process(), id));
-        Some(entry.caller)
+        self.by_process.remove(&(entry.waiter.process(), id));
+        Some(entry.waiter)
     }
 }
 
-impl<C: Caller, D: Clone> Default for Pending<C, D> {
+impl<W: Waiter, D: Clone> Default for Pending<W, D> {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl<C: Caller, D: Clone> Pending<C, D> {
+impl<W: Waiter, D: Clone> Pending<W, D> {
     /// An empty table.
     #[must_use]
     pub fn new() -> Self {
@@ -140,20 +138,21 @@ impl<C: Caller, D: Clone> Pending<C, D> {
         Pending { state: Mutex::new(state), turn: Mutex::new(()) }
     }
 
-    /// Adds a request whose frame is about to be submitted, and returns its number. [`Pending::submitted`] has to follow.
+    /// Adds a request and returns its number. The caller submits the frame next, and then calls [`Pending::submitted`].
     ///
     /// # Errors
-    /// [`Refused`]: the interpreter is down, or there are `limit` in the table.
-    pub fn begin(&self, caller: C, limit: usize) -> Result<u64, Refused<D>> {
+    /// [`Refused`] if the interpreter is down, or if the table has `limit` entries.
+    pub fn begin(&self, waiter: W, limit: usize) -> Result<u64, Refused<D>> {
         let mut state = self.state();
         state.check(limit)?;
         state.requests += 1;
         let id = state.requests;
-        state.insert(id, caller, true);
+        state.insert(id, waiter, true);
         Ok(id)
     }
 
-    /// The frame of a request is submitted. Whether the request is to be cancelled, because its caller has died meanwhile.
+    /// Notes that the frame of a request has been submitted. Returns whether the request has to be cancelled, because its
+    /// process died in the meantime.
     pub fn submitted(&self, id: u64) -> bool {
         let mut state = self.state();
         match state.entries.get_mut(&id) {
@@ -166,107 +165,111 @@ impl<C: Caller, D: Clone> Pending<C, D> {
         }
     }
 
-    /// Adds a caller that waits for room, and returns its number.
+    /// Adds a waiter for room, and returns its number.
     ///
     /// # Errors
     /// As [`Pending::begin`].
-    pub fn wait_for_room(&self, caller: C, limit: usize) -> Result<u64, Refused<D>> {
+    pub fn wait_for_room(&self, waiter: W, limit: usize) -> Result<u64, Refused<D>> {
         let mut state = self.state();
         state.check(limit)?;
         state.rooms += 1;
         let id = state.rooms | ROOM;
-        state.insert(id, caller, false);
+        state.insert(id, waiter, false);
         Ok(id)
     }
 
-    /// Takes a request out. Whether it was still there.
+    /// Removes an entry whose waiter gives up. Returns whether it was still in the table.
     pub fn forget(&self, id: u64) -> bool {
         self.state().remove(id).is_some()
     }
 
-    /// Hands the caller of a request that is answered to `notify`, if it still waits.
+    /// Removes a request that is answered, and passes its waiter to `notify`. Does nothing if the waiter has given up.
     ///
     /// # Errors
-    /// [`Unasked`]. Python can only have made it up.
-    pub fn answer(&self, id: u64, notify: impl FnOnce(C)) -> Result<(), Unasked> {
+    /// [`UnexpectedAnswer`]: Python has broken the protocol.
+    pub fn answer(&self, id: u64, notify: impl FnOnce(W)) -> Result<(), UnexpectedAnswer> {
         let mut state = self.state();
-        state.asked(id)?;
+        state.check_known(id)?;
         let place = (id % REMEMBERED as u64) as usize;
-        if let Some(caller) = state.remove(id) {
+        if let Some(waiter) = state.remove(id) {
             if let Some(slot) = state.answered.get_mut(place) {
                 *slot = id;
             }
-            notify(caller);
+            notify(waiter);
         } else if state.answered.get(place) == Some(&id) {
-            return Err(Unasked::Twice(id));
+            return Err(UnexpectedAnswer::Duplicate(id));
         }
         Ok(())
     }
 
-    /// Hands the caller of a request to `notify`, if it still waits. It waits on: more will come.
+    /// Passes the waiter of a request to `notify`, for a part of its answer. The request stays in the table. Does nothing if
+    /// the waiter has given up.
     ///
     /// # Errors
-    /// [`Unasked::NeverWas`]. Python can only have made it up.
-    pub fn more(&self, id: u64, notify: impl FnOnce(&mut C)) -> Result<(), Unasked> {
+    /// [`UnexpectedAnswer::Unknown`]: Python has broken the protocol.
+    pub fn answer_part(&self, id: u64, notify: impl FnOnce(&mut W)) -> Result<(), UnexpectedAnswer> {
         let mut state = self.state();
-        state.asked(id)?;
+        state.check_known(id)?;
         if let Some(entry) = state.entries.get_mut(&id) {
-            notify(&mut entry.caller);
+            notify(&mut entry.waiter);
         }
         Ok(())
     }
 
-    /// As [`Pending::answer`], for a caller that waits on until it has itself taken out: what came before the answer may arrive after it.
+    /// As [`Pending::answer`], for the end of an answer in parts, which may overtake some of them. So the request stays in the
+    /// table until its waiter has every part and calls [`Pending::forget`].
     ///
     /// # Errors
     /// As [`Pending::answer`].
-    pub fn answer_early(&self, id: u64, notify: impl FnOnce(&mut C)) -> Result<(), Unasked> {
+    pub fn answer_early(&self, id: u64, notify: impl FnOnce(&mut W)) -> Result<(), UnexpectedAnswer> {
         let mut state = self.state();
-        state.asked(id)?;
+        state.check_known(id)?;
         let state = &mut *state;
         let slot = state.answered.get_mut((id % REMEMBERED as u64) as usize);
         if slot.as_deref() == Some(&id) {
-            return Err(Unasked::Twice(id));
+            return Err(UnexpectedAnswer::Duplicate(id));
         }
         if let Some(entry) = state.entries.get_mut(&id) {
             if let Some(slot) = slot {
                 *slot = id;
             }
-            notify(&mut entry.caller);
+            notify(&mut entry.waiter);
         }
         Ok(())
     }
 
-    /// Hands every caller that waits for room to `notify`.
-    pub fn room(&self, notify: impl Fn(C)) {
-        // Those who begin to wait after this are told the next time.
+    /// Removes everyone who waits for room, and passes each to `notify`.
+    pub fn notify_room(&self, notify: impl Fn(W)) {
+        // Waiters that are added after this line have to wait for the next call, so that this one ends.
         let latest = self.state().rooms | ROOM;
-        while self.notify_some(ROOM..=latest, &notify) {}
+        while self.notify_batch(ROOM..=latest, &notify) {}
     }
 
-    /// Hands some of those with these numbers to `notify`. Whether there may be more.
-    fn notify_some(&self, ids: RangeInclusive<u64>, notify: impl Fn(C)) -> bool {
+    /// Removes up to [`BATCH`] of the entries with these numbers, and passes their waiters to `notify`. Returns whether there
+    /// may be more.
+    fn notify_batch(&self, ids: RangeInclusive<u64>, notify: impl Fn(W)) -> bool {
         let mut state = self.state();
-        for _ in 0..AT_ONCE {
+        for _ in 0..BATCH {
             let first = state.entries.range(ids.clone()).next().map(|(id, _)| *id);
-            let Some(caller) = first.and_then(|id| state.remove(id)) else { return false };
-            notify(caller);
+            let Some(waiter) = first.and_then(|id| state.remove(id)) else { return false };
+            notify(waiter);
         }
         true
     }
 
-    /// Looks at the caller of a request; `None` when nobody waits for it.
-    pub fn with<R>(&self, id: u64, look: impl FnOnce(&mut C) -> R) -> Option<R> {
-        self.state().entries.get_mut(&id).map(|entry| look(&mut entry.caller))
+    /// Calls `use_waiter` with the waiter of a request, while the table is locked. Returns `None` if nobody waits.
+    pub fn with<R>(&self, id: u64, use_waiter: impl FnOnce(&mut W) -> R) -> Option<R> {
+        self.state().entries.get_mut(&id).map(|entry| use_waiter(&mut entry.waiter))
     }
 
-    /// Takes out what has been asked by a process that is gone, and returns the requests that are to be cancelled now.
-    pub fn abandon(&self, process: C::Process) -> Vec<u64> {
+    /// Removes the entries of a process that has died, and returns the requests that have to be cancelled now. A request whose
+    /// frame is still being submitted stays until [`Pending::submitted`].
+    pub fn abandon(&self, process: W::Process) -> Vec<u64> {
         let mut state = self.state();
-        let asked: Vec<u64> =
+        let ids: Vec<u64> =
             state.by_process.range((process, 0)..=(process, u64::MAX)).map(|(_, id)| *id).collect();
         let mut to_cancel = Vec::new();
-        for id in asked {
+        for id in ids {
             match state.entries.get_mut(&id) {
                 Some(entry) if entry.submitting => entry.abandoned = true,
                 _ => {
@@ -280,14 +283,15 @@ impl<C: Caller, D: Clone> Pending<C, D> {
         to_cancel
     }
 
-    /// Tells every caller that the interpreter is down. The first reason stays.
-    pub fn fail_all(&self, down: D, notify: impl Fn(C, &D)) {
-        // From here on, nobody is added.
+    /// Removes every entry, and passes each waiter to `notify` with how the interpreter went down. If this is called more than
+    /// once, the first `down` counts.
+    pub fn fail_all(&self, down: D, notify: impl Fn(W, &D)) {
+        // From here on, nothing is added.
         let down = self.state().down.get_or_insert(down).clone();
-        while self.notify_some(0..=u64::MAX, |caller| notify(caller, &down)) {}
+        while self.notify_batch(0..=u64::MAX, |waiter| notify(waiter, &down)) {}
     }
 
-    /// Requests and waiting callers in the table.
+    /// The number of entries: requests, and waiters for room.
     pub fn len(&self) -> usize {
         self.state().entries.len()
     }
@@ -297,14 +301,14 @@ impl<C: Caller, D: Clone> Pending<C, D> {
         self.len() == 0
     }
 
-    /// Requests that there have been.
+    /// The number of requests made so far.
     pub fn requests(&self) -> u64 {
         self.state().requests
     }
 
-    fn state(&self) -> MutexGuard<'_, State<C, D>> {
+    fn state(&self) -> MutexGuard<'_, State<W, D>> {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        // The table is consistent between any two statements that hold it.
+        // A panic between two statements leaves a consistent table, so a poisoned lock can be used.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

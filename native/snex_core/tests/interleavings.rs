@@ -13,7 +13,7 @@ use loom::thread;
 use snex_core::frame::{Frame, Header, Kind};
 use snex_core::handles::{Alive, Key, Kind as HandleKind};
 use snex_core::outbox::{Outbox, Submitted};
-use snex_core::pending::{Caller, Pending};
+use snex_core::pending::{Pending, Waiter};
 use std::io::Read;
 use std::sync::atomic::AtomicUsize;
 
@@ -45,7 +45,7 @@ impl Told {
     }
 }
 
-impl Caller for Told {
+impl Waiter for Told {
     type Process = u8;
 
     fn process(&self) -> u8 {
@@ -186,7 +186,7 @@ fn whoever_waits_for_room_is_told_when_there_is_or_finds_it() {
                 }
                 drop(outbox);
                 if room {
-                    table.room(|told| told.once_more());
+                    table.notify_room(|told| told.once_more());
                 }
             }
         });

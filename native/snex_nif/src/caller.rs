@@ -1,4 +1,4 @@
-//! The table of requests that wait, with callers that are processes; see `snex_core::pending`.
+//! Callers: BEAM processes that wait in the table of pending requests; see `snex_core::pending`.
 
 use crate::atoms;
 use crate::down::Down;
@@ -72,7 +72,7 @@ impl Caller {
     }
 }
 
-impl pending::Caller for Caller {
+impl pending::Waiter for Caller {
     type Process = LocalPid;
 
     fn process(&self) -> LocalPid {

@@ -19,7 +19,7 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 /// How long an event loop may hear nothing, beyond the time that Python leaves for cleanup, before the interpreter counts as stuck.
 const STUCK: Duration = Duration::from_secs(3);
 
-/// Set in the number of a request that never was.
+/// Set in the number of a request that was never made, which Python answers at once.
 const PROBE: u64 = 1 << 63;
 
 /// Requests that Python has been told to cancel and has not said that it did.
@@ -31,7 +31,7 @@ impl Cancelling {
     pub fn noticed_by_python(&self, id: u64, requests: u64) -> Result<(), String> {
         let request = id & !PROBE;
         if request == 0 || request > requests {
-            return Err(format!("the end of request {request}, which never was"));
+            return Err(format!("the end of request {request}, which was never made"));
         }
         self.noticed(id);
         Ok(())
@@ -72,7 +72,7 @@ fn send(worker: &Worker<BinaryRef, Shared>, id: u64) {
 }
 
 /// Waits for the end of a request's work. Code that awaits may take its time to clean up; what has to be told apart from that
-/// is an event loop that hears nothing. A second cancellation tells, of a request that never was: it is answered at once.
+/// is an event loop that hears nothing. A second cancellation tells the two apart: it is of a request that was never made, which a loop that hears answers at once.
 async fn see_to(worker: Arc<Worker<BinaryRef, Shared>>, id: u64) {
     let probe = id | PROBE;
     send(&worker, probe);

@@ -34,7 +34,7 @@ impl Shared {
         } else {
             self.pending.answer(request, |caller| caller.finish(tag, |env| content.release(env)))
         };
-        answered.map_err(|unasked| unasked.to_string())
+        answered.map_err(|error| error.to_string())
     }
 
     /// A part of a stream: items with the number of those before them, or the end with the number of all, and the slot where it ran.
@@ -51,10 +51,10 @@ impl Shared {
             }
         };
         let told = match header.kind {
-            Kind::Items => self.pending.more(header.id, notify),
+            Kind::Items => self.pending.answer_part(header.id, notify),
             _ => self.pending.answer_early(header.id, notify),
         };
-        told.map_err(|unasked| unasked.to_string())?;
+        told.map_err(|error| error.to_string())?;
         if stream {
             Ok(())
         } else {
@@ -138,7 +138,7 @@ impl Sink for Shared {
     }
 
     fn writable(&self) {
-        self.pending.room(|caller| caller.finish(atoms::writable(), |env| atoms::ok().encode(env)));
+        self.pending.notify_room(|caller| caller.finish(atoms::writable(), |env| atoms::ok().encode(env)));
     }
 
     async fn print(&self, request: u64, body: Reply) {

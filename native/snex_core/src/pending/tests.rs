@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use std::cell::{Cell, RefCell};
 use std::cmp::Ordering;
 
-impl Caller for &'static str {
+impl Waiter for &'static str {
     type Process = &'static str;
 
     fn process(&self) -> &'static str {
@@ -15,7 +15,7 @@ type Table = Pending<&'static str, &'static str>;
 
 const ANY: usize = usize::MAX;
 
-fn notified(table: &Table, id: u64) -> (Option<&'static str>, Result<(), Unasked>) {
+fn notified(table: &Table, id: u64) -> (Option<&'static str>, Result<(), UnexpectedAnswer>) {
     let mut notified = None;
     let result = table.answer(id, |caller| notified = Some(caller));
     (notified, result)
@@ -32,9 +32,9 @@ fn an_answer_reaches_its_caller_once() {
     let table = Table::new();
     let (first, second) = (sent(&table, "first"), sent(&table, "second"));
     assert_eq!(notified(&table, second), (Some("second"), Ok(())));
-    assert_eq!(notified(&table, second), (None, Err(Unasked::Twice(second))));
+    assert_eq!(notified(&table, second), (None, Err(UnexpectedAnswer::Duplicate(second))));
     assert_eq!(notified(&table, first), (Some("first"), Ok(())));
-    assert_eq!(notified(&table, first), (None, Err(Unasked::Twice(first))));
+    assert_eq!(notified(&table, first), (None, Err(UnexpectedAnswer::Duplicate(first))));
 }
 
 #[test]
@@ -43,18 +43,18 @@ fn what_comes_before_or_after_an_early_answer_reaches_the_caller_until_it_takes_
     let id = sent(&table, "caller");
     let notified = Cell::new(0);
     let count = |_: &mut &'static str| notified.set(notified.get() + 1);
-    assert_eq!(table.more(id, count), Ok(()));
+    assert_eq!(table.answer_part(id, count), Ok(()));
     assert_eq!(table.answer_early(id, count), Ok(()));
-    assert_eq!(table.more(id, count), Ok(()));
+    assert_eq!(table.answer_part(id, count), Ok(()));
     assert_eq!(notified.get(), 3);
-    assert_eq!(table.answer_early(id, count), Err(Unasked::Twice(id)));
+    assert_eq!(table.answer_early(id, count), Err(UnexpectedAnswer::Duplicate(id)));
     assert!(table.forget(id));
-    assert_eq!(table.more(id, count), Ok(()));
-    assert_eq!(table.answer_early(id, count), Err(Unasked::Twice(id)));
+    assert_eq!(table.answer_part(id, count), Ok(()));
+    assert_eq!(table.answer_early(id, count), Err(UnexpectedAnswer::Duplicate(id)));
     assert_eq!(notified.get(), 3);
     for id in [0, 2, u64::MAX] {
-        assert_eq!(table.more(id, count), Err(Unasked::NeverWas(id)));
-        assert_eq!(table.answer_early(id, count), Err(Unasked::NeverWas(id)));
+        assert_eq!(table.answer_part(id, count), Err(UnexpectedAnswer::Unknown(id)));
+        assert_eq!(table.answer_early(id, count), Err(UnexpectedAnswer::Unknown(id)));
     }
 }
 
@@ -69,12 +69,12 @@ fn an_answer_to_what_was_forgotten_is_late_however_often_it_comes() {
 }
 
 #[test]
-fn an_answer_to_what_never_was_is_told_from_a_late_one() {
+fn an_answer_to_a_request_that_was_never_made_is_told_from_a_late_one() {
     let table = Table::new();
     sent(&table, "caller");
     let room = table.wait_for_room("waits", ANY).unwrap();
     for id in [0, 2, 1 << 40, u64::MAX, room] {
-        assert_eq!(notified(&table, id), (None, Err(Unasked::NeverWas(id))));
+        assert_eq!(notified(&table, id), (None, Err(UnexpectedAnswer::Unknown(id))));
     }
     assert_eq!(table.len(), 2);
 }
@@ -112,15 +112,15 @@ fn the_end_is_told_to_those_who_wait_and_to_those_who_come_after_it() {
 fn many_callers_are_told_a_few_at_a_time_and_those_of_the_other_kind_are_not() {
     let table = Table::new();
     let request = sent(&table, "request");
-    let many = 3 * AT_ONCE;
+    let many = 3 * BATCH;
     for _ in 0..many {
         table.wait_for_room("waits", ANY).unwrap();
     }
     let notified = Cell::new(0);
-    assert!(table.notify_some(ROOM..=u64::MAX, |_| notified.set(notified.get() + 1)));
-    assert_eq!(notified.take(), AT_ONCE);
-    table.room(|_| notified.set(notified.get() + 1));
-    assert_eq!(notified.take(), many - AT_ONCE);
+    assert!(table.notify_batch(ROOM..=u64::MAX, |_| notified.set(notified.get() + 1)));
+    assert_eq!(notified.take(), BATCH);
+    table.notify_room(|_| notified.set(notified.get() + 1));
+    assert_eq!(notified.take(), many - BATCH);
     assert_eq!(table.len(), 1);
     assert!(table.forget(request));
 }
@@ -130,7 +130,7 @@ fn those_who_begin_to_wait_for_room_while_others_are_told_wait_for_the_next_time
     let table = Table::new();
     let first = table.wait_for_room("first", ANY).unwrap();
     let later = table.wait_for_room("later", ANY).unwrap();
-    while table.notify_some(ROOM..=first, |caller| assert_eq!(caller, "first")) {}
+    while table.notify_batch(ROOM..=first, |caller| assert_eq!(caller, "first")) {}
     assert!(table.forget(later));
 }
 
@@ -142,7 +142,7 @@ thread_local! {
 #[derive(Clone, Copy)]
 struct Process(u64);
 
-impl Caller for Process {
+impl Waiter for Process {
     type Process = Process;
 
     fn process(&self) -> Process {
@@ -212,7 +212,7 @@ fn nothing_is_left_of_a_caller_however_its_request_ends() {
     let forgotten = sent(&table, "a");
     table.forget(forgotten);
     let room = table.wait_for_room("a", ANY).unwrap();
-    table.room(|_| ());
+    table.notify_room(|_| ());
     assert!(!table.forget(room));
     let abandoned = table.begin("a", ANY).unwrap();
     table.abandon("a");
@@ -248,7 +248,7 @@ proptest! {
                             prop_assert_eq!(answered.insert(id, ()), None);
                         }
                         (None, Ok(())) => prop_assert!(forgotten.contains(&id) || answered.contains_key(&id)),
-                        (None, Err(Unasked::Twice(twice))) => {
+                        (None, Err(UnexpectedAnswer::Duplicate(twice))) => {
                             prop_assert_eq!(twice, id);
                             prop_assert!(answered.contains_key(&id));
                         }
