@@ -135,7 +135,8 @@ pub fn places(stream: &[u8]) {
         let content: Vec<u8> = (start..start + place.length as usize).map(shared_byte).collect();
         let header = Header { flags: header.flags & !SHARED, length: place.length, ..header };
         assert_eq!(read, Ok((header, content)));
-        let given_back = reader.inbound.as_mut().map(|inbound| (inbound.take_read(), inbound.take_read()));
+        let given_back =
+            reader.inbound.as_mut().map(|inbound| (inbound.take_copied_slot(), inbound.take_copied_slot()));
         assert_eq!(given_back, Some((Some(place.offset), None)));
     }
 }

@@ -1,16 +1,17 @@
-//! Frames on their way to Python: written at once while the pipe takes them, queued behind a high-water mark otherwise.
+//! Frames on their way to Python: written at once while the pipe has room, otherwise queued, with back-pressure.
 //!
-//! Whoever submits a frame writes it itself if nothing is queued, so a small request costs one system call and no
-//! hand-over. What the pipe does not take is queued, and the worker's writer task, the only one that waits for the pipe,
-//! writes it later. While the queue is above the high-water mark, requests wait before their frames are even made
-//! ([`Outbox::wait_if_full`]) until the queue is below the low-water mark. Who they are is known to the table of requests
-//! ([`crate::pending`]) alone; the outbox only knows whether there may be any.
+//! If nothing is queued, the thread that submits a frame writes it, so a small request costs one system call and no
+//! hand-over. The rest of a frame that does not fit into the pipe is queued for the worker's writer task, the only one that
+//! waits for the pipe. While the queue is above the high-water mark, requests wait before their frames are built
+//! ([`Outbox::wait_if_full`]), until the queue is below the low-water mark. The table of pending requests
+//! ([`crate::pending`]) knows who waits; the outbox only knows whether anyone may.
 //!
-//! A frame with a buffer that is worth a slot of shared memory waits, and all that follow it, until the writer task has copied the
-//! buffer there: on a scheduler such copies have no place. What lies in a slot and has not been taken by Python counts as queued.
+//! A buffer that is large enough for a slot of shared memory is copied there by the writer task, because a scheduler must
+//! not spend its time on such copies. Its frame, and every frame behind it, waits until then. A slot counts as queued until
+//! Python has read the frame that names it.
 //!
 //! Ownership: the outbox and the writer task share the write end of the pipe. [`Outbox::close`] drops the outbox's share
-//! and what is queued; the writer task drops its own when it finds the outbox closed, and Python reads end of file.
+//! and the queue. The writer task drops its share when it finds the outbox closed; then Python reads end of file.
 
 use crate::frame::{Frame, Segment};
 use crate::shared_memory::WORTH;
@@ -19,50 +20,51 @@ use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-/// The most bytes that one system call is asked to take, so that none holds a scheduler for long.
+/// The most bytes passed to one system call, so that none occupies a scheduler for long.
 const MAX_WRITE: usize = 256 * 1024;
 
-/// The most pieces that one system call is asked to take.
+/// The most segments passed to one system call.
 const MAX_SLICES: usize = 16;
 
-/// A piece of this size takes its time to be freed.
+/// Freeing a segment from this size on takes so long that it must not happen under the lock.
 const LARGE: usize = 64 * 1024;
 
 /// What became of a frame.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Submitted {
-    /// The pipe took it whole.
+    /// All of it is in the pipe.
     Written,
-    /// Some of it waits: the writer task has to be woken.
+    /// Some of it is queued: the caller has to wake the writer task.
     Queued,
-    /// The pipe is closed: Python is gone or going.
+    /// The pipe is closed: Python has ended, or is about to.
     Closed,
 }
 
-/// The queue of one pipe towards Python, and those who wait for room in it.
+/// The queue of one pipe towards Python.
 #[derive(Debug)]
 pub struct Outbox<B> {
+    /// `None` once closed.
     pipe: Option<Arc<OwnedFd>>,
     queue: VecDeque<Segment<B>>,
-    /// Bytes of the queue's first segment that are written already.
+    /// Bytes of the queue's first segment that have been written.
     written: usize,
-    /// Bytes in the queue that are not written.
+    /// Bytes in the queue that have not been written.
     queued: usize,
     /// Whether large buffers go to shared memory.
     shares: bool,
-    /// Frames behind the queue: the first one has buffers to be copied to shared memory.
+    /// Frames that follow the queue. The first one has buffers that have yet to be copied to shared memory.
     unplaced: VecDeque<Frame<B>>,
-    /// Bytes in them, and in the one that is being placed.
+    /// Bytes in `unplaced`, and in the frame that the writer task is placing.
     unplaced_bytes: usize,
-    /// Whether the writer task has one of them, whose place is behind the queue.
+    /// Whether the writer task holds the first unplaced frame, which will be added to the end of the queue.
     placing: bool,
-    /// Bytes in shared memory that Python has not taken.
+    /// Bytes of slots whose frames Python has not read.
     unread: usize,
     low: usize,
     high: usize,
-    /// Whether anybody may wait for room.
+    /// Whether anyone may be waiting for room.
     awaited: bool,
-    /// Large pieces that are of no use any more.
+    /// Large segments that are no longer needed; see [`Outbox::take_spent`].
     spent: VecDeque<Segment<B>>,
 }
 
@@ -91,14 +93,15 @@ impl<B: AsRef<[u8]>> Outbox<B> {
         self.pipe.is_none()
     }
 
-    /// Whether a frame should wait rather than be made. If so, [`Outbox::flush`] or the end says when to try again.
+    /// Whether the outbox is full. If so, [`Outbox::flush`], [`Outbox::mark_read`] or [`Outbox::close`] reports once when the
+    /// caller should try again.
     pub fn wait_if_full(&mut self) -> bool {
         let full = self.is_full();
         self.awaited |= full;
         full
     }
 
-    /// Whether what waits is above the high-water mark.
+    /// Whether [`Outbox::waiting`] is above the high-water mark.
     pub fn is_full(&self) -> bool {
         self.waiting() > self.high
     }
@@ -113,7 +116,7 @@ impl<B: AsRef<[u8]>> Outbox<B> {
         self.queued
     }
 
-    /// Bytes that Python has not taken, as far as they are not in the pipe.
+    /// Bytes that Python has not read, without those in the pipe.
     pub fn waiting(&self) -> usize {
         self.queued + self.unplaced_bytes + self.unread
     }
@@ -123,12 +126,12 @@ impl<B: AsRef<[u8]>> Outbox<B> {
         self.shares = true;
     }
 
-    /// Whether they do.
+    /// Whether large buffers go to shared memory.
     pub fn shares(&self) -> bool {
         self.shares
     }
 
-    /// Takes a frame: never blocks, and takes it also when full.
+    /// Accepts a frame, even when full. Never blocks.
     pub fn submit(&mut self, frame: Frame<B>) -> Submitted {
         if self.pipe.is_none() {
             return Submitted::Closed;
@@ -141,21 +144,22 @@ impl<B: AsRef<[u8]>> Outbox<B> {
         let idle = self.queue.is_empty();
         self.enqueue(frame);
         if idle && self.write().is_err() {
-            // Broken: the reader and the warden are about to tell why. Nothing can be written any more.
-            self.forget();
+            // The pipe is broken. The reader and the warden are about to report why.
+            self.discard();
             return Submitted::Closed;
         }
         if self.queue.is_empty() { Submitted::Written } else { Submitted::Queued }
     }
 
-    /// The next frame whose buffers may go to shared memory, once all before it are written. To be handed to [`Outbox::placed`].
+    /// Takes the next frame whose buffers may go to shared memory; `None` while frames before it are still queued. The writer
+    /// task copies the buffers, and then returns the frame with [`Outbox::placed`].
     pub fn next_unplaced(&mut self) -> Option<Frame<B>> {
         let frame = if self.queue.is_empty() { self.unplaced.pop_front() } else { None };
         self.placing = frame.is_some();
         frame
     }
 
-    /// The frame that was taken last, of `length` bytes then, is ready to be written. So many bytes of it are in slots.
+    /// Queues the frame that [`Outbox::next_unplaced`] returned. `length` is how long it was then; its slots have `in_slots` bytes.
     pub fn placed(&mut self, frame: Frame<B>, length: usize, in_slots: usize) {
         self.placing = false;
         if self.pipe.is_none() {
@@ -172,37 +176,37 @@ impl<B: AsRef<[u8]>> Outbox<B> {
         }
     }
 
-    /// Python has taken so many bytes out of shared memory. Whether those who wait for room should try again.
-    pub fn read(&mut self, bytes: usize) -> bool {
+    /// Notes that Python has read the frames of slots of `bytes` bytes. Returns whether to notify those who wait for room.
+    pub fn mark_read(&mut self, bytes: usize) -> bool {
         self.unread = self.unread.saturating_sub(bytes);
-        self.has_room()
+        self.should_notify()
     }
 
-    /// Writes what the pipe takes now. Whether those who wait for room should try again.
+    /// Writes as much as the pipe has room for. Returns whether to notify those who wait for room.
     ///
     /// # Errors
-    /// Those of the pipe; it is not usable any more.
+    /// Those of the pipe, which cannot be used afterwards.
     pub fn flush(&mut self) -> io::Result<bool> {
         self.write()?;
-        Ok(self.has_room())
+        Ok(self.should_notify())
     }
 
-    /// Closes the pipe and forgets the queue. Whether there may be callers that wait for room: they should try again, and
-    /// will find it closed.
+    /// Closes the pipe and discards the queue. Returns whether anyone may be waiting for room: notify them too, so that they
+    /// try again and find it closed.
     pub fn close(&mut self) -> bool {
-        self.forget();
+        self.discard();
         std::mem::take(&mut self.awaited)
     }
 
-    /// Large pieces that are written, or never will be: to be dropped after the lock that the outbox is in is released, for
-    /// others wait for that on schedulers.
+    /// Takes the large segments that have been written, or never will be. Drop them after releasing the lock on the outbox:
+    /// freeing them takes long, and schedulers may be blocked on that lock.
     #[must_use]
-    pub fn spent(&mut self) -> VecDeque<Segment<B>> {
+    pub fn take_spent(&mut self) -> VecDeque<Segment<B>> {
         std::mem::take(&mut self.spent)
     }
 
-    /// Whether those who wait should try again; they are forgotten then.
-    fn has_room(&mut self) -> bool {
+    /// Whether the queue is below the low-water mark and someone may be waiting for that. Forgets them: `true` once.
+    fn should_notify(&mut self) -> bool {
         self.waiting() <= self.low && std::mem::take(&mut self.awaited)
     }
 
@@ -211,7 +215,7 @@ impl<B: AsRef<[u8]>> Outbox<B> {
         self.queue.extend(frame.segments);
     }
 
-    fn forget(&mut self) {
+    fn discard(&mut self) {
         self.pipe = None;
         self.spent.append(&mut self.queue);
         self.spent.extend(self.unplaced.drain(..).flat_map(|frame| frame.segments));
@@ -220,7 +224,7 @@ impl<B: AsRef<[u8]>> Outbox<B> {
         self.unread = 0;
     }
 
-    /// One system call's worth of the queue.
+    /// Writes the start of the queue with one system call.
     fn write(&mut self) -> io::Result<()> {
         let Some(pipe) = &self.pipe else { return Err(io::ErrorKind::BrokenPipe.into()) };
         let wrote = write_some(pipe.as_fd(), &self.queue, self.written)?;
@@ -241,7 +245,8 @@ impl<B: AsRef<[u8]>> Outbox<B> {
     }
 }
 
-/// Writes the start of `queue`, from byte `skip` of its first segment on. Returns how much the pipe took, also 0.
+/// Writes the start of `queue`, from byte `skip` of its first segment on. Returns the number of bytes written: 0 if the pipe
+/// is full.
 fn write_some<B: AsRef<[u8]>>(
     pipe: BorrowedFd<'_>,
     queue: &VecDeque<Segment<B>>,

@@ -1,20 +1,20 @@
-//! Processes and their descendants, from `/proc` (proc(5)). Other systems have no such list, nor has a container that hides
-//! it: there nothing is found.
+//! Processes and their descendants, from `/proc` (proc(5)). On systems without `/proc`, and in containers that hide it, these
+//! functions find nothing.
 
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::{Pid, getpgid, getpgrp};
 
-/// The environment variable by which a tree's processes are found when nobody is left whose descendants they are.
+/// The environment variable that marks the processes of a tree, so that they can be found after their ancestors are gone.
 pub const MARK: &str = "SNEX_TREE";
 
-/// Whether the processes of this machine can be listed at all.
+/// Whether the processes of this machine can be listed.
 pub fn is_listed() -> bool {
     std::path::Path::new("/proc/self/stat").exists()
 }
 
 /// All living descendants of `roots`, children before grandchildren.
 pub fn descendants(roots: &[i32]) -> Vec<i32> {
-    // The look takes a while: its own ancestor may be gone, and have left its number to a descendant.
+    // A root may die during the search, and a descendant may get its number. It must not be found as its own descendant.
     let others = processes().filter(|pid| !roots.contains(pid));
     let all: Vec<(i32, i32)> = others.filter_map(|pid| Some((pid, living_parent(pid)?))).collect();
     let mut found = roots.to_vec();
@@ -26,26 +26,25 @@ pub fn descendants(roots: &[i32]) -> Vec<i32> {
     found.split_off(roots.len())
 }
 
-/// The children of this process, those included that have ended and have not been waited for. Found without a look at any other
-/// process where the kernel has such a list.
+/// The children of this process, including zombies. Reads no other process if the kernel keeps lists of children.
 pub fn own_children() -> Vec<i32> {
     let own = std::process::id() as i32;
     listed_children(own).unwrap_or_else(|| processes().filter(|pid| parent(*pid) == Some(own)).collect())
 }
 
-/// The living children of a process, found as [`own_children`] are.
+/// The living children of a process. Reads only these if the kernel keeps lists of children.
 pub fn children(of: i32) -> Vec<i32> {
     let all = listed_children(of).unwrap_or_else(|| processes().collect());
     all.into_iter().filter(|pid| living_parent(*pid) == Some(of)).collect()
 }
 
-/// Whether a process has no children at all, not even such as have ended and have not been waited for. `false` where the kernel has no
-/// list of them. The list is empty only if there was no child at that moment, although a longer one may lack some.
+/// Whether a process has no children, not even zombies. `false` if the kernel keeps no lists of children. An empty list is
+/// reliable, although a list that is not empty may miss some children.
 pub fn is_childless(pid: i32) -> bool {
     listed_children(pid).is_some_and(|children| children.is_empty())
 }
 
-/// Each thread of a process has children of its own.
+/// The children of a process, from the kernel's lists; `None` if it keeps none. Each thread has a list of its own.
 fn listed_children(of: i32) -> Option<Vec<i32>> {
     let mut children = Vec::new();
     for thread in std::fs::read_dir(format!("/proc/{of}/task")).ok()? {
@@ -55,38 +54,39 @@ fn listed_children(of: i32) -> Option<Vec<i32>> {
     Some(children)
 }
 
-/// All processes that have been started with the variable [`MARK`] set to `mark`, and their children by `fork`. The youngest
-/// come first, each when it has been found: those may not live for long.
+/// All processes that were started with the variable [`MARK`] set to `mark`, and those that they forked. The iterator starts
+/// with the youngest and searches as it is advanced, because the youngest may not live for long.
 pub fn marked(mark: &str) -> impl Iterator<Item = i32> {
     let variable = format!("{MARK}={mark}");
     let mut pids: Vec<i32> = processes().collect();
     pids.sort_unstable_by(|a, b| b.cmp(a));
     pids.into_iter().filter(move |pid| {
-        // Empty for a process that has ended, unreadable for one of another user.
+        // Empty for a zombie, unreadable for a process of another user.
         let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
         environment.split(|byte| *byte == 0).any(|entry| entry == variable.as_bytes())
     })
 }
 
-/// Kills a process of a tree, with its whole process group, so that nothing escapes by forking at that moment. The tree has
-/// sessions, and so groups, of its own.
-pub fn end(pid: i32) {
-    end_but(pid, 0);
+/// Kills a process of a tree and its whole process group, so that nothing escapes by forking at that moment. No process
+/// outside the tree is in that group, because a tree has sessions of its own.
+pub fn kill_with_group(pid: i32) {
+    kill_sparing_group(pid, 0);
 }
 
-/// As [`end`], for the leader of a tree. One that has just been forked is still in the group of what has forked it, which is another
-/// tree's: then that one alone is killed. To be halted before, so that it does not start a group of its own meanwhile.
-pub fn end_leader(pid: i32) {
+/// As [`kill_with_group`], for the leader of a tree. A leader that has just been forked is still in the group of its parent, which belongs
+/// to another tree: then this kills the leader alone. The caller halts the leader first, so that it cannot start a group of
+/// its own in the meantime.
+pub fn kill_leader(pid: i32) {
     match getpgid(Some(Pid::from_raw(pid))) {
-        Ok(group) if group.as_raw() != pid => end_but(pid, group.as_raw()),
-        _ => end(pid),
+        Ok(group) if group.as_raw() != pid => kill_sparing_group(pid, group.as_raw()),
+        _ => kill_with_group(pid),
     }
 }
 
-/// As [`end`], but the process group `spared` is not killed as a whole.
-pub fn end_but(pid: i32, spared: i32) {
+/// As [`kill_with_group`], but kills only the process if its group is `spared`.
+pub fn kill_sparing_group(pid: i32, spared: i32) {
     let pid = Pid::from_raw(pid);
-    // An error means that it is gone already, or is not ours to signal; there is nobody else to try.
+    // Errors are ignored: the process is gone, or belongs to another user.
     if let Ok(group) = getpgid(Some(pid))
         && group.as_raw() > 1
         && group.as_raw() != spared
@@ -97,7 +97,7 @@ pub fn end_but(pid: i32, spared: i32) {
     let _ = kill(pid, Signal::SIGKILL);
 }
 
-/// Resident memory of `root` and its descendants, in bytes; pages that processes share count for each.
+/// Resident memory of `root` and its descendants, in bytes. A page that several processes share counts for each of them.
 pub fn resident_memory(root: i32) -> u64 {
     let Ok(Some(page)) = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE) else { return 0 };
     let pages = |pid| {
@@ -108,45 +108,45 @@ pub fn resident_memory(root: i32) -> u64 {
     all.filter_map(pages).sum::<u64>() * page.unsigned_abs()
 }
 
-/// Every process of the machine.
+/// Every process that `/proc` lists.
 fn processes() -> impl Iterator<Item = i32> {
     let entries = std::fs::read_dir("/proc").into_iter().flatten();
     entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
 }
 
-/// The parent of a process; `None` when there is no such process.
+/// The parent of a process; `None` if there is no such process.
 pub fn parent(pid: i32) -> Option<i32> {
     Some(stat(pid)?.parent)
 }
 
-/// The same, `None` also for one that has ended and has not been waited for.
+/// The parent of a process; `None` also for a zombie.
 fn living_parent(pid: i32) -> Option<i32> {
-    stat(pid).filter(|stat| !stat.ended).map(|stat| stat.parent)
+    stat(pid).filter(|stat| !stat.zombie).map(|stat| stat.parent)
 }
 
-/// What is of interest in a line of `/proc/PID/stat`.
+/// The fields of `/proc/PID/stat` that are used here.
 #[derive(Debug, PartialEq, Eq)]
 struct Stat {
     parent: i32,
-    /// It has ended and has not been waited for.
-    ended: bool,
+    /// Whether it is a zombie: it has ended, and nobody has waited for it.
+    zombie: bool,
 }
 
 fn stat(pid: i32) -> Option<Stat> {
     stat_in(&std::fs::read(format!("/proc/{pid}/stat")).ok()?)
 }
 
-/// The fields come after the command, which stands in parentheses and may itself contain spaces and parentheses: the state,
-/// the parent, and as the 18th the number of threads.
+/// Parses a line of `/proc/PID/stat`. The second field is the command in parentheses, and may contain spaces and
+/// parentheses. It is followed by the state, the parent and others; the 18th after it is the number of threads.
 fn stat_in(stat: &[u8]) -> Option<Stat> {
     let end_of_command = stat.iter().rposition(|byte| *byte == b')')?;
     let rest = std::str::from_utf8(stat.get(end_of_command + 1..)?).ok()?;
     let mut fields = rest.split_ascii_whitespace();
     let state = fields.next()?;
     let parent = fields.next()?.parse().ok()?;
-    // Of a process whose first thread has ended, others may run.
+    // If only the first thread has ended, the state is that of a zombie, but the process lives.
     let threads: u64 = fields.nth(15).and_then(|field| field.parse().ok()).unwrap_or(1);
-    Some(Stat { parent, ended: matches!(state, "Z" | "X") && threads <= 1 })
+    Some(Stat { parent, zombie: matches!(state, "Z" | "X") && threads <= 1 })
 }
 
 #[cfg(all(test, target_os = "linux"))]
@@ -155,10 +155,10 @@ mod tests {
 
     #[test]
     fn the_parent_is_found_behind_a_command_with_spaces_and_parentheses() {
-        assert_eq!(stat_in(b"12 (a) b (c) S 345 67 12 0 -1"), Some(Stat { parent: 345, ended: false }));
-        assert_eq!(stat_in(b"12 (a) Z 345 67"), Some(Stat { parent: 345, ended: true }));
+        assert_eq!(stat_in(b"12 (a) b (c) S 345 67 12 0 -1"), Some(Stat { parent: 345, zombie: false }));
+        assert_eq!(stat_in(b"12 (a) Z 345 67"), Some(Stat { parent: 345, zombie: true }));
         let threads = b"12 (a) Z 1 12 12 0 -1 0 0 0 0 0 0 0 0 0 20 0 3 0";
-        assert_eq!(stat_in(threads), Some(Stat { parent: 1, ended: false }));
+        assert_eq!(stat_in(threads), Some(Stat { parent: 1, zombie: false }));
         assert_eq!(stat_in(b"12 (cut"), None);
     }
 

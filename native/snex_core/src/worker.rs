@@ -7,10 +7,11 @@
 //!                                    warden ==socket==> life task ----> Sink::started, Sink::ended
 //! ```
 //!
-//! Ownership: [`Worker`] is shared by whoever submits frames and by the tasks. The life task owns the socket to the warden,
-//! and is the last to end: it waits for the other tasks, so that whatever Python said before it died is delivered first, and
-//! then calls [`Sink::ended`] once. That call comes on every road: Python exits, the warden is killed, somebody stops the
-//! worker, bytes arrive that are no frame. Dropping every `Worker` does not stop Python; [`Worker::stop`] does.
+//! Ownership: those who submit frames and the tasks share the [`Worker`]. The life task owns the tree's branch of the
+//! connection to the warden. It ends last: it waits for the other tasks, so that everything Python wrote before it died is
+//! delivered, and then calls [`Sink::ended`] once. It does so however the worker ends: Python exits, the warden is killed,
+//! someone calls [`Worker::stop`], or Python breaks the protocol. Dropping every `Worker` does not stop Python;
+//! [`Worker::stop`] does.
 
 pub(crate) mod frame_reader;
 pub(crate) mod inbound;
@@ -41,44 +42,44 @@ use tokio::sync::{Notify, mpsc};
 
 pub use launch::Transport;
 
-/// Where a worker's news goes. Called on the worker's tasks alone, never on the thread of a caller; nothing here may block.
+/// Receives a worker's events. Only the worker's tasks call it, never the thread of a caller. No method may block.
 pub trait Sink: Send + Sync + 'static {
-    /// Where the body of a frame is read to.
+    /// The memory that the bodies of frames are read into.
     type Body: Body;
 
-    /// The program runs, as this process. Comes before anything else but an early end.
+    /// The program runs, with this process id. Called before everything else, unless the start failed.
     fn started(&self, pid: i32);
-    /// The handshake succeeded. Comes before any frame.
+    /// The handshake succeeded. Called before the first frame.
     fn ready(&self, ready: Ready);
-    /// A frame arrived. An error is a frame that Python may not send, and ends the worker.
+    /// A frame arrived. An error means that Python must not send such a frame; it ends the worker.
     fn frame(&self, header: Header, body: Self::Body) -> Result<(), String>;
-    /// A request printed: a byte that tells the stream (1, 2), and what it printed. What follows on the same pipe waits until
-    /// the future is done, and so does Python when the pipe is full.
+    /// A request printed. The body is a byte for the stream (1 or 2), and then the text. Nothing more is read from the same
+    /// pipe until the future completes; when the pipe is full, Python waits as well.
     fn print(&self, request: u64, body: Self::Body) -> impl Future<Output = ()> + Send;
-    /// A log event, as a term in external format. What follows on the same pipe waits until the future is done.
+    /// A log event, in external term format. Nothing more is read from the same pipe until the future completes.
     fn log(&self, event: Self::Body) -> impl Future<Output = ()> + Send;
-    /// There is room again, or there never will be: those who wait for it should try once more.
+    /// The queue has room again, or is closed: those who wait for room should try again.
     fn writable(&self);
     /// How many processes wait for Python: callers for an answer, and feeders for a request for items.
     fn waiting(&self) -> usize;
-    /// The tree wrote this. No more is read from the same stream until the future is done.
+    /// The tree wrote `chunk` to a stream. Nothing more is read from that stream until the future completes.
     fn output(&self, stream: Stream, chunk: &[u8]) -> impl Future<Output = ()> + Send;
-    /// The tree is gone. Comes once, and last.
+    /// The tree is gone. Called once, and last.
     fn ended(&self, end: End);
 }
 
 /// Memory for the body of a frame.
 pub trait Body: Send + Sized {
-    /// Memory of `length` bytes; `None` if there is none.
+    /// Allocates `length` bytes; `None` if there is no memory.
     fn with_length(length: usize) -> Option<Self>;
-    /// Makes it longer, keeping the content. False, with nothing changed, if there is no memory for that.
+    /// Grows to `length` bytes and keeps the content. Returns false, and changes nothing, if there is no memory.
     #[must_use]
     fn grow(&mut self, length: usize) -> bool;
-    /// The memory from byte `from` on, or the first part of it, to be filled. At least [`LEAST_ROOM`] bytes, unless fewer are left.
+    /// The memory to be filled next, from byte `from` on: at least [`LEAST_ROOM`] bytes, or all that are left.
     fn room(&mut self, from: usize) -> &mut [u8];
 }
 
-/// See [`Body::room`].
+/// The least that [`Body::room`] returns before the end of the body, in bytes.
 pub const LEAST_ROOM: usize = 64 * 1024;
 
 impl Body for Vec<u8> {
@@ -135,72 +136,77 @@ pub enum Cause {
     WardenLost,
 }
 
-/// What to start, and how to treat it.
+/// What to start, and how.
 #[derive(Debug)]
 pub struct Settings {
     /// The warden's executable.
     pub warden: PathBuf,
-    /// The program; its `descriptors` are filled in here.
+    /// The program. The worker fills in its `descriptors`.
     pub spec: Spec,
-    /// Which descriptors the program talks over.
+    /// The descriptors that frames travel over.
     pub transport: Transport,
     /// The first frame.
     pub hello: Hello,
     /// Low and high mark of what is queued towards Python, in bytes.
     pub marks: (usize, usize),
-    /// Bytes of shared memory in each direction; `None` for none. Where there can be none, all goes through the pipes.
+    /// Bytes of shared memory in each direction; `None` for none. If the system has none, everything travels through the pipes.
     pub shared_memory: Option<u64>,
     /// Python's end of the socket for memory that it hands over; see [`crate::handover`].
     pub handover: Option<OwnedFd>,
 }
 
-/// What tasks and callers ask of the life task.
+/// What tasks and callers tell the life task.
 #[derive(Debug)]
 enum Command {
+    /// End the tree, with this grace between SIGTERM and SIGKILL.
     Stop(Duration),
+    /// Interrupt the program.
     Interrupt,
+    /// Python broke the protocol in this way, or a task of the worker panicked.
     Broken(String),
-    /// How far the last frame came, where it is not whole.
+    /// The pipe with frames is at its end. If it ended inside a frame, this says where.
     EndOfFrames(Option<String>),
 }
 
-/// How far a tree is; the life task says so to those that read from it.
+/// The phase of a tree, which the life task publishes to the tasks that read from the tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// The warden has not said that the program runs. Nothing is read: the sink hears of the start first.
+    /// The warden has not reported a start. Nothing is read yet, because [`Sink::started`] has to be called first.
     Starting,
-    /// Bytes may come at any time.
+    /// The tree may write at any time.
     Running,
-    /// Nobody is left to write. What the pipes hold is all there will be.
+    /// No process is left to write. The tasks read what the pipes still hold, and end.
     Gone,
 }
 
 /// A running worker. `B` keeps large binaries alive while they are queued.
 pub struct Worker<B, S: Sink> {
     outbox: Mutex<Outbox<B>>,
+    /// Wakes the writer task: something has been queued, or the outbox is closed.
     queued: Notify,
-    /// Where the numbers of requests to be interrupted go; `None` where the transport has no such pipe.
+    /// The pipe for the numbers of requests to interrupt; `None` where the transport has no such pipe.
     interrupts: Option<OwnedFd>,
-    /// Used once Python has said that it has it as well; emptied at the end.
+    /// Used once Python has reported in `READY` that it has found it. Emptied at the end.
     shared: Option<SharedMemory>,
     commands: mpsc::UnboundedSender<Command>,
+    /// 0 until the program runs.
     pid: AtomicI32,
-    /// The connection to the warden, which the life tasks own.
+    /// The connection to the warden, which the life tasks of its trees own.
     link: Weak<link::Link>,
-    /// Where the news goes.
+    /// Receives the events.
     pub sink: S,
 }
 
-/// More is too much for the clocks of this side and of the warden's.
+/// The longest grace: a deadline that far ahead does not overflow a clock, here or in the warden.
 const LONGEST_GRACE: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// What a worker ends with when a task of ours panics, which only a bug makes it do.
+/// The reason with which a worker ends when one of its tasks panics. Only a bug does that.
 const PANIC: &str = "a task of Snex's own has panicked";
 
-/// Held by a task without which a worker cannot go on: ends the worker when the task panics, so that nobody waits for it.
-struct Alarm(mpsc::UnboundedSender<Command>);
+/// Held by each task that a worker cannot do without. If the task panics, this ends the worker, so that nobody waits in vain.
+struct PanicGuard(mpsc::UnboundedSender<Command>);
 
-impl Drop for Alarm {
+impl Drop for PanicGuard {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let _ = self.0.send(Command::Broken(PANIC.into()));
@@ -209,21 +215,20 @@ impl Drop for Alarm {
 }
 
 impl<B: AsRef<[u8]> + Send + 'static, S: Sink> Worker<B, S> {
-    /// Starts a warden and a program. Blocks for the time of one `posix_spawn`. That the program runs, or does not, is told to
-    /// the sink.
+    /// Starts a warden and a program. Blocks for the time of one `posix_spawn`. The sink learns whether the program runs.
     ///
     /// # Errors
-    /// When descriptors cannot be made or the warden cannot be started; the sink is dropped then without a call.
+    /// If descriptors cannot be made or the warden cannot be started. The sink is then dropped without a call.
     pub fn start(runtime: &Handle, settings: Settings, sink: S) -> io::Result<Arc<Self>> {
         launch::launch(runtime, settings, launch::Origin::Started, sink)
     }
 
-    /// Has the program of this worker fork a copy, and returns its worker. The same warden looks after both; apart from that
-    /// they have nothing to do with each other. Of `settings`, the warden and all but the limits of the program are not used.
-    /// Does not wait for the program: whether there is a copy, or why not, is told to the sink.
+    /// Has the program of this worker fork a copy, and returns the copy's worker. The two share a warden, and are otherwise
+    /// independent. `settings.warden` and `settings.spec` are ignored, except for `spec.limits`. Does not wait for the
+    /// program: the sink learns whether there is a copy, or why not.
     ///
     /// # Errors
-    /// When descriptors cannot be made or the program is gone; the sink is dropped then without a call.
+    /// If descriptors cannot be made or the program is gone. The sink is then dropped without a call.
     pub fn fork(
         &self,
         runtime: &Handle,
@@ -236,11 +241,12 @@ impl<B: AsRef<[u8]> + Send + 'static, S: Sink> Worker<B, S> {
         launch::launch(runtime, settings, launch::Origin::Forked { link, ignore_threads }, sink)
     }
 
-    /// Submits a frame, without blocking. `Closed` when Python is gone or going.
+    /// Submits a frame. Never blocks.
     pub fn submit(&self, frame: Frame<B>) -> Submitted {
+        // Dropped after the lock is released.
         let (submitted, _spent) = {
             let mut outbox = self.outbox();
-            (outbox.submit(frame), outbox.spent())
+            (outbox.submit(frame), outbox.take_spent())
         };
         if submitted == Submitted::Queued {
             self.queued.notify_one();
@@ -248,43 +254,43 @@ impl<B: AsRef<[u8]> + Send + 'static, S: Sink> Worker<B, S> {
         submitted
     }
 
-    /// Whether so much is queued that a frame should not even be made.
+    /// Whether the queue is above its high-water mark, so that a request should wait before its frame is built.
     pub fn is_full(&self) -> bool {
         self.outbox().is_full()
     }
 
-    /// Bytes that wait to be written.
+    /// Bytes that Python has not read, without those in the pipe.
     pub fn queued(&self) -> usize {
         self.outbox().waiting()
     }
 
-    /// Bytes of shared memory that Python has been given and still uses; `None` without shared memory.
+    /// Bytes of the shared memory towards Python that are in use; `None` without shared memory.
     pub fn shared_bytes(&self) -> Option<u64> {
         self.shared.as_ref().filter(|_| self.outbox().shares()).map(SharedMemory::bytes)
     }
 
-    /// As [`Worker::is_full`]; if so, [`Sink::writable`] is called when there is room.
+    /// As [`Worker::is_full`]. If so, [`Sink::writable`] is called once there is room.
     pub fn wait_if_full(&self) -> bool {
         self.outbox().wait_if_full()
     }
 
-    /// Ends the tree: end of file towards Python and SIGTERM to all, SIGKILL after `grace`. Returns at once;
-    /// [`Sink::ended`] tells when nothing is left. May be called again, to hurry.
+    /// Ends the tree: closes the pipe towards Python, sends SIGTERM to every process, and SIGKILL after `grace`. Returns at
+    /// once; [`Sink::ended`] is called when nothing is left. Another call with a shorter grace speeds it up.
     pub fn stop(&self, grace: Duration) {
-        // The life task is gone only when the tree is.
+        // Fails only when the life task has ended, and the tree before it.
         let _ = self.commands.send(Command::Stop(grace.min(LONGEST_GRACE)));
     }
 
-    /// Interrupts code that blocks, if it runs for `request`: Python gets the number, and a signal to look at it. May be
-    /// called again. Without effect over standard streams.
+    /// Interrupts the code that runs for `request`, even if it blocks Python's event loop: writes the number to a pipe, and
+    /// has the warden send a signal whose handler reads it. May be called repeatedly. Has no effect over standard streams.
     pub fn interrupt(&self, request: u64) {
         let Some(pipe) = &self.interrupts else { return };
-        // A pipe that is full of numbers which Python does not read needs no more of them.
+        // Fails if Python does not read and the pipe is full. One more number would not help then.
         let _ = nix::unistd::write(pipe, &request.to_le_bytes());
         let _ = self.commands.send(Command::Interrupt);
     }
 
-    /// Whether nothing more can be submitted: the end has come, or is coming.
+    /// Whether frames are no longer accepted: the worker has ended, or is about to.
     pub fn is_closed(&self) -> bool {
         self.outbox().is_closed()
     }
@@ -297,15 +303,15 @@ impl<B: AsRef<[u8]> + Send + 'static, S: Sink> Worker<B, S> {
         }
     }
 
-    fn alarm(&self) -> Alarm {
-        Alarm(self.commands.clone())
+    fn panic_guard(&self) -> PanicGuard {
+        PanicGuard(self.commands.clone())
     }
 
-    /// On the worker's tasks only: it calls the sink.
+    /// Closes the pipe towards Python. Only for the worker's tasks, because it calls the sink.
     fn close(&self) {
         let (awaited, _spent) = {
             let mut outbox = self.outbox();
-            (outbox.close(), outbox.spent())
+            (outbox.close(), outbox.take_spent())
         };
         self.queued.notify_one();
         if awaited {
@@ -314,7 +320,7 @@ impl<B: AsRef<[u8]> + Send + 'static, S: Sink> Worker<B, S> {
     }
 
     fn outbox(&self) -> MutexGuard<'_, Outbox<B>> {
-        // Nothing panics while holding it; if it did, the outbox would still be consistent enough to be closed.
+        // Nothing panics while holding the lock. Even then, the outbox could still be closed.
         self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -144,7 +144,7 @@ impl Forest {
                 }
             } else {
                 // Of a program or a copy of which nothing else is left.
-                process_tree::end(*child);
+                process_tree::kill_with_group(*child);
             }
         }
     }

@@ -108,7 +108,7 @@ impl Tree {
         }
         let group = spared.map_or(0, Pid::as_raw);
         let known = std::mem::replace(&mut self.children, children);
-        self.children.iter().for_each(|pid| process_tree::end_but(*pid, group));
+        self.children.iter().for_each(|pid| process_tree::kill_sparing_group(*pid, group));
         self.restless = self.children.iter().any(|child| !known.contains(child));
         if self.restless {
             return;
@@ -119,8 +119,8 @@ impl Tree {
         let mut others = if childless { Vec::new() } else { members() };
         others.retain(|pid| *pid != group);
         match spared {
-            Some(leader) if others.is_empty() => process_tree::end_leader(leader.as_raw()),
-            _ => others.iter().for_each(|pid| process_tree::end_but(*pid, group)),
+            Some(leader) if others.is_empty() => process_tree::kill_leader(leader.as_raw()),
+            _ => others.iter().for_each(|pid| process_tree::kill_sparing_group(*pid, group)),
         }
     }
 

@@ -96,7 +96,7 @@ impl<'a> Watch<'a> {
                         self.lifeline.report(&FromWarden::Started { tree: number, pid });
                     } else {
                         // Nobody wants it any more.
-                        process_tree::end_but(pid, self.program.as_raw());
+                        process_tree::kill_sparing_group(pid, self.program.as_raw());
                     }
                 }
                 (Answer::Forked(pid), Some(None)) => {

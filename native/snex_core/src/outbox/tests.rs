@@ -52,7 +52,7 @@ fn a_full_outbox_says_once_when_it_is_below_the_low_mark() {
 fn large_pieces_are_not_freed_until_somebody_asks_for_them() {
     let large = || frame(&[vec![0; LARGE], vec![0; 10], vec![0; LARGE + 1]]);
     let lengths = |outbox: &mut Outbox<Vec<u8>>| -> Vec<usize> {
-        outbox.spent().iter().map(|piece| piece.as_ref().len()).collect()
+        outbox.take_spent().iter().map(|piece| piece.as_ref().len()).collect()
     };
     let (mut reader, writer) = pipe();
     let mut outbox = Outbox::new(writer, 10, 20);
@@ -65,7 +65,7 @@ fn large_pieces_are_not_freed_until_somebody_asks_for_them() {
     outbox.submit(large());
     outbox.close();
     assert!(lengths(&mut outbox).ends_with(&[10, LARGE + 1]));
-    assert!(outbox.spent().is_empty());
+    assert!(outbox.take_spent().is_empty());
 }
 
 #[test]
@@ -141,8 +141,8 @@ fn a_frame_for_shared_memory_waits_and_so_does_all_that_follows_it_in_order() {
     assert!(outbox.is_empty());
     // What lies in slots counts until Python has taken it.
     assert_eq!(outbox.waiting(), freed);
-    assert!(!outbox.read(WORTH));
-    assert!(outbox.read(WORTH));
+    assert!(!outbox.mark_read(WORTH));
+    assert!(outbox.mark_read(WORTH));
     assert_eq!(outbox.waiting(), 0);
     drop(outbox);
     let mut read = Vec::new();
@@ -162,7 +162,7 @@ fn a_frame_that_is_being_placed_when_the_outbox_is_closed_is_dropped() {
     let length = placing.len();
     outbox.placed(placing, length, 0);
     assert!(outbox.is_closed() && outbox.is_empty());
-    assert_eq!(outbox.spent().iter().filter(|piece| piece.as_ref().len() == WORTH).count(), 2);
+    assert_eq!(outbox.take_spent().iter().filter(|piece| piece.as_ref().len() == WORTH).count(), 2);
     assert_eq!(outbox.submit(large(3)), Submitted::Closed);
 }
 

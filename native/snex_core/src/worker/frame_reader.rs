@@ -1,4 +1,4 @@
-//! Frames out of bytes that come in pieces of any size.
+//! Parses frames from bytes that arrive in pieces of any size.
 
 use super::inbound::Inbound;
 use super::{Body, LEAST_ROOM};
@@ -6,21 +6,22 @@ use crate::frame::{self, FrameError, HEADER_LEN, Header, SHARED, SPARE};
 use std::future::Future;
 use std::io;
 
-/// Small frames are parsed out of a buffer of this size, many for one system call. Short input reaches every limit in tests.
+/// The size of the buffer out of which small frames are parsed, many per system call. Tests use a small one, so that short
+/// input reaches its limits.
 const BUFFER: usize = if cfg!(any(fuzzing, test)) { 64 } else { LEAST_ROOM };
 
-/// Memory reserved for a body before any of it has arrived. A length is only the other side's word; what is reserved and not
-/// written to costs addresses, and no memory.
+/// The most memory that is allocated for a body before any of it has arrived: its length may be wrong. Until it is written
+/// to, it takes address space but no memory.
 pub(crate) const ADVANCE: usize = if cfg!(any(fuzzing, test)) { 96 } else { 64 * 1024 * 1024 };
 
 /// Why no more frames come.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ReadError {
-    /// The pipe is closed.
+    /// The pipe ended between two frames.
     EndOfFile,
-    /// The pipe is closed; how far the last frame came.
+    /// The pipe ended inside a frame. Says how much of it arrived.
     CutShort(String),
-    /// What came was not the protocol, or the pipe failed.
+    /// Python broke the protocol, there was no memory, or reading failed.
     Broken(String),
 }
 
@@ -43,25 +44,25 @@ pub(crate) fn no_memory(length: usize) -> ReadError {
     ReadError::Broken(format!("the VM has no memory for a frame of {length} bytes from Python"))
 }
 
-/// Where bytes come from.
+/// A source of bytes.
 pub(crate) trait Bytes: Send {
-    /// Reads what there is, at least a byte, into `buffer`; 0 at end of file.
+    /// Reads what is there into `buffer`, at least one byte. Returns 0 at end of file.
     fn read(&mut self, buffer: &mut [u8]) -> impl Future<Output = io::Result<usize>> + Send;
-    /// So many bytes will be read next.
+    /// A hint that `more` bytes will be read next.
     fn expect(&mut self, _more: usize) {}
-    /// They have been.
+    /// A hint that the expected bytes have been read.
     fn expect_no_more(&mut self) {}
 }
 
 pub(crate) struct FrameReader<R> {
     source: R,
-    /// Bytes that have arrived and are not used: `buffer[start..end]`.
+    /// `buffer[start..end]` has arrived and has not been parsed.
     buffer: Vec<u8>,
     start: usize,
     end: usize,
-    /// Bytes that a value may have; a body may have [`SPARE`] more.
+    /// The most bytes of a value. A body may have [`SPARE`] more.
     limit: u64,
-    /// Where bodies lie that do not come through the pipe.
+    /// The arena for bodies in shared memory.
     pub(crate) inbound: Option<Inbound>,
 }
 
@@ -77,13 +78,13 @@ impl<R: Bytes> FrameReader<R> {
         self.content(header).await
     }
 
-    /// The body of a frame, wherever it lies. Its header is then as if it had come through the pipe.
+    /// Reads the body of a frame, from the pipe or from shared memory. The header that it returns is the same for both.
     pub(crate) async fn content<T: Body>(&mut self, header: Header) -> Result<(Header, T), ReadError> {
         let length = self.length(header, header.length)?;
         if header.flags & SHARED == 0 {
             return Ok((header, self.body(length).await?));
         }
-        // It is put back at the end: after an error, nothing more is read.
+        // Put back below, but not after an error: then nothing more is read.
         let Some(mut inbound) = self.inbound.take() else {
             let Header { kind, flags, .. } = header;
             return Err(FrameError::UnknownFlags { kind: kind as u8, flags }.into());
@@ -94,7 +95,7 @@ impl<R: Bytes> FrameReader<R> {
         Ok((Header { flags: header.flags & !SHARED, length: place.length, ..header }, body))
     }
 
-    /// The length of a body, if it may have that.
+    /// Checks the length of a body.
     fn length(&self, header: Header, length: u64) -> Result<usize, ReadError> {
         let kind = header.kind as u8;
         if length > self.limit.saturating_add(SPARE) {
@@ -105,20 +106,20 @@ impl<R: Bytes> FrameReader<R> {
 
     pub(crate) async fn header(&mut self) -> Result<Header, ReadError> {
         loop {
-            let pending = self.buffer.get(self.start..self.end).unwrap_or_default();
-            if let Some(header) = frame::read_header(pending)? {
+            let unparsed = self.buffer.get(self.start..self.end).unwrap_or_default();
+            if let Some(header) = frame::read_header(unparsed)? {
                 self.start += header.kind.header_len();
                 return Ok(header);
             }
-            let pending = pending.len();
+            let length = unparsed.len();
             self.buffer.copy_within(self.start..self.end, 0);
-            (self.start, self.end) = (0, pending);
-            let free = self.buffer.get_mut(pending..).unwrap_or_default();
+            (self.start, self.end) = (0, length);
+            let free = self.buffer.get_mut(length..).unwrap_or_default();
             match self.source.read(free).await? {
-                0 if pending == 0 => return Err(ReadError::EndOfFile),
+                0 if length == 0 => return Err(ReadError::EndOfFile),
                 0 => {
                     return Err(
-                        FrameError::CutShort { got: pending as u64, expected: HEADER_LEN as u64 }.into()
+                        FrameError::CutShort { got: length as u64, expected: HEADER_LEN as u64 }.into()
                     );
                 }
                 read => self.end += read,
@@ -126,14 +127,14 @@ impl<R: Bytes> FrameReader<R> {
         }
     }
 
-    /// A body: what has arrived is copied, the rest is read straight into its place.
+    /// Reads a body from the pipe: copies what is already in the buffer, and reads the rest straight into the body's memory.
     pub(crate) async fn body<T: Body>(&mut self, length: usize) -> Result<T, ReadError> {
         let arrived = self.buffer.get(self.start..self.end).unwrap_or_default();
         let arrived = arrived.get(..length).unwrap_or(arrived);
         let mut filled = arrived.len();
         let mut size = length.min(ADVANCE.max(filled));
         let mut body = T::with_length(size).ok_or_else(|| no_memory(length))?;
-        // No more than the buffer holds, so there is room for it at once.
+        // The buffer holds at most `LEAST_ROOM` bytes, so `room` has space for all of them.
         if let Some(room) = body.room(0).get_mut(..filled) {
             room.copy_from_slice(arrived);
         }
@@ -189,7 +190,7 @@ mod tests {
         }
     }
 
-    /// What comes of a frame that claims to have so many bytes.
+    /// Reads a frame that claims to have `length` bytes.
     fn read(length: u64, limit: u64) -> Result<Header, ReadError> {
         let mut header = vec![0; HEADER_LEN];
         Header { length, ..Header::new(Kind::Result, 1) }.write(&mut header);

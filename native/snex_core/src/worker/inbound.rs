@@ -1,28 +1,28 @@
-//! Bodies from Python that lie in shared memory: copied from there into memory of the VM's own.
+//! Bodies from Python that lie in shared memory: the VM copies them into memory of its own.
 
 use super::Body;
 use super::frame_reader::{ADVANCE, ReadError, no_memory};
 use crate::shared_memory::{Arena, PIECE, PLACE_LEN, Place, read_place};
 use std::sync::Arc;
 
-/// The arena from Python, as a reader of frames sees it.
+/// The arena from Python, for one reader of frames.
 pub(crate) struct Inbound {
     arena: Arc<Arena>,
-    /// The slot that was read last, until somebody tells Python that it is free.
-    read: Option<u64>,
+    /// The offset of the slot that was copied last, until [`Inbound::take_copied_slot`].
+    copied: Option<u64>,
 }
 
 impl Inbound {
     pub(crate) fn new(arena: Arc<Arena>) -> Self {
-        Inbound { arena, read: None }
+        Inbound { arena, copied: None }
     }
 
-    /// The slot that is to be given back.
-    pub(crate) fn take_read(&mut self) -> Option<u64> {
-        self.read.take()
+    /// The offset of a slot that has been copied. The caller gives it back to Python.
+    pub(crate) fn take_copied_slot(&mut self) -> Option<u64> {
+        self.copied.take()
     }
 
-    /// Where a body lies, from what has come through the pipe in its stead.
+    /// Parses the place of a body, which travels through the pipe instead of the body.
     pub(crate) fn place(&self, bytes: &[u8]) -> Result<Place, ReadError> {
         let place: &[u8; PLACE_LEN] = bytes
             .try_into()
@@ -30,7 +30,7 @@ impl Inbound {
         read_place(*place, self.arena.size()).map_err(|error| ReadError::Broken(error.to_string()))
     }
 
-    /// A copy of what lies there now. Python may write to it meanwhile: then it is a copy of that.
+    /// Copies a body. If Python writes to the slot during the copy, the copy may have some of that, and stays as it is.
     pub(crate) async fn read<T: Body>(&mut self, offset: u64, length: usize) -> Result<T, ReadError> {
         let mut size = length.min(ADVANCE);
         let mut body = T::with_length(size).ok_or_else(|| no_memory(length))?;
@@ -49,7 +49,7 @@ impl Inbound {
                 tokio::task::yield_now().await;
             }
         }
-        self.read = Some(offset);
+        self.copied = Some(offset);
         Ok(body)
     }
 }
@@ -73,7 +73,7 @@ mod tests {
         }
     }
 
-    /// What comes of a frame whose body should lie in an arena of 3 MiB, full of sevens.
+    /// Reads a frame whose body lies in an arena of 3 MiB, full of sevens.
     fn read(body: &[u8], limit: u64, arena: bool) -> Result<(Header, Vec<u8>, Option<u64>), ReadError> {
         let mut bytes = vec![0; HEADER_LEN];
         let length = body.len() as u64;
@@ -87,7 +87,7 @@ mod tests {
         }
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let (header, body) = runtime.block_on(reader.frame())?;
-        Ok((header, body, reader.inbound.as_mut().and_then(Inbound::take_read)))
+        Ok((header, body, reader.inbound.as_mut().and_then(Inbound::take_copied_slot)))
     }
 
     fn place(offset: u64, length: u64) -> Vec<u8> {

@@ -1,4 +1,4 @@
-//! From settings to running tasks.
+//! The start of a worker: makes pipes and shared memory, starts or forks the program, and spawns the tasks.
 
 use super::link::{Branch, Link};
 use super::shared::SharedMemory;
@@ -23,24 +23,24 @@ use tokio::sync::{Notify, mpsc, watch};
 /// The descriptors that frames travel over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Transport {
-    /// Descriptors 3 to 6, and 7, 8 and 10 where there is shared memory; standard output and error are pipes of their own.
+    /// Descriptors 3 to 6, and 7, 8 and 10 for shared memory. Standard output and error have pipes of their own.
     Pipes,
-    /// Standard input and output, for programs that pass only these on; standard error is a pipe of its own.
+    /// Standard input and output, for wrappers that pass on no other descriptors. Standard error has a pipe of its own.
     Stdio,
 }
 
-/// The program's descriptors of shared memory: towards it, and from it.
+/// The program's descriptors of shared memory: the arena towards it, and the one from it.
 const SHARED_MEMORY: [RawFd; 2] = [7, 8];
 
-/// The program's number of the socket over which it is asked to fork; where the system has what copies need.
+/// The program's descriptor of the socket over which the warden asks it to fork; `None` on systems that cannot have copies.
 const FORKS: Option<RawFd> = if cfg!(target_os = "linux") { Some(9) } else { None };
 
-/// The program's end of the socket for memory that is handed over.
+/// The program's descriptor of the socket for memory that it hands over.
 const HANDOVER: RawFd = 10;
 
 impl Transport {
-    /// The program's numbers for: frames in, frames out, standard error; and where there are such: standard output, frames
-    /// out of those who print, interrupts.
+    /// The program's descriptors, in this order: frames in, frames out, standard error, standard output, prints, interrupts.
+    /// Over standard streams, the last three are missing.
     fn numbers(self) -> &'static [RawFd] {
         match self {
             Transport::Pipes => &[3, 4, 2, 1, 5, 6],
@@ -49,7 +49,7 @@ impl Transport {
     }
 }
 
-/// A pipe of which we keep one end, non-blocking, and the program gets the other.
+/// A pipe between the VM and the program. Our end is non-blocking.
 struct Pipe {
     ours: OwnedFd,
     theirs: OwnedFd,
@@ -90,15 +90,15 @@ fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     }
 }
 
-/// Where the program of a worker comes from.
+/// How the program of a worker comes to be.
 pub(super) enum Origin {
-    /// A warden of its own starts it.
+    /// A new warden starts it.
     Started,
-    /// The program of this connection forks it.
+    /// The program that the warden behind `link` started forks it.
     Forked { link: Arc<Link>, ignore_threads: bool },
 }
 
-/// Starts or forks the program, and starts the tasks of a worker.
+/// Starts or forks the program, and spawns the worker's tasks.
 pub(super) fn launch<B, S>(
     runtime: &Handle,
     settings: Settings,
@@ -112,7 +112,7 @@ where
     start(runtime, settings, origin, sink).map_err(explain)
 }
 
-/// Says what a start needs when it lacks descriptors.
+/// If an error means that the VM has run out of descriptors, adds the limit and how many a start needs.
 pub(super) fn explain(error: io::Error) -> io::Error {
     let limit = getrlimit(Resource::RLIMIT_NOFILE);
     match limit {
@@ -159,7 +159,7 @@ where
         always.into_iter().chain(sometimes).map(|pipe| pipe.theirs.as_fd()).collect();
     settings.spec.descriptors = settings.transport.numbers().to_vec();
     let shared = match settings.transport {
-        // Whatever the system refuses: all works without, only slower.
+        // An error is ignored: without shared memory everything works, only more slowly.
         Transport::Pipes => settings.shared_memory.and_then(|size| SharedMemory::new(size).ok()),
         Transport::Stdio => None,
     };
@@ -189,7 +189,7 @@ where
     let stdout = stdout.map(source).transpose()?;
     let prints = prints.map(source).transpose()?;
 
-    let (commands, orders) = mpsc::unbounded_channel::<Command>();
+    let (commands, receiver) = mpsc::unbounded_channel::<Command>();
     let (phase, phases) = watch::channel(Phase::Starting);
     let (low, high) = settings.marks;
     let worker = Arc::new(Worker {
@@ -213,8 +213,8 @@ where
         stdout: stdout
             .map(|source| runtime.spawn(streams::relay(Arc::clone(&worker), Stream::Stdout, source, phases))),
     };
-    let life = runtime.spawn(life::supervise(Arc::clone(&worker), branch, orders, phase, tasks));
-    runtime.spawn(life::bury(Arc::clone(&worker), life));
+    let life = runtime.spawn(life::supervise(Arc::clone(&worker), branch, receiver, phase, tasks));
+    runtime.spawn(life::guard(Arc::clone(&worker), life));
     Ok(worker)
 }
 
@@ -230,7 +230,7 @@ fn start_program(
     Link::start(runtime, warden, spec, mark, theirs)
 }
 
-/// What no other tree of this machine is marked with.
+/// A new mark, which no other tree of this machine has.
 fn mark() -> String {
     static TREES: AtomicU64 = AtomicU64::new(0);
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! The life of a worker: what the warden reports, what others ask for, and the end.
+//! The life task of a worker: it acts on the warden's reports and on commands, and ends the worker.
 
 use super::link::Branch;
 use super::{Cause, Command, End, PANIC, Phase, Sink, Worker};
@@ -11,27 +11,29 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-/// How long a program may live on after it has closed its end of the pipe: time for an orderly exit, not more.
+/// How long a program may run after it has closed its end of the pipe: enough for an orderly exit.
 const EXIT_TIME: Duration = Duration::from_secs(1);
 
-/// How long a warden may take for its last words once the grace of its tree is over. Afterwards it is killed, and the tree is
-/// ended from here: somebody has stopped the warden (SIGSTOP), or it hangs.
+/// How long a warden may take to report the end of its tree after the grace is over. A warden that takes longer hangs or has
+/// been stopped by a signal (SIGSTOP). It is killed, and the life task ends the tree itself.
 const WARDEN_TIME: Duration = Duration::from_secs(5);
 
-/// How long those who take the output of a tree may keep the news of its end waiting.
-const LAST_WORDS_TIME: Duration = Duration::from_secs(5);
+/// How long the tasks that read from the tree may delay [`Sink::ended`] to deliver what is left in the pipes.
+const DELIVERY_TIME: Duration = Duration::from_secs(5);
 
-/// How long the processes of a tree without a warden are searched for: one that the kernel does not let die yet (a disk that
-/// does not answer) must not hold up the news for ever.
-const LOST_TIME: Duration = Duration::from_secs(5);
+/// How long to search for the processes of a tree that has lost its warden. The limit is for a process that cannot die yet,
+/// for example because it waits for a disk.
+const SEARCH_TIME: Duration = Duration::from_secs(5);
 
-/// A search may miss a process that forks and exits while it looks; several in a row hardly do.
+/// The tree counts as gone after this many searches in a row that found nothing. One alone may miss a process that forks and
+/// exits during the search.
 const EMPTY_SEARCHES: usize = 3;
 
-/// The pause between two such searches.
+/// The pause between two searches.
 const SEARCH_INTERVAL: Duration = Duration::from_millis(10);
 
-/// The tasks that write to the program and read from it.
+/// The tasks that write to the program and read from it. The transport decides whether there is a pipe for prints and one for
+/// standard output.
 pub(super) struct Tasks {
     pub(super) writer: Option<JoinHandle<()>>,
     pub(super) frames: JoinHandle<()>,
@@ -40,18 +42,20 @@ pub(super) struct Tasks {
     pub(super) stdout: Option<JoinHandle<Vec<u8>>>,
 }
 
-/// What is known so far about the end.
+/// The state of the life task.
 struct Life {
     branch: Branch,
-    /// `None` once it has ended.
+    /// `None` once it has been waited for.
     writer: Option<JoinHandle<()>>,
+    /// Why the worker ends, as far as is known.
     cause: Option<Cause>,
+    /// How the program exited.
     exit: Option<Exit>,
-    /// When a program that closed its pipe is stopped.
-    deadline: Option<Instant>,
-    /// When the warden is killed, because it should have ended the tree by then.
-    patience: Option<Instant>,
-    /// How far the last frame came, when the pipe was closed inside of one.
+    /// When to stop a program that has closed its end of the pipe.
+    exit_deadline: Option<Instant>,
+    /// When to kill the warden, which should have ended the tree by then.
+    warden_deadline: Option<Instant>,
+    /// Where the last frame was cut off, if the pipe ended inside a frame.
     cut: Option<String>,
 }
 
@@ -59,7 +63,7 @@ struct Life {
 pub(super) async fn supervise<B, S>(
     worker: Arc<Worker<B, S>>,
     branch: Branch,
-    mut orders: mpsc::UnboundedReceiver<Command>,
+    mut commands: mpsc::UnboundedReceiver<Command>,
     phase: watch::Sender<Phase>,
     tasks: Tasks,
 ) where
@@ -71,12 +75,12 @@ pub(super) async fn supervise<B, S>(
         writer: tasks.writer,
         cause: None,
         exit: None,
-        deadline: None,
-        patience: None,
+        exit_deadline: None,
+        warden_deadline: None,
         cut: None,
     };
     loop {
-        let (deadline, patience) = (life.deadline, life.patience);
+        let (exit_deadline, warden_deadline) = (life.exit_deadline, life.warden_deadline);
         tokio::select! {
             report = life.branch.report() => match report {
                 Some(FromWarden::Started { pid, .. }) => {
@@ -92,13 +96,13 @@ pub(super) async fn supervise<B, S>(
                     life.exit = Some(exit);
                     life.cause.get_or_insert(Cause::Exited);
                     life.close(&worker).await;
-                    if life.patience.is_none() {
-                        life.hurry(ORPHAN_GRACE);
+                    if life.warden_deadline.is_none() {
+                        life.limit_warden(ORPHAN_GRACE);
                     }
                 }
                 Some(FromWarden::Gone { .. }) => break,
                 None => {
-                    // Not one that has been reaped: its number may be another's.
+                    // Once the leader has been reaped, its id may belong to another process.
                     let group = worker.pid().filter(|_| life.exit.is_none());
                     let mark = life.branch.mark();
                     let _ = tokio::task::spawn_blocking(move || end_lost(group, &mark)).await;
@@ -106,39 +110,38 @@ pub(super) async fn supervise<B, S>(
                     break;
                 }
             },
-            // The worker holds a sender, so orders never end.
-            Some(order) = orders.recv() => life.obey(&worker, order).await,
-            () = until(patience), if patience.is_some() => {
-                life.patience = None;
-                // Its end is reported to all of its trees.
+            // Never `None`: the worker itself holds a sender.
+            Some(command) = commands.recv() => life.execute(&worker, command).await,
+            () = until(warden_deadline), if warden_deadline.is_some() => {
+                life.warden_deadline = None;
+                // The branches of all its trees, this one included, then report that the warden is gone.
                 life.branch.kill_warden();
             }
-            () = until(deadline), if deadline.is_some() => {
-                life.deadline = None;
+            () = until(exit_deadline), if exit_deadline.is_some() => {
+                life.exit_deadline = None;
                 let reason = life.cut.take().unwrap_or_else(|| "Python closed its end of the pipe".into());
-                life.obey(&worker, Command::Broken(reason)).await;
+                life.execute(&worker, Command::Broken(reason)).await;
             }
         }
     }
     life.close(&worker).await;
-    // Nobody writes any more: what the pipes hold is all there will be.
     phase.send_replace(Phase::Gone);
-    let last_words = Instant::now() + LAST_WORDS_TIME;
-    finish(Some(tasks.frames), last_words).await;
-    finish(tasks.prints, last_words).await;
-    let stderr = finish(Some(tasks.stderr), last_words).await.unwrap_or_default();
-    finish(tasks.stdout, last_words).await;
-    while let Ok(order) = orders.try_recv() {
-        life.note(order);
+    let deadline = Instant::now() + DELIVERY_TIME;
+    finish(Some(tasks.frames), deadline).await;
+    finish(tasks.prints, deadline).await;
+    let stderr = finish(Some(tasks.stderr), deadline).await.unwrap_or_default();
+    finish(tasks.stdout, deadline).await;
+    while let Ok(command) = commands.try_recv() {
+        life.note(command);
     }
     if let Some(shared) = &worker.shared {
-        shared.end();
+        shared.give_all_back();
     }
     worker.sink.ended(End { cause: life.cause(), exit: life.exit, stderr });
 }
 
-/// The end of a worker whose life task has panicked. Its branch is dropped by then, which ends the tree.
-pub(super) async fn bury<B, S>(worker: Arc<Worker<B, S>>, life: JoinHandle<()>)
+/// Waits for the life task, and ends the worker if that task panics. The panic drops the task's branch, which ends the tree.
+pub(super) async fn guard<B, S>(worker: Arc<Worker<B, S>>, life: JoinHandle<()>)
 where
     B: AsRef<[u8]> + Send + 'static,
     S: Sink,
@@ -150,10 +153,10 @@ where
 }
 
 impl Life {
-    /// Takes notice of what a task has found in the pipes.
-    fn note(&mut self, order: Command) {
-        match order {
-            // Also when the program has exited by now: it did so after that.
+    /// Records what a task has found in the pipes.
+    fn note(&mut self, command: Command) {
+        match command {
+            // This takes precedence over an exit, which came after it.
             Command::Broken(reason) if matches!(self.cause, None | Some(Cause::Exited)) => {
                 self.cause = Some(Cause::Broken(reason));
             }
@@ -162,7 +165,8 @@ impl Life {
         }
     }
 
-    /// Why it has all ended. A program that ends in good order leaves no frame half written; one that fails may.
+    /// Why the worker has ended. A program that exits with status 0 and leaves half a frame has broken the protocol; one that
+    /// fails may leave half a frame.
     fn cause(&mut self) -> Cause {
         match self.cause.take() {
             None | Some(Cause::Exited) if self.exit == Some(Exit::Status(0)) => {
@@ -172,16 +176,16 @@ impl Life {
         }
     }
 
-    async fn obey<B, S>(&mut self, worker: &Worker<B, S>, order: Command)
+    async fn execute<B, S>(&mut self, worker: &Worker<B, S>, command: Command)
     where
         B: AsRef<[u8]> + Send + 'static,
         S: Sink,
     {
-        match order {
+        match command {
             Command::Stop(grace) => {
                 self.cause.get_or_insert(Cause::Stopped);
                 if grace.is_zero() {
-                    // It is not to begin to end by itself, which an end of file tells it to do.
+                    // Before the pipe is closed: Python would take its end of file as a request to shut down in good order.
                     self.branch.stop(grace);
                 }
                 self.close(worker).await;
@@ -189,21 +193,21 @@ impl Life {
             }
             Command::Interrupt => self.branch.interrupt(),
             Command::Broken(_) => {
-                self.note(order);
+                self.note(command);
                 self.close(worker).await;
                 self.stop(ORPHAN_GRACE);
             }
             Command::EndOfFrames(_) => {
-                // Most likely the program is exiting, and the warden is about to say how.
-                self.note(order);
+                // Most likely the program is exiting, and the warden is about to report how.
+                self.note(command);
                 self.close(worker).await;
-                self.deadline = Some(Instant::now() + EXIT_TIME);
+                self.exit_deadline = Some(Instant::now() + EXIT_TIME);
             }
         }
     }
 
-    /// Closes the pipe towards Python. On return Python can read end of file, which tells a SIGTERM that comes after it
-    /// from one that a machine sends to every process at its shutdown.
+    /// Closes the pipe towards Python, and waits until Python can read end of file. By that, Python can tell the SIGTERM of a
+    /// stop from one that the machine sends to every process when it shuts down.
     async fn close<B, S>(&mut self, worker: &Worker<B, S>)
     where
         B: AsRef<[u8]> + Send + 'static,
@@ -217,17 +221,17 @@ impl Life {
 
     fn stop(&mut self, grace: Duration) {
         self.branch.stop(grace);
-        self.hurry(grace);
+        self.limit_warden(grace);
     }
 
-    /// From now on the tree has so much grace, and the warden not much more time.
-    fn hurry(&mut self, grace: Duration) {
-        let patience = Instant::now() + grace + WARDEN_TIME;
-        self.patience = Some(self.patience.map_or(patience, |earlier| earlier.min(patience)));
+    /// Sets the deadline of a warden whose tree has `grace` left. A deadline is never moved further ahead.
+    fn limit_warden(&mut self, grace: Duration) {
+        let deadline = Instant::now() + grace + WARDEN_TIME;
+        self.warden_deadline = Some(self.warden_deadline.map_or(deadline, |earlier| earlier.min(deadline)));
     }
 }
 
-/// What a task returns, if it ends in time. Otherwise it is given up: whoever should take what it delivers does not.
+/// Waits for a task and returns its result. Aborts the task at the deadline: then the consumer of what it delivers is stuck.
 async fn finish<T>(task: Option<JoinHandle<T>>, deadline: Instant) -> Option<T> {
     let mut task = task?;
     match tokio::time::timeout_at(deadline, &mut task).await {
@@ -239,23 +243,22 @@ async fn finish<T>(task: Option<JoinHandle<T>>, deadline: Instant) -> Option<T> 
     }
 }
 
-/// Waits for a point in time.
 async fn until(time: Option<Instant>) {
     tokio::time::sleep_until(time.unwrap_or_else(Instant::now)).await;
 }
 
-/// Ends a tree that has lost its warden. The kernel has killed the leader (Linux); its process group, which bears its id,
-/// gets the same here, since there is nobody else left to do it. What has left the group, and is nobody's child any more, is
-/// found by its mark (Linux).
+/// Kills what is left of a tree that has lost its warden. On Linux the kernel has already killed the leader, with the
+/// parent-death signal. This function kills the leader's process group, and then the processes that left the group. On Linux
+/// it finds these by their mark, even if they have become orphans.
 fn end_lost(group: Option<i32>, mark: &str) {
     if let Some(group) = group {
         let _ =
             nix::sys::signal::killpg(nix::unistd::Pid::from_raw(group), nix::sys::signal::Signal::SIGKILL);
     }
-    let deadline = Instant::now() + LOST_TIME;
+    let deadline = Instant::now() + SEARCH_TIME;
     let mut empty = 0;
     while empty < EMPTY_SEARCHES && Instant::now() < deadline {
-        let found = process_tree::marked(mark).map(process_tree::end).count();
+        let found = process_tree::marked(mark).map(process_tree::kill_with_group).count();
         empty = if found == 0 { empty + 1 } else { 0 };
         std::thread::sleep(SEARCH_INTERVAL);
     }

@@ -1,7 +1,7 @@
-//! The connection to a warden, which the workers of all its trees share.
+//! The connection to a warden, shared by the workers of all its trees.
 //!
-//! Each worker's life task has a [`Branch`], through which it hears of its own tree alone. The connection is closed when the
-//! last of these is dropped; until then the warden lives on, also when the program that it has started is gone.
+//! Each worker's life task owns a [`Branch`], which receives the reports about its own tree only. Dropping the last branch
+//! closes the connection, and the warden ends. Until then the warden runs, even if the program that it started is gone.
 
 use super::warden::Warden;
 use crate::control::{self, FromWarden, ORPHAN_GRACE, PROGRAM, Spec, ToWarden, Tree};
@@ -19,28 +19,29 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::AbortHandle;
 
-/// Who hears of which tree; `None` once the warden is gone. Changed by whoever makes or drops a branch, and emptied by the task
-/// that listens.
+/// The receiver of the reports about each tree; `None` once the warden is gone. A branch is added when it is made and removed
+/// when it is dropped. The listening task takes the map when the connection ends, which tells every branch.
 type Listeners = Mutex<Option<HashMap<Tree, UnboundedSender<FromWarden>>>>;
 
-/// The connection. Dropping it ends the warden, and with it whatever tree there still is.
+/// The connection. Dropping it ends the warden, and with the warden all of its trees.
 pub(super) struct Link {
     warden: Warden,
     socket: OwnedWriteHalf,
-    /// What all processes are marked with that descend from this warden; see [`crate::process_tree::MARK`].
+    /// The mark of every process that descends from this warden; see [`crate::process_tree::MARK`].
     mark: String,
     /// The number of the next tree.
     next: AtomicU64,
     listeners: Arc<Listeners>,
+    /// The task that receives the warden's reports.
     listening: AbortHandle,
 }
 
-/// The share of a life task in the connection: its own tree. Dropping it before that has gone ends the tree.
+/// A life task's share of the connection, for its own tree. Dropping it stops the tree, unless the tree is gone.
 pub(super) struct Branch {
     link: Arc<Link>,
     tree: Tree,
     reports: UnboundedReceiver<FromWarden>,
-    /// Whether nothing more is to be expected of the tree.
+    /// Whether the last report about the tree has arrived, so that dropping this has nothing to stop.
     over: bool,
 }
 
@@ -58,16 +59,16 @@ impl Link {
         socket.set_nonblocking(true)?;
         let _context = runtime.enter();
         let (from_warden, socket) = UnixStream::from_std(socket)?.into_split();
-        // There before anybody listens: the warden may have reported already.
+        // Registered before the task starts: the warden may have sent a report already.
         let (sender, reports) = unbounded_channel();
         let listeners = Arc::new(Mutex::new(Some(HashMap::from([(PROGRAM, sender)]))));
-        // A task of its own: a read that `select!` gives up half-way would lose its bytes.
+        // A task of its own, because `read_exact` is not cancel safe: in the life task's `select!` it would lose bytes.
         let listening = runtime.spawn(listen(from_warden, Arc::clone(&listeners))).abort_handle();
         let link = Link { warden, socket, mark, next: AtomicU64::new(PROGRAM + 1), listeners, listening };
         Ok(Branch { link: Arc::new(link), tree: PROGRAM, reports, over: false })
     }
 
-    /// Has the program fork a copy, which gets these descriptors. Never blocks.
+    /// Has the program fork a copy, which gets the descriptors in `theirs`. Never blocks.
     pub(super) fn fork(
         self: Arc<Self>,
         ignore_threads: bool,
@@ -75,13 +76,13 @@ impl Link {
     ) -> io::Result<Branch> {
         let tree = self.next.fetch_add(1, Ordering::Relaxed);
         let mut branch = self.branch(tree)?;
-        let asked = control::send_now(
+        let sent = control::send_now(
             branch.link.socket.as_ref().as_fd(),
             &ToWarden::Fork { tree, ignore_threads },
             theirs,
         );
-        branch.over = asked.is_err();
-        asked.map(|()| branch)
+        branch.over = sent.is_err();
+        sent.map(|()| branch)
     }
 
     fn branch(self: Arc<Self>, tree: Tree) -> io::Result<Branch> {
@@ -101,32 +102,32 @@ impl Drop for Link {
 }
 
 impl Branch {
-    /// The connection, for those who want a copy of the program.
+    /// The connection, through which the program can be forked.
     pub(super) fn link(&self) -> &Arc<Link> {
         &self.link
     }
 
-    /// The next report about the tree. `None` when there will be none: the warden is gone.
+    /// The next report about the tree; `None` if the warden is gone.
     pub(super) async fn report(&mut self) -> Option<FromWarden> {
         let report = self.reports.recv().await;
         self.over = matches!(report, None | Some(FromWarden::Gone { .. } | FromWarden::Failed { .. }));
         report
     }
 
-    /// Asks for the end of the tree.
+    /// Asks the warden to end the tree.
     pub(super) fn stop(&self, grace: Duration) {
         let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
-        self.tell(&ToWarden::Stop { tree: self.tree, grace_ms });
+        self.send(&ToWarden::Stop { tree: self.tree, grace_ms });
     }
 
-    /// Asks for an interrupt of the leader.
+    /// Asks the warden to interrupt the leader.
     pub(super) fn interrupt(&self) {
-        self.tell(&ToWarden::Interrupt { tree: self.tree });
+        self.send(&ToWarden::Interrupt { tree: self.tree });
     }
 
-    /// Never waits for the warden. What is lost because it does not read is an interrupt, of which others follow, or a stop,
-    /// for which there is not much time.
-    fn tell(&self, message: &ToWarden) {
+    /// Sends a message, or drops it if the socket is full, so that the life task never waits for a warden that does not read.
+    /// Interrupts are repeated anyway. After a lost stop, the life task kills the warden at its deadline.
+    fn send(&self, message: &ToWarden) {
         let _ = control::send_now(self.link.socket.as_ref().as_fd(), message, &[]);
     }
 
@@ -135,7 +136,7 @@ impl Branch {
         self.link.warden.kill();
     }
 
-    /// What the processes of the tree are marked with.
+    /// The mark of the tree's processes.
     pub(super) fn mark(&self) -> String {
         self.link.mark.clone()
     }
@@ -156,7 +157,7 @@ fn lock(listeners: &Listeners) -> MutexGuard<'_, Option<HashMap<Tree, UnboundedS
     listeners.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Hands out what the warden reports, until it is gone: then everybody learns that.
+/// Passes the warden's reports to the branches. When the warden is gone, ends all their channels.
 async fn listen(mut warden: OwnedReadHalf, listeners: Arc<Listeners>) {
     while let Ok(Some(report)) = next_report(&mut warden).await {
         if let Some(listener) = lock(&listeners).as_ref().and_then(|all| all.get(&report.tree())) {

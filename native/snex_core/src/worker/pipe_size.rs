@@ -1,46 +1,46 @@
-//! How much the pipes with frames hold.
+//! The capacity of the pipes that carry frames.
 //!
-//! A large value travels faster through a large pipe: fewer wake-ups for the same bytes. But all pipes of one user count
-//! towards a limit of the system (64 MiB on Linux, see pipe(7)), beyond which new pipes get a single page. So a pipe is
-//! large only while a large value is on its way.
+//! A large value travels faster through a large pipe, because it takes fewer wake-ups. But the system limits the size of all
+//! pipes of a user (64 MiB on Linux, see pipe(7)); beyond the limit, new pipes get a single page. So a pipe is large only
+//! while a large value is on its way.
 //!
-//! A system that refuses, or knows of no sizes, leaves a pipe as it is, and all works, only slower.
+//! If the system refuses, or cannot change the size, the pipe stays as it is and only the speed suffers.
 
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-/// What each pipe holds, in bytes.
+/// The usual capacity in bytes.
 const USUAL: usize = 256 * 1024;
 
-/// What it holds while a large value travels.
+/// The capacity while a large value is on its way.
 const LARGE: usize = 1024 * 1024;
 
-/// From how many bytes on a value is worth two system calls.
+/// The size from which on a value is worth the two system calls.
 const WORTH: usize = 2 * LARGE;
 
-/// How long to wait before looking again whether a pipe that was large is empty enough.
+/// The pause before [`PipeSize::restore`] is tried again on a pipe that held too much.
 pub(super) const AGAIN: Duration = Duration::from_millis(100);
 
-/// The size of one pipe, as asked for by this end of it.
+/// The capacity of one pipe, as set through this end of it.
 #[derive(Default)]
 pub(super) struct PipeSize {
     large: bool,
 }
 
 impl PipeSize {
-    /// Whether the pipe is to be made usual again.
+    /// Whether the pipe is large, so that [`PipeSize::restore`] has to follow.
     pub(super) fn is_large(&self) -> bool {
         self.large
     }
 
-    /// Makes the pipe large if so many bytes, which are to come, are worth it.
+    /// Makes the pipe large if the next `bytes` bytes are worth it.
     pub(super) fn prepare(&mut self, pipe: impl AsFd, bytes: usize) {
         if bytes >= WORTH && !self.large {
             self.large = resize(pipe, LARGE);
         }
     }
 
-    /// Makes the pipe usual again. A pipe that still holds more than that stays as it is for now.
+    /// Gives the pipe its usual capacity again. If it still holds more than that, it stays large for now.
     pub(super) fn restore(&mut self, pipe: impl AsFd) {
         if self.large {
             self.large = !resize(pipe, USUAL);

@@ -1,4 +1,4 @@
-//! Frames from Python.
+//! The tasks that read frames from Python and pass them to the sink.
 
 use super::frame_reader::{Bytes, FrameReader, ReadError};
 use super::inbound::Inbound;
@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::watch;
 
-/// Reads frames for the sink until the pipe ends or something comes that is no frame.
+/// Reads the handshake and then frames, until the pipe ends or Python breaks the protocol.
 pub(super) async fn read<B, S>(
     worker: Arc<Worker<B, S>>,
     source: Source,
@@ -23,9 +23,9 @@ pub(super) async fn read<B, S>(
     B: AsRef<[u8]> + Send + 'static,
     S: Sink,
 {
-    let _alarm = worker.alarm();
-    // Several processes need the processors for themselves, callers as much as those that make items for Python, and Python answers them
-    // together. A single caller has been answered just now, and has not asked again.
+    let _guard = worker.panic_guard();
+    // Polls only for a single caller; while nobody waits, that one has its answer and may ask again. When several processes
+    // wait, callers or feeders of streams, they need the processors themselves, and Python answers them together.
     let spin = Spin::new(spin::time(), || worker.sink.waiting() <= 1);
     let mut reader = FrameReader::new(Pipe { source, phase, spin }, limit);
     let stop = match reader.handshake(&worker, &version).await {
@@ -37,11 +37,11 @@ pub(super) async fn read<B, S>(
         ReadError::CutShort(reason) => Command::EndOfFrames(Some(reason)),
         ReadError::Broken(reason) => Command::Broken(reason),
     };
-    // The life task waits for this one: it is there to hear it.
+    // Cannot fail: the life task, which receives it, ends after this one.
     let _ = worker.commands.send(command);
 }
 
-/// Reads the frames of those who print. This pipe may end before the other.
+/// Reads the frames with prints. This pipe may end before the other one.
 pub(super) async fn read_prints<B, S>(
     worker: Arc<Worker<B, S>>,
     source: Source,
@@ -51,14 +51,14 @@ pub(super) async fn read_prints<B, S>(
     B: AsRef<[u8]> + Send + 'static,
     S: Sink,
 {
-    let _alarm = worker.alarm();
+    let _guard = worker.panic_guard();
     let mut reader = FrameReader::new(Pipe { source, phase, spin: Spin::never() }, limit);
     if let ReadError::Broken(reason) = reader.frames(&worker).await {
         let _ = worker.commands.send(Command::Broken(reason));
     }
 }
 
-/// A pipe from Python, which is at its end also when the tree is gone.
+/// A pipe from Python, and how to wait for it.
 struct Pipe<F> {
     source: Source,
     phase: watch::Receiver<Phase>,
@@ -68,7 +68,7 @@ struct Pipe<F> {
 impl<F: Fn() -> bool + Send> Bytes for Pipe<F> {
     async fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if *self.phase.borrow() == Phase::Running {
-            // As a wait for the runtime would: a pipe that is never empty must not keep other tasks from this thread.
+            // `poll` bypasses tokio's budget, so a pipe that is never empty would starve the other tasks of this thread.
             tokio::task::consume_budget().await;
             if let Some(read) = self.spin.poll(|| self.source.look(buffer))? {
                 return Ok(read);
@@ -96,14 +96,14 @@ impl<R: Bytes> FrameReader<R> {
         S: Sink,
     {
         loop {
-            if let Err(stop) = self.pass_on(worker).await {
+            if let Err(stop) = self.deliver_next(worker).await {
                 return stop;
             }
         }
     }
 
-    /// Hands the next frame to whom it concerns.
-    async fn pass_on<B, S>(&mut self, worker: &Worker<B, S>) -> Result<(), ReadError>
+    /// Reads the next frame and delivers it: reports about slots to the worker, all else to the sink.
+    async fn deliver_next<B, S>(&mut self, worker: &Worker<B, S>) -> Result<(), ReadError>
     where
         B: AsRef<[u8]> + Send + 'static,
         S: Sink,
@@ -111,14 +111,14 @@ impl<R: Bytes> FrameReader<R> {
         let header = self.header().await?;
         if header.kind == Kind::Slots {
             let (_, reports): (_, Vec<u8>) = self.content(header).await?;
-            return worker.slots(&reports).map_err(ReadError::Broken);
+            return worker.slot_reports(&reports).map_err(ReadError::Broken);
         }
         if header.flags & SHARED != 0 && self.inbound.is_none() {
             self.inbound = worker.inbound();
         }
         let (header, body) = self.content(header).await?;
-        if let Some(offset) = self.inbound.as_mut().and_then(Inbound::take_read) {
-            worker.give_back(offset);
+        if let Some(offset) = self.inbound.as_mut().and_then(Inbound::take_copied_slot) {
+            worker.give_back_slot(offset);
         }
         match header.kind {
             Kind::Print => worker.sink.print(header.id, body).await,

@@ -1,4 +1,4 @@
-//! The shared memory of a worker: who copies to it, and when its memory goes back.
+//! The shared memory of a worker: copying to it, and giving its memory back to the system.
 
 use super::inbound::Inbound;
 use super::{Sink, Worker};
@@ -9,50 +9,50 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// How long memory that is in no slot is kept for the next one.
+/// How long free memory is kept for the next slot before it is given back to the system.
 pub(super) const IDLE: Duration = Duration::from_secs(2);
 
-/// Bytes that are given back at a time, before other tasks get their turn.
+/// Bytes that are given back before other tasks get their turn.
 const SWEEP: u64 = 64 * PIECE as u64;
 
-/// How long a file may be. One that becomes longer costs a program its life: the kernel sends SIGXFSZ.
+/// The largest size of a file. A process that exceeds it gets SIGXFSZ, which by default kills it.
 fn file_size_limit() -> io::Result<u64> {
     let (limit, _) = getrlimit(Resource::RLIMIT_FSIZE)?;
     Ok(limit)
 }
 
-/// Both arenas.
+/// The arenas towards Python and from Python.
 pub(super) struct SharedMemory {
     to: Arena,
     from: Arc<Arena>,
-    /// Of the arena towards Python. The writer task takes slots and sweeps; the task that reads from Python frees them.
+    /// The slots towards Python. The writer task reserves them and sweeps; the task that reads from Python frees them.
     slots: Mutex<Slots>,
 }
 
 impl SharedMemory {
-    /// Arenas of `size` bytes, or of as many as a file may have here.
+    /// Arenas of `size` bytes, or of the largest size of a file, if that is less.
     pub(super) fn new(size: u64) -> io::Result<Self> {
         let size = size.min(file_size_limit()?);
         let (to, from) = (Arena::new(size)?, Arc::new(Arena::new(size)?));
         Ok(SharedMemory { to, from, slots: Mutex::new(Slots::new(size)) })
     }
 
-    /// Towards Python, and from it.
+    /// The arena towards Python, and the one from Python.
     pub(super) fn arenas(&self) -> [&Arena; 2] {
         [&self.to, &self.from]
     }
 
-    /// Bytes that Python has been given.
+    /// Bytes of the slots towards Python that are in use.
     pub(super) fn bytes(&self) -> u64 {
         self.slots().bytes()
     }
 
-    /// Whether there is memory that is in no slot.
+    /// Whether there may be memory in no slot, for [`SharedMemory::sweep`].
     pub(super) fn has_slack(&self) -> bool {
         self.slots().has_slack()
     }
 
-    /// Copies the large buffers of a frame into slots, as far as there is room. Returns how many bytes the slots have.
+    /// Copies the large buffers of a frame into slots, as far as there is room. Returns the bytes of these slots.
     pub(super) async fn place<B: AsRef<[u8]> + Send>(&self, frame: &mut Frame<B>) -> usize {
         let mut placed = 0;
         let mut index = 0;
@@ -63,7 +63,7 @@ impl SharedMemory {
                     frame.buffer_is_in_slot(index, slot.offset);
                     placed += slot.length as usize;
                 } else {
-                    // There is no memory. Nobody has heard of the slot.
+                    // There is no memory, so the buffer stays in the frame. Python does not know of the slot.
                     let _ = self.slots().free(slot.offset);
                 }
             }
@@ -88,7 +88,8 @@ impl SharedMemory {
         }
     }
 
-    /// Gives back the memory that is in no slot. Only by the writer task, which takes no slot meanwhile.
+    /// Gives memory that is in no slot back to the system. Only the writer task may call this, because it reserves the slots:
+    /// a slot that is reserved during the sweep could lose its content.
     pub(super) async fn sweep(&self) {
         let slack = self.slots().slack();
         for range in slack {
@@ -102,22 +103,22 @@ impl SharedMemory {
         }
     }
 
-    /// Gives all memory back, whoever may still have a descriptor: the tree is gone.
-    pub(super) fn end(&self) {
+    /// Gives all memory back to the system once the tree is gone, even if some process still has a descriptor.
+    pub(super) fn give_all_back(&self) {
         for arena in self.arenas() {
             arena.give_back(0..arena.size());
         }
     }
 
     fn slots(&self) -> MutexGuard<'_, Slots> {
-        // Nothing panics while holding it.
+        // Nothing panics while holding the lock.
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl<B: AsRef<[u8]> + Send + 'static, S: Sink> Worker<B, S> {
-    /// What Python says about slots towards it, or what is wrong with that.
-    pub(super) fn slots(&self, body: &[u8]) -> Result<(), String> {
+    /// Handles Python's reports about slots. An error says how a report broke the protocol.
+    pub(super) fn slot_reports(&self, body: &[u8]) -> Result<(), String> {
         let (Some(shared), Some(reports)) = (&self.shared, read_slot_reports(body)) else {
             return Err(format!("reports about slots that cannot be read, {} bytes", body.len()));
         };
@@ -129,25 +130,25 @@ impl<B: AsRef<[u8]> + Send + 'static, S: Sink> Worker<B, S> {
             };
             read += unread.map_err(|error| error.to_string())? as usize;
         }
-        let awaited = self.outbox().read(read);
+        let awaited = self.outbox().mark_read(read);
         if awaited {
             self.sink.writable();
         }
         if shared.has_slack() {
-            // The writer task sees to it.
+            // The writer task sweeps it after a while.
             self.queued.notify_one();
         }
         Ok(())
     }
 
-    /// Where bodies from Python may lie, once it has said that it shares memory.
+    /// The arena for bodies from Python; `None` unless Python has reported in `READY` that it shares memory.
     pub(super) fn inbound(&self) -> Option<Inbound> {
         let shared = self.shared.as_ref().filter(|_| self.outbox().shares())?;
         Some(Inbound::new(Arc::clone(&shared.from)))
     }
 
-    /// Tells Python that the VM has read a slot.
-    pub(super) fn give_back(&self, offset: u64) {
+    /// Gives a slot from Python back, once the VM has copied its body.
+    pub(super) fn give_back_slot(&self, offset: u64) {
         self.submit(Frame::new(Header::new(Kind::Drop, 0), &drop_record(offset)));
     }
 }

@@ -1,41 +1,43 @@
 //! Polling a pipe for a moment before sleeping on it.
 //!
-//! A thread that sleeps has to be woken, and where that means an interrupt to another processor, it costs both sides: 20 us each
-//! on a virtual machine, which is most of a small call. A steady caller has the next answer sooner than that. So a reader that has lately
-//! seen short waits polls before it sleeps. Between two looks it gives up the processor, which somebody else may need to make what it waits
-//! for. Python does the same for requests (`_eval/wait.py`).
+//! Waking a thread that sleeps on another processor takes an interrupt, which costs both sides: 20 us each on a virtual
+//! machine, most of the time of a small call. In a series of small calls, the next answer arrives sooner than that. So a
+//! reader whose recent waits were short polls before it sleeps. Between two polls of the pipe it yields the processor, which
+//! the sender may need. Python does the same for requests (`_eval/wait.py`).
 //!
-//! A poll in vain lasts no longer than a few wake-ups would, and after each one that many more short waits have to be seen before
-//! the next: twice as many as the last time, up to a limit. Whoever waits for long never polls, so an idle interpreter costs
-//! nothing.
+//! A poll that finds nothing takes as long as a few wake-ups. After each such poll, the reader has to see twice as many
+//! short waits as before, up to a limit, until it polls again. A reader whose waits are long never polls, so an idle
+//! interpreter costs nothing.
 
 use std::io;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// Microseconds of one poll, unless the environment variable `SNEX_SPIN` says otherwise.
+/// The length of a poll in microseconds, unless the environment variable `SNEX_SPIN` sets another one.
 const SPIN: u64 = 100;
 
-/// The largest such number.
+/// The largest value of `SNEX_SPIN`.
 const LONGEST: u64 = 1000;
 
-/// A wait shorter than this many polls, the wake-up included, would have been covered by a poll.
+/// A wait is short if it took less than this many polls, including the wake-up: a poll would probably have covered it.
 const SHORT: u32 = 4;
 
+/// The limit of `Spin::price`.
 const MOST_SHORT_WAITS: u32 = 8;
 
-/// Set while a thread polls. There is one at a time, so that the runtime's other threads serve all the other pipes.
+/// Set while a thread polls. Only one thread may, so that the runtime's other threads serve all other pipes.
 static POLLING: AtomicBool = AtomicBool::new(false);
 
-/// When one reader polls.
+/// Decides when one reader polls.
 pub(super) struct Spin<F> {
-    /// How long.
+    /// The length of a poll.
     time: Duration,
-    /// Whether polling makes sense just now.
+    /// Whether polling may pay at the moment.
     worth: F,
-    /// Short waits to be seen before the next poll, and how many it takes after one in vain.
+    /// How many short waits the reader has to see before it polls again.
     left: u32,
+    /// What a poll that finds nothing sets `left` to.
     price: u32,
 }
 
@@ -51,7 +53,7 @@ impl<F: Fn() -> bool> Spin<F> {
         Spin { time, worth, left: 1, price: 1 }
     }
 
-    /// Calls `look` until it finds something, fails, or the time is over. At once `None` when it does not pay.
+    /// Calls `look` until it finds something, fails, or the time is over. Returns `None` at once if polling does not pay.
     pub(super) fn poll<T>(
         &mut self,
         mut look: impl FnMut() -> io::Result<Option<T>>,
@@ -59,7 +61,7 @@ impl<F: Fn() -> bool> Spin<F> {
         if self.left > 0 || self.time.is_zero() || !(self.worth)() {
             return Ok(None);
         }
-        let Some(_turn) = Turn::take() else {
+        let Some(_permit) = Permit::try_acquire() else {
             return Ok(None);
         };
         let begin = Instant::now();
@@ -78,7 +80,7 @@ impl<F: Fn() -> bool> Spin<F> {
         Ok(None)
     }
 
-    /// Notes how long the reader has slept.
+    /// Records how long the reader has slept.
     pub(super) fn slept(&mut self, time: Duration) {
         if time < SHORT * self.time {
             self.left = self.left.saturating_sub(1);
@@ -86,26 +88,26 @@ impl<F: Fn() -> bool> Spin<F> {
     }
 }
 
-/// The right to poll, given back when dropped.
-struct Turn;
+/// The right to poll, released when dropped.
+struct Permit;
 
-impl Turn {
-    fn take() -> Option<Self> {
-        (!POLLING.swap(true, Ordering::Acquire)).then_some(Turn)
+impl Permit {
+    fn try_acquire() -> Option<Self> {
+        (!POLLING.swap(true, Ordering::Acquire)).then_some(Permit)
     }
 }
 
-impl Drop for Turn {
+impl Drop for Permit {
     fn drop(&mut self) {
         POLLING.store(false, Ordering::Release);
     }
 }
 
-/// How long a poll lasts on this machine: not at all with a single processor, which the sender needs.
+/// The length of a poll on this machine: zero with a single processor, which the sender needs.
 pub(super) fn time() -> Duration {
     static TIME: OnceLock<Duration> = OnceLock::new();
     *TIME.get_or_init(|| {
-        // Python refuses a value that is no such number, with an error that says so.
+        // An invalid value is ignored here: Python refuses it with an error message.
         let microseconds = std::env::var("SNEX_SPIN").ok().and_then(|text| text.parse().ok()).unwrap_or(SPIN);
         match std::thread::available_parallelism() {
             Ok(processors) if processors.get() > 1 => Duration::from_micros(microseconds.min(LONGEST)),
@@ -120,13 +122,13 @@ mod tests {
     use std::cell::Cell;
     use std::sync::{Mutex, PoisonError};
 
-    /// More than three looks take.
+    /// Longer than three looks take.
     const TIME: Duration = Duration::from_secs(60);
 
-    /// Tests that poll take turns: there is one poll at a time.
+    /// Held by each test that polls, because only one thread of the process may poll at a time.
     static ONE: Mutex<()> = Mutex::new(());
 
-    /// How often a poll looks, if it finds something in its third look, or never.
+    /// How often a poll looks. It finds something on its third look, or never.
     fn looks<F: Fn() -> bool>(spin: &mut Spin<F>, finds: bool) -> u32 {
         let looks = Cell::new(0);
         let found = spin.poll(|| {
@@ -176,17 +178,17 @@ mod tests {
         assert_eq!(looks(&mut warm(|| false), true), 0);
         assert_eq!(looks(&mut Spin::never(), true), 0);
         let mut spin = warm(|| true);
-        let turn = Turn::take().unwrap();
+        let permit = Permit::try_acquire().unwrap();
         assert_eq!(looks(&mut spin, true), 0);
-        drop(turn);
+        drop(permit);
         assert_eq!(looks(&mut spin, true), 3);
     }
 
     #[test]
-    fn an_error_ends_a_poll_and_gives_the_turn_back() {
+    fn an_error_ends_a_poll_and_releases_the_permit() {
         let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
         let mut spin = warm(|| true);
         assert!(spin.poll(|| Err::<Option<()>, _>(io::Error::other("broken"))).is_err());
-        assert!(Turn::take().is_some());
+        assert!(Permit::try_acquire().is_some());
     }
 }

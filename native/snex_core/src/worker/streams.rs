@@ -1,4 +1,4 @@
-//! Bytes in and out of pipes: reading without blocking, the writer task, and the tasks that relay what Python prints.
+//! Reading from pipes, the writer task, and the tasks that relay standard output and error.
 
 use super::pipe_size::{self, PipeSize};
 use super::shared::{self, SharedMemory};
@@ -12,10 +12,10 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 
-/// The most bytes of output that are relayed at a time.
+/// The most bytes of output in one chunk.
 const CHUNK: usize = 32 * 1024;
 
-/// How much of standard error is kept for the report of a crash.
+/// How many of the last bytes of standard error are kept for the report of a crash.
 const TAIL: usize = 4 * 1024;
 
 /// The read end of a pipe.
@@ -25,22 +25,22 @@ pub(super) struct Source {
 }
 
 impl Source {
-    /// Must be called inside the runtime. `pipe` is non-blocking.
+    /// A source for `pipe`, which has to be non-blocking. Must be called inside the runtime.
     pub(super) fn new(pipe: OwnedFd) -> io::Result<Self> {
         Ok(Source { pipe: register(pipe, Interest::READABLE)?, size: PipeSize::default() })
     }
 
-    /// So many bytes are going to be read, as far as one can tell.
+    /// Enlarges the pipe if `bytes` bytes, which are to be read next, are worth it.
     pub(super) fn expect(&mut self, bytes: usize) {
         self.size.prepare(self.pipe.get_ref(), bytes);
     }
 
-    /// They have been read.
+    /// Gives the pipe its usual size again.
     pub(super) fn expect_no_more(&mut self) {
         self.size.restore(self.pipe.get_ref());
     }
 
-    /// Reads into `buffer` if there is anything, without waiting.
+    /// Reads into `buffer` without waiting; `None` if the pipe is empty.
     pub(super) fn look(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
         match nix::unistd::read(self.pipe.get_ref(), buffer) {
             Ok(read) => Ok(Some(read)),
@@ -49,8 +49,8 @@ impl Source {
         }
     }
 
-    /// Reads into `buffer`; 0 at end of file. Once the whole tree is gone, an empty pipe is at its end too: whoever may still
-    /// hold the other end has left the tree.
+    /// Reads into `buffer`; returns 0 at end of file. Once the tree is gone, an empty pipe counts as ended, even if a process
+    /// that left the tree still holds the other end.
     pub(super) async fn read(
         &self,
         buffer: &mut [u8],
@@ -61,7 +61,7 @@ impl Source {
             match now {
                 Phase::Running => {}
                 Phase::Starting => {
-                    // An error means that the life task, which outlives this one, is gone: then so is the runtime.
+                    // Fails only if the life task is gone. It outlives this task, unless the runtime shuts down.
                     phase.changed().await.map_err(io::Error::other)?;
                     continue;
                 }
@@ -79,7 +79,7 @@ impl Source {
             };
             match ready.try_io(|pipe| Ok(nix::unistd::read(pipe.get_ref(), buffer)?)) {
                 Ok(Ok(read)) => {
-                    // A short read has emptied the pipe: the next readiness will be news.
+                    // A short read has emptied the pipe, so the next read has to wait.
                     if read < buffer.len() && read != 0 {
                         ready.clear_ready();
                     }
@@ -93,20 +93,21 @@ impl Source {
     }
 }
 
-/// Registers a descriptor with the runtime that this is called in.
+/// Registers a descriptor with the current runtime.
 pub(super) fn register<T: AsRawFd + AsFd>(pipe: T, interest: Interest) -> io::Result<AsyncFd<T>> {
     // SAFETY: `pipe` owns its descriptor or shares it through an `Arc`, never gives it up while it lives, and always names
     // the same one.
     Ok(unsafe { AsyncFd::register_with_interest(pipe, interest)? })
 }
 
-/// Writes what is queued whenever the pipe takes more. Ends when the outbox is closed.
+/// The writer task: copies buffers to shared memory, and writes the queue whenever the pipe has room. While there is nothing
+/// to write, it gives the pipe its usual size, and idle memory back to the system. Ends when the outbox is closed.
 pub(super) async fn write<B, S>(worker: Arc<Worker<B, S>>, pipe: AsyncFd<Arc<OwnedFd>>)
 where
     B: AsRef<[u8]> + Send + 'static,
     S: Sink,
 {
-    let _alarm = worker.alarm();
+    let _guard = worker.panic_guard();
     let memory = worker.shared.as_ref();
     let mut size = PipeSize::default();
     loop {
@@ -122,8 +123,8 @@ where
             }
         }
         loop {
-            // Woken for the end, or for what has been written since. Without anything to write, nothing is learned about
-            // the pipe, and it may have no news for ever.
+            // The wake-up may be for the end, or for a frame that has been written since. With nothing to write, this task
+            // must not wait for the pipe: the runtime reports only a change of its readiness, which may never come.
             let unplaced = {
                 let mut outbox = worker.outbox();
                 if outbox.is_closed() {
@@ -146,7 +147,7 @@ where
                     Ok(ready) => ready,
                     Err(_runtime_is_gone) => return,
                 },
-                // More to write, which changes nothing, or the outbox is closed.
+                // More has been queued, which changes nothing, or the outbox is closed.
                 () = worker.queued.notified() => {
                     if worker.outbox().is_closed() {
                         return;
@@ -161,11 +162,11 @@ where
                 }
                 let before = outbox.queued();
                 let flushed = outbox.flush();
-                // The pipe takes at least a page when it is writable at all.
+                // A writable pipe has room for at least a page, so this one is full.
                 if outbox.queued() == before {
                     ready.clear_ready();
                 }
-                (flushed, outbox.spent())
+                (flushed, outbox.take_spent())
             };
             drop(spent);
             match flushed {
@@ -177,7 +178,7 @@ where
     }
 }
 
-/// Relays one output stream, and returns the last of it.
+/// Relays one output stream to the sink, and returns its last [`TAIL`] bytes.
 pub(super) async fn relay<B, S>(
     worker: Arc<Worker<B, S>>,
     stream: Stream,
@@ -188,7 +189,7 @@ where
     B: AsRef<[u8]> + Send + 'static,
     S: Sink,
 {
-    let _alarm = worker.alarm();
+    let _guard = worker.panic_guard();
     let mut buffer = vec![0; CHUNK];
     let mut tail = VecDeque::with_capacity(TAIL);
     while let Ok(read) = source.read(&mut buffer, &mut phase).await {
@@ -237,7 +238,7 @@ mod tests {
     }
 
     fn worker(pipe: &Arc<OwnedFd>) -> Arc<Worker<Vec<u8>, Nobody>> {
-        let (commands, _orders) = mpsc::unbounded_channel::<Command>();
+        let (commands, _receiver) = mpsc::unbounded_channel::<Command>();
         Arc::new(Worker {
             outbox: Mutex::new(Outbox::new(Arc::clone(pipe), 1024, 4096)),
             queued: Notify::new(),

@@ -1,4 +1,4 @@
-//! The warden as a process of the operating system: a child of this one.
+//! The warden as an operating system process, a child of the VM.
 
 use super::launch;
 use nix::errno::Errno;
@@ -13,28 +13,29 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 use tokio::runtime::Handle;
 
-/// The longest pause between two looks whether the warden has ended.
+/// The longest pause between two calls of `waitpid`.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// How long a new warden may take to read what it is to start.
+/// How long a new warden may take to read its first message.
 const LISTENING_TIME: Duration = Duration::from_secs(30);
 
-/// A warden that has been started. When this is dropped, as is our end of the socket, the warden ends; it is then waited for.
+/// A warden that has been started. It ends when our end of the socket is closed. Dropping this reaps it.
 ///
-/// The VM ignores SIGCHLD, so that the kernel waits for children by itself; but an application may have changed that, and
-/// then nobody else waits for this one. No other child of the VM is touched.
+/// The VM usually ignores SIGCHLD, so that the kernel reaps children by itself. If an application has changed that, nobody
+/// else reaps the warden. No other child of the VM is waited for.
 pub(super) struct Warden {
     pid: Pid,
     runtime: Handle,
 }
 
 impl Warden {
-    /// Starts a warden, with our socket to it as its standard input. The standard library uses `posix_spawn` as long as
-    /// nothing has to run between fork and exec, so the cost does not grow with the memory of this process. Whether the
-    /// calling thread lives on does not matter: the warden watches the socket, not its parent.
+    /// Starts a warden, and returns our end of the socket; the warden gets the other end as its standard input.
+    ///
+    /// The standard library uses `posix_spawn`, because nothing has to run between fork and exec. So the cost does not depend
+    /// on the memory of this process. The calling thread may end: the warden watches the socket, not its parent.
     pub(super) fn spawn(runtime: &Handle, program: &Path) -> io::Result<(Self, UnixStream)> {
-        // For anything else the standard library forks, and waits for a child that cannot run it: which fails in the VM,
-        // where children are not waited for.
+        // For a relative path the standard library forks, and reaps the child itself if exec fails. In the VM that fails,
+        // because the kernel has reaped the child already.
         if !program.is_absolute() {
             let reason = format!("the warden's path should be absolute, got {program:?}");
             return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
@@ -42,7 +43,7 @@ impl Warden {
         let (ours, theirs) = UnixStream::pair()?;
         ours.set_write_timeout(Some(LISTENING_TIME))?;
         let mut command = Command::new(program);
-        // Without the VM's variables: they are none of its business, and one may be the mark of a tree that the VM is part of.
+        // The warden needs none of the VM's variables, and one may be the mark of a tree that the VM belongs to.
         command.env_clear().stdin(Stdio::from(OwnedFd::from(theirs))).stdout(Stdio::null());
         let child = command.spawn().map_err(|error| {
             let reason = launch::explain(error);
@@ -51,10 +52,10 @@ impl Warden {
         Ok((Warden { pid: Pid::from_raw(child.id() as i32), runtime: runtime.clone() }, ours))
     }
 
-    /// Kills a warden whose end of the socket is still open: until it is closed, its number is nobody else's. Also ends one
-    /// that has been stopped by a signal.
+    /// Kills the warden, even if a signal has stopped it. Only while its end of the socket is open: until then, its process id
+    /// cannot belong to another process.
     pub(super) fn kill(&self) {
-        // An error means that it has just ended.
+        // Fails if the warden has just ended.
         let _ = kill(self.pid, Signal::SIGKILL);
     }
 }
@@ -65,7 +66,7 @@ impl Drop for Warden {
     }
 }
 
-/// Waits without blocking a thread. An error means that the kernel has waited for it already.
+/// Reaps a process without blocking a thread. An error means that the kernel has reaped it.
 async fn wait_for(pid: Pid) {
     let mut pause = Duration::from_millis(1);
     while matches!(waitpid(pid, Some(WaitPidFlag::WNOHANG)), Ok(WaitStatus::StillAlive) | Err(Errno::EINTR)) {
