@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 
 class Answer:
-    """A frame that answers a call, as it came."""
+    """A frame that answers a call, undecoded."""
 
     __slots__ = ("body", "hold", "kind", "sinks")
 
     def __init__(
         self, kind: int, body: Body, sinks: Sequence[Sink], hold: Hold | None = None
     ) -> None:
-        """Keep the parts as they are, and with `hold` the objects that it refers to."""
+        """Keep the parts. `hold` keeps the objects to which the frame refers."""
         self.hold = hold
         self.kind = kind
         self.body = body
@@ -34,7 +34,7 @@ class Answer:
 def value_of(answer: Answer | BaseException) -> object:
     """Return the value that an answer brings, or raise the error.
 
-    Constructors of the user's classes run here: called by whoever waits for the answer, in its context.
+    Constructors of user classes run here, so the waiter calls it, in its own context.
     """
     if isinstance(answer, BaseException):
         raise answer

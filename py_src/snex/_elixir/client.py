@@ -1,8 +1,8 @@
 """Requests from Python to the VM: who waits for which answer.
 
-Requests come from any thread. The table of those who wait is a `dict` that is changed by single
-operations only: whoever waits puts itself in and takes itself out, the event loop's thread takes
-out what has been answered. An answer to nobody is dropped. Those who wait decode their own answers.
+Requests come from any thread. The table of waiters is a `dict` that is only changed by single operations: a waiter
+adds and removes its own entry, and the event loop's thread removes the entry of a call that is answered. An answer
+without a waiter is dropped. Each waiter decodes its own answer.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ if TYPE_CHECKING:
     Settle = Callable[[Answer | BaseException], None]
 
     class Until(Protocol):
-        """What somebody waits for."""
+        """The condition of a wait."""
 
         def __bool__(self) -> bool:
-            """Return whether it is there."""
+            """Return whether it is met."""
 
     class Writer(Protocol):
         """Where a client's frames go: a pipe's `FrameWriter`, or a stream's `FrameStream`."""
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
             """Send a frame, from any thread. Never blocks."""
 
         def when_drained(self, wake: Callable[[], None]) -> bool:
-            """Have `wake` called once there is room; False if there is now."""
+            """Have `wake` called once there is room; False if there is room already."""
 
         def forget(self, wake: Callable[[], None]) -> None:
             """Take back `when_drained`."""
@@ -76,7 +76,7 @@ _BLOCKING = (
 class Client:
     """One connection's requests. Made on the event loop's thread.
 
-    `log` sends a log event, from any thread, after it has waited for room where it may.
+    `log` sends a log event, from any thread. It waits for room first, if this thread may wait.
     """
 
     def __init__(
@@ -85,21 +85,21 @@ class Client:
         """Send through `writer`. `has_objects` says whether the VM may have handles of objects here."""
         self._writer = writer
         self.has_objects = has_objects
-        # Bytes of a stream that may be taken before the VM is told: it may wait for that with twice as many on the way.
+        # Bytes of a stream that may be taken before the VM is told. The VM may wait for that with twice as many on their way.
         self.most_bytes = 1 << 20
-        # Streams of Elixir's, by number. Put in by whoever loads one, taken out by whoever ends it.
+        # Streams from Elixir, by number. Whoever loads a stream adds it, and whoever ends it removes it.
         self.streams: dict[int, ref[Stream]] = {}
         self.log = log
         self._thread = threading.get_ident()
         self._ids = itertools.count(1)
-        # By the number of the call: who waits, and the request whose code does.
+        # By the number of the call: the callback of the waiter, and the request whose code waits.
         self._waiting: dict[int, tuple[Settle, Request]] = {}
-        # How the event loop's own thread waits. In a served process it can't.
+        # How the event loop's own thread waits. None in a served process, where it cannot.
         self.waits: Waits | None = None
         self._closed = False
 
     async def request(self, kind: int, body: object) -> object:
-        """Send a frame and return its answer, or raise it. Works on any event loop."""
+        """Send a frame and return the value of its answer, or raise its error. Works on any event loop."""
         await self.drain()
         parts = encode(body)
         loop = asyncio.get_running_loop()
@@ -110,7 +110,7 @@ class Client:
                 future.set_result(answer)
 
         def settle_elsewhere(answer: Answer | BaseException) -> None:
-            # A loop that is closed by now has nobody who waits.
+            # If the loop is closed by then, nobody waits.
             call_soon(loop, lambda: settle(answer))
 
         here = threading.get_ident() == self._thread
@@ -142,7 +142,7 @@ class Client:
         return value_of(answer)
 
     def _request_here(self, name: str, kind: int, body: object) -> object:
-        """Do the same on the event loop's own thread, which reads the answer itself."""
+        """Do the same on the event loop's own thread, which itself reads the answer."""
         waits = self.waits
         if waits is None:
             raise RuntimeError(_BLOCKING.format(name))
@@ -182,20 +182,20 @@ class Client:
             self.waits.wake()
 
     def signal(self, kind: int, number: int, body: bytes = b"") -> None:
-        """Send a frame about a stream, from any thread; nothing to a VM that is gone, or from a process that was forked."""
+        """Send a frame about a stream, from any thread; not if the VM is gone, nor in a forked process."""
         if _Current.client is self and not (self._closed or self._writer.broken):
             with current_request.get():
                 self._writer.write(kind, number, (body,))
 
     def feed(self, number: int, answer: Answer) -> None:
-        """Give a stream what has arrived for it. On the event loop's thread."""
+        """Pass a frame to its stream. On the event loop's thread."""
         known = self.streams.get(number)
         stream = known() if known is not None else None
         if stream is not None:
             stream.take(answer)
 
     def close_streams(self, body: Body) -> None:
-        """Close the streams in a body that has not been loaded, or not to its end. Not in a served process: see its relay."""
+        """Close the streams in a body that was not loaded completely. For a served process, the relay has done so."""
         if self.has_objects and STREAMS in body:
             for number in numbers_of_streams(body):
                 known = self.streams.get(number)
@@ -206,7 +206,7 @@ class Client:
                     self.signal(frame.CLOSE, number)
 
     def requester(self, number: int) -> Request | None:
-        """Return the request whose code waits for the answer to a call, or that a source belongs to."""
+        """Return the request whose code waits for the answer to a call, or to which a source belongs."""
         if number & SOURCE:
             known = self.streams.get(number ^ SOURCE)
             stream = known() if known is not None else None
@@ -220,7 +220,7 @@ class Client:
         self.pass_on(kind, encode(body))
 
     def pass_on(self, kind: int, parts: Parts, settle: Settle | None = None) -> int:
-        """Send a frame whose body is made; `settle` gets its answer, as it comes.
+        """Send a frame whose body is encoded; `settle` gets its answer, undecoded.
 
         Returns the number by which it can be forgotten, 0 without `settle`.
         """
@@ -239,11 +239,11 @@ class Client:
         request = current_request.get()
         self._waiting[number] = settle, request
         try:
-            # After `close` nobody would settle what has just been put in.
+            # After `close`, nobody would settle the entry that was just added.
             self._check()
             self._write(kind, number, parts, request)
         except BaseException:
-            # Also a signal handler's.
+            # Also one from a signal handler.
             self._waiting.pop(number, None)
             raise
         return number
@@ -263,9 +263,9 @@ class Client:
         await drain(self._writer)
 
     def answer(self, number: int, answer: Answer | BaseException) -> None:
-        """Give an answer to the one that waits for it. On the event loop's thread.
+        """Give an answer to its waiter. On the event loop's thread.
 
-        A late one, which nobody waits for any more, is not even decoded.
+        A late answer, for which nobody waits any more, is not decoded.
         """
         entry = self._waiting.pop(number, None)
         if entry is not None:
@@ -274,11 +274,11 @@ class Client:
             self.close_streams(answer.body)
 
     def forget(self, number: int) -> None:
-        """Wait for an answer no longer."""
+        """Stop waiting for an answer."""
         self._waiting.pop(number, None)
 
     def close(self) -> None:
-        """Let go of all who wait, with an error, and refuse new requests."""
+        """Answer all waiters with an error, and refuse new requests."""
         self._closed = True
         for number in list(self._waiting):
             self.answer(number, RuntimeError(_GONE))
@@ -289,11 +289,11 @@ class Client:
 
 
 class _Slot:
-    """Where a thread waits for one answer."""
+    """The place where a thread waits for one answer."""
 
     def __init__(self) -> None:
         self._answer: Answer | BaseException | None = None
-        # Taken until there is something to look at.
+        # Released when there is something to look at.
         self._lock = _thread.allocate_lock()
         self._lock.acquire()
 
@@ -302,7 +302,7 @@ class _Slot:
         self.wake()
 
     def wake(self) -> None:
-        """Have the thread look. An exception that another thread has set for it is raised then."""
+        """Wake the thread, which then also raises an exception that another thread has set for it."""
         with suppress(RuntimeError):
             self._lock.release()
 
@@ -344,7 +344,7 @@ def wait_for_room(writer: Writer) -> None:
 
 
 def call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
-    """Have a loop run `callback`, from any thread; not at all if it is closed."""
+    """Have a loop run `callback`, from any thread; do nothing if it is closed."""
     try:
         loop.call_soon_threadsafe(callback)
     except RuntimeError:
@@ -387,5 +387,5 @@ def _forget_after_fork() -> None:
         use(None, _FORKED)
 
 
-# The child shares the descriptors; a single frame from it would garble those of the parent.
+# The child shares the descriptors: a single frame from it would garble the parent's frames.
 os.register_at_fork(after_in_child=_forget_after_fork)

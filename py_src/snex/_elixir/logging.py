@@ -16,8 +16,8 @@ from .client import current
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-# Elixir's levels, each with the highest of Python's that becomes it: one in between becomes the next
-# higher one. Elixir has more of them: `notice` is between INFO and WARNING, two are above CRITICAL.
+# Elixir's levels, each with the highest level of Python that becomes it; a level in between becomes the next higher
+# one. Elixir has more levels: `notice` is between INFO and WARNING, and two are above CRITICAL.
 _LEVELS = (
     (logging.DEBUG, Atom("debug")),
     (logging.INFO, Atom("info")),
@@ -35,7 +35,7 @@ _DEFAULTS: dict[Atom, object] = {
 }
 
 _MICROSECONDS = 1_000_000
-# What is logged of text that is too large.
+# Characters that are logged of a text that is too large.
 _BEGINNING = 1000
 
 
@@ -99,15 +99,15 @@ class LoggingHandler(logging.Handler):
             try:
                 parts = encode((level, message, metadata), SPARE)
             except (TypeError, ValueError):
-                # One value that can't travel is no reason to lose the rest.
+                # A single value that cannot be encoded is no reason to lose the rest.
                 metadata = {key: _encodable(value) for key, value in metadata.items()}
                 parts = encode((level, _encodable(message), metadata), SPARE)
             client.log(parts)
         except RecursionError:
             raise
-        except Exception:  # noqa: BLE001 - `logging` has a way to deal with these
+        except Exception:  # noqa: BLE001 - `logging` has a method for these
             self.handleError(record)
-        # Not above, where its exceptions would count as ours.
+        # Outside of the `try`: an exception of a signal handler is not ours.
         checkpoint()
 
     def _metadata(self, record: logging.LogRecord) -> dict[Atom, object]:
@@ -136,13 +136,13 @@ class LoggingHandler(logging.Handler):
 
 
 def _exception_name(record: logging.LogRecord) -> str | None:
-    # Absent, or three times None where there was no exception.
+    # None, or three times None if there was no exception.
     kind = record.exc_info[0] if record.exc_info else None
     return kind.__name__ if kind is not None else None
 
 
 def _task_name() -> str | None:
-    # Records know it from Python 3.12 on.
+    # Since Python 3.12, records have it.
     try:
         task = asyncio.current_task()
     except RuntimeError:

@@ -83,7 +83,7 @@ _ENUMS: dict[str, type[enum.Enum]] = {
 
 
 def wire_opts(opts: Mapping[str, object]) -> dict[Atom, Atom]:
-    """Return options as the VM wants them.
+    """Return options as they are sent to the VM.
 
     Raises:
         ValueError: for an unknown option or value, naming the possible ones.

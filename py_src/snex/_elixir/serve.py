@@ -1,8 +1,7 @@
 """Other processes that share the interpreter's connection.
 
 A process that user code starts can't use the descriptors of the interpreter. It sends frames over
-a pair of streams instead, and the interpreter passes them on: it relays bodies unchanged, with
-numbers of its own.
+a pair of streams instead, and the interpreter relays them: bodies unchanged, with numbers of its own.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ class _Relay:
         self._client = client.current()
         self._reader = reader
         self._writer = FrameStream(writer)
-        # The served process's number of each call that has no answer yet, and ours.
+        # The calls without an answer: their numbers in the served process, and ours.
         self._calls: dict[int, int] = {}
         self._writer.open()
 
@@ -52,7 +51,7 @@ class _Relay:
         }
         self._writer.write(frame.HELLO, 0, [dumps(hello)])
         try:
-            # What is longer would end the interpreter.
+            # A longer frame would end the interpreter.
             most = frame.Limit.reply + frame.SPARE
             while (received := await read_frame(self._reader, frame.SERVING, most)) is not None:
                 await self._pass_on(*received)
@@ -73,7 +72,7 @@ class _Relay:
         else:
             self._calls[number] = 0
             ours = self._client.pass_on(kind, [body], lambda answer: self._answer(number, answer))
-            # The answer may have overtaken us.
+            # The answer may have come first.
             if number in self._calls:
                 self._calls[number] = ours
 
@@ -81,14 +80,14 @@ class _Relay:
         # On the thread of the interpreter's own event loop.
         self._calls.pop(number, None)
         if isinstance(answer, Answer):
-            # Of no use there, as it will be told when it loads this.
+            # The served process cannot use streams; it gets an error when it loads this.
             self._client.close_streams(answer.body)
             if answer.sinks:
                 parts = join(answer.body, answer.sinks)
                 self._writer.write(answer.kind, number, parts, frame.BUFFERS)
             else:
                 self._writer.write(answer.kind, number, [memoryview(answer.body)])
-        # Otherwise the interpreter has closed; it ends, and this connection with it.
+        # Otherwise the connection to the VM is closed: the interpreter ends, and this connection with it.
 
 
 async def io_loop_for_connection(
@@ -143,7 +142,7 @@ class _Connection:
             raise RuntimeError(_CLOSED)
 
     async def close(self) -> None:
-        """Send what is left and disconnect; raise what has gone wrong."""
+        """Send what is left and disconnect; raise the error that ended the connection, if any."""
         self.task.cancel()
         await asyncio.wait([self.task])
         if not self.task.cancelled():
@@ -157,7 +156,7 @@ class _Connection:
         else:
             wait_for_room(frames)
             frames.write(frame.LOG, 0, parts)
-            # The process may end next, and the thread of the event loop with it.
+            # The process may end now, and the event loop's thread with it.
             frames.wait_until_sent()
 
     async def _run(self) -> None:

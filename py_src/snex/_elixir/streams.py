@@ -1,9 +1,9 @@
 """Elixir enumerables that Python iterates: `Snex.Serde.stream/2`. Pickles from the VM name this module.
 
-Items come in frames, which stay as they are until somebody takes the first item of one. The items of the frame at
-hand are in a list's iterator, `_chunk`: to take one is a single operation, so tasks and threads can share a stream.
-When it is empty, whoever finds it so goes on to the next frame, with `_lock` held. Nobody waits for that lock: if it is taken,
-the one who holds it will wake those who wait for items.
+Items come in frames, and a frame is decoded when its first item is wanted. The items of the current frame are in a
+list's iterator, `_chunk`: taking one is a single operation, so tasks and threads can share a stream. Whoever finds it
+empty moves on to the next frame, with `_lock` held. No thread waits for that lock: its holder wakes those who wait for
+items.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from .answers import Answer
     from .client import Client
 
-# The VM is told what has been taken when it is such a part of the demand, so that it goes on while the rest is taken. It makes
-# frames of this size.
+# One part of this many of the demand: when as much has been taken, the VM is told, so that it sends more while the rest
+# is taken. Its frames have this size, too.
 _PARTS = 4
 _MADE_BY_ELIXIR = "only Snex.Serde.stream/2, in Elixir, can make a snex.Stream"
 _NOT_SERVED = (
@@ -100,26 +100,26 @@ class Stream:
         if client is None:
             raise TypeError(_MADE_BY_ELIXIR)
         self._client = client
-        # What it ends with.
+        # The stream ends with it.
         self.request = request
         self._number = number
         self._demand = demand
         self._frames: deque[Answer] = deque()
         self._chunk: Iterator[Any] = iter(_NOTHING)
-        # Items in the frame at hand and its bytes; what has been taken and the VM does not know of yet. At first it may send
-        # as much as there may be on the way.
+        # The items and bytes of the current frame, and what has been taken without the VM being told. At first that is the
+        # whole demand: as much as may be on its way.
         self._size = 0
         self._bytes = 0
         self._taken = demand
         self._taken_bytes = 0
-        # What comes behind the items at hand.
+        # The error that comes after the current items.
         self._error: BaseException | None = None
-        # The VM may send items; there are no more; why none can be taken any more.
+        # Whether the VM may send items, whether there are no more, and why none can be taken any more.
         self._is_open = True
         self._over = False
         self._gone: str | None = None
         self._lock = _thread.allocate_lock()
-        # Those who wait for items.
+        # Wakes those who wait for items.
         self._waiting: deque[Callable[[], None]] = deque()
 
     def __iter__(self) -> Stream:
@@ -154,9 +154,9 @@ class Stream:
                 await asyncio.sleep(0)
 
     def _advance(self) -> bool:
-        """Go on to the next frame. Returns False if that has to wait."""
+        """Move on to the next frame. Returns False if the caller has to wait for that."""
         request = current_request.get()
-        # Nothing is raised by another thread in here.
+        # No other thread raises an exception in here.
         with request:
             if not self._lock.acquire(blocking=False):
                 return False
@@ -164,7 +164,7 @@ class Stream:
                 more = self._next_frame()
             finally:
                 self._lock.release()
-                # Also those who have found the lock taken.
+                # Those who found the lock taken wait, too.
                 if self._waiting and self._is_ready():
                     self._wake()
         request.checkpoint()
@@ -172,7 +172,7 @@ class Stream:
 
     def _next_frame(self) -> bool:
         if length_hint(self._chunk):
-            # Somebody else has been here.
+            # Another task or thread has moved on.
             return True
         if self._gone is not None:
             raise RuntimeError(self._gone)
@@ -209,12 +209,12 @@ class Stream:
         self._size = len(items)
         self._chunk = iter(items)
         if self._over or self._gone is not None:
-            # Closed meanwhile.
+            # It was closed meanwhile.
             self._chunk = iter(_NOTHING)
         return True
 
     def _is_ready(self) -> bool:
-        """Return whether it is worth a try to go on."""
+        """Return whether a waiter should try again."""
         return not self._lock.locked() and (
             bool(self._frames)
             or self._over
@@ -227,7 +227,7 @@ class Stream:
         if client.is_here():
             self._wait_here(client)
             return
-        # Taken until there is something to look at.
+        # Released when there is something to look at.
         bell = _thread.allocate_lock()
         bell.acquire()
 
@@ -253,7 +253,7 @@ class Stream:
                 self._waiting.remove(wake)
 
     def _wait_here(self, client: Client) -> None:
-        """Wait on the event loop's own thread, which reads what arrives itself."""
+        """Wait on the event loop's own thread, which itself reads what arrives."""
         until = _Ready(self, client)
         try:
             client.wait_here("a stream", self._number | SOURCE, until)
@@ -318,15 +318,15 @@ class Stream:
             self.end(None)
 
     async def aclose(self) -> None:
-        """Do the same; async iterators have this method."""
+        """Close the stream, as `close` does; async iterators have this method."""
         self.close()
 
     def __del__(self) -> None:
         """Close it. Nothing here blocks."""
-        # One that was never begun has nothing; at the end of the process there may be nothing left to tell.
+        # A stream whose `__init__` failed has no attributes, and at the end of the process the modules may be gone.
         with suppress(Exception):
             self.close()
-            # The call may go on for long, and get many.
+            # The call may run for a long time and receive many streams.
             of_request = self.request.streams
             if of_request is not None and of_request[self._number]() in {None, self}:
                 del of_request[self._number]
@@ -368,13 +368,13 @@ class Stream:
 
 
 class _Ready:
-    """True when a stream is worth a look, for a wait on the event loop's thread."""
+    """Is true when a stream's waiter should try again; for a wait on the event loop's thread."""
 
     __slots__ = ("_stream", "wake")
 
     def __init__(self, stream: Stream, client: Client) -> None:
         self._stream = stream
-        # For other threads, which may change something as well.
+        # For other threads, which may change the stream, too.
         self.wake = client.wake_here
 
     def __bool__(self) -> bool:
@@ -385,10 +385,10 @@ class _Ready:
 
 
 def open(number: int, demand: int) -> Stream:  # noqa: A001 - the VM's name for it
-    """Return the stream of a source; the same one if it is here already.
+    """Return the stream of a source; always the same one while it exists.
 
     Raises:
-        RuntimeError: in a process that has no connection to the VM of its own.
+        RuntimeError: in a served process, which has no connection to the VM of its own.
     """
     client = current()
     if not client.has_objects:
@@ -398,7 +398,7 @@ def open(number: int, demand: int) -> Stream:  # noqa: A001 - the VM's name for 
     if stream is None:
         request = current_request.get()
         if request.ended:
-            # A task that it has left behind.
+            # This is a task that outlived its request.
             request = OUTSIDE
         stream = Stream(client, number, demand, request)
         known = client.streams[number] = weakref.ref(stream)

@@ -1,6 +1,6 @@
-"""Arrays: what numpy and others have becomes an `Nx.Tensor` or a `Snex.Array`, and those become what there is here.
+"""Arrays: those of numpy and others become an `Nx.Tensor` or a `Snex.Array`, and the other way round.
 
-Nothing is imported for it. An array from the VM is a `numpy.ndarray` if numpy is loaded, and otherwise a `memoryview`.
+Nothing is imported for this. An array from the VM is a `numpy.ndarray` if numpy is loaded, and otherwise a `memoryview`.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ class Type(NamedTuple):
     # The name of Elixir's atom, and the second element of its tuple.
     kind: str
     bits: int
-    # What numpy calls it: a type of its own, or one of the package `ml_dtypes`.
+    # Its name in numpy, or in the package `ml_dtypes`.
     dtype: str
-    # That of a memoryview, if one can have it.
+    # Its format in a memoryview, if there is one.
     format: str = ""
 
     @property
     def size(self) -> int:
-        """Bytes of a number."""
+        """The bytes of one number."""
         return self.bits // 8
 
 
@@ -59,11 +59,11 @@ TYPES = {
     "f8_e4m3fn": Type("f8_e4m3fn", 8, "float8_e4m3fn"),
 }
 _BY_DTYPE = {type_.dtype: type_ for type_ in TYPES.values()}
-# Python's booleans are numbers in Elixir.
+# Booleans become numbers in Elixir.
 _BY_DTYPE["b1"] = TYPES["u8"]
 
 ML_DTYPES = "ml_dtypes"
-# As many as numpy and a memoryview have.
+# The most axes of an array in numpy, and of a memoryview.
 MOST_AXES = 64
 
 
@@ -71,9 +71,9 @@ MOST_AXES = 64
 
 
 def form(type_: Type, shape: Shape, data: Data) -> Piece:
-    """Return a tensor, or an array if the application has no Nx or there is nothing in it, which Nx has not.
+    """Return a tensor; or an array if the application has no Nx, or if it is empty, which Nx does not allow.
 
-    `data` has the numbers in the order of C and the byte order of the machine; it is bytes, or a flat view of bytes.
+    `data` has the numbers in C order and in the byte order of the machine; it is bytes, or a flat view of bytes.
     """
     size = len(data)
     expected = prod(shape) * type_.size
@@ -85,7 +85,7 @@ def form(type_: Type, shape: Shape, data: Data) -> Piece:
 
 
 def _head(type_: Type, shape: Shape, size: int) -> bytes:
-    """Return what precedes the binary of so many bytes."""
+    """Return what precedes a binary of `size` bytes."""
     values = [
         b"h\x02" + atom(type_.kind) + b"a" + bytes((type_.bits,)),
         _tuple(shape),
@@ -109,7 +109,7 @@ def _tuple(shape: Shape) -> bytes:
 
 
 def type_named(dtype: str) -> Type | None:
-    """Return the type that numpy calls so, without its byte order.
+    """Return the type with a name of numpy's, which has no byte order.
 
     >>> type_named("f4").kind
     'f'
@@ -117,7 +117,7 @@ def type_named(dtype: str) -> Type | None:
     return _BY_DTYPE.get(dtype)
 
 
-# Codes of formats, as numpy calls what they stand for. The size is that of an item.
+# numpy's kinds of numbers, by the codes of formats. The size is that of an item.
 _CODES = {
     **dict.fromkeys("bhilqn", "i"),
     **dict.fromkeys("BHILQN", "u"),
@@ -130,7 +130,7 @@ _FOREIGN = {"<", ">", "!"} - _NATIVE
 
 
 def of_view(view: memoryview) -> Piece | None:
-    """Return a view of numbers as an array; None for plain bytes, and for what has another format."""
+    """Return a view of numbers as an array; None for plain bytes, and for any other format."""
     code = view.format
     order = code[0] if code[:1] in _NATIVE | _FOREIGN else "="
     code = code.removeprefix(order)
@@ -139,7 +139,7 @@ def of_view(view: memoryview) -> Piece | None:
     type_ = type_named(f"{_CODES[code]}{view.itemsize}")
     if type_ is None:
         return None
-    # PyPy says `None` for a single number.
+    # For a single number, PyPy has `None`.
     shape = tuple(view.shape or ())
     if order in _FOREIGN:
         return form(type_, shape, swapped(view.tobytes(), type_))
@@ -165,7 +165,7 @@ MASKED = (
 
 
 def of_numpy(module: Any) -> Callable[[Any], Raw | OnMemory]:  # noqa: ANN401 - numpy
-    """Return what makes arrays of numpy's."""
+    """Return the converter of numpy's arrays."""
 
     def array(value: Any) -> Raw | OnMemory:  # noqa: ANN401 - one of numpy's
         masked = sys.modules.get("numpy.ma")
@@ -216,10 +216,10 @@ def _why_not(dtype: Any) -> str:  # noqa: ANN401 - numpy's
 
 
 def received(name: str, shape: Shape, data: bytearray | memoryview) -> object:
-    """Return an array on memory that has been filled: numpy's, or a view if numpy is not loaded.
+    """Return an array on filled memory: one of numpy's, or a memoryview if numpy is not loaded.
 
     Raises:
-        ValueError: for what neither can hold.
+        ValueError: if neither can hold it.
 
     >>> received("u16", (2,), bytearray(b"abcd")).tolist()
     [25185, 25699]
@@ -229,15 +229,15 @@ def received(name: str, shape: Shape, data: bytearray | memoryview) -> object:
 
 def numpy_array() -> object:
     """Return the class of numpy's arrays, if numpy is loaded."""
-    # Without this attribute it is being imported.
+    # If it has no such attribute yet, it is being imported.
     return getattr(sys.modules.get("numpy"), "ndarray", None)
 
 
 def home(name: str, shape: Shape) -> Callable[[bytearray | memoryview], object]:
-    """Return what makes an array of its memory.
+    """Return a function that makes an array of its memory.
 
     Raises:
-        ValueError: if nothing does.
+        ValueError: if neither numpy nor a memoryview can hold such an array.
     """
     type_ = TYPES[name]
     if len(shape) > MOST_AXES:
@@ -280,7 +280,7 @@ def _dtype(type_: Type) -> object:
 
 def _view(type_: Type, shape: Shape, data: bytearray | memoryview) -> object:
     if shape and not shape[0]:
-        # No cast makes a view without anything in it, but a part of one can be.
+        # A cast cannot make an empty view, but a slice can.
         one: Any = memoryview(bytearray(prod(shape[1:]) * type_.size))
         return one.cast(type_.format, (1, *shape[1:]))[:0]
     view: Any = memoryview(data)

@@ -1,7 +1,7 @@
-"""Arrays by `__dlpack__`, the protocol that libraries of tensors have in common: https://dmlc.github.io/dlpack/latest.
+"""Arrays by `__dlpack__`, the common protocol of tensor libraries: https://dmlc.github.io/dlpack/latest.
 
-The structures are those of DLPack's header, read through `ctypes`. Everything is copied while its owner holds it: the
-capsule gives it back when it goes.
+The structures are those of DLPack's header, read through `ctypes`. The numbers are copied while the capsule exists;
+it gives the memory back to the owner when it is freed.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from .scalars import NoFormError
 if TYPE_CHECKING:
     from .arrays import Data, Shape
 
-# Memory that the processor reads as its own: plain, and such that a GPU of either maker reads as well.
+# Devices whose memory the CPU can read: the CPU itself, and memory that a GPU of either maker (CUDA, ROCm) reads, too.
 _HERE = frozenset({1, 3, 11})
 _DEVICES = {2: "CUDA", 4: "OpenCL", 7: "Vulkan", 8: "Metal", 10: "ROCm", 13: "CUDA", 14: "oneAPI"}
 _MAJOR = 1
 
-# Codes of types, as numpy calls what they stand for.
+# numpy's kinds of numbers, by DLPack's type codes.
 _CODES = {0: "i", 1: "u", 2: "f", 5: "c", 6: "b"}
 _WHOLE = {(4, 16): "bfloat16", (10, 8): "float8_e4m3fn", (12, 8): "float8_e5m2"}
 
@@ -104,7 +104,7 @@ def _check_device(device: int, number: object) -> None:
 
 def _capsule(value: Any) -> object:  # noqa: ANN401 - of any type
     try:
-        # Without it, numpy does not hand out what must not be written.
+        # Without a version, numpy refuses to export read-only arrays.
         return value.__dlpack__(max_version=(_MAJOR, 0))
     except TypeError:
         return value.__dlpack__()
@@ -120,7 +120,7 @@ def _tensor(capsule: object) -> _Tensor:
         try:
             pointer = pointer_of(capsule, name)
         except ValueError:
-            # A capsule of another name, or none.
+            # It is a capsule of another name, or no capsule.
             continue
         found: Any = kind.from_address(pointer)
         if kind is _Tensor:

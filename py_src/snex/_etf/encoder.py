@@ -1,7 +1,7 @@
 """Python objects to Erlang's external term format.
 
-There are two encoders with the same results: this one in pure Python, and the extension `_native`, which is used where
-it can be loaded. The extension leaves all that is unusual to this one. `SNEX_ENCODER=pure` does without it.
+There are two encoders with the same results: this one in pure Python, and the extension `_native`, which is used if it
+can be loaded. The extension leaves unusual values to this one. `SNEX_ENCODER=pure` disables it.
 
 The encoder keeps its own stack: depth is limited by memory, not by recursion. Pieces are collected
 in a list and joined once; large binaries stay pieces of their own and are never copied.
@@ -48,14 +48,14 @@ if TYPE_CHECKING:
 
 # Only a custom encoder that wraps its own results for ever gets here; memory would end first.
 _MAX_DEPTH = 1_000_000
-# A cycle makes the path grow without end, so it is enough to look for one now and then: at this
-# depth, and whenever the depth has doubled since.
+# A cycle makes the path grow without end, so it is enough to look for one at this depth, and whenever the depth
+# has doubled since.
 _FIRST_LOOK = 8
-# After so many pieces the bytes so far are counted.
+# The bytes are counted each time that this many pieces have been added.
 _MANY = 8192
 
-# Keys of these types never encode to the same term unless they are equal in Python too: any mix of
-# the first ones, or one alone of the second.
+# Keys of these types encode to the same term only if they are equal in Python, too: any mix of the first, or only
+# one of the second.
 _CLEAR_MIX = frozenset({str, int, Atom})
 _CLEAR_ALONE = frozenset({bytes, DistinctAtom, Term, bool, type(None)})
 
@@ -66,10 +66,10 @@ class Settings:
     custom_encoder: Encoder | None = None
     # By class.
     encoders: ClassVar[dict[type, Encoder]] = {}
-    # How the VM lays out a MapSet; HELLO replaces it with what the VM really does.
+    # The VM's layout of a MapSet, unless HELLO has another.
     set_head = b"t\x00\x00\x00\x02" + atom("__struct__") + atom("Elixir.MapSet") + atom("map")
     set_member = NIL
-    # The same of other structs, by name; see `structs.py`.
+    # Its layouts of other structs, by name; see `structs.py`.
     structs: dict[str, tuple[bytes, ...]] | None = None
 
 
@@ -93,17 +93,17 @@ def set_custom_encoder(encoder: Encoder) -> None:
     Settings.custom_encoder = encoder
 
 
-# What `everyday` makes of objects that are no containers or leaves, by their exact class. It fills the table when an
-# object of an unknown class is met; few programs need it at their start.
+# Converters of objects that are neither containers nor leaves, by their exact class. `everyday` fills the table when an
+# object of an unknown class is met, because few programs need it at their start.
 KNOWN: dict[type, Converter] = {}
 
 
 def _converted(value: object, objects: list[object], auto: bool) -> object:  # noqa: FBT001 - internal
-    """Return a subclass's instance as its base, a view as a list, others as encoders or `everyday` say.
+    """Convert an instance of a subclass to its base, a view to a list, others as encoders or `everyday` do.
 
-    A handle, and with `auto` what nobody knows, is added to `objects`.
+    A handle is added to `objects`, and with `auto` also an object that nothing else converts.
     """
-    # Not `isinstance`, which asks the value itself for its class.
+    # Not `isinstance`, which would ask the value itself for its class.
     kind = type(value)
     if kind is Handle:
         return place(value.object, objects)  # type: ignore[attr-defined]
@@ -135,7 +135,7 @@ def _converted(value: object, objects: list[object], auto: bool) -> object:  # n
     if convert is not None:
         return _in_form(value, convert, objects, auto)
     if auto:
-        # All of this depends on the type alone, but for custom encoders.
+        # All of this depends only on the type, except with a custom encoder.
         return place(value, objects, alike=custom is None)
     if refusal is not None:
         raise refusal
@@ -209,8 +209,8 @@ def register_encoder(kind: type[_T], encoder: Callable[[_T], object]) -> None:
         _native.ask_subclasses()
 
 
-# How an instance of a subclass becomes one of the class itself: of its base classes, the nearest one that is here decides.
-# Its own methods are used, whatever the subclass has made of them.
+# How an instance of a subclass becomes one of the class itself: the nearest of its base classes that is listed decides.
+# The methods of that class are used, even if the subclass overrides them.
 _CONVERTERS: dict[type, Callable[[Any], object]] = {
     Atom: lambda value: Atom(str.__str__(value)),
     Term: lambda value: Term(bytes(memoryview(value))),
@@ -228,7 +228,7 @@ _CONVERTERS: dict[type, Callable[[Any], object]] = {
 
 
 def add_converter(kind: type, convert: Callable[[Any], object]) -> None:
-    """Have instances of a class, and of its subclasses, encoded as what `convert` makes of them."""
+    """Have instances of a class, and of its subclasses, encoded as what `convert` returns."""
     _CONVERTERS[kind] = convert
 
 
@@ -267,7 +267,7 @@ def _checked_keys(
 
 
 def _explain(error: Exception, chain: list[object], *culprits: object) -> None:
-    # What is too large is so as a whole.
+    # A value that is too large is so as a whole.
     if not isinstance(error, TooLargeError):
         from .where import explain
 
@@ -300,7 +300,7 @@ def encode_pure(
     is not built up to its end.
 
     Raises:
-        TooLargeError: for what is longer.
+        TooLargeError: if there are more.
         TypeError: for an object that neither Snex nor the custom encoder knows.
         ValueError: for a value that contains itself, that is too large for the format, or has two
             keys that become the same term; `UnicodeEncodeError` for a lone surrogate. They say
@@ -318,9 +318,9 @@ def encode_pure(
 
 
 def encode_item_pure(obj: object, objects: list[object], auto: bool) -> list[bytes | memoryview]:  # noqa: FBT001 - internal
-    r"""Return the parts of a term that is to stand in a list, without the leading 131.
+    r"""Return the parts of an item of a list, without the leading 131.
 
-    Handles count from the end of `objects`, to which theirs are added.
+    Its handles are added to `objects`, and their indexes count from there.
 
     >>> encode_item_pure([1], [], False)
     [b'l\x00\x00\x00\x01a\x01j']
@@ -335,7 +335,7 @@ def encode_item_pure(obj: object, objects: list[object], auto: bool) -> list[byt
 
 
 def frozen(part: bytes | memoryview) -> bytes | memoryview:
-    """Return what stays as it is, whatever becomes of the object that a part is a view of."""
+    """Return a part that does not change with the object of which it is a view."""
     return part if type(part) is bytes or type(memoryview(part).obj) is bytes else bytes(part)
 
 
@@ -357,8 +357,8 @@ def _encode(  # noqa: PLR0915
     leaf = leaves.get(type(obj))
     out: list[Piece] = [start]
     push = out.append
-    # Containers that are being encoded, outermost first: what is left of each, the object itself
-    # (kept alive, so that its id stays its own), and what follows its last element.
+    # Containers that are being encoded, outermost first: the elements that are left of each, the object itself
+    # (kept alive, so that its id stays unique), and what follows its last element.
     path: list[tuple[Iterator[object], object, bytes]] = []
     look = _FIRST_LOOK
     # Pieces that have been counted, and their bytes.
@@ -444,7 +444,7 @@ def _encode(  # noqa: PLR0915
                 if look > _FIRST_LOOK and len(path) * 4 < look:
                     look //= 2
     except Exception as error:
-        # A key that is encoded apart is explained by its container.
+        # The container explains an error in a key that is encoded apart.
         if start:
             _explain(error, [*(entry[1] for entry in path[1:]), parent], value, original)
         raise
@@ -457,7 +457,7 @@ _CONTAINERS = frozenset({list, tuple, dict, set, frozenset})
 
 
 def _parts(out: list[Piece]) -> list[bytes | memoryview]:
-    """Join what is small. Large binaries are no bytes, which is what makes the plain join fail."""
+    """Join small pieces. Large binaries are not `bytes`, so the plain join fails if there are any."""
     try:
         return [b"".join(out)]  # type: ignore[arg-type]
     except TypeError:
@@ -485,7 +485,7 @@ def _native_encoder() -> tuple[_Encode, _Encode] | None:
     try:
         from . import _native
     except ImportError:
-        # Another implementation, another machine than the one that it was built for, or only the sources.
+        # Another implementation of Python, a machine for which it was not built, or only the sources.
         return None
     _native.set_up(
         {
@@ -510,7 +510,7 @@ def _native_encoder() -> tuple[_Encode, _Encode] | None:
 
 
 def set_reply_limit(limit: int) -> None:
-    """Set how many bytes a value may have on its way to the VM."""
+    """Set the most bytes of a value that is sent to the VM."""
     Limit.reply = limit
     if _native_encode is not None:
         from . import _native

@@ -1,7 +1,7 @@
-"""Types of Python's library that have a form in Elixir, and how each gets it.
+"""Types of Python's library that have a form in Elixir, and their converters.
 
-Nothing is imported for it: a type can only be that of a module which is loaded. The types of a module join the
-table when an object is met whose class comes from there.
+Nothing is imported for this: an object's class comes from a module that is loaded. The types of a module are added to
+the table when an object of a class from there is met.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def _text(value: object) -> object:
 
 
 def _path(value: object) -> object:
-    # The bytes of a name that is not text are those that the system knows.
+    # A name that is not text becomes the bytes by which the system knows it.
     binary: Any = LEAVES[bytes](str(value).encode("utf-8", "surrogateescape"))
     return Raw(binary)
 
@@ -62,7 +62,7 @@ KNOWN.update(
     }
 )
 
-# Types of a module, by its name. `AttributeError` while it is being loaded.
+# The types of a module, by its name. They raise `AttributeError` while the module is being loaded.
 _MODULES: dict[str, Callable[[Any], dict[type, Converter]]] = {
     "datetime": lambda module: {
         module.date: structs.date,
@@ -87,7 +87,7 @@ _MODULES: dict[str, Callable[[Any], dict[type, Converter]]] = {
 
 
 def converter(kind: type) -> Converter | None:
-    """Return what makes something known of an object of this class, or of the nearest of its base classes."""
+    """Return the converter for objects of this class: its own, or that of its nearest base class."""
     for base in MRO(kind):
         known = KNOWN.get(base) or _learned(base)
         if known is not None:
@@ -100,7 +100,7 @@ def converter(kind: type) -> Converter | None:
 
 
 def _learned(base: type) -> Converter | None:
-    """Add the types of the module that a class comes from to those that are known, once that is loaded."""
+    """Add the types of a class's module to the known ones, if it is loaded completely."""
     name = _MODULE(base)
     if type(name) is not str:
         return None

@@ -1,10 +1,10 @@
 """Memory that is shared with the VM: one *arena* per direction, of which a frame names *slots*.
 
-Slots towards Python are the VM's to hand out. They are read, or mapped for a view or an array and unmapped when
-nobody looks at it any more; then, or as soon as they have been read, the VM is told that they are free.
-Slots from Python are handed out here. The VM gives them back when it has read them.
+The VM hands out the slots towards Python. A slot is either read, or mapped for a view or an array and unmapped with
+the last reference to it; then the VM is told that the slot is free.
+Python hands out the slots from Python. The VM gives them back when it has read them.
 
-Nothing here is to be used by a child that has been forked: the slots are its parent's.
+A forked child must not use anything here: the slots belong to its parent.
 """
 
 from __future__ import annotations
@@ -25,17 +25,16 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Sequence
 
-# Bytes of a body from which on it travels through shared memory. As in `shared_memory.rs`.
+# Bytes of a body. Larger ones travel through shared memory. As in `shared_memory.rs`.
 WORTH = 256 * 1024
-# From here on the pipe is faster towards the VM: both sides copy at the same time, and what they copy stays in the processor's cache.
-# Unless it would have to be copied before that, because it may change until the pipe has taken it: then memory is faster as far as
-# there is some.
+# From this size on, the pipe to the VM is faster: both sides copy at the same time, and the data stays in the processor's cache.
+# A body that may change before the pipe has taken it would have to be copied first; for such a body, shared memory stays faster.
 MOST = 8 * 1024 * 1024
-# Where a body lies: its offset and its length. In the place of a buffer's contents: the offset.
+# The place of a body: its offset and its length. Of a buffer, the frame has only the offset, instead of the contents.
 PLACE = struct.Struct("<QQ")
 OFFSET = struct.Struct("<Q")
 
-# A report about a slot: what has happened to it, and its offset.
+# A report about a slot: what happened to it, and its offset.
 _REPORT = struct.Struct("<BQ")
 _TAKEN = 0
 _FREE = 1
@@ -46,12 +45,12 @@ _PIECE = 1024 * 1024
 _MAPPINGS = 1 << 20 if sys.version_info >= (3, 13) else 64
 # Bytes that may wait for the VM at a time.
 WAITING = 256 * 1024 * 1024
-# Seconds that memory is kept for the next body.
+# Seconds for which unused memory is kept for the next body.
 _IDLE = 2.0
 
 
 class _Mapping(mmap.mmap):
-    """A slot that is mapped. Whoever looks at it keeps it alive."""
+    """A mapped slot. Views of it keep it alive."""
 
     free: Callable[[], None] | None = None
 
@@ -63,8 +62,8 @@ class _Mapping(mmap.mmap):
 class Inbound:
     """The arena towards Python.
 
-    `report(reports)` sends the body of a SLOTS frame. Slots are freed by whatever thread drops the last
-    reference; the VM is told of all of them at once, by the event loop.
+    `report(reports)` sends the body of a SLOTS frame. The thread that drops the last reference to a slot frees it;
+    the event loop reports all freed slots to the VM at once.
     """
 
     def __init__(
@@ -84,11 +83,11 @@ class Inbound:
 
     @property
     def mapped(self) -> int:
-        """How many slots somebody looks at."""
+        """The number of slots that are mapped."""
         return len(self._mapped)
 
     def sink(self, number: int, place: bytes | memoryview, length: int) -> SlotSink:
-        """Return what becomes the buffer of a type, which lies at a place.
+        """Return the sink of the buffer at a place, by the number of its type.
 
         Raises:
             FrameError: for a place that is not in the arena.
@@ -100,21 +99,21 @@ class Inbound:
         return SlotSink(self, number, offset, length)
 
     def taken(self, sinks: Sequence[Sink]) -> None:
-        """Tell the VM that these have arrived, and what is free by now."""
+        """Tell the VM that these have arrived, and which slots are free by now."""
         reports = [
             _REPORT.pack(_TAKEN, sink.offset) for sink in sinks if isinstance(sink, SlotSink)
         ]
         self._report(b"".join(reports + self._free_reports()))
 
     def free(self, offset: int) -> None:
-        """Nobody looks at a slot any more. From any thread, in the middle of anything."""
+        """Free a slot. Called on any thread, at any point of its code."""
         self._mapped.discard(offset)
         self._freed.append(offset)
         if len(self._freed) == 1 and not in_child():
             try:
                 self._loop.call_soon_threadsafe(self._flush)
             except RuntimeError:
-                # The loop is closed: the interpreter is at its end.
+                # The loop is closed: the interpreter is ending.
                 return
 
     def read(self, into: memoryview, offset: int) -> int:
@@ -122,16 +121,16 @@ class Inbound:
         return _read_at(self._fd, into, offset)
 
     def map(self, offset: int, length: int, *, writable: bool = False) -> memoryview | None:
-        """Return a view of a slot, which is freed with it; `None` where it cannot be mapped.
+        """Return a view of a slot, which is freed with the view; `None` if it cannot be mapped.
 
-        What is written to it is seen here alone: a page that is written to becomes a copy.
+        Writes to it stay in this process: a page that is written to becomes a copy.
         """
         if len(self._mapped) >= _MAPPINGS:
             return None
         try:
             mapping = _map(self._fd, offset, length, writable=writable)
         except OSError:
-            # No descriptor, or no addresses.
+            # No descriptor or address space is left.
             return None
         self._mapped.add(offset)
         mapping.free = lambda: self.free(offset)
@@ -151,9 +150,9 @@ class Inbound:
 
 
 class SlotSink(Sink):
-    """A buffer in a slot towards Python, which has arrived as a whole.
+    """A buffer in a slot towards Python, which has already arrived.
 
-    It owns the slot until that is freed, or mapped.
+    It owns the slot until that is freed or mapped.
     """
 
     __slots__ = ("_arena", "_number", "_view", "offset")
@@ -173,7 +172,7 @@ class SlotSink(Sink):
         return self._number
 
     def content(self) -> memoryview:
-        """Return the bytes. Raises `MemoryError` when there is no room for them; so does `finish`."""
+        """Return the bytes. Raises `MemoryError` if there is no memory for them; so does `finish`."""
         value = self._value()
         return value if isinstance(value, memoryview) else memoryview(value.content())
 
@@ -206,7 +205,7 @@ class SlotSink(Sink):
         return copy
 
     def __del__(self) -> None:
-        """Free a slot that nobody wants: of a request that has been cancelled before it was begun."""
+        """Free a slot that was never read: that of a request that was cancelled before it began."""
         if self._arena is not None:
             self._arena.free(self.offset)
 
@@ -219,13 +218,13 @@ class Outbound:
         self._fd = fd
         self._size = size
         self._loop = loop
-        # Nobody waits for it: whoever finds it taken, perhaps further up on its own stack, uses the pipe.
+        # Never waited for: if it is taken, perhaps further up on the same stack, the body goes through the pipe.
         self._lock = threading.Lock()
-        # Touched with the lock held: the lengths of slots in use, by their offsets, and up to where there may be memory.
+        # Touched with the lock held: the lengths of slots in use, by their offsets, and the end of what may have memory.
         self._used: dict[int, int] = {}
         self._top = 0
         self._freed: deque[int] = deque()
-        # Whether somebody looks whether memory can go back, and whether a slot has been taken since.
+        # Whether `_tidy` is scheduled, and whether a slot has been taken since.
         self._tidying = False
         self._busy = False
 
@@ -243,7 +242,7 @@ class Outbound:
                     at += count
                     view = view[count:]
         except OSError:
-            # There is no memory. The VM has not heard of the slot.
+            # There is no memory. The VM does not know of the slot.
             self._freed.append(offset)
             return None
         except BaseException:
@@ -303,7 +302,7 @@ class Outbound:
                     mapping.madvise(mmap.MADV_REMOVE)
                 self._top = 0
         except OSError:
-            # No addresses. It is given back some other time.
+            # No address space is left. The memory is given back some other time.
             return
         finally:
             self._lock.release()
@@ -328,7 +327,7 @@ def _read_at(fd: int, into: memoryview, offset: int) -> int:
 
 
 def is_there(fd: int, size: int) -> bool:
-    """Return whether a descriptor has come through to us as the VM has meant it."""
+    """Return whether a descriptor has been passed on to us as the VM intended."""
     try:
         return os.fstat(fd).st_size == size
     except OSError:

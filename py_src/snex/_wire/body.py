@@ -15,7 +15,7 @@ from .frame import FrameError
 from .sinks import SINKS, Sink
 
 try:
-    # What `pickle` gives out, without `pickle` itself, which takes as long to load as seven modules of ours.
+    # What `pickle` exports, without `pickle` itself, which takes as long to load as seven of our modules.
     from _pickle import Unpickler, dumps, loads
 except ImportError:
     # Another implementation.
@@ -39,22 +39,22 @@ if TYPE_CHECKING:
 
     Body = bytes | bytearray
 
-# The module that pickles from the VM name for a stream of Elixir's.
+# Pickles from the VM name this module for a stream from Elixir.
 STREAMS = b"snex._elixir.streams"
 COUNT = struct.Struct("<I")
 ENTRY = struct.Struct("<BQ")
-# In the type of an entry: the buffer lies in shared memory, and its offset stands in the place of its contents.
+# Flag in the type of an entry: the buffer lies in shared memory, and the body has its offset instead of its contents.
 IN_SLOT = 0x80
 OFFSET_SIZE = 8
-# Of a DROP frame: the kind of a handle, the number of what it is of, how many are given back.
+# A record of a DROP frame: the kind of handle, the number of its target, and how many handles are given back.
 RECORD = struct.Struct("<BQI")
 
 
 # Opcodes of integers.
 _INTEGERS = frozenset({"BININT", "BININT1", "BININT2", "LONG1"})
 
-# Bytes of a pickle from which on the garbage collector would run again and again while the value is
-# made, and look at ever more objects of which none is garbage.
+# Bytes of a pickle. While a larger one is loaded, the garbage collector is off: it would run again and again, and
+# visit ever more objects, none of which is garbage.
 _LARGE = 64 * 1024
 
 
@@ -74,7 +74,7 @@ def load(body: Body, sinks: Sequence[Sink]) -> object:
 
 
 def unpickle(body: Body, sinks: Sequence[Sink]) -> object:
-    """Do the work of `load`. The one part of it in which a signal may raise an exception."""
+    """Do the work of `load`. Only here may a signal handler raise an exception."""
     try:
         if not sinks:
             return loads(body)  # noqa: S301 - from the VM, which could run any code anyway
@@ -89,7 +89,7 @@ def unpickle(body: Body, sinks: Sequence[Sink]) -> object:
 
 
 def load_items(body: Body, sinks: Sequence[Sink]) -> tuple[list[Any], Exception | None]:
-    """Return the items of a body that is a list of them, and what has kept those behind them from being loaded."""
+    """Return the items of a body that is a list, up to the first that cannot be loaded, and the error of that one."""
     try:
         buffers = [sink.finish() for sink in sinks]
     except MemoryError as error:
@@ -114,7 +114,7 @@ def load_items(body: Body, sinks: Sequence[Sink]) -> tuple[list[Any], Exception 
 def _first_items(
     body: Body, buffers: list[Any], error: Exception
 ) -> tuple[list[Any], Exception | None]:
-    """Load once more, by other means: the list is in the pickle's memo, and items are added to it one by one."""
+    """Load again, with an `Unpickler`: its memo has the list, with the items that were loaded before the error."""
     unpickler = Unpickler(BytesIO(body), buffers=buffers)  # noqa: S301 - as above
     try:
         return unpickler.load(), None
@@ -124,7 +124,7 @@ def _first_items(
 
 
 def numbers_of_streams(body: Body) -> list[int]:
-    r"""Return the numbers of the streams of Elixir's in a pickle, without loading it.
+    r"""Return the numbers of the streams from Elixir in a pickle, without loading it.
 
     >>> from snex._wire.body import STREAMS
     >>> module = b"\x8c" + bytes([len(STREAMS)]) + STREAMS
@@ -137,7 +137,7 @@ def numbers_of_streams(body: Body) -> list[int]:
     texts: list[object] = []
     memoized = 0
     ours = -1
-    # Whether the function is on top of the stack, or the mark of its arguments on top of that.
+    # Whether the function is on top of the stack, or below the mark of its arguments.
     called = False
     for opcode, argument, _ in genops(bytes(body)):
         name = opcode.name
@@ -166,7 +166,7 @@ def check_table(entries: Sequence[tuple[int, int]], room: int) -> int:
 
     Args:
         entries: the number of its type and the length of each buffer.
-        room: the bytes behind the table.
+        room: the number of bytes after the table.
 
     Raises:
         FrameError: for an unknown type, or if the contents do not fit.
@@ -227,7 +227,7 @@ def drops(body: Body) -> dict[int, list[tuple[int, int]]]:
 
 
 def join(body: Body, sinks: Sequence[Sink]) -> list[bytes | memoryview]:
-    """Return the parts of a body with a table of buffers: what `split` takes apart."""
+    """Return the parts of a body with a table of buffers: the inverse of `split`."""
     table = bytearray(COUNT.pack(len(sinks)))
     for sink in sinks:
         table += ENTRY.pack(sink.number, sink.size)

@@ -1,8 +1,8 @@
 """Frames: the header that precedes every body on the wire.
 
-A header is 28 bytes, little-endian: magic, kind, flags, id, length of the body, and what has caused the
-frame. That of the first frame of each side ends before the cause: it is the same in all versions of the
-protocol. This module knows nothing about descriptors or about what a body means.
+A header has 28 bytes, little-endian: magic, kind, flags, id, length of the body, and the cause of the frame.
+The first frame of each side has a header without the cause, which is the same in all versions of the protocol.
+This module knows nothing about descriptors or about what a body means.
 """
 
 from __future__ import annotations
@@ -49,31 +49,31 @@ BUFFERS = 0x01
 THREAD = 0x02
 AUTO = 0x04
 OBJECT = 0x08
-# Of frames from Python: a table of handles.
+# Flag of frames from Python: a table of handles.
 HANDLES = 0x10
-# Of requests again: the result is iterated; on the event loop, whatever it is.
+# More flags of requests: iterate the result; run on the event loop, whatever the code is.
 STREAM = 0x20
 LOOP = 0x40
-# Of frames from Python again: the body lies in shared memory, and the frame says where.
+# Flag of frames from Python: the body lies in shared memory, and the frame says where.
 SHARED = 0x80
 _KNOWN_FLAGS = BUFFERS | THREAD | AUTO | OBJECT | STREAM | LOOP
 
-# What Snex itself says (an error with its traceback, a log event) may be longer than the limit by so much.
+# Snex's own frames (an error with its traceback, a log event) may exceed the limit by this many bytes.
 # As in `frame.rs`.
 SPARE = 1 << 20
 
 # Frames from Python whose bodies may lie in shared memory.
 SHAREABLE = frozenset({RESULT, CALL, CAST, SEND, APPLY, ITEMS})
 
-# Set in the cause of a request that the maker of a source's items has made: the number is that of the source.
+# Set in the cause of a request: the rest is the number of the source whose items the requesting process produces.
 SOURCE = 1 << 63
 
-# Behind HELLO.
+# Kinds that may follow HELLO.
 INCOMING = frozenset(
     {EVAL, INVOKE, MAKE_ENV, DROP, CANCEL, CALL_RESULT, CALL_ERROR, CREDIT, FEED, FEED_END, MAP}
 )
 _FIRST = frozenset({HELLO, READY, REFUSED})
-# Between an interpreter and a process that it serves, behind HELLO: from the interpreter, and towards it.
+# Kinds between an interpreter and a process that it serves, after HELLO: from the interpreter, and to it.
 SERVED = frozenset({CALL_RESULT, CALL_ERROR})
 SERVING = frozenset({CALL, CAST, SEND, LOG, APPLY})
 
@@ -85,11 +85,11 @@ unpack_header = _HEADER.unpack_from
 
 
 class FrameError(Exception):
-    """What was read is no frame of this protocol. The stream can't be trusted from here on."""
+    """The bytes are not a frame of this protocol. Nothing that follows them can be trusted."""
 
 
 class Limit:
-    """Bytes that the body of a frame to the VM may have: the option `limits: [reply: bytes]`. HELLO sets it."""
+    """The most bytes of the body of a frame to the VM: the option `limits: [reply: bytes]`. HELLO sets it."""
 
     reply = 2 << 30
 
@@ -98,7 +98,7 @@ class TooLargeError(ValueError):
     """A value is larger than `Limit.reply`."""
 
     def __init__(self, surplus: int) -> None:
-        """Say how large it is at least: it has not been looked at further than that."""
+        """Say how large it is at least: the encoder stopped there."""
         super().__init__(
             f"too large for Elixir: at least {Limit.reply + surplus} bytes, and the limit is {Limit.reply} "
             "(the interpreter's option limits: [reply: bytes])"
@@ -123,7 +123,7 @@ def encode_header(kind: int, number: int, length: int, flags: int = 0, cause: in
 def parse_header(
     data: bytes | bytearray, offset: int = 0, kinds: frozenset[int] = INCOMING
 ) -> tuple[int, int, int, int, int]:
-    r"""Return `(kind, flags, id, length, cause)` of the header at `offset`; `kinds` may come.
+    r"""Return `(kind, flags, id, length, cause)` of the header at `offset`; only `kinds` are accepted.
 
     Raises:
         FrameError: for a wrong magic, an unknown kind or an unknown flag; it names what was seen.

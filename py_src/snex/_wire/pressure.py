@@ -1,4 +1,4 @@
-"""Whether too much waits to be written, and who waits for that to change."""
+"""Back-pressure of a writer: whether too much waits to be written, and who waits for room."""
 
 from __future__ import annotations
 
@@ -10,23 +10,22 @@ if TYPE_CHECKING:
 
 
 class Pressure:
-    """The part of a writer that its users look at, on any thread.
+    """The part of a writer that its users see, on any thread.
 
-    `full` says that nobody should add anything now, `broken` that nobody reads any more.
+    While `full` is set, nobody should write. `broken` is set once nobody reads any more.
     """
 
     def __init__(self, *, full: bool) -> None:
         """Begin, with or without room."""
         self.full = full
         self.broken = False
-        # In the order in which they came. Changed by single operations only, each of which costs the same
-        # however many wait.
+        # In order of arrival. Only changed by single operations, each of which takes constant time.
         self._waiters: OrderedDict[Callable[[], None], None] = OrderedDict()
 
     def when_drained(self, wake: Callable[[], None]) -> bool:
-        """Have `wake` called, on any thread, once there is room. Returns False if there is now.
+        """Have `wake` called, on any thread, once there is room. Returns False if there is room already.
 
-        It may be called in either case: who finds room at once may have been seen waiting.
+        Even then `wake` may be called, by a thread that has seen it among the waiters.
         """
         self._waiters[wake] = None
         if self.full:

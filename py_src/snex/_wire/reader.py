@@ -3,8 +3,8 @@
 Short frames are cut from chunks of up to 64 KiB. A body that is longer than what has arrived goes
 to sinks, which are filled in place, so that a long body is copied from the pipe once.
 
-One callback of the event loop does a bounded amount of work; what is left is continued by
-`call_soon`, so that timers and other descriptors get their turn.
+One callback of the event loop does a bounded amount of work, and `call_soon` schedules the rest, so that timers
+and other descriptors get their turn.
 """
 
 from __future__ import annotations
@@ -47,15 +47,15 @@ CHUNK = 64 * 1024
 _DIRECT = 16 * 1024
 _FRAMES_PER_TURN = 32
 _READS_PER_TURN = 16
-# Flags of a frame that is not simply cut out of the chunk.
+# Flags with which a frame cannot simply be cut from the chunk.
 _UNUSUAL = ~(THREAD | AUTO | OBJECT | STREAM | LOOP)
 
 
 class FrameReader:
     """Hands each frame to `on_frame(kind, flags, id, cause, body, sinks)`, in order of arrival.
 
-    `body` is the pickle; `sinks` are its out-of-band buffers, to be finished by the receiver: a
-    buffer that turns out to be broken is then an error of that frame alone.
+    `body` is the pickle; `sinks` are its out-of-band buffers. The receiver finishes them, so that a broken buffer
+    is an error of that frame alone.
 
     `on_end(None)` is called once at end of file, `on_end(error)` once for garbage. Nothing follows.
     """
@@ -74,19 +74,19 @@ class FrameReader:
         self._loop = loop
         self._on_frame = on_frame
         self._on_end = on_end
-        # Frames that have been cut from the chunk, and what is left of it from the offset on.
+        # Frames that were cut from the chunk. The rest of the chunk begins at the offset.
         self._whole: deque[tuple[int, int, int, int, bytes]] = deque()
         self._chunk = b""
         self._offset = 0
-        # The long body that is being filled: header, what is to be filled, in order, and where we are.
+        # The long body that is being filled: its header, its sinks in order, and the index of the current one.
         self._long: tuple[int, int, int, int] | None = None
         self._sinks: list[Sink] = []
         self._current = 0
         self._after_table: int | None = None
-        # Of each buffer that lies in shared memory: its index among the sinks, its type and its length.
+        # For each buffer that lies in shared memory: its index among the sinks, its type and its length.
         self._in_slots: list[tuple[int, int, int]] = []
         self._resuming = False
-        # Something is left for the next turn; a turn is being taken.
+        # Whether something is left for the next turn, and whether a turn is running.
         self._more = False
         self.is_busy = False
         self._paused = False
@@ -97,7 +97,7 @@ class FrameReader:
         self._loop.add_reader(self._fd, self._readable)
 
     def stop(self) -> None:
-        """Read no more. `on_end` is not called any more."""
+        """Stop reading. `on_end` is not called afterwards."""
         if not self._ended:
             self._ended = True
             self._loop.remove_reader(self._fd)
@@ -144,7 +144,7 @@ class FrameReader:
 
     def _turn(self) -> None:
         if in_child():
-            # Code of the user's has forked. The frames are the parent's.
+            # User code has forked. The frames belong to the parent.
             self._on_end(None)
             return
         self.is_busy = True
@@ -154,12 +154,12 @@ class FrameReader:
                     return
                 if not self._read():
                     return
-            # What the last read has brought must not wait for the next one.
+            # Frames from the last read must not wait for the next one.
             self._continue_soon()
         except (FrameError, MemoryError) as error:
             self._end(error)
         except BaseException:
-            # Whatever it is, it must not keep the frames that follow from being taken.
+            # No exception may keep the following frames from being taken.
             self._continue_soon()
             raise
         finally:
@@ -170,7 +170,7 @@ class FrameReader:
             try:
                 self.stop()
             finally:
-                # Also where there is no memory to stop with: nothing else would ever end this.
+                # Even without the memory to stop: nothing else would end the interpreter.
                 self._on_end(error)
 
     def _read(self) -> bool:
@@ -184,7 +184,7 @@ class FrameReader:
         except (BlockingIOError, InterruptedError):
             return False
         except OSError:
-            # The other end can't be heard any more, for whatever reason: as good as closed.
+            # The pipe cannot be read any more, for whatever reason: it counts as closed.
             data = b""
         if not data:
             self._end(None)
@@ -207,7 +207,7 @@ class FrameReader:
         sink.advance(count)
         if count == wanted:
             return True
-        # What is in the pipe has been taken. A body that is complete by now must not wait for more.
+        # The pipe is empty. A body that is complete must not wait for more.
         self._take_frames()
         return False
 
@@ -232,9 +232,9 @@ class FrameReader:
                 return False
 
     def _cut(self) -> bool:
-        """Cut the frames that lie in the chunk as a whole, or begin a long one.
+        """Cut the complete frames from the chunk, or begin a long one.
 
-        Returns whether there is something to go on with.
+        Returns whether there was either.
         """
         chunk = self._chunk
         start = self._offset
@@ -250,7 +250,7 @@ class FrameReader:
         if self._whole:
             return True
         if body > size:
-            # Garbage shorter than a header must be seen as well: nothing may follow it.
+            # Garbage that is shorter than a header must be detected, too: nothing may follow it.
             if start < size and not MAGIC.startswith(chunk[start : start + 2]):
                 msg = f"expected a frame, got {chunk[start:]!r}"
                 raise FrameError(msg)
@@ -300,7 +300,7 @@ class FrameReader:
         self._long = None
         self._sinks = []
         if sinks[0].lost:
-            # The receiver learns that when it finishes what belongs to the frame.
+            # The receiver gets a `MemoryError` when it finishes the sinks.
             self._on_frame(*header, b"", sinks)
             return True
         body = sinks[0].finish()
@@ -311,7 +311,7 @@ class FrameReader:
         return True
 
     def _table_filled(self) -> None:
-        """Go on from the table of buffers, which comes in two parts: its length, then its rows."""
+        """Continue after a part of the table of buffers: first its length, then its rows."""
         length = self._after_table or 0
         first = self._sinks[0].finish()
         assert isinstance(first, bytearray)  # noqa: S101 - a plain sink's
@@ -341,7 +341,7 @@ class FrameReader:
         self._current = 0
 
     def _find_slots(self, sinks: list[Sink]) -> None:
-        """Put the buffers that lie in shared memory into the places of their offsets."""
+        """Replace the sinks that have received offsets by the buffers in shared memory."""
         arena = self._arena
         if arena is None:
             msg = "a buffer lies in shared memory, but this interpreter has none"

@@ -1,11 +1,10 @@
 """Final homes for long bodies: objects that are filled in place while their bytes arrive.
 
-A length on the wire is a claim, not a fact: a sink takes no memory before its first byte has
-arrived, and no more than `AHEAD` bytes beyond what has really come; with the extension no more than
-that is touched, which comes to the same.
+A length on the wire is a claim, not a fact. A sink allocates nothing before its first byte arrives, and never more
+than `AHEAD` bytes beyond those that have arrived. The extension reserves more, but touches no more than that.
 
-Where there is not even memory for that, the bytes that come are dropped, so that the frames behind
-them are found, and the object is a `MemoryError` when it is finished: an error of that one frame.
+If there is not even that much memory, the sink drops the bytes that arrive, so that the next frame is found, and
+`finish` raises a `MemoryError`: an error of that one frame.
 """
 
 from __future__ import annotations
@@ -22,11 +21,11 @@ if TYPE_CHECKING:
             """Return writable memory from byte `start` on; it has to be released before the next call."""
 
         def finish(self) -> bytes | bytearray:
-            """Return the object, once it is full. Nothing else is possible afterwards."""
+            """Return the object, once it is full. The last call to be made."""
 
 
 AHEAD = 64 * 1024 * 1024
-# Bytes that the extension reserves at once. What is reserved and not touched costs addresses only.
+# Bytes that the extension reserves at once. Reserved memory that is not touched costs only addresses.
 RESERVE = 1024 * 1024 * 1024
 
 
@@ -47,8 +46,8 @@ class _GrowingBytearray:
 class _GrowingBytes:
     """Makes `bytes` without a second copy.
 
-    A `BytesIO` writes into a `bytes` object of its own and hands out that very object, if nothing
-    else has been put behind the end.
+    A `BytesIO` writes into a `bytes` object of its own, and returns that very object if nothing was written
+    beyond its end.
     """
 
     def __init__(self, size: int) -> None:
@@ -69,7 +68,7 @@ def _extension() -> Callable[[int, bool], _Home] | None:
     try:
         from .._etf._native import Room
     except ImportError:
-        # Another implementation, another machine than the one that it was built for, or only the sources.
+        # Another implementation of Python, a machine for which it was not built, or only the sources.
         return None
     return Room
 
@@ -83,7 +82,7 @@ def _new_home(size: int, *, mutable: bool) -> _Home:
     return _GrowingBytearray(size) if mutable else _GrowingBytes(size)
 
 
-# Where bytes go that nobody has room for.
+# Takes the bytes for which there is no memory.
 _NOWHERE = bytearray(64 * 1024)
 
 
@@ -102,7 +101,7 @@ class Sink:
         """Prepare for `size` bytes without trusting the number."""
         self.size = size
         self.filled = 0
-        # There was no memory for it.
+        # Set if there was no memory for it.
         self.lost = False
         self._home: _Home | None = None
         self._object: bytes | bytearray | None = None

@@ -40,12 +40,12 @@ async def read_frame(
     """Return `(kind, flags, id, body)` of the next frame; `None` at the end of the stream.
 
     Raises:
-        FrameError: for garbage, a kind that is not one of `kinds`, a body of more than `most` bytes, and an end in
-            the middle.
+        FrameError: for garbage, a kind that is not one of `kinds`, a body of more than `most` bytes, or an end of
+            the stream inside a frame.
     """
     try:
         header = await reader.readexactly(len(frame.MAGIC))
-        # Garbage that is shorter than a header is to be seen as well.
+        # Garbage that is shorter than a header must be detected, too.
         more = frame.HEADER_SIZE - len(header)
         header += await (reader.readexactly(more) if header == frame.MAGIC else reader.read(more))
         kind, flags, number, length, _cause = frame.parse_header(header, 0, kinds)
@@ -68,10 +68,10 @@ def _check_end(error: Exception, header: int) -> None:
 
 
 class FrameStream(Pressure):
-    """Writes frames to a stream, from any thread; with `full` set until `open`.
+    """Writes frames to a stream, from any thread. `full` is set until `open`.
 
-    The stream is touched on its loop's thread only. What other threads send is counted until it
-    gets there, so that they wait as well when too much does.
+    Only the thread of its loop touches the stream. What other threads send is counted until that thread has it, so
+    that they wait, too, when too much is on its way.
     """
 
     def __init__(self, writer: asyncio.StreamWriter) -> None:
@@ -80,7 +80,7 @@ class FrameStream(Pressure):
         self._stream = writer
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
-        # Bytes on their way from other threads. Re-entrant: a `__del__` may send something.
+        # Guards the count of bytes on their way from other threads. Re-entrant: a `__del__` may send something.
         self._lock = threading.RLock()
         self._coming = 0
         self._draining: asyncio.Task[None] | None = None
@@ -88,7 +88,7 @@ class FrameStream(Pressure):
         writer.transport.set_write_buffer_limits(high=HIGH, low=LOW)
 
     def open(self) -> None:
-        """Let go of those who wait for the beginning."""
+        """Wake those who wait for the connection to be ready."""
         self._open = True
         self._relax()
 
@@ -112,10 +112,10 @@ class FrameStream(Pressure):
             self._break()
 
     def wait_until_sent(self) -> None:
-        """Block until the stream has what this thread has written; not on the loop's own thread."""
+        """Block until the stream has all that this thread has written. Not for the loop's own thread."""
         sent = threading.Event()
         call_soon(self._loop, sent.set)
-        # A loop that does not run any more sends nothing either.
+        # A loop that no longer runs never sets it.
         sent.wait(_PATIENCE)
 
     def _count(self, size: int) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-# PyPy copies what it reads and writes; a pipe takes no more than this by default, or not much more.
+# PyPy copies what it reads and writes, and by default a pipe takes hardly more than this.
 _AT_ONCE = 128 * 1024
 
 

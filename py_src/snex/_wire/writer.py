@@ -1,14 +1,14 @@
 """Writes frames to a non-blocking descriptor, from any thread.
 
-Who owns what: the queue, its size and the descriptor are touched only with `_lock` held. Nobody
-waits for the lock: the one who holds it may run somebody's `__del__`, in the middle of a write,
-which sends something or waits for a lock of its own. A frame that finds the lock taken, by another
-thread or further up on its own stack, goes to the inbox, and the holder takes it along. (The lock
-is re-entrant only so that `pump` can tell the two apart.)
+Who owns what: the queue, its size and the descriptor are touched only with `_lock` held. No thread
+waits for the lock: in the middle of a write, its holder may run some `__del__`, which sends something
+or waits for a lock of its own. If the lock is taken, by another thread or further up on the same stack,
+a frame goes to the inbox, and the holder of the lock sends it, too. (The lock is re-entrant only so
+that `pump` can tell the two cases apart.)
 The event loop's writer callback is armed and disarmed on the loop's own thread.
 
-Parts of a frame are written from where they are. What the pipe does not take at once waits in the
-queue: `bytes` as they are; anything that could change meanwhile is copied first.
+Parts of a frame are written without a copy. What the pipe does not take at once waits in the queue:
+`bytes` as they are, a copy of anything that could change meanwhile.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ _PARTS_PER_WRITE = 64
 _WRITES_PER_TURN = 64
 # Up to this size one buffer is cheaper than two parts.
 _JOIN = 16 * 1024
-# From here on it matters in which memory a copy is made.
+# From this size on, it matters which memory a copy goes to.
 _LARGE = 1024 * 1024
 
 
 class FrameWriter(Pressure):
-    """Frames out, in the order in which `write` was called.
+    """Sends frames, in the order in which `write` was called.
 
     `on_pressure(full)` is called when the queue passes the high mark, and when it falls to the low
-    one again; `on_broken()` once, when nobody reads any more. Both may be called from any thread.
+    mark again; `on_broken()` once, when nobody reads any more. Both may be called from any thread.
     """
 
     def __init__(  # noqa: PLR0913 - made in one place, by the interpreter
@@ -74,7 +74,7 @@ class FrameWriter(Pressure):
         self._queue: deque[memoryview] = deque()
         self._size = 0
         self._armed = False
-        # Called, on other threads, when there is something to write again. The event loop may stand still.
+        # Called, on other threads, when there is something to write again: the event loop may be blocked.
         self.on_backlog: Callable[[], None] = _nothing
 
     @property
@@ -120,7 +120,7 @@ class FrameWriter(Pressure):
         self._send(b"".join(parts), ())
 
     def _send_small(self, whole: bytes) -> None:
-        """Send a frame, as `_send` does, by the shortest way where nothing is in its way: most answers take it."""
+        """Send a frame as `_send` does, by a shorter path if nothing else waits: that of most answers."""
         if not self._lock.acquire(blocking=False):
             self._send(whole, ())
             return
@@ -156,15 +156,15 @@ class FrameWriter(Pressure):
             finally:
                 self._leave()
         else:
-            # One operation, so that nothing gets between the parts.
+            # A single operation, so that nothing gets between the parts.
             self._inbox.append([first, *map(_frozen, parts)])
         if self._inbox:
             self.pump()
 
     def pump(self) -> bool:
-        """Write what the pipe takes now, unless another thread is just doing so.
+        """Write what the pipe takes now, unless another thread is doing so.
 
-        Returns False, and does nothing, in the middle of a write of this thread's own.
+        Returns False, and does nothing, if this thread itself is in the middle of a write.
         """
         while True:
             if not self._lock.acquire(blocking=False):
@@ -176,10 +176,10 @@ class FrameWriter(Pressure):
             try:
                 self._flush()
             finally:
-                # Not by a function: at the end of the recursion limit it can't be called either.
+                # Not in a function: at the recursion limit, it could not be called.
                 self._busy = False
                 self._lock.release()
-            # Whoever came in the last moment has found the lock taken.
+            # A frame that came at the last moment found the lock taken.
             if not self._inbox:
                 return True
 
@@ -252,7 +252,7 @@ class FrameWriter(Pressure):
                 self._queue.append(view)
                 self._size += view.nbytes
         self._arm()
-        # Also if the event loop is armed: a wait on its thread has written everything without it.
+        # Even if the event loop is armed: a wait on its thread writes everything without the loop.
         if was_empty and threading.get_ident() != self._thread:
             self.on_backlog()
         if self._size > self._high and not self.full:
@@ -268,11 +268,11 @@ class FrameWriter(Pressure):
                 try:
                     self._loop.call_soon_threadsafe(self._arm_on_loop)
                 except RuntimeError:
-                    # The loop is closed: the interpreter is at its end.
+                    # The loop is closed: the interpreter is ending.
                     self._break()
 
     def _arm_on_loop(self) -> None:
-        # With nothing left to write by now, it disarms itself.
+        # If nothing is left to write by then, it disarms itself.
         self._loop.add_writer(self.fd, self._writable)
 
     def _writable(self) -> None:
@@ -288,10 +288,10 @@ class FrameWriter(Pressure):
                 self.pump()
 
     def _flush(self) -> None:
-        """Write what the pipe takes, within bounds; then the loop goes on. Needs the lock."""
+        """Write what the pipe takes, up to a bound, so that the loop goes on. Needs the lock."""
         queue = self._queue
         for _ in range(_WRITES_PER_TURN):
-            # Every time, so that it counts for the mark however long this takes.
+            # Each time, so that it counts towards the high mark however long this takes.
             self._take_inbox()
             if not queue:
                 return
@@ -319,7 +319,7 @@ class FrameWriter(Pressure):
         self._wake_all()
 
     def _break(self) -> None:
-        """Nobody reads any more: forget what waits, let go of those who wait. Needs the lock."""
+        """Drop what waits, and wake all who wait: nobody reads any more. Needs the lock."""
         if not self.broken:
             self.broken = True
             self._queue.clear()
@@ -337,7 +337,7 @@ def _is_frozen(part: bytes | memoryview) -> bool:
 
 
 def _is_mostly_unfrozen(parts: Sequence[bytes | memoryview], length: int) -> bool:
-    """Return whether most of a body would be copied if it were to wait."""
+    """Return whether most of a body would have to be copied to wait in the queue."""
     unfrozen = sum(
         part.nbytes for part in parts if isinstance(part, memoryview) and not _is_frozen(part)
     )
@@ -345,13 +345,13 @@ def _is_mostly_unfrozen(parts: Sequence[bytes | memoryview], length: int) -> boo
 
 
 def _frozen(part: bytes | memoryview) -> bytes | memoryview:
-    """Return what will not change until it is written: a copy, unless it is `bytes` below."""
+    """Return what cannot change before it is written: a copy, unless `bytes` underlie it."""
     if _is_frozen(part):
         return part
     view = memoryview(part)
     if view.nbytes < _LARGE:
         return bytes(part)
-    # With the extension, in pages for which the system is asked less often: most of the time goes into that.
+    # With the extension, in large pages: asking the system for small ones takes most of the time.
     sink = BytesSink(view.nbytes)
     sink.put(view)
     return sink.content()
