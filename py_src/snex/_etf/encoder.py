@@ -295,9 +295,8 @@ def encode_pure(
 
     With `auto`, an object that has no form in Elixir becomes a handle. A term with handles is `WithHandles`.
 
-    A part is a view of the object's own memory where a binary is large: write it out before the
-    object changes. The parts together have at most `Limit.reply + spare` bytes; what turns out to be longer
-    is not built up to its end.
+    The part of a large binary is a view of the object's own memory: write it out before the object changes.
+    The parts together have at most `Limit.reply + spare` bytes; encoding stops once there are more.
 
     Raises:
         TooLargeError: if there are more.

@@ -1,4 +1,4 @@
-"""Arrays of libraries that Snex does not know by name: whatever has a buffer of numbers, `__array_interface__` or `__dlpack__`."""
+"""Arrays of any other library: objects with a buffer of numbers, `__array_interface__` or `__dlpack__`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _DLPACK = "__dlpack__"
 
 
 def converter(value: object) -> Callable[[object], Raw] | None:
-    """Return what makes an array of an object, if its class has what that takes; nothing is asked of the object itself."""
+    """Return the converter of an object to an array, if its class supports one; the object itself is not asked."""
     kind = type(value)
     if _has(kind, _INTERFACE) or _has(kind, _DLPACK):
         return array
@@ -40,7 +40,7 @@ def _has(kind: type, name: str) -> bool:
 
 
 def array(value: Any) -> Raw:  # noqa: ANN401 - of any type
-    """Return an object as an array: by its buffer if it has one, which cannot say what is not true."""
+    """Return an object as an array: by its buffer if it has one, because a buffer's description can be trusted."""
     kind = type(value)
     view: memoryview | None
     try:
@@ -51,7 +51,7 @@ def array(value: Any) -> Raw:  # noqa: ANN401 - of any type
         piece = of_view(view)
         if piece is not None:
             return Raw(piece)
-        # An error, with its traceback, would keep it.
+        # The traceback of an error would keep the view alive.
         view.release()
     if _has(kind, _INTERFACE):
         return Raw(form(*_by_interface(value)))
@@ -63,7 +63,7 @@ def array(value: Any) -> Raw:  # noqa: ANN401 - of any type
 
 
 def raised(what: str, error: Exception) -> NoFormError:
-    """Return what to say of an object whose own code has raised."""
+    """Return the error for an object whose own code raised one."""
     return NoFormError(f"its {what} raised {type(error).__name__}: {error}")
 
 
@@ -135,7 +135,7 @@ def _numbers(value: object, described: dict[object, object], layout: Layout) -> 
 
 
 class Layout:
-    """How the numbers of an array lie in memory, which need not be in order or without gaps."""
+    """How the numbers of an array lie in memory: possibly in another order, and with gaps."""
 
     def __init__(self, size: int, shape: Shape, strides: Shape | None) -> None:
         """Describe numbers of `size` bytes. `strides` are in bytes, from one number of an axis to the next.
@@ -148,7 +148,7 @@ class Layout:
         total = prod(shape) * size
         check_room(total, Limit.reply)
         dense = tuple(prod(shape[axis + 1 :]) * size for axis in range(len(shape)))
-        # The stride of an axis with one number says nothing.
+        # The stride of an axis with one number is arbitrary.
         strides = tuple(
             stride if length > 1 else usual
             for length, stride, usual in zip(shape, strides or dense, dense, strict=True)
@@ -157,12 +157,12 @@ class Layout:
         ways = [stride * (length - 1) for length, stride in zip(shape, strides, strict=True)]
         self._strides = strides
         self._dense_strides = dense
-        # Where the numbers begin, seen from the first one, and how many bytes it is from there to the last one's end.
+        # The offset of the lowest number from the first one, and the bytes from there to the end of the highest.
         self.low = sum(way for way in ways if way < 0) if total else 0
         self.span = sum(map(abs, ways)) + size if total else 0
 
     def at(self, pointer: int) -> bytes:
-        """Return a copy of the numbers of which the first one is at an address. Whoever names it answers for it."""
+        """Return a copy of the numbers, given the address of the first one. The caller vouches for the address."""
         if not self.span:
             return b""
         if not pointer:
@@ -174,7 +174,7 @@ class Layout:
         return memory.tobytes() if self._dense else self._gathered(memory, -self.low)
 
     def within(self, memory: memoryview, offset: int) -> Data | None:
-        """Return the numbers of which the first one is at an offset of some bytes; None if they are not all in there."""
+        """Return the numbers, given the offset of the first one in some bytes; None if they reach beyond the bytes."""
         start = offset + self.low
         if start < 0 or start + self.span > memory.nbytes:
             return None
@@ -186,7 +186,7 @@ class Layout:
         """Copy the numbers along the longest axis at once: the first byte of each, then the second, and so on."""
         ndarray: Any = numpy_array()
         if ndarray is not None:
-            # The same, faster.
+            # numpy does the same faster.
             copy: bytes = ndarray(
                 self._shape, f"V{self._size}", memory, first, self._strides
             ).tobytes()

@@ -1,10 +1,10 @@
 """Data frames and series, as Arrow streams: `Snex.Arrow` in Elixir.
 
-The streams are written and read by pandas, polars and pyarrow themselves. Recognising a frame imports nothing, for its library is
-loaded; pandas' frames, and those of libraries that Snex does not know, are written by pyarrow, which is imported then. A frame
-that comes from Elixir becomes one of the library that is asked for, which may be imported for the first time by that.
+pandas, polars and pyarrow themselves write and read the streams. Recognizing a frame imports nothing, because its library is
+loaded. pyarrow writes pandas' frames and those of libraries that Snex does not know, and is imported for that. A frame from
+Elixir becomes one of the requested library, which is imported if necessary.
 
-A series is a frame whose first column it is. Without a name, that of the column is empty.
+A series is sent as a frame whose first column it is. The column of a series without a name has an empty name.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _FRAME, _SERIES = Atom("frame"), Atom("series")
 _KIND, _DATA = Atom("kind"), Atom("data")
 
 if TYPE_CHECKING:
-    # Makes a stream of a frame or series.
+    # Returns the stream of a frame or series.
     Writer = Callable[[Any], memoryview]
 
 
@@ -40,7 +40,7 @@ def _arrow(kind: Atom, data: memoryview) -> Arrow:
 
 
 def _guarded(convert: Callable[[Any], object]) -> Callable[[Any], object]:
-    """Return a function that says what a library does not like about a frame."""
+    """Return a function whose errors say why a library cannot convert a frame."""
 
     def guarded(value: object) -> object:
         try:
@@ -54,7 +54,7 @@ def _guarded(convert: Callable[[Any], object]) -> Callable[[Any], object]:
 
 
 def _reason(error: Exception) -> str:
-    """Return what a library says of a frame that it cannot write. pyarrow says in a second argument which column it is."""
+    """Return why a library cannot write a frame. pyarrow names the column in the second argument."""
     said = "; ".join(str(part).strip().rstrip(".") for part in reversed(error.args))
     return f"{said or type(error).__name__}; convert that column, for instance with .astype(str)"
 
@@ -68,7 +68,7 @@ def _pyarrow(what: str) -> Any:  # noqa: ANN401
 
 
 def _write(table: Any) -> memoryview:  # noqa: ANN401
-    """Return the stream of a table of pyarrow's."""
+    """Return the stream of a pyarrow table."""
     names = table.schema.names
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
@@ -83,7 +83,7 @@ def _write(table: Any) -> memoryview:  # noqa: ANN401
     sink = arrow.BufferOutputStream()
     with ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
-    # Of bytes: another view of numbers would be an array.
+    # A view of bytes: any other view would be encoded as an array.
     return memoryview(sink.getvalue()).cast("B")
 
 
@@ -98,7 +98,7 @@ def _without_codes_of_nulls(arrow: Any, chunk: Any) -> Any:  # noqa: ANN401
 
 
 def pandas(module: Any) -> dict[type, Callable[[Any], object]]:  # noqa: ANN401
-    """Return what is known of pandas' frames. An index that is more than a count becomes columns, behind the others."""
+    """Return the converters of pandas' types. An index other than the default one becomes columns, after the others."""
 
     def frame(value: Any) -> memoryview:  # noqa: ANN401
         if not value.columns.is_unique:
@@ -117,7 +117,7 @@ def pandas(module: Any) -> dict[type, Callable[[Any], object]]:  # noqa: ANN401
 
 
 def polars(module: Any) -> dict[type, Callable[[Any], object]]:  # noqa: ANN401
-    """Return what is known of polars' frames."""
+    """Return the converters of polars' types."""
 
     def has_objects(dtype: Any) -> bool:  # noqa: ANN401
         inner = [field.dtype for field in getattr(dtype, "fields", ())]
@@ -126,14 +126,14 @@ def polars(module: Any) -> dict[type, Callable[[Any], object]]:  # noqa: ANN401
 
     def frame(value: Any) -> memoryview:  # noqa: ANN401
         for name, dtype in value.schema.items():
-            # polars would write where they are in memory.
+            # polars would write their addresses in memory.
             if has_objects(dtype):
                 msg = (
                     f"its column {name!r} contains Python objects; convert that column, or drop it"
                 )
                 raise NoFormError(msg)
         sink = BytesIO()
-        # In types that every reader knows.
+        # With the types that every reader knows.
         value.write_ipc_stream(sink, compat_level=module.CompatLevel.oldest())
         return sink.getbuffer()
 
@@ -149,7 +149,7 @@ def polars(module: Any) -> dict[type, Callable[[Any], object]]:  # noqa: ANN401
 
 
 def pyarrow(module: Any) -> dict[type, Callable[[Any], object]]:  # noqa: ANN401
-    """Return what is known of pyarrow's tables and arrays."""
+    """Return the converters of pyarrow's types."""
 
     def batch(value: object) -> memoryview:
         return _write(module.Table.from_batches([value]))
@@ -167,7 +167,7 @@ def pyarrow(module: Any) -> dict[type, Callable[[Any], object]]:  # noqa: ANN401
 
 def _foreign(value: object) -> object:
     module = _pyarrow("an Arrow stream")
-    # Reading a stream takes what is in it, so it is read once: as an array, of which a frame's is one of structs.
+    # A stream can be read only once, so it is read as an array; that of a frame is an array of structs.
     array = module.chunked_array(value)
     if not module.types.is_struct(array.type):
         return _arrow(_SERIES, _write(module.table([array], names=[""])))
@@ -209,7 +209,7 @@ def _to_pandas(data: Any, is_series: bool) -> object:  # noqa: ANN401, FBT001 - 
 def _set_nullable(frame: Any, table: Any) -> None:  # noqa: ANN401
     """Use pandas' own dtypes for integers and booleans with nulls, which would otherwise be floats and objects.
 
-    In a stream that pandas has written, it has said itself which dtype each column had.
+    A stream that pandas wrote names the dtype of each column itself.
     """
     pandas, types = sys.modules["pandas"], sys.modules["pyarrow"].types
     for index, column in enumerate(table.columns):
@@ -236,7 +236,8 @@ def _to_pyarrow(data: Any, is_series: bool) -> object:  # noqa: ANN401, FBT001 -
     return table.column(0) if is_series else table
 
 
-# What makes a frame of each library, and what has to be installed for it. The first one is used that is, unless Elixir asks for another.
+# For each library, what must be installed, and the function that makes its frames. Unless Elixir asks for another, the first
+# that is installed is used.
 _LIBRARIES: dict[str, tuple[tuple[str, ...], Callable[[Any, bool], object]]] = {
     "pandas": (("pyarrow", "pandas"), _to_pandas),
     "polars": (("polars",), _to_polars),

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 # Tags of the external term format.
 _FUN = 112
 _EXPORT = 113
-# Where the arity of a function is, and the module.
+# Offsets of a function's arity and module.
 _FUN_ARITY = 6
 _FUN_MODULE = 31
 _ATOMS = {100: 2, 118: 2, 115: 1, 119: 1}
@@ -42,7 +42,7 @@ class Function(Term):
     __module__ = "snex"
 
     _signature = b""
-    # What its bytes tell, once somebody has asked.
+    # The result of `about`, once it has been called.
     _about: About | None = None
 
     def __new__(cls, etf: bytes, signature: bytes = b"") -> Function:  # noqa: PYI034 - as in `Term`
@@ -222,7 +222,7 @@ def _read(data: bytes) -> About:
         module, _ = next(_atoms(data, _FUN_MODULE))
         arity = data[_FUN_ARITY]
     except (IndexError, StopIteration, UnicodeDecodeError):
-        # Bytes of Python's own making, of which the VM will make nothing either.
+        # Python code made these bytes up. The VM will not accept them either.
         return _UNKNOWN
     return About(f"fn/{arity} of {_module(module)}", "fn", arity)
 
@@ -232,7 +232,7 @@ def _module(name: str) -> str:
 
 
 def _atoms(data: bytes, start: int) -> Iterator[tuple[str, int]]:
-    """Return the atoms that follow one another from `start` on, each with where it ends."""
+    """Yield the consecutive atoms from `start` on, each with its end."""
     while (size := _ATOMS.get(data[start])) is not None:
         end = start + 1 + size + int.from_bytes(data[start + 1 : start + 1 + size], "big")
         text = text_of(Term(b"\x83" + data[start:end]))

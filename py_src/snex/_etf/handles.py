@@ -1,8 +1,7 @@
-"""Objects that stay in Python: what stands for them in a term.
+"""Handles: what stands in a term for objects that stay in Python.
 
-In a term, the place of a handle is a tuple as `HELLO` describes it, with the handle's index among those of its
-frame. The object gets a number only when the frame is sent: a value that cannot be encoded to its end
-hands out nothing.
+In a term, a handle is a tuple that `HELLO` describes, with the handle's index in its frame. The object gets its
+number only when the frame is sent, so a value that cannot be encoded completely creates no handle.
 """
 
 from __future__ import annotations
@@ -48,23 +47,23 @@ def keep(obj: object) -> Handle:
 
 
 class Layout:
-    """How the VM lays out the place of a handle: the bytes before the index, before the type, and behind it."""
+    """The VM's layout of a handle in a term: the bytes before the index, before the type, and after it."""
 
     before_number = b"h\x03M\x00\x00\x00\x0c\x01snex.Object\x80"
     before_type = b""
     end = b""
 
 
-# What each handle adds to the frame beside the term: its number. As in `encoder.rs`.
+# Bytes that each handle adds to the frame besides the term: its number. As in `encoder.rs`.
 BYTES_OF_HANDLE = 8
 
 
-# Among the objects of a term: no object, but there is a `Snex.Arrow` in the term that Elixir may make a frame of. Its number is 0.
+# Stands among the objects of a term for a `Snex.Arrow`, of which Elixir may make a data frame. Its number is 0.
 FRAME: Any = type("Frame", (), {"__slots__": ()})()
 
 
 class WithHandles(list[Any]):
-    """The parts of a term with handles in it. The objects get their numbers when it is sent."""
+    """The parts of a term with handles. The objects get their numbers when it is sent."""
 
     __slots__ = ("objects",)
 
@@ -76,7 +75,7 @@ class WithHandles(list[Any]):
 def place(obj: object, objects: list[object], *, alike: bool = False) -> Raw:
     """Add an object to those of a term, and return what stands in its place.
 
-    With `alike`, every other object of its type becomes a handle, too.
+    `alike` says that every other object of its type becomes a handle, too.
     """
     index: Any = LEAVES[int](len(objects))
     name: Any = LEAVES[str](type_name(obj))
@@ -86,7 +85,7 @@ def place(obj: object, objects: list[object], *, alike: bool = False) -> Raw:
     return Raw(before + index + behind, around)
 
 
-# The attributes of a type, whatever its metaclass has made of them.
+# Reads the attributes of a type past its metaclass.
 _attributes: Any = type.__dict__
 _QUALNAME = _attributes["__qualname__"].__get__
 _MODULE = _attributes["__module__"].__get__
@@ -109,5 +108,5 @@ def type_name(obj: object) -> str:
     return name if name.isascii() else name.encode("utf-8", "replace").decode()
 
 
-# Characters of a name; one that is made by a program may have any number.
+# Characters of a name that are shown. Generated names may be of any length.
 _LONGEST = 255

@@ -15,7 +15,7 @@ _NUMBERS = frozenset("biuf")
 _COMPLEX = "c"
 _DATETIME = "M"
 _TIMEDELTA = "m"
-# Units that have no length.
+# Units without a fixed length.
 _UNEVEN = {
     "Y": "years vary in length; convert it to days",
     "M": "months vary in length; convert it to days",
@@ -23,14 +23,14 @@ _UNEVEN = {
 }
 # Units from a day up: a date.
 _DATES = frozenset("YMWD")
-# Units that are not as long as a microsecond.
+# Units shorter than a microsecond.
 _FINE = frozenset({"ns", "ps", "fs", "as"})
 _PLAIN = frozenset({bool, int, float})
 NIL = Raw(LEAVES[type(None)](None))
 
 
 def numpy(module: Any) -> dict[type, Callable[[Any], object]]:  # noqa: ANN401
-    """Return what is known of numpy's types."""
+    """Return the converters of numpy's types."""
     unit_of = module.datetime_data
     is_nat = module.isnat
 
@@ -38,7 +38,7 @@ def numpy(module: Any) -> dict[type, Callable[[Any], object]]:  # noqa: ANN401
         kind = value.dtype.kind
         if kind in _NUMBERS or type(value).__module__ == arrays.ML_DTYPES:
             plain = value.item()
-            # Numbers that Python's float cannot hold (`longdouble`) stay what they are.
+            # `item` returns numbers that Python's float cannot hold (`longdouble`) unchanged.
             if type(plain) in _PLAIN:
                 return plain
             msg = "Elixir has no floats of this size; convert it with float()"
@@ -66,10 +66,10 @@ def numpy(module: Any) -> dict[type, Callable[[Any], object]]:  # noqa: ANN401
         return structs.duration(item(value, "m8[us]"))
 
     def item(value: Any, dtype: str) -> Any:  # noqa: ANN401
-        """Return an object of Python's, which `item` alone does not for what is finer than a microsecond."""
+        """Return a date or time of Python's. For units finer than a microsecond, `value.item()` would return an `int`."""
         try:
             whole = value.astype(dtype)
-            # A number that overflows becomes another one, or an error.
+            # On overflow, the number changes, or there is an error.
             same = unit_of(value.dtype)[0] in _FINE or whole.astype(value.dtype) == value
         except OverflowError:
             same = False
@@ -83,7 +83,7 @@ def numpy(module: Any) -> dict[type, Callable[[Any], object]]:  # noqa: ANN401
 
 
 def pandas(module: Any) -> dict[type, Callable[[Any], object]]:  # noqa: ANN401
-    """Return what is known of pandas' types."""
+    """Return the converters of pandas' types."""
 
     def nil(_value: object) -> object:
         return NIL

@@ -1,7 +1,7 @@
-"""What pickles from the VM call to make values that need more than a constructor, and to refuse what Python cannot hold.
+"""Functions that pickles from the VM call: they make values that need more than a constructor, and refuse impossible ones.
 
-A `ValueError` or `ArithmeticError` of these, and of the constructors in `CONSTRUCTORS`, is an error of the call to which the pickle
-belongs; `where.py` says to which value it belongs.
+A `ValueError` or `ArithmeticError` in one of them, or in a constructor in `CONSTRUCTORS`, is an error of the call to which the
+pickle belongs; `where.py` finds the value.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     _T = TypeVar("_T", bound=Sized)
 
-# What else a pickle may name, all of it without effects.
+# What else a pickle may name. None of these has effects.
 CONSTRUCTORS = frozenset(
     {
         ("datetime", "date"),
@@ -44,9 +44,9 @@ def zoned(  # noqa: PLR0913 - a moment has so many parts
     zone: str,
     offset: int,
 ) -> datetime.datetime:
-    """Return a moment in a zone, whose clocks are `offset` seconds ahead of UTC then.
+    """Return a moment in a zone whose clocks are `offset` seconds ahead of UTC at that moment.
 
-    If Python has other rules for the zone than the VM, it is the same moment all the same.
+    If Python has other rules for the zone than the VM, its clocks differ, but it is the same moment.
 
     Raises:
         ValueError: for a zone that Python does not know.
@@ -96,7 +96,7 @@ def number(sign: str, coefficient: int, exponent: int) -> decimal.Decimal:
 
 
 def inclusive(first: int, last: int, step: int) -> range:
-    """Return a range that has its last number as well.
+    """Return a range that includes its last number.
 
     >>> inclusive(1, 9, 2), inclusive(3, 1, -1)
     (range(1, 10, 2), range(3, 0, -1))
@@ -123,12 +123,12 @@ def frame(is_series: bool, data: Any, library: str | None) -> object:  # noqa: A
 
 
 def refuse(why: str) -> NoReturn:
-    """Say that there is no value."""
+    """Raise `ValueError`: Python cannot hold the value."""
     raise ValueError(why)
 
 
 def distinct(value: _T, count: int) -> _T:
-    """Return a dict or set that was made of so many keys, if none of them are equal.
+    """Return a dict or set that was made of `count` keys, if no two of them are equal.
 
     Raises:
         ValueError: if some are.
@@ -142,7 +142,7 @@ EQUAL = "two keys of a map, or members of a set, are equal in Python"
 
 
 def remedy(error: Exception, module: str) -> str:
-    """Return what an error of one of these says, and what helps."""
+    """Return the text of an error from one of these functions, with a remedy."""
     reason: Any = (
         error.args[0] if error.args and type(error.args[0]) is str else type(error).__name__
     )

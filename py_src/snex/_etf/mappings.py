@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from typing import Any
 
-# A large page: that of most machines. Where it is another, the kernel refuses, and nothing is lost.
+# The size of a large page on most machines. If it is another one, the kernel refuses, and small pages are used.
 LARGE_PAGE = 2 * 1024 * 1024
 
-# Of `mmap` and `madvise`, on Linux. Python names them late, or never.
+# Constants of `mmap` and `madvise` on Linux, which only recent versions of Python define, or none.
 _PROT_NONE = 0
 _MAP_FIXED = 0x10
 _MADV_COLLAPSE = 25
-# MAP_PRIVATE, MAP_ANONYMOUS and MAP_NORESERVE: addresses only.
+# MAP_PRIVATE, MAP_ANONYMOUS and MAP_NORESERVE: to reserve addresses without memory.
 _ADDRESSES = 0x2 | 0x20 | 0x4000
 
 
 def make_private(memory: mmap.mmap, fd: int) -> None:
-    """Replace a mapping by a private one, in which nothing changes for those who look at it.
+    """Replace a mapping by a private one with the same content, at the same address.
 
     Raises:
         OSError: if the system refuses.
@@ -37,14 +37,14 @@ def make_private(memory: mmap.mmap, fd: int) -> None:
 
 
 def use_large_pages(fd: int, nbytes: int) -> None:
-    """Let an empty file of `nbytes` bytes have large pages, as far as the system has some.
+    """Give an empty file of `nbytes` bytes large pages, as far as the system has some.
 
     Memory that is touched for the first time costs a page fault for every 4 KiB, which takes longer than it
     takes to fill them, and unmapping them costs again. Since Linux 6.1, a file in memory gets pages of 2 MiB on
     request, whatever the system's settings prefer (madvise(2), `MADV_COLLAPSE`).
 
-    What they are requested for has to be mapped at a multiple of their size. That concerns the request alone: the
-    pages stay with the file, wherever that is mapped afterwards.
+    For the request, the file must be mapped at a multiple of their size. Afterwards the pages stay with the file,
+    wherever it is mapped.
     """
     length = nbytes // LARGE_PAGE * LARGE_PAGE
     if length == 0:
@@ -56,10 +56,10 @@ def use_large_pages(fd: int, nbytes: int) -> None:
         try:
             address = -(-start // LARGE_PAGE) * LARGE_PAGE
             _map(address, length, mmap.PROT_READ, mmap.MAP_SHARED | _MAP_FIXED, fd)
-            # The kernel puts large pages where there is something.
+            # The kernel only replaces pages that exist, so one is touched in each large page.
             for offset in range(0, length, LARGE_PAGE):
                 os.pwrite(fd, b"\0", offset)
-            # Where it fails, small ones will do.
+            # If it fails, the pages stay small.
             library.madvise(address, length, _MADV_COLLAPSE)
         finally:
             library.munmap(start, around)

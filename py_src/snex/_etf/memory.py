@@ -1,10 +1,9 @@
 """Memory that is handed over to Elixir: `snex.shared` and `snex.shared_array`.
 
-Each has a memory file of its own. When it is sent, its mapping is replaced, at the same address, by a
-private one of the same file: whoever has a view of it keeps that, and what is written to it from then on is
-seen here alone. Then the file is sealed against writing, which fails while it is mapped for writing anywhere,
-as in a child that has been forked; that is the proof for the VM. If anything of this cannot be had, a copy
-is sealed and sent.
+Each has a memory file of its own. When it is sent, a private mapping of the same file replaces its mapping, at the
+same address: views of it stay valid, and later writes are seen only here. Then the file is sealed against writing.
+That fails while any process, such as a forked child, maps it for writing; so the seal proves to the VM that nothing
+will change. If any of this fails, a copy is sealed and sent.
 """
 
 from __future__ import annotations
@@ -27,32 +26,32 @@ from .scalars import LARGE, LEAVES, Large, Raw, header
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# Smaller ones are copied: that costs less than a descriptor.
+# Bytes. Smaller memories are copied, which costs less than a descriptor.
 _WORTH = 256 * 1024
-# As many memories as a frame has at most. More would not fit into the socket.
+# The most memories of a frame. More would not fit into the socket.
 _MOST = 64
 # Set in the number of a memory, among those of objects. As in `handover.rs`.
 _MEMORY = 1 << 63
 _NUMBER = struct.Struct("<Q")
 _PIECE = 1024 * 1024
 
-# Of `fcntl`, which PyPy does not name: all seals there are but that against writing in future.
+# Constants of `fcntl` that PyPy does not define. The seals are all but that against future writing.
 _ADD_SEALS = 1033
 _SEALS = 0x1 | 0x2 | 0x4 | 0x8
 
-# By a sandbox, or by a limit of how long files may be.
+# Errors of a sandbox, or of a limit on the size of files.
 _FORBIDDEN = {errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EFBIG}
 
 
 class Channel:
-    """The socket to the VM. None where there is no shared memory: then everything is copied."""
+    """The socket to the VM. None if there is no shared memory: then everything is copied."""
 
     socket: socket.socket | None = None
     numbers = itertools.count(_MEMORY + 1)
 
     @classmethod
     def open(cls, fd: int) -> bool:
-        """Use a socket. Returns False if the descriptor has not come through to us."""
+        """Use a socket. Returns False if the descriptor was not passed on to us."""
         try:
             ours = socket.socket(fileno=fd)
         except OSError:
@@ -64,7 +63,7 @@ class Channel:
 
 
 def forget() -> None:
-    """Send nothing from here on: in a forked child, it is the parent's."""
+    """Stop using the socket: in a forked child, it belongs to the parent."""
     Channel.socket = None
 
 
@@ -175,7 +174,7 @@ def hand_over(memory: SharedMemory) -> int:
     if channel is None:
         msg = "a forked child cannot hand over memory"
         raise OSError(msg)
-    # Of two threads that send it at once, one finds it here.
+    # If two threads send it at once, only one finds the file.
     files, memory._files = memory._files, []  # noqa: SLF001 - ours
     fd = files.pop() if files else -1
     try:
@@ -193,7 +192,7 @@ def hand_over(memory: SharedMemory) -> int:
 
 
 def piece(memory: SharedMemory, objects: list[object]) -> bytes | None:
-    """Return what stands in the place of a memory, which is added to the objects of its term; None if it is to be copied."""
+    """Return what stands for a memory in its term, and add it to the term's objects; None if it must be copied."""
     size = len(memory)
     if Channel.socket is None or size < _WORTH or not memory._files:  # noqa: SLF001 - ours
         return None
@@ -208,13 +207,13 @@ def piece(memory: SharedMemory, objects: list[object]) -> bytes | None:
 
 
 def form(memory: SharedMemory, objects: list[object]) -> object:
-    """Return what a memory is encoded as."""
+    """Return the encoded form of a memory."""
     place = piece(memory, objects)
     return memoryview(memory) if place is None else Raw(place)
 
 
 class OnMemory:
-    """What has a memory as its last part: what precedes that, encoded."""
+    """A value that ends with a memory; what precedes the memory is encoded."""
 
     __slots__ = ("head", "memory")
 
@@ -223,7 +222,7 @@ class OnMemory:
         self.memory = memory
 
     def form(self, objects: list[object]) -> Raw:
-        """Return it encoded, with the memory itself, or a copy if it is to be copied."""
+        """Return the encoded value, with the memory itself, or a copy if it must be copied."""
         place = piece(self.memory, objects)
         if place is not None:
             return Raw(self.head + place)
@@ -235,7 +234,7 @@ class OnMemory:
 
 
 def below(array: Any) -> SharedMemory | None:  # noqa: ANN401 - numpy's
-    """Return the memory that an array of numpy's consists of, all of it and in order."""
+    """Return the memory that a numpy array consists of, if the array has all of it, in order."""
     base = array.base
     while isinstance(base, type(array)):
         base = base.base
@@ -247,13 +246,13 @@ def below(array: Any) -> SharedMemory | None:  # noqa: ANN401 - numpy's
 
 
 def _file(nbytes: int) -> int | None:
-    """Return a new file, or None where the system allows no memory files, or none of this size."""
+    """Return a new file, or None if the system allows no memory files, or none of this size."""
     fd = -1
     try:
         fd = os.memfd_create("snex", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         os.ftruncate(fd, nbytes)
         use_large_pages(fd, nbytes)
-        # Without a page, writing to it would end the process.
+        # Allocate its pages: if one were missing, a write would kill the process.
         os.posix_fallocate(fd, 0, nbytes)
     except BaseException as error:
         if fd >= 0:
@@ -280,7 +279,7 @@ def _copy(memory: SharedMemory) -> int:
 
 
 def _seal(memory: SharedMemory, fd: int) -> bool:
-    """Make sure that nobody changes a file any more. Returns False if somebody may."""
+    """Seal a file, so that nobody can change it any more. Returns False if somebody still could."""
     try:
         make_private(memory, fd)
         fcntl.fcntl(fd, _ADD_SEALS, _SEALS)

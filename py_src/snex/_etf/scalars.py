@@ -1,6 +1,6 @@
-"""What the ETF encoder turns into bytes without looking further: numbers, text, binaries, atoms.
+"""Values without parts that the ETF encoder turns into bytes: numbers, text, binaries, atoms.
 
-A piece is `bytes`, or for a large binary the parts of it, which must not be copied.
+A piece is `bytes`, or for a large binary its parts, which must not be copied.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ NIL = b"j"
 _pack_count = struct.Struct(">BI").pack
 _pack_int = partial(struct.Struct(">Bi").pack, 98)
 _pack_float = partial(struct.Struct(">Bd").pack, 70)
-# One byte is enough for so many.
+# Integers below this take one byte.
 _SMALLS = 256
 _SMALL = [b"a" + bytes((i,)) for i in range(_SMALLS)]
 
 
 class Large:
-    """A large binary: its parts, one after the other. Its length is that of all of them."""
+    """A large binary: its consecutive parts. Its length is their sum."""
 
     __slots__ = ("_size", "parts")
 
@@ -120,21 +120,21 @@ def _memoryview(value: memoryview) -> Piece:
 
 
 def flat(view: memoryview) -> bytes | memoryview:
-    """Return the bytes of a view, in the order of C: a view of the same memory if it can be."""
+    """Return the bytes of a view, in C order: a view of the same memory, if possible."""
     if view.format == "B" and view.ndim == 1 and view.c_contiguous:
-        # PyPy reads what has been cast byte by byte. A view of our own, because the user may release theirs.
+        # Not a cast, which PyPy would read byte by byte. A view of our own, because the user may release theirs.
         return memoryview(view)
     if view.c_contiguous:
         try:
             return view.cast("B")
         except (TypeError, ValueError, NotImplementedError):
-            # A format that `cast` does not know, or nothing in it.
+            # `cast` does not know the format, or the view is empty.
             pass
     return view.tobytes()
 
 
 def buffer(value: bytearray | memoryview) -> Piece:
-    """Encode what is, or has, a buffer."""
+    """Encode a buffer as a binary."""
     return _bytearray(value) if type(value) is bytearray else _memoryview(memoryview(value))
 
 
@@ -153,10 +153,10 @@ def _term(value: Term) -> Piece:
 
 
 class Raw:
-    """A piece that is encoded already, in the place of an object.
+    """An encoded piece in place of an object.
 
-    `around` says how the extension encodes further objects of the same type by itself: what comes before
-    the index of a handle, and what behind it. None if each has to be looked at.
+    `around` lets the extension encode further objects of the same type by itself: the bytes before and after
+    the index of a handle. None if each object has to be converted here.
     """
 
     __slots__ = ("around", "piece")
@@ -167,11 +167,11 @@ class Raw:
 
 
 class NoFormError(Exception):
-    """A value has no form in Elixir, although others of its type have one. Says why."""
+    """A value has no form in Elixir, although others of its type have one. The text says why."""
 
 
 class Arrow:
-    """What becomes a `Snex.Arrow`: in the form of a dict."""
+    """A dict that becomes a `Snex.Arrow`."""
 
     __slots__ = ("fields",)
 
@@ -180,7 +180,7 @@ class Arrow:
 
 
 class Instead:
-    """In the place of an object: another one, which is encoded like any. A container of one."""
+    """Stands for an object: a container of the one that is encoded instead."""
 
     __slots__ = ("result",)
 
@@ -192,7 +192,7 @@ def _raw(value: Raw) -> Piece:
     return value.piece
 
 
-# What takes no stack, by exact type.
+# Encoders of values without parts, by exact type.
 LEAVES: dict[type, Callable[..., Piece]] = {
     type(None): _none,
     bool: _bool,
@@ -208,17 +208,17 @@ LEAVES: dict[type, Callable[..., Piece]] = {
     Raw: _raw,
 }
 
-# Their length is at most that of their piece.
+# Types whose length is at most that of their piece.
 _SIZED = frozenset({str, bytes, bytearray, Atom, DistinctAtom})
 
 
 def check_room(least: int, room: int) -> None:
-    """Raise `TooLargeError` if that many bytes, at least, have no room."""
+    """Raise `TooLargeError` if `least` bytes are more than the `room`."""
     if least > room:
         raise TooLargeError(least - room)
 
 
-# A list with this many elements is looked at as a whole first.
+# A list with at least this many elements is first tried as a whole.
 BULK = 8
 
 

@@ -1,6 +1,6 @@
-"""Structs of Elixir that Python's types become, in the layout that `HELLO` describes.
+"""Elixir structs for Python's types, in the layout that `HELLO` describes.
 
-A layout is what comes before the value of each field: all else that the struct has is in the first part.
+A layout has the bytes that precede the value of each field; the first of them include all other parts of the struct.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _ISO = {"calendar": atom("Elixir.Calendar.ISO")}
 _UNITS = dict.fromkeys(("year", "month", "week", "hour", "minute"), b"a\x00")
 
 
-# What the VM really does may differ; these count where there is none.
+# Used without a VM, whose own layouts may differ.
 _LAYOUTS: dict[str, Layout] = {
     "date": _layout("Date", *_DATE, **_ISO),
     "time": _layout("Time", *_TIME, **_ISO),
@@ -48,7 +48,7 @@ _LAYOUTS: dict[str, Layout] = {
 
 
 def layout_of(name: str) -> Layout | None:
-    """Return how a struct is laid out; None if the VM has none of this name."""
+    """Return the layout of a struct; None if the VM has no struct of this name."""
     return (_LAYOUTS if Settings.structs is None else Settings.structs).get(name)
 
 
@@ -60,12 +60,12 @@ def _struct(name: str, *values: bytes) -> Raw:
 
 _int: Callable[[int], Any] = LEAVES[int]
 _str: Callable[[str], Any] = LEAVES[str]
-# A struct has these years. Python's own types do too, but numpy's have more.
+# The years of Elixir's structs. Python's own types have no others, but numpy's have.
 _MIN_YEAR, _MAX_YEAR = -9999, 9999
 
 
 def _microsecond(number: int) -> bytes:
-    # As Python writes it: six digits, or none.
+    # With Python's precision: six digits, or none.
     return b"".join((b"h\x02", _int(number), b"a\x06" if number else b"a\x00"))
 
 
@@ -98,7 +98,7 @@ def time(value: datetime.time) -> Raw:
     return _struct("time", *_time_values(value))
 
 
-# Names of the one zone that Elixir knows without a database. It calls it by the first.
+# Names of the only zone that Elixir knows without a database. Elixir uses the first.
 _UTC = "Etc/UTC"
 _UTC_NAMES = frozenset({_UTC, "UTC", "Etc/UCT", "UCT", "Etc/Zulu", "Zulu", "Etc/Universal"})
 
@@ -110,12 +110,12 @@ def date_time(value: datetime.datetime) -> Raw:
     offset: Any = value.utcoffset()
     if offset is None:
         return _struct("naive_datetime", *_date_values(value), *_time_values(value))
-    # That of `zoneinfo`, and of `pytz`.
+    # The attributes of `zoneinfo` and of `pytz`.
     name = getattr(value.tzinfo, "key", None) or getattr(value.tzinfo, "zone", None)
     if type(name) is not str or name in _UTC_NAMES or offset.microseconds:
         if offset:
             try:
-                # Of the class itself: a subclass may add less than it seems.
+                # Dates of the class itself, because a subclass may override the arithmetic.
                 value = value.replace(tzinfo=None) - offset
             except OverflowError:
                 msg = "in UTC, its year is outside the range of Python's datetime"
@@ -148,7 +148,7 @@ def decimal_number(value: decimal.Decimal) -> Raw:
         raise NoFormError(msg)
     sign, digits, exponent = value.as_tuple()
     if type(exponent) is int:
-        # An integer of any length, which `int` would not read from that many digits.
+        # Through `Decimal`, because `int` does not read text of any length.
         number = _int(int(sys.modules["decimal"].Decimal((0, digits, 0))))
         power = _int(exponent)
     else:
@@ -158,6 +158,6 @@ def decimal_number(value: decimal.Decimal) -> Raw:
 
 
 def number_range(value: range) -> Raw:
-    """Return a `Range`, whose last number is one that may be in it."""
+    """Return a `Range`, whose end is inclusive."""
     last = value.stop - 1 if value.step > 0 else value.stop + 1
     return _struct("range", _int(value.start), _int(last), _int(value.step))

@@ -1,6 +1,6 @@
-"""Where in a value something is wrong, and what helps: for messages. Used only once something is.
+"""For messages: where in a value something is wrong, and what helps. Only used after an error.
 
-A place is written as the code that leads there from the value itself, `['rows'][1]['price']`.
+A place is written as the code that leads there from the value, such as `['rows'][1]['price']`.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from .._wire.sinks import Sink
 
 _PACKAGE = __file__.removesuffix("_etf/where.py")
-# Steps that are shown of a longer way, from either end.
+# Steps of a longer path that are shown at either end.
 _SHOWN = 10
 _LONGEST_KEY = 60
 
 
 def unknown(value: object, why: str = "") -> str:
-    """Return what to say of an object that cannot be encoded.
+    """Return the message about an object that cannot be encoded.
 
     >>> unknown(object())
     "Cannot serialize object of <class 'object'>; convert it, see snex.register_encoder, \
@@ -60,7 +60,7 @@ def _called(awaitable: Any) -> str:  # noqa: ANN401 - of any type
         return ""
     if not code.co_filename.startswith(_PACKAGE):
         return f" ({code.co_name}, {shown(code.co_filename)}, line {code.co_firstlineno})"
-    # One of ours: where it is written helps nobody.
+    # It is one of ours: where it is defined helps nobody.
     origin = origin_of(awaitable)
     if origin is not None:
         place = origin.place
@@ -70,7 +70,7 @@ def _called(awaitable: Any) -> str:  # noqa: ANN401 - of any type
 
 
 def explain(error: Exception, chain: Sequence[object], *culprits: object) -> None:
-    """Add to an error where the value is that it is about.
+    """Add the place of a value to the error about it.
 
     >>> error = TypeError("no")
     >>> item = object()
@@ -81,7 +81,7 @@ def explain(error: Exception, chain: Sequence[object], *culprits: object) -> Non
     Args:
         error: changed in place.
         chain: the containers around the value, outermost first.
-        culprits: forms of the value: the first that is in the last container counts.
+        culprits: forms of the value, of which the first that is in the last container is used.
     """
     place = _place(error, chain, culprits)
     if place:
@@ -97,7 +97,7 @@ def prefix(error: Exception, place: str) -> None:
 
 
 def key(error: Exception, obj: object, what: str) -> None:
-    """Add to an error that it is about a key of a dict, or a member of a set: `what`."""
+    """Add to an error that it is about a key of a dict or a member of a set; `what` says which."""
     prefix(error, f"the {what} {_shown(obj)}")
 
 
@@ -107,7 +107,7 @@ def _place(error: Exception, chain: Sequence[object], culprits: Sequence[object]
     try:
         for container, child in pairwise(chain):
             if id(container) in seen:
-                # From where it contains itself.
+                # From here on, it contains itself.
                 break
             seen.add(id(container))
             steps.append(_step(container, child) or "")
@@ -124,7 +124,7 @@ def _place(error: Exception, chain: Sequence[object], culprits: Sequence[object]
 
 
 def _in_bulk(error: Exception, items: object) -> str:
-    """Items of one type are encoded together."""
+    """Return the place of an error in items of one type, which are encoded together."""
     if isinstance(error, UnicodeEncodeError) and isinstance(items, (list, tuple)):
         return next((step for step, item in _steps(items) if item == error.object), "")
     return ""
@@ -155,7 +155,7 @@ def _steps(container: object) -> Iterator[tuple[str, object]]:
         for name in names:
             yield f".{name}", getattr(container, name, None)
     elif hasattr(type(container), "__members__"):
-        # A member of an enum.
+        # It is a member of an enum.
         yield ".value", container.value  # type: ignore[attr-defined]
     else:
         for index, value in enumerate(_items(container)):
@@ -169,7 +169,7 @@ def _items(container: object) -> Iterable[object]:
         return list.__iter__(container)
     if isinstance(container, deque):
         return deque.__iter__(container)
-    # What a custom encoder made is not in what it was made from.
+    # The result of a custom encoder is not part of the object that was encoded.
     return ()
 
 
@@ -179,7 +179,7 @@ def _shown(obj: object) -> str:
 
 
 class _Stand:
-    """In the place of any object: what it was made from."""
+    """Stands for any object: its arguments."""
 
     def __init__(self, *args: object) -> None:
         self.args = args
@@ -189,11 +189,11 @@ class _Stand:
 
 
 class _Wrong(_Stand):
-    """In the place of a value that cannot be made: why, as the first argument."""
+    """Stands for a value that cannot be made. The first argument says why."""
 
 
 class _NotText(bytes):
-    """In the place of text that is none."""
+    """Stands for text that is not UTF-8."""
 
     def __new__(cls, data: bytes) -> _NotText | str:  # type: ignore[misc]
         try:
@@ -203,7 +203,7 @@ class _NotText(bytes):
 
 
 def _distinct(value: Any, count: int) -> object:  # noqa: ANN401
-    """Take the place of the function that counts keys. Atoms are distinct here, so that both of two keys are there."""
+    """Replace the function that counts keys. Atoms are distinct here, so that both of two equal keys are kept."""
     seen: dict[object, object] = {}
     for key in value:
         other = seen.setdefault(_undistinguished(key), key)
@@ -232,7 +232,7 @@ def _undistinguished(key: object) -> object:
 
 
 class _Finder(Unpickler):
-    """Loads a pickle without running any of the user's constructors that it names."""
+    """Loads a pickle without calling the user's constructors that it names."""
 
     def find_class(self, module: str, name: str) -> Any:  # noqa: ANN401
         if module == "snex._etf.terms":
@@ -243,7 +243,7 @@ class _Finder(Unpickler):
             return _Stand
         constructor = super().find_class(module, name)
         if (module, name) == (loading.__name__, "array"):
-            # Of an array in a buffer of its own, the numbers are not here.
+            # The numbers of an array in a buffer of its own are not loaded.
             constructor = _array
 
         def construct(*args: object) -> object:
@@ -264,12 +264,12 @@ def wrong(error: Exception, body: bytes | bytearray, sinks: Sequence[Sink]) -> E
         sinks: its out-of-band buffers.
 
     Returns:
-        The error to be raised: the same one if it has nothing to do with that.
+        The error to be raised: the same one if no value is to blame.
     """
     import io
 
     try:
-        # Text need not be text.
+        # The text may not be UTF-8.
         buffers = [b"" if SINKS[sink.number] is StrSink else sink.finish() for sink in sinks]
         value = _Finder(io.BytesIO(body), buffers=buffers).load()
         found = _find(value)
@@ -286,7 +286,7 @@ def wrong(error: Exception, body: bytes | bytearray, sinks: Sequence[Sink]) -> E
 
 
 def _find(root: object) -> tuple[str, object] | None:
-    """Return the place of the first value that is wrong, and what is there."""
+    """Return the place of the first wrong value, and the value."""
     todo = list(_parts(root))
     todo.reverse()
     while todo:
@@ -308,7 +308,7 @@ def _parts(root: object) -> Iterator[tuple[object, str]]:
     if type(root) is not tuple or len(dicts) != 1:
         yield root, ""
         return
-    # As `INVOKE` has them, and `MAP`, or else the names are those of variables.
+    # The fields of `INVOKE` and of `MAP`; otherwise the names are those of variables.
     arguments = root[3] if len(root) > 4 else None  # noqa: PLR2004
     if type(arguments) is tuple:
         elements, unpack = arguments
