@@ -1,5 +1,5 @@
-//! Which processes answer calls of Python's. What such a process asks of Python itself has been caused by its call: Python may be
-//! waiting for it, and run nothing else.
+//! Which processes answer calls from Python. A request that such a process makes is caused by the call that it
+//! answers: Python may be waiting for that call, and run nothing else.
 
 use rustler::{Atom, LocalPid, Term};
 use std::collections::BTreeMap;
@@ -9,24 +9,25 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crate::atoms;
 use crate::registry;
 
-/// How far `$callers` is looked at. Tasks are rarely nested deeper.
+/// How many of `$callers` are searched. Tasks are rarely nested deeper.
 const MOST_CALLERS: usize = 32;
 
-/// The calls of one interpreter that are being answered, by the process that does.
+/// The calls of one interpreter that are being answered, by the pid of the answering process.
 #[derive(Default)]
 pub struct Answering {
-    /// As many as there are in the table: requests look here first, and mostly no further.
+    /// The size of the table. Each request reads this first, and locks the table only if it is not 0.
     count: AtomicUsize,
     calls: Mutex<BTreeMap<LocalPid, u64>>,
 }
 
 impl Answering {
-    /// How many there are.
+    /// How many processes answer a call.
     pub fn len(&self) -> usize {
         self.count.load(Ordering::Acquire)
     }
 
-    /// The call that a process answers, or the nearest of its `$callers` that answers one; 0 where there is none.
+    /// The call that `pid` answers, or else the call of the nearest of its `$callers` that answers one; 0 if there is
+    /// none.
     pub fn cause(&self, pid: LocalPid, callers: Option<Term<'_>>) -> u64 {
         if self.len() == 0 {
             return 0;
@@ -46,14 +47,14 @@ impl Answering {
         0
     }
 
-    /// From now on, this process answers this call, or makes the items of this source.
+    /// From now on, `pid` answers this call, or makes the items of this source.
     pub fn insert(&self, pid: LocalPid, call: u64) {
         let mut calls = self.table();
         calls.insert(pid, call);
         self.count.store(calls.len(), Ordering::Release);
     }
 
-    /// The processes that answer a call do so no longer.
+    /// Removes all processes that answer `call`.
     pub fn forget(&self, call: u64) {
         let mut calls = self.table();
         calls.retain(|_, of| *of != call);
@@ -71,7 +72,7 @@ impl Answering {
     }
 }
 
-/// `process` answers this call of Python's from now on.
+/// From now on, `process` answers this call from Python.
 #[rustler::nif]
 fn call_begin(interpreter: LocalPid, process: LocalPid, call: u64) -> Atom {
     if let Some(interpreter) = registry::find(interpreter) {
@@ -80,7 +81,7 @@ fn call_begin(interpreter: LocalPid, process: LocalPid, call: u64) -> Atom {
     atoms::ok()
 }
 
-/// It has ended.
+/// `process` no longer answers a call.
 #[rustler::nif]
 fn call_end(interpreter: LocalPid, process: LocalPid) -> Atom {
     if let Some(interpreter) = registry::find(interpreter) {

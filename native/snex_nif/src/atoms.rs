@@ -1,7 +1,7 @@
-//! Atoms that cross the border.
+//! The atoms that NIFs take, return and send.
 
 rustler::atoms! {
-    // what a request becomes
+    // outcomes of a request
     ok,
     full,
     starting,
@@ -63,7 +63,7 @@ rustler::atoms! {
     broken,
     warden_lost,
 
-    // terms with a meaning of their own in Python
+    // terms that have their own form in Python
     nil,
     true_ = "true",
     false_ = "false",
@@ -97,7 +97,7 @@ rustler::atoms! {
     frame,
     series,
 
-    // structs with a counterpart in Python's library, and their fields
+    // structs with a counterpart in Python's standard library, and their fields
     date_struct = "Elixir.Date",
     time_struct = "Elixir.Time",
     naive_datetime_struct = "Elixir.NaiveDateTime",
@@ -150,7 +150,7 @@ rustler::atoms! {
     bf,
     c,
 
-    // what handles are of
+    // kinds of handles; with `object`, below
     environment,
     // where code runs, and how its result is returned
     loop_ = "loop",

@@ -7,12 +7,12 @@ use rustler::{Binary, Term};
 pub struct BinaryRef {
     bytes: *const u8,
     length: usize,
-    /// Refers to the binary; frees the reference when dropped, on any thread.
+    /// Owns the reference to the binary. May be dropped on any thread.
     _env: OwnedEnv,
 }
 
-// SAFETY: the bytes are those of a reference-counted binary, which nobody changes: taking a reference from a NIF makes a
-// binary that Erlang code might still append to immutable. The environment is only dropped.
+// SAFETY: the bytes belong to a reference-counted binary, which nobody changes: if Erlang code could still append to
+// it, taking a reference from a NIF has made it immutable. The environment is only dropped.
 unsafe impl Send for BinaryRef {}
 
 impl BinaryRef {
@@ -30,7 +30,7 @@ impl BinaryRef {
 
 impl AsRef<[u8]> for BinaryRef {
     fn as_ref(&self) -> &[u8] {
-        // SAFETY: the environment that this owns refers to the binary, so its bytes stay where they are.
+        // SAFETY: `_env` refers to the binary, so its bytes stay where they are.
         unsafe { std::slice::from_raw_parts(self.bytes, self.length) }
     }
 }

@@ -1,4 +1,4 @@
-//! Answers to what Python called.
+//! Answers to calls from Python.
 
 use crate::options::CallOptions;
 use crate::outcome::Outcome;
@@ -21,14 +21,14 @@ pub struct Failure<'a> {
 }
 
 impl Failure<'_> {
-    /// Writes it as a dict.
+    /// Writes the failure as a dict.
     pub fn write<B: AsRef<[u8]>>(&self, pickle: &mut Pickle<B>) {
         let lines = self.stacktrace.iter().map(Binary::as_slice);
         write_failure(pickle, &self.kind, &self.reason, &self.message, lines);
     }
 }
 
-/// Writes how something failed as a dict; the fields are those of [`Failure`].
+/// Writes a dict with the fields of [`Failure`].
 pub fn write_failure<'a, B: AsRef<[u8]>>(
     pickle: &mut Pickle<B>,
     kind: &[u8],
@@ -53,7 +53,7 @@ pub fn write_failure<'a, B: AsRef<[u8]>>(
     pickle.dict_end();
 }
 
-/// Submits what a function returned: `ok`, or why not.
+/// Submits what a function returned. Returns `ok`, or why the frame was not submitted.
 #[rustler::nif]
 fn call_result<'a>(
     env: Env<'a>,
@@ -80,7 +80,8 @@ fn call_result_dirty<'a>(
     submit(&caller, Kind::CallResult, call, |walk| walk.value(value))
 }
 
-/// Submits how a function failed: `ok`, or why not. On a dirty scheduler: a message may be of any length.
+/// Submits how a function failed. Returns `ok`, or why the frame was not submitted. On a dirty scheduler, as the
+/// message may be of any length.
 #[rustler::nif(schedule = "DirtyCpu")]
 fn call_error<'a>(
     env: Env<'a>,
@@ -103,7 +104,6 @@ fn submit<'a>(
     call: u64,
     write: impl FnOnce(&mut Walk<'a>) -> Result<(), WalkError<'a>>,
 ) -> Term<'a> {
-    // Nobody waits for the answer of an interpreter that is gone.
     match caller.post(Header::new(kind, call), write) {
         Ok(_length) => Outcome::Submitted,
         Err(outcome) => outcome,

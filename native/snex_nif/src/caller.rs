@@ -1,4 +1,4 @@
-//! Callers: BEAM processes that wait in the table of pending requests; see `snex_core::pending`.
+//! Callers: the Erlang processes that wait in the table of pending requests (`snex_core::pending`).
 
 use crate::atoms;
 use crate::down::Down;
@@ -9,20 +9,20 @@ use snex_core::pending;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 
-/// The table of one interpreter.
+/// The pending requests of one interpreter.
 pub type Pending = pending::Pending<Caller, Down>;
 
-/// A process that waits, and the reference by which it knows its message.
+/// A waiting process, and the reference that marks the messages to it.
 pub struct Caller {
     pub pid: LocalPid,
-    /// Whether its request is answered item by item.
+    /// Whether the request is a stream, answered item by item.
     pub stream: bool,
-    /// Where a stream ran that Python has ended, until the caller has all its items.
+    /// The slot of a stream that has ended in Python, kept until the caller has all its items.
     pub slot: Option<Slot>,
     reference: SavedTerm,
     env: OwnedEnv,
-    /// Room for output that the caller has not dealt with; made when the request prints for the first time. Closed with
-    /// the entry, so that nobody waits for a caller that is gone.
+    /// One permit, taken for each chunk of output and given back when the caller has acknowledged it. Made when the
+    /// request first prints. Closed with the entry, so that nobody waits for a caller that is gone.
     unread: Option<Arc<Semaphore>>,
 }
 
@@ -34,15 +34,15 @@ impl Caller {
         Caller { pid: env.pid(), stream: false, slot: None, reference, env: own, unread: None }
     }
 
-    /// Sends `{reference, tag, value}`, the last message. Only from threads that are not the VM's own.
+    /// Sends `{reference, tag, value}` as the last message. Must not be called on one of the VM's own threads.
     pub fn finish(mut self, tag: Atom, value: impl FnOnce(Env<'_>) -> Term<'_>) {
         let reference = self.reference.clone();
-        // A caller that has died meanwhile needs no answer.
+        // Fails if the caller has died.
         let _ = self.env.send_and_clear(&self.pid, |env| (reference.load(env), tag, value(env)));
     }
 
-    /// As [`Caller::finish`], with a value that was made beforehand, in an environment of its own: nothing is copied here. More may
-    /// follow.
+    /// Sends `{reference, tag, value}`; more messages may follow. The value has been built in `own`, so nothing is
+    /// copied here. Must not be called on one of the VM's own threads.
     pub fn send(&self, tag: Atom, mut own: OwnedEnv, value: &SavedTerm) {
         self.env.run(|env| {
             let reference = self.reference.load(env);
@@ -51,7 +51,8 @@ impl Caller {
         });
     }
 
-    /// Sends `{reference, print, value}`, and more may follow. Only from threads that are not the VM's own.
+    /// Sends `{reference, print, value}`; more messages may follow. Must not be called on one of the VM's own
+    /// threads.
     pub fn print(&self, value: impl FnOnce(Env<'_>) -> Term<'_>) -> bool {
         self.env.run(|own| {
             let reference = self.reference.load(own);
@@ -61,12 +62,12 @@ impl Caller {
         })
     }
 
-    /// Room for what the request prints.
+    /// The permit for output of the request.
     pub fn unread(&mut self) -> Arc<Semaphore> {
         Arc::clone(self.unread.get_or_insert_with(|| Arc::new(Semaphore::new(1))))
     }
 
-    /// The interpreter is down.
+    /// Tells the caller that the interpreter is down.
     pub fn fail(self, down: &Down) {
         self.finish(atoms::down(), |env| down.encode(env));
     }

@@ -1,4 +1,5 @@
-//! Requests whose callers have given up: Python is told, interrupted if it does not listen, and reported if it is stuck.
+//! Cancelling requests whose callers have given up: Python is told, is interrupted if its event loop does not
+//! respond, and is reported to the owner if it is stuck.
 
 use crate::atoms;
 use crate::binary_ref::BinaryRef;
@@ -10,38 +11,42 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long Python may take to notice before it is interrupted. Code that awaits notices at once.
+/// How long the event loop may take to respond before the first interrupt. A loop that runs awaiting code responds at
+/// once.
 const PATIENCE: Duration = Duration::from_millis(50);
 
 /// The longest pause between two interrupts.
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
-/// How long an event loop may hear nothing, beyond the time that Python leaves for cleanup, before the interpreter counts as stuck.
+/// An interpreter counts as stuck if its event loop has not responded for this long, plus the time allowed for
+/// cleanup.
 const STUCK: Duration = Duration::from_secs(3);
 
-/// Set in the number of a request that was never made, which Python answers at once.
+/// Set in the number of a *probe*: a cancellation of a request that does not exist. A responsive event loop
+/// acknowledges it at once.
 const PROBE: u64 = 1 << 63;
 
-/// Requests that Python has been told to cancel and has not said that it did.
+/// Requests and probes that Python has been told to cancel, and has not acknowledged. Python acknowledges a request
+/// when its work has ended.
 #[derive(Default)]
 pub struct Cancelling(Mutex<BTreeSet<u64>>);
 
 impl Cancelling {
-    /// Python says that it has noticed. An error when there was no request of that number so far.
-    pub fn noticed_by_python(&self, id: u64, requests: u64) -> Result<(), String> {
+    /// Takes out a request or probe that Python acknowledges. Returns an error if its number has not been used yet.
+    pub fn acknowledge(&self, id: u64, requests: u64) -> Result<(), String> {
         let request = id & !PROBE;
         if request == 0 || request > requests {
             return Err(format!("the end of request {request}, which was never made"));
         }
-        self.noticed(id);
+        self.remove(id);
         Ok(())
     }
 
-    fn noticed(&self, id: u64) {
+    fn remove(&self, id: u64) {
         self.ids().remove(&id);
     }
 
-    /// How many there are.
+    /// How many there are, probes included.
     pub fn len(&self) -> usize {
         self.ids().len()
     }
@@ -59,11 +64,11 @@ impl Cancelling {
     }
 }
 
-/// Has Python give up the work of a request. From any thread; does not block.
+/// Has Python cancel the work of a request. May be called on any thread; does not block.
 pub fn cancel(worker: &Arc<Worker<BinaryRef, Shared>>, id: u64) {
     let Some(runtime) = runtime::handle() else { return };
     send(worker, id);
-    runtime.spawn(see_to(Arc::clone(worker), id));
+    runtime.spawn(await_end(Arc::clone(worker), id));
 }
 
 fn send(worker: &Worker<BinaryRef, Shared>, id: u64) {
@@ -71,9 +76,9 @@ fn send(worker: &Worker<BinaryRef, Shared>, id: u64) {
     worker.submit(Frame::new(Header::new(Kind::Cancel, id), &[]));
 }
 
-/// Waits for the end of a request's work. Code that awaits may take its time to clean up; what has to be told apart from that
-/// is an event loop that hears nothing. A second cancellation tells the two apart: it is of a request that was never made, which a loop that hears answers at once.
-async fn see_to(worker: Arc<Worker<BinaryRef, Shared>>, id: u64) {
+/// Waits until the work of a cancelled request has ended. Cleanup may take long while the event loop still responds.
+/// Probes tell that from a blocked loop, which is interrupted, and reported to the owner once it counts as stuck.
+async fn await_end(worker: Arc<Worker<BinaryRef, Shared>>, id: u64) {
     let probe = id | PROBE;
     send(&worker, probe);
     let stuck = worker.sink.cleanup_timeout.saturating_add(STUCK);
@@ -90,7 +95,7 @@ async fn see_to(worker: Arc<Worker<BinaryRef, Shared>>, id: u64) {
             worker.sink.send(&worker.sink.owner, (atoms::snex_unstuck(), id));
         }
         if ended {
-            return cancelling.noticed(probe);
+            return cancelling.remove(probe);
         }
         if deaf {
             worker.interrupt(id);

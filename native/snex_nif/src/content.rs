@@ -1,4 +1,4 @@
-//! Terms that arrive from Python, with the handles in them.
+//! Terms from Python, with the handles in them.
 
 use crate::atoms;
 use crate::handle::Handle;
@@ -12,21 +12,22 @@ use snex_core::handover::MEMORY;
 
 /// The body of a frame: a term in external format.
 ///
-/// Its handles are resources from the moment when it has arrived. Whoever loses it, loses them, and Python gets them back.
+/// It owns the handles in the term from its arrival. If it is dropped before Elixir has it, so are the handles, and
+/// Python gets their counts back.
 pub struct Content {
     body: OwnedBinary,
-    /// Where the term begins, behind the table of handles.
+    /// Where the term begins: after the table of handles.
     start: usize,
-    /// The number of each object, and its handle. Number 0 is no object, see [`HANDLES`].
+    /// Each entry of the table: its number, and what that refers to. See [`HANDLES`].
     handles: Vec<(u64, Entry)>,
 }
 
-/// What a place in the term is of.
+/// What an entry of the table refers to.
 #[derive(Clone)]
 enum Entry {
     Nothing,
     Object(ResourceArc<Handle>),
-    /// A binary that has been handed over.
+    /// Memory that Python has handed over, which becomes a binary.
     Memory(ResourceArc<Memory>),
 }
 
@@ -60,7 +61,7 @@ impl Content {
     /// The content of a frame with these flags.
     ///
     /// # Errors
-    /// A sentence about a table that Python cannot have meant.
+    /// A sentence about what is wrong with the table of handles.
     pub fn new(shared: &Shared, flags: u8, body: Reply) -> Result<Self, String> {
         let body = body.into_binary();
         if flags & HANDLES == 0 {
@@ -79,17 +80,17 @@ impl Content {
         Ok(Content { body, start, handles })
     }
 
-    /// The term.
+    /// The term, in external format.
     pub fn term(&self) -> &[u8] {
         self.body.get(self.start..).unwrap_or_default()
     }
 
-    /// Whether there are handles in it.
+    /// Whether the frame has a table of handles.
     pub fn has_handles(&self) -> bool {
         self.start > 0
     }
 
-    /// For Elixir: the term as a binary, or `{binary, [{number, handle}]}`.
+    /// What Elixir gets: the term as a binary, or `{binary, [{number, handle}]}`.
     pub fn release<'a>(self, env: Env<'a>) -> Term<'a> {
         let Content { body, start, handles } = self;
         let body = body.release(env);

@@ -1,4 +1,4 @@
-//! Shared from a worker, delivered as messages.
+//! Delivers what a worker reports as messages to Erlang processes.
 
 use crate::atoms;
 use crate::caller::Caller;
@@ -15,19 +15,19 @@ use snex_core::worker::{End, Sink, Stream};
 use std::sync::PoisonError;
 
 impl Shared {
-    /// Sends a message. Only from threads that are not the VM's own.
+    /// Sends a message. Must not be called on one of the VM's own threads.
     pub fn send(&self, to: &LocalPid, message: impl Encoder) -> bool {
         OwnedEnv::new().send_and_clear(to, |env| message.encode(env)).is_ok()
     }
 
-    /// What Python has called with this number may not be called.
+    /// Tells the process `calls` that Python may not make this call.
     fn refuse(&self, call: u64, why: &impl ToString) {
         self.send(&self.calls, (atoms::snex_call(), atoms::refused(), call, why.to_string()));
     }
 
     fn answer(&self, request: u64, tag: Atom, content: Content) -> Result<(), String> {
         let answered = if content.has_handles() {
-            // There may be any number of them, and the table is locked while the caller is told.
+            // Built beforehand, as there may be many handles, and the table is locked while the message is sent.
             let own = OwnedEnv::new();
             let value = own.run(|env| own.save(content.release(env)));
             self.pending.answer(request, |caller| caller.send(tag, own, &value))
@@ -37,8 +37,9 @@ impl Shared {
         answered.map_err(|error| error.to_string())
     }
 
-    /// A part of a stream: items with the number of those before them, or the end with the number of all, and the slot where it ran.
-    /// The caller takes its request out when it has everything.
+    /// Sends a part of a stream: items, with the number of the items before them; or the end, with the number of all
+    /// items and the slot in which the stream ran. The caller takes its request out of the table when it has all
+    /// items.
     fn part(&self, header: &Header, tag: Atom, content: Content, slot: Option<Slot>) -> Result<(), String> {
         let own = OwnedEnv::new();
         let value = own.run(|env| own.save((header.cause, content.release(env))));
@@ -83,7 +84,8 @@ impl Sink for Shared {
 
     fn frame(&self, header: Header, body: Reply) -> Result<(), String> {
         let slot = match header.kind {
-            // Before anyone is told: who calls again finds room. Kept until then: the interpreter goes on.
+            // Freed before the caller is told, so that its next call finds room. The slot is dropped after that, so
+            // that the pool does not end the interpreter before the caller has its answer.
             Kind::Result | Kind::Error | Kind::Cancelled => self.membership.end(header.id),
             _ => None,
         };
@@ -91,7 +93,7 @@ impl Sink for Shared {
         let (call, arity) = match header.kind {
             Kind::Items if self.create_atoms => return self.part(&header, atoms::items(), content, None),
             Kind::Items => return self.part(&header, atoms::items_safe(), content, None),
-            // Behind items that may still be on their way.
+            // The end of a stream. Its caller may still be waiting for items.
             Kind::Result if header.cause > 0 => {
                 return self.part(&header, atoms::stream_end(), content, slot);
             }
@@ -120,11 +122,11 @@ impl Sink for Shared {
             Kind::Pull => return self.pull(header.id, content.term()),
             Kind::Close => return self.close(header.id),
             Kind::Cancelled => {
-                return self.cancelling.noticed_by_python(header.id, self.pending.requests());
+                return self.cancelling.acknowledge(header.id, self.pending.requests());
             }
             other => return Err(format!("a frame of kind {other:?} after the handshake")),
         };
-        // Who has asked for the request whose code calls. Nobody, if it has been answered.
+        // The caller of the request whose code made this call; `None` if that request has been answered.
         let caller = self.pending.with(header.cause, |caller| caller.pid);
         let _ = OwnedEnv::new().send_and_clear(&self.calls, |env| {
             let cause = (header.cause, caller);
@@ -153,7 +155,7 @@ impl Sink for Shared {
         }
         let mut body = Some(body);
         if let Some(unread) = self.pending.with(request, Caller::unread) {
-            // Given back by `print_read`; closed when the caller is gone.
+            // `print_read` gives the permit back. The semaphore is closed when the caller is gone.
             if let Ok(permit) = unread.acquire().await {
                 permit.forget();
                 let sent = self.pending.with(request, |caller| {
@@ -168,7 +170,7 @@ impl Sink for Shared {
                 }
             }
         }
-        // Printed outside of any call, or nobody waits any more: the interpreter's.
+        // Printed outside of any request, or by one without a caller: it goes to the interpreter's output.
         if let Some(body) = body {
             self.output(stream, body.get(1..).unwrap_or_default()).await;
         }
@@ -179,7 +181,7 @@ impl Sink for Shared {
         let sent = OwnedEnv::new()
             .send_and_clear(&self.output, |env| (atoms::snex_log(), event.release(env).to_term(env)))
             .is_ok();
-        // The answer of the request that has logged it comes behind it.
+        // Waits until the event is logged, so that the answer of the request that logged it comes after it.
         if sent && let Ok(permit) = self.logged.acquire().await {
             permit.forget();
         }
@@ -190,7 +192,7 @@ impl Sink for Shared {
             Stream::Stdout => &self.unread[0],
             Stream::Stderr => &self.unread[1],
         };
-        // Given back by `output_read` when the process has dealt with the chunk.
+        // `output_read` gives the permit back when the output process has acknowledged the chunk.
         let Ok(permit) = unread.acquire().await else { return };
         let sent = OwnedEnv::new()
             .send_and_clear(&self.output, |env| {
@@ -203,7 +205,7 @@ impl Sink for Shared {
     }
 
     fn ended(&self, mut end: End) {
-        // What Python's own code printed, and after it what C code did: the last words of a crash.
+        // For the report of a crash: first what Python code printed, then what C code did.
         let last = self.last_errors.lock().unwrap_or_else(PoisonError::into_inner);
         end.stderr = last.iter().copied().chain(end.stderr).collect();
         drop(last);
@@ -223,7 +225,7 @@ fn stream_name(stream: Stream) -> Atom {
     }
 }
 
-/// What was printed, behind the byte that tells the stream: a part of the binary, not a copy.
+/// The printed text, which follows the byte for the stream: a sub-binary, not a copy.
 fn text_of(body: OwnedBinary, env: Env<'_>) -> Term<'_> {
     let body = body.release(env);
     body.make_subbinary(1, body.len() - 1).map_or_else(|_| body.to_term(env), |text| text.to_term(env))

@@ -5,10 +5,10 @@ use crate::kept::Kept;
 use rustler::{Atom, Encoder, Env, NewBinary, Term};
 use snex_core::worker::{Cause, End};
 
-/// How an interpreter went down. Kept for requests that come later.
+/// How an interpreter went down. Kept to answer later requests.
 #[derive(Clone)]
 pub enum Down {
-    /// Its owner stopped it, for a reason in external term format.
+    /// Its owner stopped it. The reason is in external term format.
     Stopped(Kept),
     /// Its owner died without stopping it.
     OwnerGone,

@@ -18,15 +18,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{LazyLock, Mutex, PoisonError, Weak};
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 
-/// The number of the latest environment of this VM: no two have the same, whichever interpreters they belong to.
+/// The number of the latest environment. Numbers are unique in this VM, across all interpreters.
 static LATEST: AtomicU64 = AtomicU64::new(0);
 
-/// The key of an environment that is about to be made.
+/// The key of a new environment.
 pub fn next_environment() -> Key {
     Key { kind: Kind::Environment, id: LATEST.fetch_add(1, Ordering::Relaxed) + 1 }
 }
 
-/// What a handle is of, in Elixir.
+/// The kind of a handle, as an atom in Elixir.
 #[derive(Clone, Copy)]
 struct OfKind(Kind);
 
@@ -43,10 +43,11 @@ impl<'a> Decoder<'a> for OfKind {
     }
 }
 
-/// One count that Python holds. Dropped by the garbage collector, on whichever thread it runs: nothing here blocks.
+/// One count that Python holds for the VM. The garbage collector may drop it on any thread, so dropping it does not
+/// block.
 pub struct Handle {
     count: Count,
-    /// The process of its interpreter.
+    /// The interpreter process.
     interpreter: LocalPid,
     drops: UnboundedSender<Key>,
     _counted: Counted,
@@ -55,7 +56,7 @@ pub struct Handle {
 impl Resource for Handle {}
 
 impl Handle {
-    /// A handle that Python has counted, or counts before it hears of its drop.
+    /// A handle whose count Python has, or will have before it is told of the drop.
     pub fn received(key: Key, shared: &Shared) -> Self {
         let kind = match key.kind {
             Kind::Environment => CountedKind::Environment,
@@ -73,23 +74,23 @@ impl Handle {
 impl Drop for Handle {
     fn drop(&mut self) {
         if !self.count.is_released() {
-            // Fails when the interpreter is gone, and with it all that Python had.
+            // Fails if the interpreter is gone, and Python's objects with it.
             let _ = self.drops.send(self.count.key());
         }
     }
 }
 
-/// What may be reached through a term that should be the handle of an object.
+/// Whether an object may be used through the term in the place of its handle.
 pub enum Access {
     Open,
-    /// It was released.
+    /// The handle was released.
     Released,
-    /// It is of something else, or no handle at all.
+    /// The term is a handle of something else, or not a handle.
     Wrong,
 }
 
-/// What may be reached through `handle` of the object `id` of an interpreter. A reference that is no resource here, that of another
-/// node or of a resource which is gone, says nothing.
+/// Whether the object `id` of an interpreter may be used through `handle`. A reference that is not a resource here is
+/// accepted: it belongs to another node, or its resource is gone.
 pub fn access(handle: Term<'_>, interpreter: LocalPid, id: u64) -> Access {
     let Ok(own) = handle.decode::<ResourceArc<Handle>>() else {
         let is_open = handle.is_ref() && handle.decode::<ResourceArc<Proxy>>().is_err();
@@ -111,8 +112,8 @@ struct Dropped {
     message: SavedTerm,
 }
 
-/// Stands for a handle that another node's tracker holds under a key. This node's tracker is told when it is dropped or released,
-/// whichever comes first.
+/// Stands for a handle that another node's tracker holds under a key. When the proxy is dropped or released,
+/// whichever comes first, this node's tracker is told.
 pub struct Proxy {
     dropped: Mutex<Option<Dropped>>,
     _counted: Counted,
@@ -136,13 +137,14 @@ impl Drop for Proxy {
     }
 }
 
-/// Where the messages of proxies go: to a task that sends them, for the thread that drops a proxy may be a scheduler's.
+/// A task sends the messages of dropped proxies: the dropping thread may be a scheduler, which must not send this
+/// way.
 static DROPPED_PROXIES: LazyLock<UnboundedSender<Dropped>> = LazyLock::new(|| {
     let (drops, mut dropped) = mpsc::unbounded_channel::<Dropped>();
     if let Some(runtime) = runtime::handle() {
         runtime.spawn(async move {
             while let Some(Dropped { tracker, mut env, message }) = dropped.recv().await {
-                // A tracker that is gone needs no message: the other one has dropped all that it held for it.
+                // Fails if this node's tracker is gone. The holder has then dropped all that it held for it.
                 let _ = env.send_and_clear(&tracker, |env| message.load(env));
             }
         });
@@ -150,8 +152,8 @@ static DROPPED_PROXIES: LazyLock<UnboundedSender<Dropped>> = LazyLock::new(|| {
     drops
 });
 
-/// Makes a proxy for the handle that `holder`, another node's tracker, has under the key `{ticket, number}`. `tracker` is this
-/// node's.
+/// Returns a proxy for the handle that `holder`, another node's tracker, has under the key `{ticket, number}`.
+/// `tracker` is that of this node.
 #[rustler::nif]
 fn handle_proxy<'a>(
     tracker: LocalPid,
@@ -159,7 +161,7 @@ fn handle_proxy<'a>(
     ticket: Term<'a>,
     number: u64,
 ) -> NifResult<ResourceArc<Proxy>> {
-    // Nothing else: a copy of them takes no time.
+    // Anything else could take long to copy.
     if !holder.is_pid() || !ticket.is_ref() {
         return Err(Error::BadArg);
     }
@@ -172,8 +174,8 @@ fn handle_proxy<'a>(
     Ok(ResourceArc::new(Proxy { dropped, _counted: Counted::new(CountedKind::Proxy) }))
 }
 
-/// What a proxy tells its node's tracker when it is dropped: `{snex_handle_dropped, holder, key}`. `nil` when it has done so, and for
-/// another reference.
+/// Returns the message that a proxy sends to its node's tracker when it is dropped, `{snex_handle_dropped, holder,
+/// key}`. Returns `nil` if the proxy has sent it, and for any other reference.
 #[rustler::nif]
 fn handle_held<'a>(env: Env<'a>, handle: Term<'a>) -> NifResult<Term<'a>> {
     if !handle.is_ref() {
@@ -187,7 +189,8 @@ fn handle_held<'a>(env: Env<'a>, handle: Term<'a>) -> NifResult<Term<'a>> {
     })
 }
 
-/// From now on, Python keeps what this is a handle of, if it is still there, until it is destroyed or released.
+/// Has an environment or object kept in Python until it is destroyed or released, even without handles. No effect if
+/// it is gone.
 #[rustler::nif]
 fn handle_keep(interpreter: LocalPid, OfKind(kind): OfKind, id: u64) -> Atom {
     if let Some(interpreter) = registry::find(interpreter) {
@@ -196,8 +199,8 @@ fn handle_keep(interpreter: LocalPid, OfKind(kind): OfKind, id: u64) -> Atom {
     atoms::ok()
 }
 
-/// Has Python forget an environment; `ok` also when there is none. Sent at once, not in a batch: a request that comes after
-/// it does not find the environment any more.
+/// Destroys an environment in Python; returns `ok` also if it does not exist. Sent at once, not in a batch, so that
+/// later requests do not find it.
 #[rustler::nif]
 fn handle_destroy(interpreter: LocalPid, id: u64) -> Atom {
     if let Some(interpreter) = registry::find(interpreter) {
@@ -207,11 +210,12 @@ fn handle_destroy(interpreter: LocalPid, id: u64) -> Atom {
     atoms::ok()
 }
 
-/// Gives back the count of a handle before it is dropped, and what is owed for others that were dropped: nothing keeps it in Python any
-/// more but handles that live. `ok` also when it was released before. Sent at once, as above.
+/// Gives back the count of a handle before it is dropped, and the counts owed for handles that were dropped while it
+/// was kept. From then on, only other living handles keep it in Python. Returns `ok` also if it was released before.
+/// Sent at once, as above.
 ///
-/// `handle` may also be a proxy, whose handle is then dropped soon, or another reference: that of a resource which is gone, or
-/// of another node.
+/// `handle` may also be a proxy, whose handle is then dropped soon; or a reference of another node, or of a resource
+/// that is gone.
 #[rustler::nif]
 fn handle_release<'a>(
     handle: Term<'a>,
@@ -241,7 +245,7 @@ fn handle_release<'a>(
     Ok(atoms::ok())
 }
 
-/// Gives the counts of dropped handles back to Python, as many at a time as have come together.
+/// Gives the counts of dropped handles back to Python, in batches of all that have accumulated.
 pub async fn give_back_dropped(worker: Weak<Worker<BinaryRef, Shared>>, mut dropped: UnboundedReceiver<Key>) {
     const BATCH: usize = 4096;
     let mut batch = Vec::with_capacity(BATCH);
@@ -263,7 +267,7 @@ fn give_back(worker: &Worker<BinaryRef, Shared>, key: Key, count: u64) {
 
 fn submit(worker: &Worker<BinaryRef, Shared>, drops: &mut Drops) {
     if let Some(body) = drops.take() {
-        // A worker that is gone has forgotten everything.
+        // No effect on a worker that is gone, and Python with it.
         worker.submit(Frame::new(Header::new(frame::Kind::Drop, 0), &body));
     }
 }

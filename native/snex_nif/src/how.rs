@@ -1,4 +1,4 @@
-//! Where and how a request runs, and for whom: what code and calls have in common.
+//! The fields that requests for code and for calls have in common: where and how the request runs, and for whom.
 
 use crate::atoms;
 use crate::interpreter::Interpreter;
@@ -10,30 +10,30 @@ use snex_core::clock;
 use snex_core::frame;
 use snex_core::pickle::BinaryAs;
 
-/// In a millisecond.
+/// Per millisecond.
 const NANOSECONDS: u64 = 1_000_000;
 
-/// Where and how something runs, and for whom.
+/// Where and how a request runs, and for whom.
 #[derive(NifMap)]
 #[rustler(decode)]
 pub struct How<'a> {
-    /// Number of the environment; a copy of the root when there is none.
+    /// The number of the environment; `None` for a copy of the root environment.
     pub environment: Option<u64>,
     pub run: Atom,
     pub returns: Atom,
     /// `$callers` of the calling process.
     pub callers: Option<Term<'a>>,
-    /// When the caller gives up: in so many milliseconds, of so many that it had at first.
+    /// How long the caller still waits, and its whole timeout; both in milliseconds.
     pub time: Option<(u64, u64)>,
-    /// The caller's span.
+    /// The caller's trace context, as a W3C `traceparent` header.
     pub traceparent: Option<Binary<'a>>,
-    /// How many items of the result may be in flight, if it is iterated.
+    /// For a stream: how many items may be in flight.
     pub demand: Option<u32>,
     /// The caller's slot, if a pool has chosen the interpreter.
     pub slot: Option<ResourceArc<Reservation>>,
 }
 
-/// The flags that say where code runs, and how its result is returned.
+/// The flags for where code runs and how its result is returned; `None` if an atom is unknown.
 pub fn flags(how: &How<'_>) -> Option<u8> {
     let run = if how.demand.is_some() {
         let run = [(atoms::auto(), 0), (atoms::loop_(), frame::LOOP), (atoms::thread(), frame::THREAD)];
@@ -48,14 +48,14 @@ pub fn flags(how: &How<'_>) -> Option<u8> {
     Some(run | returns)
 }
 
-/// Until when, by the clock that Python shares, and for how long in all; in nanoseconds.
+/// The deadline, by the monotonic clock that Python shares, and the whole timeout; both in nanoseconds.
 fn time(interpreter: &Interpreter, time: Option<(u64, u64)>) -> Option<(u64, u64)> {
     let (left, timeout) = time.filter(|_| interpreter.worker.sink.shares_clock)?;
     let until = clock::monotonic()?.saturating_add(left.saturating_mul(NANOSECONDS));
     Some((until, timeout.saturating_mul(NANOSECONDS)))
 }
 
-/// The last fields of a request, which may be left out.
+/// The last fields of a request's body. Trailing fields without a value are left out.
 pub struct Rest<'a> {
     time: Option<(u64, u64)>,
     traceparent: Option<Binary<'a>>,
@@ -63,7 +63,6 @@ pub struct Rest<'a> {
 }
 
 impl<'a> Rest<'a> {
-    /// Those of a request to this interpreter.
     pub fn new(interpreter: &Interpreter, how: &How<'a>) -> Self {
         Rest { time: time(interpreter, how.time), traceparent: how.traceparent, demand: how.demand }
     }

@@ -1,4 +1,4 @@
-//! Interpreters: starting a worker for the calling process, and its end.
+//! Interpreters: starting and stopping the worker of an interpreter process.
 
 use crate::answering::Answering;
 use crate::atoms;
@@ -36,10 +36,10 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc;
 
-/// The worker of an interpreter process. Kept by the registry until that process is gone.
+/// The worker of an interpreter process. The registry keeps it until that process has died.
 pub struct Interpreter {
     pub worker: Arc<Worker<BinaryRef, Shared>>,
-    /// Whether it is: nothing more is asked of this worker.
+    /// Set once the owner has died; `registry::find` no longer returns this worker.
     pub gone: AtomicBool,
     _counted: Counted,
 }
@@ -47,11 +47,12 @@ pub struct Interpreter {
 impl Resource for Interpreter {
     const IMPLEMENTS_DOWN: bool = true;
 
-    /// The owner died, or its output process, or a caller. An owner that stopped its worker before is only forgotten.
+    /// Called when the owner, its output process or a watched process has died. If the owner has already stopped its
+    /// worker, this only removes the worker from the registry.
     fn down<'a>(&'a self, _env: Env<'a>, pid: LocalPid, _monitor: Monitor) {
         let shared = &self.worker.sink;
         if pid == shared.owner {
-            // Linked to the owner.
+            // The output process is linked to the owner, and dies with it.
             shared.close_output();
             self.owner_gone();
             return;
@@ -68,12 +69,12 @@ impl Resource for Interpreter {
     }
 }
 
-/// Processes that this worker is told about when they end: each is monitored once, for as long as it lives.
+/// The callers and feeders that this worker monitors. Each is monitored once, until it dies.
 #[derive(Default)]
 pub struct Watched(Mutex<BTreeSet<LocalPid>>);
 
 impl Watched {
-    /// How many there are.
+    /// How many processes are monitored.
     pub fn len(&self) -> usize {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
@@ -87,8 +88,8 @@ impl Watched {
     }
 }
 
-/// Sees to it that the calling process's requests are cancelled when it dies. Whether it lives: one that is killed leaves
-/// a dirty scheduler only at the end of its call.
+/// Monitors the calling process, so that its requests are cancelled when it dies. Returns false if it is dead
+/// already: a process that is killed in a dirty NIF still runs the NIF to its end.
 pub fn watch(env: Env<'_>, interpreter: &ResourceArc<Interpreter>) -> bool {
     let pid = env.pid();
     let shared = &interpreter.worker.sink;
@@ -99,7 +100,7 @@ pub fn watch(env: Env<'_>, interpreter: &ResourceArc<Interpreter>) -> bool {
     !dead
 }
 
-/// Callers are told on the runtime's threads: schedulers must not send this way.
+/// Fails all pending requests, and stops the worker. In a task, because schedulers must not send this way.
 fn fail_and_stop(worker: Arc<Worker<BinaryRef, Shared>>, down: Down, grace: Duration) {
     worker.sink.membership.leave();
     if let Some(runtime) = runtime::handle() {
@@ -111,8 +112,8 @@ fn fail_and_stop(worker: Arc<Worker<BinaryRef, Shared>>, down: Down, grace: Dura
 }
 
 impl Interpreter {
-    /// Callers are told, and until they have been, the registry knows this worker: one that gives up just then is told nothing
-    /// afterwards.
+    /// Fails all pending requests, and stops the worker. The registry keeps the worker until all callers have been
+    /// told, so that `request_forget` finds it: a caller that gives up meanwhile gets no message afterwards.
     fn owner_gone(&self) {
         self.gone.store(true, Ordering::Release);
         self.worker.sink.membership.leave();
@@ -127,7 +128,7 @@ impl Interpreter {
     }
 }
 
-/// Module, function, arity; the more there is of it, the narrower it is.
+/// What `:allow` permits: all of a module, all arities of a function, or one arity.
 type Callable<'a> = (Binary<'a>, Option<Binary<'a>>, Option<u32>);
 
 /// What `Snex.Interpreter` passes to start.
@@ -140,15 +141,15 @@ struct StartOptions<'a> {
     env: Vec<(Binary<'a>, Binary<'a>)>,
     cwd: Option<Binary<'a>>,
     use_stdio: bool,
-    /// The interpreter of which this is to be a copy. What is to be run, and where, is not used then.
+    /// The interpreter to fork. `program`, `args`, `env` and `cwd` are not used then.
     template: Option<LocalPid>,
-    /// Whether a copy is wanted although its template has threads.
+    /// Whether to fork even if the template has threads.
     ignore_threads: bool,
     version: String,
     eager: bool,
     low: usize,
     high: usize,
-    /// `None` for any number.
+    /// `None` for no limit.
     max_in_flight: Option<u64>,
     /// In milliseconds.
     cleanup_timeout: u64,
@@ -165,9 +166,9 @@ struct StartOptions<'a> {
     create_atoms: bool,
     /// `None` allows everything.
     allow: Option<Vec<Callable<'a>>>,
-    /// Memory, cpu, open files, nice; bytes of a value from Python.
+    /// Limits of memory, CPU time, open files and niceness, and of the size of a value from Python in bytes.
     limits: (Option<u64>, Option<u64>, Option<u64>, Option<i32>, u64),
-    /// Bytes in each direction.
+    /// The size of the shared memory in each direction, in bytes.
     shared_memory: Option<u64>,
 }
 
@@ -235,9 +236,11 @@ impl StartOptions<'_> {
     }
 }
 
-/// Starts a worker for the process `owner`, or has a template fork one: `ok`, or `{error, reason}` with a sentence. What becomes of it comes to the owner as
-/// messages: `{snex_started, os_pid}`, `{snex_ready, fields}`, `{snex_ended, down}`. Until the owner opens it, only the calling
-/// process may submit requests.
+/// Starts a worker for the process `owner`, or has a template fork one. Returns `ok`, or `{error, reason}` with a
+/// sentence.
+///
+/// The owner then gets the messages `{snex_started, os_pid}`, `{snex_ready, fields}` and `{snex_ended, down}`. Until
+/// it calls `interpreter_open`, only the calling process may submit requests.
 #[rustler::nif(schedule = "DirtyIo")]
 fn interpreter_start<'a>(env: Env<'a>, options: StartOptions<'a>) -> Term<'a> {
     let failed = |reason: &str| (atoms::error(), reason).encode(env);
@@ -252,7 +255,7 @@ fn interpreter_start<'a>(env: Env<'a>, options: StartOptions<'a>) -> Term<'a> {
         },
     };
     let (drops, dropped) = mpsc::unbounded_channel();
-    // Without it, as in a copy of a template, what would be handed over is copied.
+    // Optional: without a handover, as in copies of a template, Python copies memory instead of handing it over.
     let wanted = !options.use_stdio && options.template.is_none() && cfg!(target_os = "linux");
     let handover = options.shared_memory.filter(|_| wanted);
     let handover = handover.and_then(|_| Handover::new(options.limits.4).ok());
@@ -275,7 +278,7 @@ fn interpreter_start<'a>(env: Env<'a>, options: StartOptions<'a>) -> Term<'a> {
             .max_in_flight
             .and_then(|most| usize::try_from(most).ok())
             .unwrap_or(usize::MAX),
-        // Over standard streams, it may be on another machine.
+        // Over standard streams, Python may run on another machine.
         shares_clock: !options.use_stdio,
         cancelling: Cancelling::default(),
         cleanup_timeout: Duration::from_millis(options.cleanup_timeout),
@@ -313,14 +316,14 @@ fn interpreter_start<'a>(env: Env<'a>, options: StartOptions<'a>) -> Term<'a> {
         interpreter.worker.sink.close_output();
     }
     if env.monitor(&interpreter, &owner).is_none() {
-        // Killed in this very moment: there will be no call of `down`.
+        // The owner has just died, so `down` will not be called.
         interpreter.owner_gone();
     }
     atoms::ok().encode(env)
 }
 
-/// The interpreter of which a copy is wanted. Python would refuse as well if it had calls under way, but perhaps only when it has
-/// come to their end.
+/// The interpreter to fork, which must have no requests under way. Python would refuse too, but perhaps only once
+/// these have ended.
 fn idle(template: LocalPid) -> Result<ResourceArc<Interpreter>, String> {
     let Some(interpreter) = registry::find(template) else { return Err("the template has ended".into()) };
     match interpreter.worker.sink.pending.len() {
@@ -332,7 +335,7 @@ fn idle(template: LocalPid) -> Result<ResourceArc<Interpreter>, String> {
     }
 }
 
-/// Lets others submit requests to the calling interpreter process.
+/// Lets all processes submit requests to the calling interpreter process.
 #[rustler::nif]
 fn interpreter_open(env: Env<'_>) -> Atom {
     match registry::find(env.pid()) {
@@ -344,8 +347,8 @@ fn interpreter_open(env: Env<'_>) -> Atom {
     }
 }
 
-/// Stops the worker of the calling process: callers get `reason` (a term in external format), the tree gets `grace`
-/// milliseconds between SIGTERM and SIGKILL. `{snex_ended, down}` tells when nothing is left.
+/// Stops the worker of the calling process. Callers get `reason`, a term in external format; the process tree has
+/// `grace` milliseconds between SIGTERM and SIGKILL. `{snex_ended, down}` is sent when nothing of the tree is left.
 #[rustler::nif]
 fn interpreter_stop(env: Env<'_>, reason: Kept, grace: u64) -> Atom {
     match registry::find(env.pid()) {
@@ -358,7 +361,7 @@ fn interpreter_stop(env: Env<'_>, reason: Kept, grace: u64) -> Atom {
     }
 }
 
-/// The output process has dealt with the chunk of this stream: the next may come.
+/// The output process acknowledges a chunk of this stream; the next one may be sent.
 #[rustler::nif]
 fn output_read(interpreter: LocalPid, stream: Atom) -> Atom {
     if let Some(interpreter) = registry::find(interpreter) {
@@ -368,7 +371,7 @@ fn output_read(interpreter: LocalPid, stream: Atom) -> Atom {
     atoms::ok()
 }
 
-/// The output process has dealt with a log event.
+/// The output process acknowledges a log event.
 #[rustler::nif]
 fn log_read(interpreter: LocalPid) -> Atom {
     if let Some(interpreter) = registry::find(interpreter) {
@@ -377,7 +380,7 @@ fn log_read(interpreter: LocalPid) -> Atom {
     atoms::ok()
 }
 
-/// The caller has dealt with what its request printed: more may come.
+/// The caller acknowledges a chunk that its request printed; the next one may be sent.
 #[rustler::nif]
 fn print_read(interpreter: LocalPid, request: u64) -> Atom {
     if let Some(interpreter) = registry::find(interpreter)
@@ -388,8 +391,9 @@ fn print_read(interpreter: LocalPid, request: u64) -> Atom {
     atoms::ok()
 }
 
-/// Figures for `Snex.Interpreter.info/1`: requests submitted and under way, environments, objects, bytes queued
-/// towards Python, and in bytes the resident memory of the tree and the shared memory in use.
+/// Figures for `Snex.Interpreter.info/1`: the number of requests submitted and under way, of environments and of
+/// objects; the bytes queued towards Python; and, in bytes, the resident memory of the process tree and the shared
+/// memory in use.
 #[rustler::nif(schedule = "DirtyIo")]
 fn interpreter_info(env: Env<'_>, interpreter: LocalPid) -> Term<'_> {
     let Some(interpreter) = registry::find(interpreter) else { return atoms::noproc().encode(env) };
@@ -409,7 +413,8 @@ fn interpreter_info(env: Env<'_>, interpreter: LocalPid) -> Term<'_> {
         .encode(env)
 }
 
-/// Where the output of this interpreter goes, as it was given at the start; empty when there is no such interpreter.
+/// Where the output of this interpreter goes, as given to `interpreter_start`; an empty binary if there is no such
+/// interpreter.
 #[rustler::nif]
 fn interpreter_output(env: Env<'_>, interpreter: LocalPid) -> Term<'_> {
     match registry::find(interpreter) {

@@ -1,11 +1,11 @@
-//! Binaries that Elixir gives, and gets back.
+//! Binaries that are stored for Elixir.
 
 use rustler::env::{OwnedEnv, SavedTerm};
 use rustler::{Decoder, Encoder, Env, Error, NifResult, Term};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// A binary that nobody here looks into. It is never copied, whatever its length and however many ask for it: what a normal
-/// scheduler does with it takes no time.
+/// A binary that is stored for Elixir and never read here. It is not copied, so a normal scheduler can store and
+/// return binaries of any length.
 #[derive(Clone)]
 pub struct Kept(Arc<Mutex<(OwnedEnv, SavedTerm)>>);
 

@@ -1,9 +1,11 @@
 //! The NIFs of `Snex.Native`: thin adapters between Erlang terms and `snex_core`.
 //!
-//! Three names for three things: an *interpreter* is the Erlang process that owns a *worker* (a warden and a Python process
-//! tree, `snex_core::worker`); the *registry* finds the worker of an interpreter's pid. An *environment* is a dictionary
-//! inside Python, and an *object* any value there, both known here by their numbers; a *handle* keeps one of them in Python until
-//! nobody refers to it any more.
+//! The terms:
+//!
+//! * An *interpreter* is the Erlang process that owns a *worker*: a warden and a Python process tree (`snex_core::worker`).
+//! * The *registry* maps an interpreter's pid to its worker.
+//! * An *environment* is a dictionary inside Python, and an *object* any value there. Both are known here by their numbers.
+//! * A *handle* keeps an environment or object alive in Python.
 
 mod answering;
 mod atoms;

@@ -1,4 +1,4 @@
-//! Memory that Python has handed over, as binaries.
+//! Binaries in memory that Python has handed over.
 
 use crate::resource_count::{Counted, CountedKind};
 use crate::runtime;
@@ -14,7 +14,7 @@ pub struct Memory {
 impl Resource for Memory {}
 
 impl Memory {
-    /// Becomes a binary with [`Memory::binary`].
+    /// Takes over the mapping. [`Memory::binary`] makes binaries of it.
     pub fn new(mapped: handover::Memory) -> ResourceArc<Self> {
         ResourceArc::new(Memory { mapped: Some(mapped), _counted: Counted::new(CountedKind::Memory) })
     }
@@ -26,7 +26,7 @@ impl Memory {
 }
 
 impl Drop for Memory {
-    /// Perhaps on a scheduler, and to unmap large memory takes a while.
+    /// A scheduler may run this, and unmapping large memory takes long: a task does it.
     fn drop(&mut self) {
         if let (Some(mapped), Some(runtime)) = (self.mapped.take(), runtime::handle()) {
             runtime.spawn(async move { drop(mapped) });

@@ -1,11 +1,11 @@
-//! Encoding options, as `Snex.Serde` normalises them: `{binary_as, set_as, atom_as, encoded, structs_as, dataframe_as}`, each but `encoded`
-//! `nil` where it is left out.
+//! Encoding options, as `Snex.Serde` normalises them: `{binary_as, set_as, atom_as, encoded, structs_as,
+//! dataframe_as}`. Each of them may be `nil`, for the interpreter's option, except `encoded`, which is a list.
 
 use crate::atoms;
 use rustler::{Atom, Decoder, Error, NifResult, Term};
 use snex_core::pickle::{BinaryAs, Global};
 
-/// How values look in Python where the table leaves a choice.
+/// What values become in Python, where there is a choice.
 #[derive(Clone, Copy)]
 pub struct Options {
     /// What a binary becomes.
@@ -14,9 +14,9 @@ pub struct Options {
     pub frozen: bool,
     /// What an atom becomes.
     pub atom_as: Global,
-    /// Whether structs become what Python has for them rather than dicts.
+    /// Whether a struct with a counterpart in Python becomes that rather than a dict.
     pub native: bool,
-    /// The Python library whose frames data frames become; `None` leaves it to Python.
+    /// The Python library for data frames; `None` lets Python choose.
     pub dataframe_as: Option<&'static str>,
 }
 
@@ -32,10 +32,10 @@ impl Default for Options {
     }
 }
 
-/// The options of one call: those that it leaves out are the interpreter's.
+/// The options of one call. Where an option is `None`, that of the interpreter applies.
 #[derive(Clone, Copy, Default)]
 pub struct CallOptions<'a> {
-    /// Structs that an earlier walk met, with what Elixir made of them: a list of `{struct, encoded}`.
+    /// The structs that an earlier walk found, and how Elixir encoded them: a list of `{struct, encoded}`.
     pub encoded: Option<Term<'a>>,
     binary_as: Option<BinaryAs>,
     frozen: Option<bool>,
@@ -81,7 +81,7 @@ impl<'a> Decoder<'a> for CallOptions<'a> {
     }
 }
 
-/// `None` for `nil`, and an error for an atom that `read` does not know.
+/// `None` for `nil`; an error for an atom unknown to `read`.
 fn optional<T>(atom: Atom, read: impl Fn(Atom) -> Option<T>) -> NifResult<Option<T>> {
     if atom == atoms::nil() { Ok(None) } else { read(atom).map(Some).ok_or(Error::BadArg) }
 }

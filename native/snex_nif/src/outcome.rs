@@ -1,4 +1,4 @@
-//! What a NIF that submits a frame answers.
+//! What a NIF that submits a frame returns.
 
 use crate::atoms;
 use crate::down::Down;
@@ -6,29 +6,29 @@ use crate::walk::WalkError;
 use rustler::{Encoder, Env, Term};
 use snex_core::pending::Refused;
 
-/// Why a frame was not submitted, or its request's number.
+/// Whether a frame was submitted, or why not.
 pub enum Outcome<'a> {
-    /// Submitted, as this request.
+    /// Submitted as a request with this number.
     Request(u64),
-    /// Submitted, and there will be no answer.
+    /// Submitted; no answer will come.
     Submitted,
-    /// Submitted items of a source, in a frame of so many bytes.
+    /// Submitted items of a source; the size of the frame in bytes.
     Fed(usize),
-    /// There is no interpreter of that pid.
+    /// No interpreter has that pid.
     NoProcess,
-    /// The interpreter is there but has not started; `GenServer.call` waits for it.
+    /// The interpreter is still starting. The caller can wait with `GenServer.call`.
     Starting,
-    /// The interpreter has gone down, like this.
+    /// The interpreter is down.
     Down(Down),
-    /// There are as many requests as there may be: so many.
+    /// As many requests are in flight as allowed: this many.
     Overloaded(usize),
-    /// Too much is queued; a message for this request will tell when to try again.
+    /// Too much is queued. A message for the request with this number tells the caller when to try again.
     Full(u64),
-    /// To be tried again with what Elixir makes of these.
+    /// Elixir has to encode these structs, and try again with the results.
     Structs(Vec<Term<'a>>),
-    /// A variable's name that is no string.
+    /// The name of a variable is not a string.
     BadKey(Term<'a>),
-    /// A term that cannot be written.
+    /// A term that cannot be encoded.
     BadTerm(Term<'a>),
     /// An object of another interpreter.
     Foreign(Term<'a>),

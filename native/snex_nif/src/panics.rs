@@ -1,5 +1,5 @@
-//! Panics: each is a bug of ours. Rustler turns one in a NIF into an exception, tokio one in a task into its end; both are
-//! counted here, wherever they are caught.
+//! Counts panics. Each is a bug in Snex. Rustler turns a panic in a NIF into an exception, and tokio ends a task that
+//! panics; both are counted here.
 
 use std::panic;
 use std::sync::Once;
@@ -9,8 +9,8 @@ static COUNT: AtomicU64 = AtomicU64::new(0);
 
 static INSTALLED: Once = Once::new();
 
-/// Counts panics from now on, and reports them as before. The hook is that of this library alone: others bring their own
-/// standard library.
+/// Starts to count panics; they are still reported as before. Other NIF libraries are not affected, as each is linked
+/// with its own standard library.
 pub fn count() {
     INSTALLED.call_once(|| {
         let report = panic::take_hook();
@@ -21,7 +21,7 @@ pub fn count() {
     });
 }
 
-/// How many there have been in this VM.
+/// How many panics there have been in this VM.
 #[rustler::nif]
 fn panics() -> u64 {
     COUNT.load(Ordering::Relaxed)

@@ -1,9 +1,15 @@
 //! Pools of interpreters; see `snex_core::pool`.
 //!
-//! Four owners of a slot, one after the other: the message that grants it, or the NIF's own frame; a [`Reservation`], which is a term of
-//! the caller's; the [`Membership`] of the interpreter, from the submission of the request until Python has ended its work, whoever
-//! waits for that; and the thread that tells the caller, or, where the caller of a stream waits for items that came behind, its entry in
-//! the table of pending requests. Terms and messages are dropped with the process that has them.
+//! A slot has these owners, one after the other:
+//!
+//! 1. the message that grants it, or the NIF that returns it;
+//! 2. a [`Reservation`], a term of the caller;
+//! 3. the [`Membership`] of the interpreter, from the submission of the request until Python has ended its work, whether or
+//!    not the caller still waits for it;
+//! 4. the thread that tells the caller; or, if the caller of a stream still waits for items, its entry in the table of
+//!    pending requests.
+//!
+//! Terms and messages are dropped with the process that has them.
 
 use crate::atoms;
 use crate::caller::Caller;
@@ -23,15 +29,15 @@ type Member = pool::Member<Surroundings>;
 /// The right to run in an interpreter of a pool.
 pub type Slot = pool::Slot<Surroundings>;
 
-/// Members that are remembered when they are gone.
+/// How many members are remembered after their end.
 const REMEMBERED: usize = 1024;
 
-/// What a pool has around it. Messages are sent by the runtime's threads: schedulers must not send this way.
+/// What a pool needs of the VM. Tasks send its messages, because schedulers must not send this way.
 pub struct Surroundings {
     owner: LocalPid,
-    /// Why the pool is closed, as a term in external format. Set before it is.
+    /// Why the pool is closed, as a term in external format. Set before the pool is closed.
     closed: OnceLock<Kept>,
-    /// How long one may wait, in milliseconds. Those who wait see to it themselves.
+    /// How long a caller may wait, in milliseconds. The callers enforce it themselves.
     patience: Option<u64>,
 }
 
@@ -79,7 +85,7 @@ impl Host for Surroundings {
     }
 }
 
-/// A pool, kept by the table of all pools until its process is gone.
+/// A pool. The table of all pools keeps it until its process has died.
 pub struct Opened(Arc<Pool>);
 
 impl Resource for Opened {
@@ -96,12 +102,12 @@ fn find(pid: LocalPid) -> Option<Arc<Pool>> {
     POOLS.read().unwrap_or_else(PoisonError::into_inner).get(&pid).map(|opened| Arc::clone(&opened.0))
 }
 
-/// How many there are.
+/// How many pools there are.
 pub fn len() -> usize {
     POOLS.read().unwrap_or_else(PoisonError::into_inner).len()
 }
 
-/// Nobody finds the pool any more, and those who wait are told.
+/// Removes a pool from the table, and tells the callers that wait in it.
 fn close(pid: LocalPid) {
     let removed = POOLS.write().unwrap_or_else(PoisonError::into_inner).remove(&pid);
     if let Some(runtime) = runtime::handle()
@@ -111,7 +117,7 @@ fn close(pid: LocalPid) {
     }
 }
 
-/// A slot in the hands of a caller, until its request is submitted.
+/// The slot of a caller, until its request is submitted.
 pub struct Reservation(Mutex<Option<Slot>>);
 
 impl Resource for Reservation {}
@@ -122,7 +128,7 @@ impl Reservation {
     }
 }
 
-/// One who waits in a queue. It is taken out when nobody refers to this any more.
+/// A caller's place in the queue of a pool. The place is given up when the last reference to the ticket is gone.
 pub struct Ticket {
     pool: Arc<Pool>,
     id: u64,
@@ -142,17 +148,18 @@ impl Drop for Ticket {
     }
 }
 
-/// What an interpreter has to do with a pool.
+/// The membership of an interpreter in a pool.
 #[derive(Default)]
 pub struct Membership {
     member: OnceLock<Arc<Member>>,
-    /// The slots of requests that Python works on. Each is added before its frame is submitted, and taken out when Python answers, when it
-    /// says that it has ended work that was cancelled, or when it has gone down.
+    /// The slots of the requests that Python works on. Each is added before its frame is submitted. It is taken out
+    /// when Python answers, when Python reports the end of cancelled work, or when Python has ended.
     running: Mutex<BTreeMap<u64, Slot>>,
 }
 
 impl Membership {
-    /// A request is about to be submitted: in the slot that its caller has for it, or beyond all that are free.
+    /// Called before a request is submitted. It runs in the slot that its caller has reserved here, or else in a new
+    /// one, even if the member is full.
     pub fn begin(&self, request: u64, reserved: Option<&ResourceArc<Reservation>>) {
         let Some(member) = self.member.get() else { return };
         let own = reserved.and_then(|held| held.slot().take_if(|slot| Arc::ptr_eq(slot.member(), member)));
@@ -160,7 +167,8 @@ impl Membership {
         self.running().insert(request, slot);
     }
 
-    /// Python has come to the end of a request: the next one finds room. What is returned is to be kept until the caller has been told.
+    /// Called when Python has ended a request: the next one finds room. The slot returned must be kept until the
+    /// caller has been told.
     pub fn end(&self, request: u64) -> Option<Slot> {
         self.member.get()?;
         let mut slot = self.running().remove(&request)?;
@@ -168,20 +176,20 @@ impl Membership {
         Some(slot)
     }
 
-    /// Nothing more will be answered.
+    /// Called when the interpreter goes down: it is no longer chosen.
     pub fn leave(&self) {
         if let Some(member) = self.member.get() {
             member.leave();
         }
     }
 
-    /// Nothing runs any more.
+    /// Called when Python has ended, and all callers have been told: drops all slots.
     pub fn clear(&self) {
         let slots = std::mem::take(&mut *self.running());
         drop(slots);
     }
 
-    /// Requests that Python works on.
+    /// How many requests of a pool Python works on.
     pub fn len(&self) -> usize {
         self.running().len()
     }
@@ -206,7 +214,8 @@ fn member_of(interpreter: LocalPid) -> Option<(ResourceArc<Interpreter>, Arc<Mem
     Some((interpreter, member))
 }
 
-/// Opens a pool, which belongs to the calling process: calls at a time in each member, how many may wait, and how long.
+/// Opens a pool that belongs to the calling process. `concurrency`: how many calls run at a time in each member.
+/// `limit`: how many calls may wait. `patience`: how long they may wait, in milliseconds.
 #[rustler::nif]
 fn pool_open(env: Env<'_>, concurrency: usize, limit: usize, patience: Option<u64>) -> Atom {
     let owner = env.pid();
@@ -219,7 +228,8 @@ fn pool_open(env: Env<'_>, concurrency: usize, limit: usize, patience: Option<u6
     atoms::ok()
 }
 
-/// Each interpreter of the calling process's pool is for one call, of which so many run at a time.
+/// From now on, each member of the calling process's pool serves one call. At most `at_a_time` of these calls run at
+/// once.
 #[rustler::nif]
 fn pool_once(env: Env<'_>, at_a_time: usize) -> Atom {
     if let Some(pool) = find(env.pid()) {
@@ -228,7 +238,7 @@ fn pool_once(env: Env<'_>, at_a_time: usize) -> Atom {
     atoms::ok()
 }
 
-/// Adds an interpreter to the calling process's pool. It is worn after so many calls.
+/// Adds an interpreter to the calling process's pool. After `most` calls, `{snex_pool, worn, interpreter}` is sent.
 #[rustler::nif]
 fn pool_join(env: Env<'_>, interpreter: LocalPid, most: u64) -> Atom {
     let (Some(pool), Some(interpreter)) = (find(env.pid()), registry::find(interpreter)) else {
@@ -240,7 +250,8 @@ fn pool_join(env: Env<'_>, interpreter: LocalPid, most: u64) -> Atom {
         new = true;
         pool.member(sink.owner, most)
     });
-    // Not before the interpreter knows its member: a call that had it chosen would have no slot there.
+    // Joins only once the interpreter knows its member. Otherwise, a call that chooses it could not leave its slot
+    // there.
     if new {
         pool.join(member);
     }
@@ -251,7 +262,8 @@ fn pool_join(env: Env<'_>, interpreter: LocalPid, most: u64) -> Atom {
     atoms::ok()
 }
 
-/// Takes an interpreter out of the calling process's pool. `{snex_pool, idle, nil}` tells when nothing runs in it.
+/// Takes an interpreter out of the calling process's pool. `{snex_pool, idle, nil}` is sent when nothing runs in it
+/// any more.
 #[rustler::nif]
 fn pool_leave(env: Env<'_>, interpreter: LocalPid) -> Atom {
     if let (Some(pool), Some((_, member))) = (find(env.pid()), member_of(interpreter)) {
@@ -260,7 +272,7 @@ fn pool_leave(env: Env<'_>, interpreter: LocalPid) -> Atom {
     atoms::ok()
 }
 
-/// Remembers why a member is gone.
+/// Remembers why a member is gone, for `pool_buried`.
 #[rustler::nif]
 fn pool_bury(interpreter: LocalPid, why: Kept) -> Atom {
     let mut buried = BURIED.lock().unwrap_or_else(PoisonError::into_inner);
@@ -273,7 +285,7 @@ fn pool_bury(interpreter: LocalPid, why: Kept) -> Atom {
 
 static BURIED: Mutex<VecDeque<(LocalPid, Kept)>> = Mutex::new(VecDeque::new());
 
-/// Why a member is gone; `nil` for any other process.
+/// Why a former member is gone; `nil` for any other process.
 #[rustler::nif]
 fn pool_buried(env: Env<'_>, interpreter: LocalPid) -> Term<'_> {
     let buried = BURIED.lock().unwrap_or_else(PoisonError::into_inner);
@@ -283,33 +295,36 @@ fn pool_buried(env: Env<'_>, interpreter: LocalPid) -> Term<'_> {
     }
 }
 
-/// Calls that run in a member, `nil` when someone has it for itself; those that there have been; whether it may be chosen.
+/// How many calls run in a member, or `nil` while it is checked out; how many calls it has had; whether it may be
+/// chosen.
 #[rustler::nif]
 fn pool_member(interpreter: LocalPid) -> (Option<usize>, u64, bool) {
     member_of(interpreter).map_or((Some(0), 0, false), |(_, member)| member.figures())
 }
 
-/// Whether nothing runs in a member, and every caller knows how its call has ended.
+/// Whether nothing runs in a member, and every caller has been told how its call ended.
 #[rustler::nif]
 fn pool_idle(interpreter: LocalPid) -> bool {
     member_of(interpreter).is_none_or(|(_, member)| member.is_idle())
 }
 
-/// How many calls a pool runs at a time, how many wait, and whether each has an interpreter of its own; nothing of it for what is no pool.
+/// How many calls a pool runs at a time, how many wait, and whether each call has an interpreter of its own; zeros
+/// and `false` if `pool` is not a pool.
 #[rustler::nif]
 fn pool_figures(pool: LocalPid) -> (usize, usize, bool) {
     find(pool).map_or((0, 0, false), |pool| (pool.room(), pool.waiting(), pool.is_once()))
 }
 
-/// How many calls run in a pool or wait, and how many it runs at a time; `nil` for one that would refuse another call, and for what is no
-/// pool.
+/// How many calls run or wait in a pool, and how many it runs at a time; `nil` if it would refuse another call, or is
+/// not a pool.
 #[rustler::nif]
 fn pool_load(pool: LocalPid) -> Option<(usize, usize)> {
     let pool = find(pool).filter(|pool| pool.is_open())?;
     Some((pool.running().saturating_add(pool.waiting()), pool.room()))
 }
 
-/// From now on, nobody is added to the calling process's pool. `{snex_pool, idle, nil}` tells when that may be all.
+/// From now on, the calling process's pool takes no calls. `{snex_pool, idle, nil}` is sent when the last one may
+/// have ended.
 #[rustler::nif]
 fn pool_drain(env: Env<'_>) -> Atom {
     if let Some(pool) = find(env.pid()) {
@@ -318,7 +333,7 @@ fn pool_drain(env: Env<'_>) -> Atom {
     atoms::ok()
 }
 
-/// Closes the calling process's pool, for a reason in external term format.
+/// Closes the calling process's pool. `reason` is a term in external format.
 #[rustler::nif]
 fn pool_close(env: Env<'_>, reason: Kept) -> Atom {
     if let Some(pool) = find(env.pid()) {
@@ -328,7 +343,7 @@ fn pool_close(env: Env<'_>, reason: Kept) -> Atom {
     atoms::ok()
 }
 
-/// A slot in a pool: `{interpreter, slot}`, `busy`, or `noproc` for what is no pool.
+/// Takes a free slot in a pool. Returns `{interpreter, slot}`, `busy`, or `noproc` if `pool` is not a pool.
 #[rustler::nif]
 fn pool_take(env: Env<'_>, pool: LocalPid, alone: bool) -> Term<'_> {
     let Some(pool) = find(pool) else { return atoms::noproc().encode(env) };
@@ -338,7 +353,7 @@ fn pool_take(env: Env<'_>, pool: LocalPid, alone: bool) -> Term<'_> {
     }
 }
 
-/// A slot in that member of a pool, whatever runs there; `noproc` for what is none.
+/// Takes a slot in `interpreter`, even if it is full. Returns `noproc` if it is not a member of the pool.
 #[rustler::nif]
 fn pool_enter(env: Env<'_>, pool: LocalPid, interpreter: LocalPid) -> Term<'_> {
     match (find(pool), member_of(interpreter)) {
@@ -347,9 +362,11 @@ fn pool_enter(env: Env<'_>, pool: LocalPid, interpreter: LocalPid) -> Term<'_> {
     }
 }
 
-/// Waits for a slot: `{waiting, ticket, patience}`, and later `{reference, slot, {interpreter, slot}}` or `{reference, down, _}`; or why not. For a
-/// process that answers a call of a member's, or has been started by one that does, `{interpreter, slot}` at once: what runs in that
-/// member may not end before.
+/// Enters the queue of a pool. Returns `{waiting, ticket, patience}`, and later `{reference, slot, {interpreter,
+/// slot}}` or `{reference, down, _}` is sent; or returns why the caller cannot wait.
+///
+/// A process that answers a call from a member, or was started by such a process, gets `{interpreter, slot}` in that
+/// member at once: the request that runs there may be waiting for the answer, and so never make room.
 #[rustler::nif]
 fn pool_wait<'a>(
     env: Env<'a>,
@@ -378,13 +395,13 @@ fn pool_wait<'a>(
     }
 }
 
-/// One who waits gives up. Whether it waited still; otherwise a message is on its way.
+/// Gives up a place in the queue. Returns whether the caller still had it; otherwise, a message is on its way.
 #[rustler::nif]
 fn pool_forget(ticket: ResourceArc<Ticket>) -> bool {
     !ticket.used.swap(true, Ordering::AcqRel) && ticket.pool.forget(ticket.id)
 }
 
-/// Gives a slot back. Whether it was still in the hands of its caller: no request had been submitted.
+/// Gives a slot back. Returns whether the caller still had it, that is, no request was submitted with it.
 #[rustler::nif]
 fn pool_give_back(slot: ResourceArc<Reservation>) -> bool {
     let slot = slot.slot().take();

@@ -1,12 +1,12 @@
-//! The declaration of a Python and its packages, read before uv is started.
+//! Reads and rewrites pyproject.toml and uv.lock; see `snex_core::project`.
 
 use rustler::{Binary, NifMap};
 use snex_core::project::{self, At};
 
-/// Line, column, what is there.
+/// A line, a column, and what is there.
 type Place<T> = (usize, usize, T);
 
-/// As `Snex.Native.project_read/1` documents it.
+/// Documented at `Snex.Native.project_read/1`.
 #[derive(NifMap)]
 #[rustler(encode)]
 struct Report {

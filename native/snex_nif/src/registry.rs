@@ -1,7 +1,7 @@
-//! The worker of an interpreter's pid.
+//! Finds the worker of an interpreter's pid.
 //!
-//! An entry is made by the interpreter process when it starts its worker, and removed when that process is gone and all who
-//! waited for it have been told.
+//! An entry is added when the worker is started. It is removed when the interpreter process has died, and all callers
+//! that waited for it have been told.
 
 use crate::interpreter::Interpreter;
 use rustler::{LocalPid, ResourceArc};
@@ -12,12 +12,12 @@ use std::sync::{LazyLock, PoisonError, RwLock};
 static INTERPRETERS: LazyLock<RwLock<HashMap<LocalPid, ResourceArc<Interpreter>>>> =
     LazyLock::new(RwLock::default);
 
-/// The worker of `pid`, a process that lives.
+/// The worker of `pid`, if that process is alive.
 pub fn find(pid: LocalPid) -> Option<ResourceArc<Interpreter>> {
     known(pid).filter(|interpreter| !interpreter.gone.load(Ordering::Acquire))
 }
 
-/// The worker of `pid`, also when that process is gone.
+/// The worker of `pid`, even if that process has just died.
 pub fn known(pid: LocalPid) -> Option<ResourceArc<Interpreter>> {
     INTERPRETERS.read().unwrap_or_else(PoisonError::into_inner).get(&pid).cloned()
 }
@@ -35,6 +35,6 @@ pub fn insert(pid: LocalPid, interpreter: ResourceArc<Interpreter>) {
 /// Removes the worker of `pid`.
 pub fn remove(pid: LocalPid) {
     let removed = INTERPRETERS.write().unwrap_or_else(PoisonError::into_inner).remove(&pid);
-    // Outside of the lock: what is dropped with it takes its time.
+    // Dropped outside of the lock, because that may take long.
     drop(removed);
 }

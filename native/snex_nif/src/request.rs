@@ -1,4 +1,4 @@
-//! Requests: a caller's terms become a frame, and the caller is remembered until the answer comes.
+//! Requests: writes a caller's terms into a frame, and remembers the caller until the answer comes.
 
 use crate::atoms;
 use crate::caller::Caller;
@@ -33,18 +33,19 @@ struct Eval<'a> {
 #[derive(NifMap)]
 #[rustler(decode)]
 struct Invoke<'a> {
-    /// `invoke`, or `map` for a call with each of several elements.
+    /// `invoke`, or `map` to call the function with each of several elements.
     kind: Atom,
-    /// Where the path begins: a module's name, an object, or `nil` for a name in the environment.
+    /// Where the path begins: the name of a module, an object, or `nil` for a name in the environment.
     root: Term<'a>,
     path: Binary<'a>,
-    /// A list; `nil` to call nothing. Of a map a list of elements, and whether each of them is a list or tuple of arguments.
+    /// For `invoke`, the list of arguments, or `nil` to call nothing. For `map`, the list of elements, and whether
+    /// each element is a list or tuple of arguments.
     args: Term<'a>,
     /// A map whose keys are names.
     kwargs: Term<'a>,
 }
 
-/// Both of the above, in one map.
+/// What to run, and how, decoded from one map.
 struct Asked<'a, T> {
     how: How<'a>,
     what: T,
@@ -69,17 +70,17 @@ struct MakeEnv<'a> {
     slot: Option<ResourceArc<Reservation>>,
 }
 
-/// Who asks, and how its values should look.
+/// The caller of a NIF, the interpreter that it addresses, and its encoding options.
 pub struct RequestContext<'a> {
     pub env: Env<'a>,
-    /// The interpreter that it asks.
     pub interpreter: LocalPid,
-    /// By which it knows the message that it waits for.
+    /// Marks the messages to the caller.
     pub reference: Reference<'a>,
     pub options: CallOptions<'a>,
 }
 
-/// Submits code: `{ok, request}` and later a message `{reference, result | error | down, _}` to the caller, or why not.
+/// Submits code. Returns `{ok, request}`, and later `{reference, result | error | down, _}` is sent to the caller; or
+/// returns why the request was not submitted.
 #[rustler::nif]
 fn request_eval<'a>(
     env: Env<'a>,
@@ -102,7 +103,7 @@ fn request_eval_dirty<'a>(
     RequestContext { env, interpreter, reference, options }.eval(&eval).encode(env)
 }
 
-/// Submits a call of a function, as `request_eval`.
+/// Submits a call of a function. Returns and sends the same as `request_eval`.
 #[rustler::nif]
 fn request_invoke<'a>(
     env: Env<'a>,
@@ -125,7 +126,8 @@ fn request_invoke_dirty<'a>(
     RequestContext { env, interpreter, reference, options }.invoke(&invoke).encode(env)
 }
 
-/// Submits an environment to make: `{ok, request, number, handle}` and later a message, or why not.
+/// Submits an environment to make. Returns `{ok, request, number, handle}`, and later a message is sent; or returns
+/// why the request was not submitted.
 #[rustler::nif]
 fn request_make_env<'a>(
     env: Env<'a>,
@@ -148,7 +150,8 @@ fn request_make_env_dirty<'a>(
     RequestContext { env, interpreter, reference, options }.make_env(&make)
 }
 
-/// The caller gives up: afterwards no message will come that has not come already. With `cancel`, Python gives up too.
+/// The caller gives up. When this returns, all messages for the request are in its mailbox, and no more will come.
+/// With `cancel`, the work in Python is cancelled.
 #[rustler::nif]
 fn request_forget(interpreter: LocalPid, id: u64, cancel: bool) -> Atom {
     if let Some(interpreter) = registry::known(interpreter)
@@ -160,7 +163,7 @@ fn request_forget(interpreter: LocalPid, id: u64, cancel: bool) -> Atom {
     atoms::ok()
 }
 
-/// The caller of a stream has taken so many items.
+/// The caller of a stream has taken this many items.
 #[rustler::nif]
 fn stream_credit(interpreter: LocalPid, id: u64, items: u32) -> Atom {
     if let Some(interpreter) = registry::find(interpreter) {
@@ -202,7 +205,7 @@ impl<'a> RequestContext<'a> {
         })
     }
 
-    /// Submits a request whose body is the environment, the four fields that `write` adds, and the last fields.
+    /// Submits a request. Its body is the environment, the four fields that `write` adds, and the fields of [`Rest`].
     fn ask(
         &self,
         kind: Kind,
@@ -273,7 +276,7 @@ impl<'a> RequestContext<'a> {
         }
     }
 
-    /// The interpreter, if it has started, or the caller is the one that starts it.
+    /// The interpreter, if it has started, or if the caller is the process that starts it.
     fn started(&self) -> Result<ResourceArc<Interpreter>, Outcome<'a>> {
         let limit = registry::find(self.interpreter).ok_or(Outcome::NoProcess)?.worker.sink.max_in_flight;
         let interpreter = self.with_room(limit)?;
@@ -284,15 +287,16 @@ impl<'a> RequestContext<'a> {
         Ok(interpreter)
     }
 
-    /// The interpreter, if there is room for a frame to it now. Otherwise the caller gets a message when there is, before any
-    /// term has been walked: callers that wait cost no memory. At most `limit` wait, for this or for an answer.
+    /// The interpreter, if there is room for a frame now. Otherwise, the caller gets a message once there is. No term
+    /// has been walked by then, so waiting callers take no memory. At most `limit` callers wait, for room or for an
+    /// answer.
     pub fn with_room(&self, limit: usize) -> Result<ResourceArc<Interpreter>, Outcome<'a>> {
         let interpreter = registry::find(self.interpreter).ok_or(Outcome::NoProcess)?;
         if interpreter.worker.is_full() {
             let sink = &interpreter.worker.sink;
             let id = sink.pending.wait_for_room(self.waiting(), limit)?;
-            // Or there is room by now. Unless our entry is gone already: then the message is in the caller's mailbox, that
-            // there is room or that the interpreter is down.
+            // If there is room by now, the entry is taken out again. If it is gone already, the caller has its
+            // message: that there is room, or that the interpreter is down.
             if interpreter.worker.wait_if_full() || !sink.pending.forget(id) {
                 return Err(Outcome::Full(id));
             }
@@ -311,7 +315,7 @@ impl<'a> RequestContext<'a> {
         )
     }
 
-    /// Walks terms and submits a frame that is no request, once there is room for it. Returns how many bytes it has.
+    /// Walks terms and submits a frame that is not a request, if there is room for it. Returns its size in bytes.
     pub fn post(
         &self,
         header: Header,
@@ -331,7 +335,7 @@ impl<'a> RequestContext<'a> {
         Caller::new(self.env, self.reference)
     }
 
-    /// Walks the terms and submits the frame, under the number of a new request.
+    /// Walks the terms, and submits the frame as a new request.
     fn submit(
         &self,
         interpreter: &ResourceArc<Interpreter>,
@@ -344,7 +348,7 @@ impl<'a> RequestContext<'a> {
             return stop.into();
         }
         let sink = &interpreter.worker.sink;
-        // Before the frame: its answer may come at once.
+        // Added before the frame is submitted, because the answer may come at once.
         let mut waiting = self.waiting();
         waiting.stream = head.flags & frame::STREAM != 0;
         let id = match sink.pending.begin(waiting, sink.max_in_flight) {
@@ -356,7 +360,7 @@ impl<'a> RequestContext<'a> {
             return Outcome::NoProcess;
         }
         sink.membership.begin(id, slot);
-        // A closed pipe means that the end is under way, which will tell the caller how.
+        // If the pipe is closed, the worker is ending, and its end answers the caller.
         let _: Submitted = interpreter.worker.submit(walk.pickle.into_frame(Header { id, ..head }));
         if sink.pending.submitted(id) {
             cancel::cancel(&interpreter.worker, id);

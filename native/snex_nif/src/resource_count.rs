@@ -1,5 +1,5 @@
-//! How much of each kind lives, for tests that look for leaks. Objects that are made seldom count themselves; what a request
-//! or a call adds to is counted by looking, so that it costs nothing there.
+//! Counts what is alive, for leak tests. Objects that are rarely made count themselves. Entries that are made by each
+//! request or call are counted only when somebody asks, so that they cost nothing.
 
 use crate::pool;
 use crate::registry;
@@ -20,11 +20,11 @@ pub enum CountedKind {
 
 static COUNTS: [AtomicUsize; 6] = [const { AtomicUsize::new(0) }; 6];
 
-/// A field of an object that counts: there is one more of its kind for as long as this lives.
+/// A field of objects that count themselves: while it lives, its kind counts one more.
 pub struct Counted(CountedKind);
 
 impl Counted {
-    /// One more.
+    /// Counts one more of `kind`.
     pub fn new(kind: CountedKind) -> Self {
         count(kind).fetch_add(1, Ordering::Relaxed);
         Counted(kind)
@@ -49,20 +49,21 @@ fn count(kind: CountedKind) -> &'static AtomicUsize {
     }
 }
 
-/// What lives in this VM.
+/// What is alive in this VM.
 #[derive(NifMap, Default)]
 #[rustler(encode)]
 struct Resources {
-    /// Resources of interpreters; what their tasks share; handles of environments and objects, proxies of
-    /// handles on other nodes, and memory that Python has handed over.
+    /// Resources of interpreters; the states shared by their tasks; handles of environments and of objects; proxies
+    /// of handles on other nodes; memory that Python has handed over.
     interpreters: usize,
     workers: usize,
     environments: usize,
     objects: usize,
     proxies: usize,
     memories: usize,
-    /// In the tables of the interpreters that are registered: requests that wait, requests to be cancelled, processes that answer
-    /// calls, streams that Python iterates, processes that are watched, environments and objects that Python has for this VM.
+    /// Registered interpreters, and what is in their tables: pending requests; requests being cancelled; processes
+    /// that answer calls; streams that Python iterates; monitored processes; environments and objects that Python
+    /// keeps for this VM.
     registered: usize,
     pending: usize,
     cancelling: usize,
@@ -70,12 +71,12 @@ struct Resources {
     sources: usize,
     watched: usize,
     alive: usize,
-    /// Pools, and requests that count in one.
+    /// Pools, and the requests that run in them.
     pools: usize,
     running: usize,
 }
 
-/// How much of each kind lives.
+/// Counts what is alive in this VM.
 #[rustler::nif(schedule = "DirtyIo")]
 fn resources_count() -> Resources {
     let own = |kind| count(kind).load(Ordering::Relaxed);

@@ -6,12 +6,12 @@ use std::sync::OnceLock;
 use std::time::Duration;
 use tokio::runtime::{Builder, Handle, Runtime};
 
-/// Threads that move bytes. They only wait and copy: two keep up with many interpreters.
+/// How many threads move bytes. They only wait and copy, so two are enough for many interpreters.
 const THREADS: usize = 2;
 
 static RUNTIME: OnceLock<Runtime> = OnceLock::new();
 
-/// Called when the library is loaded; it never is unloaded.
+/// Called when the library is loaded. The library is never unloaded.
 pub fn load(env: Env<'_>, _info: Term<'_>) -> bool {
     panics::count();
     if env.register::<interpreter::Interpreter>().is_err()
@@ -28,7 +28,8 @@ pub fn load(env: Env<'_>, _info: Term<'_>) -> bool {
         return true;
     }
     let mut builder = Builder::new_multi_thread();
-    // A thread that searches for what a killed warden has left is rarely needed again: none is kept for the next time.
+    // The only blocking work is the search for what a killed warden has left behind. It is rare, so no thread is kept
+    // for it.
     builder.worker_threads(THREADS).thread_keep_alive(Duration::ZERO).thread_name("snex").enable_all();
     match builder.build() {
         Ok(runtime) => RUNTIME.set(runtime).is_ok(),

@@ -1,4 +1,4 @@
-//! Sources: what Elixir produces for iterators of Python's. Each is fed by a process, its *feeder*.
+//! Sources: Elixir streams that Python iterates. Each source has a process that feeds it, its *feeder*.
 
 use crate::atoms;
 use crate::call::{Failure, write_failure};
@@ -15,11 +15,11 @@ use snex_core::pickle::Pickle;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Set in the number of a source where that of a call could be as well: what the process asks that makes its items has been caused
-/// by it.
+/// Tells the number of a source from that of a call in [`Answering`](crate::answering::Answering): requests by the
+/// process that makes the items of a source are caused by that source.
 const SOURCE: u64 = 1 << 63;
 
-/// The sources of one interpreter that have not ended. Numbers are never used again.
+/// The sources of one interpreter that have not ended. Numbers are never reused.
 #[derive(Default)]
 pub struct Sources(Mutex<Table>);
 
@@ -27,12 +27,12 @@ pub struct Sources(Mutex<Table>);
 struct Table {
     latest: u64,
     feeders: BTreeMap<u64, LocalPid>,
-    /// The same by the process, which feeds one source alone.
+    /// The source of each feeder, which has only one.
     sources: BTreeMap<LocalPid, u64>,
 }
 
 impl Sources {
-    /// How many there are.
+    /// How many sources have not ended.
     pub fn len(&self) -> usize {
         self.table().feeders.len()
     }
@@ -53,7 +53,7 @@ impl Sources {
         Some(feeder)
     }
 
-    /// Takes out the source of a feeder that is gone.
+    /// Removes the source of a feeder that has died.
     fn abandon(&self, feeder: LocalPid) -> Option<u64> {
         let mut table = self.table();
         let source = table.sources.remove(&feeder)?;
@@ -61,7 +61,7 @@ impl Sources {
         Some(source)
     }
 
-    /// The feeder of a source, `None` if it has ended. An error where there has never been one.
+    /// The feeder of a source; `None` if the source has ended; an error if it never existed.
     fn feeder(&self, source: u64) -> Result<Option<LocalPid>, String> {
         let table = self.table();
         if source == 0 || source > table.latest {
@@ -76,7 +76,7 @@ impl Sources {
 }
 
 impl Shared {
-    /// Python takes so many items more: `{snex_pull, items}` to the feeder.
+    /// Python asks for more items: sends `{snex_pull, items}` to the feeder.
     pub fn pull(&self, source: u64, body: &[u8]) -> Result<(), String> {
         let Ok(items) = body.try_into().map(u32::from_le_bytes) else {
             return Err(format!("a PULL with a body of {} bytes", body.len()));
@@ -87,7 +87,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Python wants no more: `snex_close` to the feeder.
+    /// Python needs no more items: sends `snex_close` to the feeder.
     pub fn close(&self, source: u64) -> Result<(), String> {
         if self.sources.feeder(source)?.is_some()
             && let Some(feeder) = self.sources.remove(source)
@@ -98,11 +98,11 @@ impl Shared {
     }
 }
 
-/// A feeder that is gone, and has not ended its source. On any thread.
+/// Ends the source of a feeder that has died before its end. May be called on any thread.
 pub fn abandon(interpreter: &Interpreter, feeder: LocalPid) {
     let sink = &interpreter.worker.sink;
     let Some(source) = sink.sources.abandon(feeder) else { return };
-    // What makes its items is linked to it.
+    // The process that makes the items is linked to the feeder, and dies with it.
     sink.answering.forget(source | SOURCE);
     let mut pickle = Pickle::new();
     // The reason is the atom `killed`, in external term format.
@@ -110,8 +110,8 @@ pub fn abandon(interpreter: &Interpreter, feeder: LocalPid) {
     interpreter.worker.submit(pickle.into_frame(Header::new(Kind::FeedEnd, source)));
 }
 
-/// The calling process becomes the feeder of a new source: `{ok, source, high}`, with the interpreter's high mark in bytes, or
-/// `noproc`. It gets `{snex_pull, items}` and `snex_close`.
+/// Makes the calling process the feeder of a new source, which gets `{snex_pull, items}` and `snex_close`. Returns
+/// `{ok, source, high}`, with the interpreter's high-water mark in bytes, or `noproc`.
 #[rustler::nif]
 fn source_open(env: Env<'_>, interpreter: LocalPid) -> Term<'_> {
     let Some(interpreter) = registry::find(interpreter) else { return atoms::noproc().encode(env) };
@@ -124,7 +124,7 @@ fn source_open(env: Env<'_>, interpreter: LocalPid) -> Term<'_> {
     (atoms::ok(), source, interpreter.worker.sink.high as u64).encode(env)
 }
 
-/// The source has ended, and nothing of it is sent any more.
+/// Removes a source of which nothing more will be sent.
 #[rustler::nif]
 fn source_close(interpreter: LocalPid, source: u64) -> Atom {
     if let Some(interpreter) = registry::known(interpreter) {
@@ -133,7 +133,7 @@ fn source_close(interpreter: LocalPid, source: u64) -> Atom {
     atoms::ok()
 }
 
-/// The calling process makes the items of a source, until `call_end`.
+/// The calling process makes the items of a source from now on, until `call_end`.
 #[rustler::nif]
 fn source_begin(env: Env<'_>, interpreter: LocalPid, source: u64) -> Atom {
     if let Some(interpreter) = registry::find(interpreter) {
@@ -142,7 +142,7 @@ fn source_begin(env: Env<'_>, interpreter: LocalPid, source: u64) -> Atom {
     atoms::ok()
 }
 
-/// Submits a list of items: `{ok, bytes}`, or why not.
+/// Submits a list of items. Returns `{ok, bytes}`, or why the frame was not submitted.
 #[rustler::nif]
 fn source_feed<'a>(
     env: Env<'a>,
@@ -167,7 +167,7 @@ fn source_feed_dirty<'a>(
     feed(&RequestContext { env, interpreter, reference, options }, source, items)
 }
 
-/// Submits the end of a source, and how it has failed unless that is `nil`. On a dirty scheduler, as `call_error`.
+/// Submits the end of a source, with `failure` if it has failed. On a dirty scheduler, as `call_error`.
 #[rustler::nif(schedule = "DirtyCpu")]
 fn source_end(interpreter: LocalPid, source: u64, failure: Option<Failure<'_>>) -> Atom {
     if let Some(interpreter) = registry::find(interpreter) {
@@ -199,7 +199,8 @@ fn feed<'a>(caller: &RequestContext<'a>, source: u64, items: Term<'a>) -> NifRes
     Ok(outcome.encode(caller.env))
 }
 
-/// The list is kept in Python's memo, and each item is added to it at once: where one cannot be loaded, those before it are there.
+/// Writes the items. The list is in Python's memo, and each item is appended to it as soon as it is loaded: if one
+/// cannot be loaded, Python still has those before it.
 fn write<'a>(walk: &mut Walk<'a>, items: Term<'a>) -> Result<(), WalkError<'a>> {
     walk.pickle.list_grow();
     let mut rest = items;

@@ -1,8 +1,9 @@
-//! Erlang terms to Pickle 5, by walking them once.
+//! Writes Erlang terms as Pickle 5, walking them once.
 //!
-//! The walk keeps a stack of its own, so depth is limited by memory alone. It does not pause: on a normal scheduler it gets
-//! only terms that `Snex.Serde.Weight` has found light. It could not weigh them itself, for the VM hands out a binary that
-//! does not begin at a byte, a bitstring or a large integer only as a copy.
+//! The walk has a stack of its own, so only memory limits the depth of terms. It does not yield: on a normal
+//! scheduler, it only gets terms that `Snex.Serde.Weight` has found light. It could not weigh them itself, because
+//! the VM has to copy bitstrings, large integers, and binaries that do not begin at a byte, before a NIF can read
+//! them.
 
 mod array;
 mod frame;
@@ -27,13 +28,13 @@ use structs::Structs;
 
 /// Why a walk ended early.
 pub enum WalkError<'a> {
-    /// Elixir has to say how these structs look in Python.
+    /// Elixir has to encode these structs.
     Structs(Vec<Term<'a>>),
-    /// This key of the variables is not a string.
+    /// The name of this variable is not a string.
     BadKey(Term<'a>),
-    /// A term that the VM cannot look into, or one of our own structs with fields that it should not have.
+    /// The term cannot be read, or is one of Snex's own structs with invalid fields.
     BadTerm(Term<'a>),
-    /// This object stays in another interpreter than the one that is asked.
+    /// This object belongs to another interpreter.
     Foreign(Term<'a>),
     /// This object was released.
     Released(Term<'a>),
@@ -44,17 +45,18 @@ pub struct Walk<'a> {
     /// What has been written.
     pub pickle: Pickle<BinaryRef>,
     options: Options,
-    /// Signs functions, where `:allow` restricts what Python may call.
+    /// Signs functions, if `:allow` restricts what Python may call.
     signer: Option<Arc<Signer>>,
-    /// For whom it is, and whose objects may be in it.
+    /// The interpreter that the terms are for. Only its objects may be among them.
     interpreter: LocalPid,
     stack: Vec<Container<'a>>,
-    /// How many of the outermost containers on the stack are no improper lists; not all that are such count.
+    /// At least this many of the outermost containers on the stack are not improper lists.
     proper: usize,
-    /// Atoms and streams written before: each is made once per pickle. By the term that is the atom, or the number of the stream's
-    /// source: neither is a pointer. The memo keeps a stream alive as well: dropped at its first place, it would be closed.
+    /// Atoms and streams that have been written: each is made once per pickle. The key is the atom, or the number of
+    /// the stream's source; neither term is a pointer. The memo also keeps streams alive: one that Python drops is
+    /// closed.
     made: FxHashMap<ErlNifTerm, MemoIndex>,
-    /// The same in the order in which they were written.
+    /// The same, in the order in which they were written.
     made_in_order: Vec<(ErlNifTerm, MemoIndex)>,
     structs: Structs<'a>,
 }
@@ -89,14 +91,15 @@ enum Container<'a> {
         rest: Term<'a>,
         whole: Term<'a>,
     },
-    /// What Elixir made of a struct.
+    /// The value that Elixir has encoded a struct to.
     Encoded {
         value: Option<Term<'a>>,
     },
 }
 
 impl<'a> Walk<'a> {
-    /// `encoded`: what earlier walks over the same terms met, see [`CallOptions::encoded`](crate::options::CallOptions).
+    /// `encoded`: the structs that earlier walks over the same terms found; see
+    /// [`CallOptions::encoded`](crate::options::CallOptions).
     pub fn new(
         options: Options,
         encoded: Option<Term<'a>>,
@@ -116,13 +119,13 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// After the last term: whether everything could be written.
+    /// Called after the last term. Returns an error if Elixir has to encode structs first.
     pub fn complete(&mut self) -> Result<(), WalkError<'a>> {
         let met = std::mem::take(&mut self.structs.met);
         if met.is_empty() { Ok(()) } else { Err(WalkError::Structs(met)) }
     }
 
-    /// Writes a map of variables: its keys are names, and `str` whatever the options say.
+    /// Writes a map of variables. Its keys are names, and become `str` whatever the options are.
     pub fn vars(&mut self, vars: Term<'a>) -> Result<(), WalkError<'a>> {
         let pairs = MapIterator::new(vars).ok_or(WalkError::BadTerm(vars))?;
         self.pickle.dict_begin();
@@ -137,7 +140,7 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// Writes a value, however deep.
+    /// Writes a value of any depth.
     pub fn value(&mut self, term: Term<'a>) -> Result<(), WalkError<'a>> {
         self.enter(term)?;
         while !self.stack.is_empty() {
@@ -146,7 +149,7 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// Writes a scalar, or starts a container.
+    /// Writes a scalar, or begins a container.
     fn enter(&mut self, term: Term<'a>) -> Result<(), WalkError<'a>> {
         self.enter_of(term.get_type(), term)
     }
@@ -186,7 +189,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Writes or starts the key of a map.
+    /// Writes or begins the key of a map.
     fn key(&mut self, kind: TermType, key: Term<'a>) -> Result<(), WalkError<'a>> {
         if kind == TermType::Binary
             && self.options.binary_as == BinaryAs::Str
@@ -216,7 +219,7 @@ impl<'a> Walk<'a> {
                     *rest = tail;
                     self.pickle.list_item(*index);
                     *index += 1;
-                    // Most long lists are of numbers.
+                    // A short cut: most long lists are lists of numbers.
                     match head.decode::<i64>() {
                         Ok(value) => self.pickle.int(value),
                         Err(_) => return self.enter(head),
@@ -293,9 +296,9 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// The innermost list turns out to be improper. Python has nothing like it, so the whole list is opaque: or rather the
-    /// outermost improper list that it is in, which is looked for now. Otherwise lists nested in one another would be
-    /// encoded again and again, each with all that is in it.
+    /// The innermost list turns out to be improper. Python has no such lists, so it becomes an opaque term. If it is
+    /// nested in other improper lists, the outermost of these becomes one opaque term: otherwise, each would be
+    /// encoded again with all that it contains.
     fn improper(&mut self) {
         let innermost = self.stack.len() - 1;
         let mut at = self.proper;
@@ -324,13 +327,13 @@ impl<'a> Walk<'a> {
         self.opaque(whole)
     }
 
-    /// A term that Python can only give back.
+    /// Writes a term that Python can only pass back.
     fn opaque(&mut self, term: Term<'a>) {
         let etf = term.to_binary();
         self.pickle.call(Global::Term, |pickle| pickle.binary(&etf, BinaryAs::Bytes));
     }
 
-    /// A function, or a callback that calls it.
+    /// Writes a function, or a callback that calls it.
     fn function(&mut self, kind: Global, term: Term<'a>) {
         let etf = term.to_binary();
         self.pickle.global(kind);
@@ -349,7 +352,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Writes something that has been made before. False if it has not been.
+    /// Writes what was made for `term` before; returns false if nothing was.
     fn recall(&mut self, term: Term<'a>) -> bool {
         let index = self.made.get(&term.as_c_arg());
         if let Some(index) = index {
@@ -358,7 +361,7 @@ impl<'a> Walk<'a> {
         index.is_some()
     }
 
-    /// What is on top of Python's stack has been made.
+    /// Remembers that the value on top of Python's stack was made for `term`.
     fn keep(&mut self, term: Term<'a>) {
         let index = self.pickle.memoize();
         self.made.insert(term.as_c_arg(), index);

@@ -1,6 +1,6 @@
-//! Arrays: `Snex.Array`, and tensors of Nx whose numbers are in a binary. Others are brought into one by Elixir first.
+//! Arrays: `Snex.Array`, and tensors of Nx whose numbers are in a binary. Elixir converts other tensors first.
 //!
-//! What does not fit together is refused here, in the place where the array would be: then Python says where that is.
+//! For an invalid array, a refusal is written in its place. Python then raises an error that says where that is.
 
 use super::structs::field;
 use super::{Walk, WalkError, tuple};
@@ -8,15 +8,15 @@ use crate::atoms;
 use rustler::{Atom, Binary, Term};
 use snex_core::pickle::{BinaryAs, Global};
 
-/// An array, as far as it can be understood.
+/// The parts of an array that Python needs.
 struct Array<'a> {
-    /// The name that Python knows the type by.
+    /// The name of the type, as Python knows it.
     name: String,
     shape: Vec<u64>,
     data: Term<'a>,
 }
 
-/// Whether a struct is a tensor whose numbers are not in this VM's own memory, or not as a binary.
+/// Whether a struct is a tensor whose numbers are not in a binary of this VM.
 pub fn is_elsewhere(term: Term<'_>, module: Atom) -> bool {
     module == atoms::tensor_struct() && binary_of_tensor(term).is_none()
 }
@@ -28,7 +28,7 @@ fn binary_of_tensor(term: Term<'_>) -> Option<Term<'_>> {
 }
 
 impl<'a> Walk<'a> {
-    /// Writes a struct without an encoder of the user's if it is an array; false if it is none.
+    /// Writes a struct that has no encoder of the user, if it is an array. Returns false if it is not.
     pub(super) fn array(&mut self, term: Term<'a>, module: Atom) -> Result<bool, WalkError<'a>> {
         let read = if module == atoms::array_struct() {
             read(term, field(term, atoms::data())?)
@@ -60,7 +60,7 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// What an array is, or why it is none.
+/// Reads an array. The error says why it is invalid.
 fn read<'a>(term: Term<'a>, data: Term<'a>) -> Result<Array<'a>, String> {
     let not_a_type = "its type is none of an array's: see Snex.Array.type/0";
     let kind = term.map_get(atoms::type_()).map_err(|_| not_a_type)?;
@@ -89,7 +89,7 @@ fn read<'a>(term: Term<'a>, data: Term<'a>) -> Result<Array<'a>, String> {
     ))
 }
 
-/// The name of a type, in Python and for messages; `None` for one that Python has no counterpart of.
+/// The name of a type, for Python and for messages; `None` if Python has no counterpart.
 fn name_of(kind: Atom, bits: u64) -> Option<String> {
     let (name, sizes): (&str, &[u64]) = if kind == atoms::u() {
         ("u", &[8, 16, 32, 64])
@@ -109,7 +109,7 @@ fn name_of(kind: Atom, bits: u64) -> Option<String> {
     sizes.contains(&bits).then(|| format!("{name}{bits}"))
 }
 
-/// The sizes of all axes. Vectorized ones of a tensor come first, as `Nx.devectorize/1` has them.
+/// The sizes of all axes. The vectorized axes of a tensor come first, as after `Nx.devectorize/1`.
 fn shape_of(term: Term<'_>) -> Option<Vec<u64>> {
     let mut shape = Vec::new();
     if let Ok(axes) = term.map_get(atoms::vectorized_axes()) {
@@ -120,6 +120,6 @@ fn shape_of(term: Term<'_>) -> Option<Vec<u64>> {
     for size in tuple::items(sizes)? {
         shape.push(tuple::item(sizes, *size).decode().ok()?);
     }
-    // Axes without elements let the others have any size.
+    // If one axis has no elements, the total size says nothing about the others.
     shape.iter().all(|size| i64::try_from(*size).is_ok()).then_some(shape)
 }

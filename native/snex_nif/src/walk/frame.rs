@@ -1,4 +1,4 @@
-//! Data frames and series: `Snex.Arrow`. Those of Explorer are made one by Elixir first.
+//! Data frames and series: `Snex.Arrow`. Elixir converts those of Explorer to it first.
 
 use super::structs::field;
 use super::{Walk, WalkError};
@@ -8,7 +8,7 @@ use rustler::{Atom, Term};
 use snex_core::pickle::{BinaryAs, Global};
 
 impl<'a> Walk<'a> {
-    /// Writes a struct without an encoder of the user's if it is a frame or series; false if it is none.
+    /// Writes a struct that has no encoder of the user, if it is a frame or series. Returns false if it is not.
     pub(super) fn frame(&mut self, term: Term<'a>, module: Atom) -> Result<bool, WalkError<'a>> {
         if module != atoms::arrow_struct() {
             return Ok(false);

@@ -1,7 +1,7 @@
-//! Structs that have a counterpart in Python's library, with `structs_as: :native`.
+//! Structs that have a counterpart in Python's standard library, with `structs_as: :native`.
 //!
-//! What Python cannot hold is refused by its own constructors, or here, in the place where the value would be: then Python says
-//! where that is. See `_etf/loading.py`.
+//! Python's own constructors refuse some values that they cannot represent. For the others, a refusal is written here
+//! in the place of the value. In both cases, Python's error says where that is; see `_etf/loading.py`.
 
 use super::structs::field;
 use super::{Walk, WalkError};
@@ -24,7 +24,7 @@ const DEFAULT_PORTS: [(&[u8], i64); 8] = [
 ];
 
 impl<'a> Walk<'a> {
-    /// Writes a struct without an encoder of the user's as its counterpart; false if it has none.
+    /// Writes a struct that has no encoder of the user as its counterpart. Returns false if there is none.
     pub(super) fn native(&mut self, term: Term<'a>, module: Atom) -> Result<bool, WalkError<'a>> {
         if module == atoms::date_struct() {
             self.date(term)?;
@@ -155,7 +155,7 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// What `URI.to_string/1` returns.
+    /// Writes what `URI.to_string/1` returns.
     fn uri(&mut self, term: Term<'a>) -> Result<(), WalkError<'a>> {
         let part = |name| {
             let part = field(term, name)?;
@@ -212,7 +212,7 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// Has Python say that there is no value for this place, and why.
+    /// Writes a refusal: Python raises an error that says why there is no value in this place.
     pub(super) fn refuse(&mut self, why: &str) -> Result<(), WalkError<'a>> {
         self.pickle.call(Global::Refuse, |pickle| pickle.str(why));
         Ok(())

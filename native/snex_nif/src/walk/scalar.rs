@@ -1,4 +1,4 @@
-//! Terms without members.
+//! Terms that contain no other terms.
 
 use super::{Walk, WalkError};
 use crate::atoms;
@@ -17,7 +17,7 @@ impl<'a> Walk<'a> {
             self.pickle.int(value);
             return Ok(());
         }
-        // The VM shows integers of this size in its external format only.
+        // NIFs can read integers of this size only in external term format.
         let etf = term.to_binary();
         let (negative, magnitude) = match etf.as_slice() {
             [VERSION, SMALL_BIG, _, sign, magnitude @ ..]
@@ -52,7 +52,7 @@ impl<'a> Walk<'a> {
 
     pub(super) fn binary(&mut self, term: Term<'a>, binary_as: BinaryAs) -> Result<(), WalkError<'a>> {
         let Ok(binary) = Binary::from_term(term) else {
-            // Not a whole number of bytes.
+            // A bitstring that is not a whole number of bytes.
             self.opaque(term);
             return Ok(());
         };

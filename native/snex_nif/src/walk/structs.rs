@@ -1,4 +1,4 @@
-//! Structs: those with a meaning of their own, and plain ones, which become dicts.
+//! Structs: Snex's own, those with an encoder, and plain ones, which become dicts.
 
 use super::array;
 use super::keys::Keys;
@@ -13,17 +13,17 @@ use rustler::{Atom, Binary, Term, TermType};
 use snex_core::pickle::Global;
 use std::sync::{LazyLock, PoisonError, RwLock};
 
-/// How many encoders may be applied within one another. One that always returns another struct would never end.
+/// How deep encoded values may be nested. An encoder that always returns another struct would never end.
 const DEEPEST: usize = 1_000;
 
-/// Structs without an encoder, once that is settled for good: modules whose structs are written as they are.
+/// Modules whose structs are known to have no encoder, for good. These are written without asking Elixir.
 static PLAIN: LazyLock<RwLock<FxHashSet<ErlNifTerm>>> = LazyLock::new(RwLock::default);
 
-/// Structs that a walk has met, and what Elixir made of those that earlier walks met.
+/// The structs that this walk has found, and how Elixir has encoded those that earlier walks found.
 pub struct Structs<'a> {
-    /// Met for the first time.
+    /// Found for the first time.
     pub met: Vec<Term<'a>>,
-    /// How many encoded values the walk is inside of.
+    /// How many encoded values the walk is inside.
     pub depth: usize,
     pairs: Option<Term<'a>>,
     /// The pairs, read when the first struct is met.
@@ -38,11 +38,11 @@ impl<'a> Structs<'a> {
 
 #[derive(Clone, Copy)]
 enum Encoded<'a> {
-    /// Without an encoder of the user's.
+    /// There is no encoder of the user.
     Default,
-    /// To be written as a dict with `__struct__`.
+    /// Written as a dict with `__struct__`.
     Plain(Term<'a>),
-    /// To be written instead.
+    /// Written instead of the struct.
     Value(Term<'a>),
     /// A stream: the number of its source, and how many items may be sent.
     Source(Term<'a>, i64),
@@ -71,7 +71,7 @@ fn is_plain(module: Atom) -> bool {
     PLAIN.read().unwrap_or_else(PoisonError::into_inner).contains(&module.as_c_arg())
 }
 
-/// From now on structs of this module are written as they are, without asking.
+/// From now on, structs of this module are written without asking Elixir.
 #[rustler::nif]
 fn struct_plain(module: Atom) -> Atom {
     PLAIN.write().unwrap_or_else(PoisonError::into_inner).insert(module.as_c_arg());
@@ -79,7 +79,7 @@ fn struct_plain(module: Atom) -> Atom {
 }
 
 impl<'a> Walk<'a> {
-    /// A map with a `__struct__`.
+    /// Writes a map with the key `__struct__`.
     pub(super) fn structure(&mut self, term: Term<'a>, module: Term<'a>) -> Result<(), WalkError<'a>> {
         let Ok(module) = Atom::from_term(module) else { return self.map(term) };
         if module == atoms::map_set() {
@@ -106,7 +106,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// A struct without an encoder.
+    /// Writes a struct that has no encoder of the user.
     fn default(&mut self, term: Term<'a>, module: Atom) -> Result<(), WalkError<'a>> {
         let native = self.array(term, module)?
             || self.frame(term, module)?
@@ -114,7 +114,8 @@ impl<'a> Walk<'a> {
         if native { Ok(()) } else { self.map(term) }
     }
 
-    /// What Elixir made of a struct that an earlier walk met, by its key: the struct itself, or the reference of a stream.
+    /// How Elixir has encoded a struct that an earlier walk found. The key is the struct itself, or the reference of
+    /// a stream.
     fn encoded(&mut self, key: Term<'a>) -> Result<Option<Encoded<'a>>, WalkError<'a>> {
         if self.structs.encoded.is_none()
             && let Some(pairs) = self.structs.pairs
@@ -124,7 +125,8 @@ impl<'a> Walk<'a> {
         Ok(self.structs.encoded.as_ref().and_then(|encoded| encoded.get(&key)).copied())
     }
 
-    /// A struct that may have an encoder: the walk goes on with what Elixir made of it, or remembers it and goes on without.
+    /// Writes a struct that may have an encoder: as Elixir has encoded it, or, if no earlier walk found it, as a
+    /// placeholder.
     fn encodable(&mut self, term: Term<'a>, module: Atom) -> Result<(), WalkError<'a>> {
         match self.encoded(term)? {
             Some(Encoded::Default) => self.default(term, module),
@@ -134,7 +136,8 @@ impl<'a> Walk<'a> {
                 if self.structs.depth > DEEPEST {
                     return Err(WalkError::BadTerm(term));
                 }
-                // Entered by the next step, not from here: a chain of encoders must not use up the thread's stack.
+                // The next step writes it. A recursive call here would let a chain of encoders overflow the thread's
+                // stack.
                 self.stack.push(Container::Encoded { value: Some(value) });
                 Ok(())
             }
@@ -147,7 +150,8 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// A stream, which Elixir opens a source for. Found by its reference: what it enumerates may be of any size.
+    /// Writes a stream, for which Elixir opens a source. It is found by its reference, because the struct may be of
+    /// any size.
     fn serde_stream(&mut self, term: Term<'a>) -> Result<(), WalkError<'a>> {
         match self.encoded(field(term, atoms::reference())?)? {
             Some(Encoded::Source(source, demand)) => {
@@ -205,7 +209,7 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// A handle: in its own interpreter it is the object itself.
+    /// Writes a handle: in its interpreter, it is the object itself.
     fn object(&mut self, term: Term<'a>) -> Result<(), WalkError<'a>> {
         let interpreter = field(term, atoms::interpreter())?;
         if !interpreter.is_pid() {

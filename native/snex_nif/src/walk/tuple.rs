@@ -1,20 +1,20 @@
-//! Tuples, without a copy of their items.
+//! Reading tuples without copying their items.
 
 use rustler::Term;
 use rustler::sys::{ErlNifTerm, enif_get_tuple};
 use std::mem::MaybeUninit;
 
-/// The items of a tuple, where the VM keeps them; `None` when `term` is none.
+/// The items of a tuple, in the VM's own memory; `None` if `term` is not a tuple.
 pub fn items<'a>(term: Term<'a>) -> Option<&'a [ErlNifTerm]> {
     let mut arity = 0;
     let mut items = MaybeUninit::uninit();
-    // SAFETY: both places are written when the call succeeds, and not looked at when it does not.
+    // SAFETY: both variables are written if the call succeeds, and not read if it fails.
     let found =
         unsafe { enif_get_tuple(term.get_env().as_c_arg(), term.as_c_arg(), &mut arity, items.as_mut_ptr()) };
     if found == 0 || arity <= 0 {
         return (found != 0).then_some(&[]);
     }
-    // SAFETY: the items stand in the tuple, which the environment of `term` keeps where it is for as long as 'a.
+    // SAFETY: the items are part of the tuple, which the environment of `term` keeps in its place during 'a.
     Some(unsafe { std::slice::from_raw_parts(items.assume_init(), arity as usize) })
 }
 
