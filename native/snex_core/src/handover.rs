@@ -7,20 +7,19 @@
 //! mapped for writing nowhere, and against changes of its size. All of its pages are there before it is mapped, so reading it
 //! raises no signal. The mapping belongs to the VM: what becomes of Python does not concern it.
 
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use std::collections::BTreeMap;
-use std::io::{self, IoSliceMut};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::sync::{Mutex, PoisonError};
 
 /// Set in the number of memory that is handed over, among those of objects.
 pub const MEMORY: u64 = 1 << 63;
 
-/// Files that may have arrived before the frames that name them.
-const MOST_WAITING: usize = 1024;
+/// Files that may wait for the frames that name them.
+const MOST_WAITING: usize = if cfg!(test) { 4 } else { 1024 };
 
-/// The most descriptors that come with a number: one. Room for more, so that they are seen, and closed.
+/// The most descriptors that come with a number: one. Room for more, so that they are seen.
 const ROOM: usize = 4;
 
 /// The VM's end of the socket.
@@ -49,40 +48,32 @@ impl Handover {
     /// A sentence about what Python cannot have meant, or what there is no memory for.
     pub fn take(&self, number: u64) -> Result<Memory, String> {
         let mut arrived = self.arrived.lock().unwrap_or_else(PoisonError::into_inner);
-        loop {
-            if let Some(file) = arrived.remove(&number) {
+        if let Some(file) = arrived.remove(&number) {
+            return Memory::new(&file, self.limit);
+        }
+        while let Some((other, file)) = self.receive()? {
+            if other == number {
                 return Memory::new(&file, self.limit);
             }
-            if arrived.len() >= MOST_WAITING {
-                return Err(format!("{MOST_WAITING} memory files that no frame names"));
+            if arrived.len() == MOST_WAITING {
+                return Err(format!("more than {MOST_WAITING} memory files that no frame names"));
             }
-            let Some((other, file)) = self.receive()? else {
-                return Err(format!("memory {} that has not been handed over", number & !MEMORY));
-            };
-            arrived.insert(other, file);
+            // Which of the two a frame means, nobody could tell.
+            if arrived.insert(other, file).is_some() {
+                return Err(format!("memory {} that has been handed over twice", other & !MEMORY));
+            }
         }
+        Err(format!("memory {} that has not been handed over", number & !MEMORY))
     }
 
     /// The next file that has arrived, and its number.
     fn receive(&self) -> Result<Option<(u64, OwnedFd)>, String> {
         let mut number = [0; 8];
-        let mut space = nix::cmsg_space!([RawFd; ROOM]);
-        let mut slices = [IoSliceMut::new(&mut number)];
-        let flags = MsgFlags::MSG_DONTWAIT | CLOSE_ON_EXEC;
-        let socket = self.socket.as_raw_fd();
-        let message = match recvmsg::<()>(socket, &mut slices, Some(&mut space), flags) {
+        let (read, files) = match receive_files(self.socket.as_fd(), &mut number) {
             Ok(message) => message,
-            Err(nix::errno::Errno::EAGAIN) => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
             Err(error) => return Err(format!("receiving memory has failed: {error}")),
         };
-        let mut files = Vec::new();
-        for control in message.cmsgs().into_iter().flatten() {
-            if let ControlMessageOwned::ScmRights(raw) = control {
-                // SAFETY: the kernel has just installed these descriptors for this message; nobody else knows them.
-                files.extend(raw.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
-            }
-        }
-        let read = message.bytes;
         match <[OwnedFd; 1]>::try_from(files) {
             Ok([file]) if read == number.len() => Ok(Some((u64::from_le_bytes(number), file))),
             Err(files) if files.is_empty() && read == 0 => Ok(None),
@@ -91,10 +82,50 @@ impl Handover {
     }
 }
 
+/// Reads one message: how many bytes there were, and the first of its descriptors, up to [`ROOM`]. The kernel closes the others.
+///
+/// nix shows no descriptor of a message that has not come as a whole, for want of room here or of free descriptors in this process.
+/// Those that have come would stay open for ever.
+fn receive_files(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
+    const FILES: usize = ROOM * size_of::<RawFd>();
+    // SAFETY: arithmetic with a small number.
+    const SPACE: usize = unsafe { libc::CMSG_SPACE(FILES as u32) } as usize;
+    // Aligned as the header in it has to be.
+    let mut space = [0u64; SPACE.div_ceil(8)];
+    let mut part = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
+    // SAFETY: numbers and null pointers.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = &raw mut part;
+    message.msg_iovlen = 1;
+    message.msg_control = space.as_mut_ptr().cast();
+    message.msg_controllen = SPACE as _;
+    // SAFETY: both buffers live longer than the call, and are as long as it says.
+    let read =
+        unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_DONTWAIT | CLOSE_ON_EXEC) };
+    let read = usize::try_from(read).map_err(|_| io::Error::last_os_error())?;
+    let mut files = Vec::new();
+    // SAFETY: the kernel has written the headers, and what they say lies in `space`. It has just installed these descriptors for this
+    // message; nobody else knows them.
+    unsafe {
+        let mut header = libc::CMSG_FIRSTHDR(&raw const message);
+        while let Some(libc::cmsghdr { cmsg_len, cmsg_level, cmsg_type, .. }) = header.as_ref() {
+            if (*cmsg_level, *cmsg_type) == (libc::SOL_SOCKET, libc::SCM_RIGHTS) {
+                let length: usize = *cmsg_len as _;
+                let length = length.saturating_sub(libc::CMSG_LEN(0) as usize);
+                let first = libc::CMSG_DATA(header).cast::<RawFd>();
+                let raw = (0..length / size_of::<RawFd>()).map(|index| first.add(index).read_unaligned());
+                files.extend(raw.map(|fd| OwnedFd::from_raw_fd(fd)));
+            }
+            header = libc::CMSG_NXTHDR(&raw const message, header);
+        }
+    }
+    Ok((read, files))
+}
+
 #[cfg(target_os = "linux")]
-const CLOSE_ON_EXEC: MsgFlags = MsgFlags::MSG_CMSG_CLOEXEC;
+const CLOSE_ON_EXEC: libc::c_int = libc::MSG_CMSG_CLOEXEC;
 #[cfg(not(target_os = "linux"))]
-const CLOSE_ON_EXEC: MsgFlags = MsgFlags::empty();
+const CLOSE_ON_EXEC: libc::c_int = 0;
 
 /// Memory that nobody can change, mapped for reading.
 #[derive(Debug)]
@@ -162,94 +193,4 @@ impl Drop for Memory {
 
 #[cfg(test)]
 #[cfg(target_os = "linux")]
-mod tests {
-    use super::*;
-    use nix::fcntl::{FcntlArg, SealFlag, fcntl};
-    use nix::sys::socket::{ControlMessage, sendmsg};
-    use std::fs::File;
-    use std::io::IoSlice;
-    use std::os::unix::fs::FileExt;
-
-    const SEALS: [SealFlag; 3] = [SealFlag::F_SEAL_SHRINK, SealFlag::F_SEAL_GROW, SealFlag::F_SEAL_WRITE];
-
-    fn file(content: &[u8], seals: &[SealFlag]) -> File {
-        // SAFETY: the name ends with a NUL; the rest are plain numbers.
-        let fd = unsafe { libc::memfd_create(c"test".as_ptr(), libc::MFD_ALLOW_SEALING) };
-        assert!(fd >= 0);
-        // SAFETY: the kernel has just made this descriptor.
-        let file = unsafe { File::from_raw_fd(fd) };
-        file.write_all_at(content, 0).unwrap();
-        for seal in seals {
-            fcntl(&file, FcntlArg::F_ADD_SEALS(*seal)).unwrap();
-        }
-        file
-    }
-
-    fn send(socket: &OwnedFd, bytes: &[u8], files: &[&File]) {
-        let raw: Vec<RawFd> = files.iter().map(|file| file.as_raw_fd()).collect();
-        let rights = [ControlMessage::ScmRights(&raw)];
-        let rights = if raw.is_empty() { &[][..] } else { &rights[..] };
-        sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(bytes)], rights, MsgFlags::empty(), None).unwrap();
-    }
-
-    #[test]
-    fn memory_is_found_by_its_number_whatever_has_come_before() {
-        let (handover, theirs) = Handover::new(1000).unwrap();
-        for number in 1..=3u64 {
-            send(&theirs, &number.to_le_bytes(), &[&file(&[number as u8; 10], &SEALS)]);
-        }
-        drop(theirs);
-        for number in [2, 3, 1] {
-            assert_eq!(handover.take(number).unwrap().as_ref(), [number as u8; 10]);
-        }
-        assert_eq!(handover.take(1 | MEMORY).unwrap_err(), "memory 1 that has not been handed over");
-    }
-
-    #[test]
-    fn memory_that_can_be_changed_is_refused() {
-        let (handover, theirs) = Handover::new(1000).unwrap();
-        for missing in SEALS {
-            let seals: Vec<_> = SEALS.into_iter().filter(|seal| *seal != missing).collect();
-            send(&theirs, &1u64.to_le_bytes(), &[&file(b"content", &seals)]);
-            assert_eq!(handover.take(1).unwrap_err(), "memory that can still be changed");
-        }
-    }
-
-    #[test]
-    fn what_is_no_memory_or_has_no_size_that_a_value_may_have_is_refused() {
-        let (handover, theirs) = Handover::new(1000).unwrap();
-        let send = |file: &File| send(&theirs, &1u64.to_le_bytes(), &[file]);
-        send(&File::open("/dev/zero").unwrap());
-        assert_eq!(handover.take(1).unwrap_err(), "a file that is no memory");
-        send(&file(b"", &SEALS));
-        assert!(handover.take(1).unwrap_err().starts_with("memory of 0 bytes"));
-        send(&file(&[7; 1001], &SEALS));
-        assert!(handover.take(1).unwrap_err().starts_with("memory of 1001 bytes, and the limit is 1000"));
-    }
-
-    #[test]
-    fn holes_are_filled_before_it_is_mapped() {
-        let (handover, theirs) = Handover::new(1 << 20).unwrap();
-        for content in [&[][..], &[0; 4096], &[0; 1 << 19]] {
-            let sparse = file(content, &[]);
-            sparse.set_len(1 << 20).unwrap();
-            for seal in SEALS {
-                fcntl(&sparse, FcntlArg::F_ADD_SEALS(seal)).unwrap();
-            }
-            send(&theirs, &1u64.to_le_bytes(), &[&sparse]);
-            assert!(handover.take(1).unwrap().as_ref().iter().all(|byte| *byte == 0));
-            assert_eq!(nix::sys::stat::fstat(sparse.as_fd()).unwrap().st_blocks, 2048);
-        }
-    }
-
-    #[test]
-    fn messages_of_another_form_are_refused() {
-        for (bytes, count) in [(&[1; 8][..], 0), (&[1; 8], 2), (&[1; 3], 1), (&[1; 3], 0)] {
-            let (handover, theirs) = Handover::new(1000).unwrap();
-            let file = file(b"content", &SEALS);
-            send(&theirs, bytes, &vec![&file; count]);
-            drop(theirs);
-            assert!(handover.take(1).unwrap_err().ends_with("instead of a number and a memory file"));
-        }
-    }
-}
+mod tests;
