@@ -65,10 +65,14 @@ defmodule Snex.Serde.ArrayTest do
 
       for {bad, said} <- [
             {%{good | data: <<0>>}, "an array of type s32 and shape {1, 2} has 8 bytes, and its data has 1"},
+            {%{good | data: <<0::96>>},
+             "an array of type s32 and shape {1, 2} has 8 bytes, and its data has 12"},
             {%{good | data: <<1::1>>}, "its data is no binary"},
             {%{good | data: nil}, "its data is no binary"},
             {%{good | shape: {2, 2 ** 62}}, "its shape is larger than any memory"},
+            {%{good | shape: {2 ** 61}}, "its shape is larger than any memory"},
             {%{good | shape: {2 ** 62, 2 ** 62}}, "its shape is larger than any memory"},
+            {%{good | shape: {0, 2 ** 63}, data: <<>>}, "its shape is no tuple of sizes"},
             {%{good | shape: {2 ** 64}}, "its shape is no tuple of sizes"},
             {%{good | shape: {-1, -2}}, "its shape is no tuple of sizes"},
             {%{good | shape: {:a}}, "its shape is no tuple of sizes"},
@@ -76,6 +80,9 @@ defmodule Snex.Serde.ArrayTest do
             {%{good | type: {:s, 4}, data: <<0>>}, "convert it with Nx.as_type/2"},
             {%{good | type: {:s, 31}}, "its type is none of an array's"},
             {%{good | type: {:q, 32}}, "its type is none of an array's"},
+            {%{good | type: {:c, 32}}, "its type is none of an array's"},
+            {%{good | type: {:bf, 32}}, "its type is none of an array's"},
+            {%{good | type: {:f8_e4m3fn, 32}}, "its type is none of an array's"},
             {%{good | type: :s32}, "its type is none of an array's"},
             {%{good | type: {:s, 2 ** 70}}, "its type is none of an array's"},
             {%{good | shape: List.to_tuple(List.duplicate(1, 65)), data: <<0::32>>}, "at most 64 axes"}

@@ -16,12 +16,12 @@ defmodule Snex.Serde.TensorTest do
       defstruct [:data, :type, :shape, :names, vectorized_axes: [], donatable?: false]
     end
 
-    # A backend that keeps its numbers elsewhere.
-    defmodule Elsewhere, do: defstruct([:bytes])
+    # A backend that keeps its numbers elsewhere: in a field of the same name, and another form.
+    defmodule Elsewhere, do: defstruct([:state])
 
     defmodule Nx do
-      def backend_copy(%{data: %Elsewhere{bytes: nil}}, Nx.BinaryBackend), do: raise("the device is gone")
-      def backend_copy(%{data: %Elsewhere{bytes: bytes}} = tensor, Nx.BinaryBackend),
+      def backend_copy(%{data: %Elsewhere{state: nil}}, Nx.BinaryBackend), do: raise("the device is gone")
+      def backend_copy(%{data: %Elsewhere{state: bytes}} = tensor, Nx.BinaryBackend),
         do: %{tensor | data: %Nx.BinaryBackend{state: :erlang.list_to_binary(bytes)}}
     end
     """)
@@ -52,7 +52,7 @@ defmodule Snex.Serde.TensorTest do
     |> Map.merge(fields)
   end
 
-  defp elsewhere(tensor, bytes), do: %{tensor | data: %{__struct__: Elsewhere, bytes: bytes}}
+  defp elsewhere(tensor, bytes), do: %{tensor | data: %{__struct__: Elsewhere, state: bytes}}
 
   for {encoder, environment} <- [native: %{}, pure: %{"SNEX_ENCODER" => "pure"}] do
     test "a tensor is an array in Python, and comes back as a tensor: the #{encoder} encoder", %{b: b} do
@@ -87,8 +87,10 @@ defmodule Snex.Serde.TensorTest do
     here = tensor({:u, 8}, {2, 2}, <<1, 2, 3, 4>>)
     there = elsewhere(here, [1, 2, 3, 4])
 
-    # The first time, nothing is known of its module; and again with what that has taught.
-    for _ <- 1..2 do
+    # The first time, nothing is known of its module. Where protocols are consolidated, as they are in a release, that teaches that it
+    # has no encoder; so the second time it is known.
+    for round <- 1..2 do
+      if round == 2, do: :ok = :erpc.call(b, Snex.Native, :struct_plain, [Nx.Tensor])
       assert pyeval(b, inp, "return x", [there, here, there]) == {:ok, [here, here, here]}
       assert {:error, %Error{code: :call_failed} = error} = pyeval(b, inp, "return x", elsewhere(here, nil))
       assert error.reason == %RuntimeError{message: "the device is gone"}
