@@ -1,5 +1,5 @@
-//! Reading Python's own objects, from their memory: no code of an object's class runs, but for making a plain set of a
-//! subclass's.
+//! Reading objects of Python's own types directly from memory. No code of an object's class runs, except when an
+//! instance of a subclass of `set` or `frozenset` is copied into a plain one.
 
 use crate::encoder::{EncodeError, Result};
 use pyo3::ffi;
@@ -8,21 +8,21 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyFrozenSet, PySet, PyTuple};
 use std::ptr;
 
-/// The bytes of an object of type `bytes`, or of a subclass. Anything else is unusual.
+/// The bytes of a `bytes` object, or of an instance of a subclass. Any other object is [`EncodeError::Unusual`].
 pub fn bytes_of<'a>(value: &'a Bound<'_, PyAny>) -> Result<&'a [u8]> {
     value.cast::<PyBytes>().map(|bytes| bytes.as_bytes()).map_err(|_| EncodeError::Unusual)
 }
 
-/// An item of a list; `None` where the list has become shorter, and for an object that is no list.
+/// An item of a list; `None` if the list has become shorter, or the object is not a list.
 ///
 /// # Safety
-/// While the item is used, nothing may run that could take it out of the list: it is borrowed from there.
+/// The item is borrowed from the list. While it is used, nothing may run that could remove it.
 pub unsafe fn list_item<'a, 'py>(
     list: &'a Bound<'py, PyAny>,
     index: usize,
 ) -> Option<Borrowed<'a, 'py, PyAny>> {
-    // SAFETY: Python checks the type and the index, and returns null, with an error, if one is wrong. The caller keeps the item
-    // alive.
+    // SAFETY: Python checks the type and the index. If one is wrong, it sets an error and returns null. The caller
+    // keeps the item alive.
     unsafe {
         let item = ffi::PyList_GetItem(list.as_ptr(), index as ffi::Py_ssize_t);
         let item = Borrowed::from_ptr_or_opt(list.py(), item);
@@ -33,16 +33,16 @@ pub unsafe fn list_item<'a, 'py>(
     }
 }
 
-/// An item of a tuple. An object that is no tuple, or has no such item, is unusual.
+/// An item of a tuple. If the object is not a tuple, or has no such item, it is [`EncodeError::Unusual`].
 pub fn tuple_item<'py>(tuple: &Bound<'py, PyAny>, index: usize) -> Result<Bound<'py, PyAny>> {
     let tuple = tuple.cast::<PyTuple>().map_err(|_| EncodeError::Unusual)?;
     tuple.get_item(index).map_err(|_| EncodeError::Unusual)
 }
 
-/// The next key and value of a dict; `None` for an object that is no dict.
+/// The next key and value of a dict; `None` at the end, and if the object is not a dict.
 ///
 /// # Safety
-/// While the two are used, nothing may run that could take them out of the dict: they are borrowed from there.
+/// Both are borrowed from the dict. While they are used, nothing may run that could remove them.
 pub unsafe fn dict_next<'a, 'py>(
     dict: &'a Bound<'py, PyAny>,
     position: &mut ffi::Py_ssize_t,
@@ -57,8 +57,8 @@ pub unsafe fn dict_next<'a, 'py>(
     }
 }
 
-/// The members of a set, whatever a subclass has made of iteration, in the order in which the pure encoder has them: that of
-/// a plain set made of a subclass's.
+/// The members of a set, even if a subclass overrides iteration. The order is that of the pure encoder, which copies
+/// an instance of a subclass into a plain set.
 pub fn snapshot<'py>(set: &Bound<'py, PyAny>) -> Result<Bound<'py, PyTuple>> {
     let py = set.py();
     // SAFETY: a living type.
@@ -68,7 +68,7 @@ pub fn snapshot<'py>(set: &Bound<'py, PyAny>) -> Result<Bound<'py, PyTuple>> {
     if !set.get_type().is(&base) {
         members = base.call1((members,))?;
     }
-    // Python's own constructor raises where there is no memory.
+    // Python's own constructor raises if memory runs out. PyO3's would panic.
     let members = py.get_type::<PyTuple>().call1((members,))?;
     members.cast_into::<PyTuple>().map_err(|_| EncodeError::Unusual)
 }

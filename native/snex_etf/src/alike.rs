@@ -1,4 +1,4 @@
-//! Types whose objects become handles: what the package has said of one of them holds for the others.
+//! Types whose objects all become handles. The package is asked about the first object of a type only.
 
 use crate::access::{bytes_of, tuple_item};
 use crate::encoder::{EncodeError, Result};
@@ -9,20 +9,21 @@ use pyo3::prelude::*;
 use pyo3::types::{PyList, PyType};
 use rustc_hash::FxHashMap;
 
-/// The types of one encoding.
+/// The types known in one encoding.
 #[derive(Default)]
 pub struct Alike<'py>(FxHashMap<*mut ffi::PyTypeObject, Around<'py>>);
 
-/// What comes before the index of a handle, and behind it.
+/// The encoding of a handle, before and after its index.
 struct Around<'py> {
     before: Bound<'py, PyAny>,
     behind: Bound<'py, PyAny>,
-    /// Kept alive, so that its address stays its own.
+    /// Keeps the type alive, so that no other type gets its address.
     _class: Bound<'py, PyType>,
 }
 
 impl<'py> Alike<'py> {
-    /// Puts a handle in the place of `value`, and adds it to `objects`; false if its type is not known.
+    /// Writes a handle in the place of `value`, and adds the value to `objects`. Returns false if its type is not
+    /// known.
     pub fn put(
         &self,
         output: &mut Output<'py>,
@@ -37,7 +38,8 @@ impl<'py> Alike<'py> {
         Ok(true)
     }
 
-    /// Remembers the type of a value in whose place the package has put `raw`, if all of its objects become handles.
+    /// Remembers the type of `value` if all objects of that type become handles. `raw` is what the package has
+    /// converted the value to.
     pub fn learn(&mut self, value: &Bound<'py, PyAny>, raw: &Bound<'py, PyAny>) -> Result<()> {
         let around = raw.getattr(intern!(raw.py(), "around"))?;
         if !around.is_none() {

@@ -1,8 +1,8 @@
-//! Items of a stream that wait to be sent. As `snex._eval.batch`, which says what this is about.
+//! Items of a stream that wait to be sent. The counterpart of `snex._eval.batch`, which explains it.
 //!
-//! The producing thread is in [`Batch::fill`] most of the time, and code of the user's runs in there. Meanwhile the event loop's
-//! thread takes what has been collected. So nothing is borrowed while anything of Python's may run: items are encoded apart,
-//! and added in one go, without a place at which Python gives up its lock.
+//! The producing thread is in [`Batch::fill`] most of the time, which runs the user's code. Meanwhile, the event
+//! loop's thread takes what has been collected. So no `RefCell` may be borrowed while Python code could run: each
+//! item is encoded on its own, and then added in one step that does not release the GIL.
 
 use crate::encoder::{EncodeError, Encoder};
 use crate::kinds::Helpers;
@@ -15,40 +15,41 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// As in `_eval/batch.py`.
+/// The same as in `_eval/batch.py`.
 const DUE: u8 = 1;
 const FULL: u8 = 2;
 const STOPPED: u8 = 4;
 const END: u8 = 8;
 const ENOUGH: usize = 64 * 1024;
 
-/// As in `_wire/frame.py`.
+/// The same as in `_wire/frame.py`.
 const AUTO: u8 = 4;
 const OBJECT: u8 = 8;
 
-/// `131`, the tag of a list, and the count.
+/// The size of the version byte 131, the tag of a list, and its length.
 const HEAD: usize = 6;
 
-/// Items, one after the other.
+/// Encoded items, one after the other.
 #[derive(Default)]
 struct Collected {
     count: usize,
-    /// What comes before `bytes`, where there are large binaries.
+    /// If there are large binaries: the parts before `bytes`.
     parts: Vec<Py<PyAny>>,
     bytes: Vec<u8>,
-    /// The objects that handles stand for, and how many of them belong to the items so far.
+    /// The objects that handles stand for, and how many of them belong to the items so far. An item that is being
+    /// encoded may have added more.
     objects: Option<Py<PyList>>,
     handles: usize,
 }
 
-/// One item, or the parts of it.
+/// One encoded item: parts, and the bytes after them.
 struct Encoded<'py> {
     parts: Vec<Bound<'py, PyAny>>,
     bytes: Vec<u8>,
     objects: Option<Bound<'py, PyList>>,
 }
 
-/// Items, and their bytes.
+/// A number of items, and their size. Counts may wrap around.
 #[derive(Clone, Copy, Default)]
 struct Count {
     items: usize,
@@ -79,12 +80,12 @@ pub struct Batch {
     sent: Cell<Count>,
     taken: Cell<Count>,
     stopped: Cell<bool>,
-    /// Memory that each item is encoded in.
+    /// The memory in which items are encoded, reused for each.
     scratch: Cell<Vec<u8>>,
 }
 
-// SAFETY: everything is touched by methods only, which run with the interpreter's lock held, and no borrow lasts while that may
-// be given up.
+// SAFETY: only methods use the fields. These run with the GIL held, and no borrow lasts while the GIL may be
+// released.
 unsafe impl Sync for Batch {}
 
 #[pymethods]
@@ -156,7 +157,8 @@ impl Batch {
             return Err(PyTypeError::new_err("not an iterator"));
         }
         for _ in 0..most {
-            // SAFETY: an iterator. A new reference, or null at its end and where it has raised.
+            // SAFETY: the object is an iterator. The result is a new reference, or null at the end, and if the
+            // iterator has raised.
             let item = unsafe { Bound::from_owned_ptr_or_opt(py, ffi::PyIter_Next(iterator.as_ptr())) };
             let Some(item) = item else {
                 return PyErr::take(py).map_or(Ok(END), Err);
@@ -197,7 +199,8 @@ impl Batch {
 type Taken = (Vec<Py<PyAny>>, Option<Py<PyList>>, usize);
 
 impl Batch {
-    /// Takes what has been collected: its parts, the objects, and how many of these are for it. The counts change with it.
+    /// Takes what has been collected: the parts, the objects, and how many of the objects belong to it. Updates the
+    /// counts.
     fn take_parts(&self, py: Python<'_>) -> PyResult<Option<Taken>> {
         let mut collected = self.collected.borrow_mut();
         let count = collected.count;
@@ -209,7 +212,7 @@ impl Batch {
         collected.parts.try_reserve(2).map_err(|_| no_memory())?;
         let mut head = [131, 108, 0, 0, 0, 0];
         head[2..].copy_from_slice(&u32::try_from(count).unwrap_or(u32::MAX).to_be_bytes());
-        // Objects of type `bytes` are made without anybody's code being run.
+        // Making `bytes` objects runs no Python code.
         if collected.parts.is_empty() {
             let bytes = &collected.bytes;
             let body = PyBytes::new_with(py, HEAD + bytes.len() + 1, |room| {
@@ -273,13 +276,14 @@ impl Batch {
             let encoded = match self.encode(item, helpers, objects.clone()) {
                 Ok(encoded) => encoded,
                 Err(error) => {
-                    // Handles in the part that could be encoded.
+                    // Removes the objects of handles in the part that was encoded before the error.
                     cut(objects.as_ref(), before)?;
                     return Err(error);
                 }
             };
             let handles = encoded.objects.as_ref().map_or(0, |objects| objects.len());
-            // If those before it have been taken meanwhile, its handles count anew.
+            // If the event loop has taken the items before this one meanwhile, its handles have the wrong indexes:
+            // encode it again.
             if before == 0 || handles == before || sent == self.sent.get().items {
                 return self.append(encoded, handles > before, handles);
             }
@@ -294,7 +298,7 @@ impl Batch {
     ) -> PyResult<Encoded<'py>> {
         let py = item.py();
         let before = objects.as_ref().map_or(0, |objects| objects.len());
-        // The leading 131 counts, for the pure encoder makes it.
+        // The pure encoder counts the leading byte 131, which is left out here.
         let limit = REPLY_LIMIT.load(Relaxed).saturating_sub(1);
         let encoder = Encoder::with_memory(py, helpers, self.auto, limit, self.scratch.take());
         let mut encoded = match encoder.encode_item(item, objects.clone()) {
@@ -319,7 +323,7 @@ impl Batch {
         Ok(encoded)
     }
 
-    /// Adds an item. Nobody's code runs in here.
+    /// Adds an encoded item. Runs no Python code.
     fn append(&self, encoded: Encoded<'_>, has_handles: bool, handles: usize) -> PyResult<()> {
         let Encoded { parts, mut bytes, objects } = encoded;
         let mut size = bytes.len();
@@ -358,7 +362,7 @@ impl Batch {
     }
 }
 
-/// An object of type `bytes`. Nobody's code runs in here.
+/// Makes a `bytes` object. Runs no Python code.
 fn bytes_of<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
     PyBytes::new_with(py, bytes.len(), |room| {
         room.copy_from_slice(bytes);
@@ -370,7 +374,7 @@ fn no_memory() -> PyErr {
     PyMemoryError::new_err(())
 }
 
-/// Takes out of a list what has been added.
+/// Shortens a list to its former length.
 fn cut(objects: Option<&Bound<'_, PyList>>, length: usize) -> PyResult<()> {
     objects.map_or(Ok(()), |objects| objects.del_slice(length, objects.len()))
 }

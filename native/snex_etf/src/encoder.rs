@@ -1,7 +1,8 @@
-//! The walk over a value, with a stack of its own: depth is limited by memory.
+//! Walks over a value. The walk has a stack of its own, so only memory limits the depth of values.
 //!
-//! Containers are read in place. Nothing but a custom encoder, and whatever Python's garbage collector finds to do, can
-//! change them meanwhile; a container whose length is not what was announced is left to the pure encoder.
+//! Containers are read in place. Meanwhile, only a custom encoder or a finalizer run by the garbage collector can
+//! change them. If the length of a container turns out not to be the one written before its items, the value is left
+//! to the pure encoder.
 
 use crate::access::{dict_next, list_item, snapshot, tuple_item};
 use crate::alike::Alike;
@@ -15,23 +16,24 @@ use pyo3::types::PyList;
 use rustc_hash::FxHashSet;
 use std::ptr;
 
-/// As `_MAX_DEPTH` in `_etf/encoder.py`.
+/// The same as `_MAX_DEPTH` in `_etf/encoder.py`.
 const MAX_DEPTH: usize = 1_000_000;
-/// A cycle makes the stack grow without end: it is looked for at this depth, and whenever that has doubled.
+/// A cycle makes the stack grow without end. The stack is searched for cycles at this depth, and whenever the depth
+/// has doubled.
 const FIRST_LOOK: usize = 8;
-/// Keys that are encoded apart may have such keys in them, but not for ever.
+/// How deep keys that are encoded on their own may be nested in one another.
 const MAX_NESTED_KEYS: usize = 16;
 
-/// What each handle adds to the frame beside the term: its number. As `BYTES_OF_HANDLE` in `_etf/handles.py`.
+/// The size of a handle in the frame's table of handles. The same as `BYTES_OF_HANDLE` in `_etf/handles.py`.
 const BYTES_OF_HANDLE: usize = 8;
 
-/// Why a value is not encoded here.
+/// Why a value was not encoded here.
 pub enum EncodeError {
-    /// The pure encoder knows what to do, or what to say.
+    /// The value is left to the pure encoder, which encodes it or raises the right error.
     Unusual,
-    /// There would be at least so many bytes too many.
+    /// The encoding would exceed the limit by at least `surplus` bytes.
     TooLarge { surplus: usize },
-    /// Code of the user's has raised.
+    /// Python has raised an exception, mostly in the user's code.
     Error(PyErr),
 }
 
@@ -41,13 +43,14 @@ impl From<PyErr> for EncodeError {
     }
 }
 
-/// What comes of encoding something.
+/// The result of encoding something.
 pub type Result<T> = std::result::Result<T, EncodeError>;
 
-/// A container that is being encoded: the object, which is kept alive, and how far it has been read.
+/// A container that is being encoded.
 struct Frame<'py> {
     object: Bound<'py, PyAny>,
-    /// What a cycle would lead back to: the value before it was converted, kept alive so that its address stays its own.
+    /// The value before it was converted, by which cycles are found. Kept alive, so that no other object gets its
+    /// address.
     original: Bound<'py, PyAny>,
     rest: Rest<'py>,
 }
@@ -61,7 +64,8 @@ enum Rest<'py> {
         next: usize,
         count: usize,
     },
-    /// `class`: that of the last key, null before. `value`: that of the key that was encoded last.
+    /// `class` is the type of the last key, or null before the first. `value` is the value that belongs to the key
+    /// encoded last, until it is encoded itself.
     Dict {
         position: ffi::Py_ssize_t,
         next: usize,
@@ -70,7 +74,7 @@ enum Rest<'py> {
         value: Option<Bound<'py, PyAny>>,
         apart: Option<Apart>,
     },
-    /// The members are those of a snapshot, which is the object.
+    /// The members are read from a snapshot, a tuple, which is the frame's `object`.
     Set {
         next: usize,
         count: usize,
@@ -82,15 +86,16 @@ enum Rest<'py> {
     },
 }
 
-/// Keys that have to be compared as terms, for different ones of Python's may become the same.
+/// The encoded keys of a container. Keys that differ in Python may become the same term, so they are compared in this
+/// form.
 type Apart = FxHashSet<Vec<u8>>;
 
 pub struct Encoder<'py, 'h> {
     pub py: Python<'py>,
     pub helpers: &'h Helpers,
-    /// Whether an object that has no form in Elixir becomes a handle.
+    /// Whether an object without a counterpart in Elixir becomes a handle.
     auto: bool,
-    /// Objects that handles stand for, once there are any.
+    /// The objects that handles stand for, once there are any.
     objects: Option<Bound<'py, PyList>>,
     alike: Alike<'py>,
     known_keys: KnownKeys<'py>,
@@ -106,7 +111,7 @@ impl<'py, 'h> Encoder<'py, 'h> {
         Self::nested(py, helpers, auto, 0, limit)
     }
 
-    /// As `new`, in memory that has been used before.
+    /// The same as `new`, but reuses `memory`.
     pub fn with_memory(
         py: Python<'py>,
         helpers: &'h Helpers,
@@ -125,7 +130,7 @@ impl<'py, 'h> Encoder<'py, 'h> {
         Encoder { py, helpers, auto, objects: None, alike, known_keys, nested, output, path, look }
     }
 
-    /// A complete term: its parts, in a list that also knows the objects if there are handles in it.
+    /// Encodes a complete term. Returns its parts as a list, which also has the objects if there are handles.
     pub fn encode(mut self, object: &Bound<'py, PyAny>) -> Result<Bound<'py, PyAny>> {
         self.output.put(&[131])?;
         self.run(object)?;
@@ -139,7 +144,8 @@ impl<'py, 'h> Encoder<'py, 'h> {
         }
     }
 
-    /// What is to stand in a list of more items, without the leading 131. Its handles count on from the end of `objects`.
+    /// Encodes an item for a list that is put together later, without the leading 131. The indexes of its handles
+    /// continue those of `objects`.
     pub fn encode_item(
         mut self,
         object: &Bound<'py, PyAny>,
@@ -153,7 +159,7 @@ impl<'py, 'h> Encoder<'py, 'h> {
         Ok((self.output, self.objects))
     }
 
-    /// A key as a term of its own, without the leading 131.
+    /// Encodes a key on its own, without the leading 131.
     fn encode_key(&self, object: &Bound<'py, PyAny>) -> Result<Vec<u8>> {
         if self.nested == MAX_NESTED_KEYS {
             return Err(EncodeError::Unusual);
@@ -172,7 +178,7 @@ impl<'py, 'h> Encoder<'py, 'h> {
         Ok(())
     }
 
-    /// The next object to be encoded; `None` when all is done.
+    /// The next object to encode; `None` if there is none.
     fn step(&mut self) -> Result<Option<Bound<'py, PyAny>>> {
         while let Some(mut frame) = self.path.pop() {
             let next = self.next_of(&mut frame)?;
@@ -205,10 +211,11 @@ impl<'py, 'h> Encoder<'py, 'h> {
                 if let Some(value) = value.take() {
                     return Ok(Some(value));
                 }
-                // SAFETY: they are used by `quick_leaf` and `KnownKeys`, which run nobody's code, or owned before anything else happens.
+                // SAFETY: key and value are used by `quick_leaf` and `KnownKeys`, which run no Python code. Before
+                // anything else happens, new references to them are taken.
                 while let Some((key, found)) = unsafe { dict_next(object, position) } {
                     if next == count {
-                        // More of them than were announced.
+                        // There are more items than the length that was written.
                         return Err(EncodeError::Unusual);
                     }
                     let last = std::mem::replace(class, key.get_type_ptr());
@@ -217,7 +224,7 @@ impl<'py, 'h> Encoder<'py, 'h> {
                     }
                     *next += 1;
                     if let Some(seen) = apart {
-                        // It may be that code of somebody's runs.
+                        // Encoding the key may run Python code.
                         let (key, found) = (key.to_owned(), found.to_owned());
                         self.apart(&key, seen)?;
                         return Ok(Some(found));
@@ -255,7 +262,8 @@ impl<'py, 'h> Encoder<'py, 'h> {
         }
     }
 
-    /// The leaves of a list up to the first item that is none, which is returned.
+    /// Encodes the items of a list up to the first that is not a simple leaf. Returns that item, or `None` at the
+    /// end.
     fn list_items(
         &mut self,
         list: &Bound<'py, PyAny>,
@@ -263,7 +271,8 @@ impl<'py, 'h> Encoder<'py, 'h> {
         count: usize,
     ) -> Result<Option<Bound<'py, PyAny>>> {
         while *next < count {
-            // SAFETY: it is used by `quick_leaf`, which runs nobody's code, or owned before anything else happens.
+            // SAFETY: the item is used by `quick_leaf`, which runs no Python code. Before anything else happens, a
+            // new reference to it is taken.
             let Some(item) = (unsafe { list_item(list, *next) }) else { return Err(EncodeError::Unusual) };
             *next += 1;
             if !self.quick_number(&item) && !self.quick_leaf(&item)? {
@@ -273,7 +282,7 @@ impl<'py, 'h> Encoder<'py, 'h> {
         Ok(None)
     }
 
-    /// As `quick_leaf`, for the key of a dict.
+    /// The same as `quick_leaf`, for the key of a dict.
     fn quick_key(&mut self, key: &Bound<'py, PyAny>) -> Result<bool> {
         if key.get_type_ptr() != &raw mut ffi::PyUnicode_Type {
             return self.quick_leaf(key);
@@ -289,21 +298,22 @@ impl<'py, 'h> Encoder<'py, 'h> {
         Ok(done)
     }
 
-    /// A key that has to differ from the others as a term.
+    /// Encodes a key on its own, and checks that its term differs from those seen.
     fn apart(&mut self, key: &Bound<'py, PyAny>, seen: &mut Apart) -> Result<()> {
         let bytes = self.encode_key(key)?;
         self.output.put(&bytes)?;
         add(seen, bytes)
     }
 
-    /// The first keys of a dict, which are encoded already, and of classes without a user's code.
+    /// The terms of the first `count` keys of a dict. These have been encoded already; their classes have no code of
+    /// the user.
     fn keys_so_far(&self, dict: &Bound<'py, PyAny>, count: usize) -> Result<Apart> {
         let (mut seen, mut position) = (Apart::default(), 0);
         for _ in 0..count {
-            // SAFETY: it is owned before anything else happens.
+            // SAFETY: a new reference to the key is taken before anything else happens.
             let pair = unsafe { dict_next(dict, &mut position) };
             let key = pair.map(|(key, _)| key.to_owned()).ok_or(EncodeError::Unusual)?;
-            // There may be no room for them a second time, which says nothing.
+            // The limit may not allow to encode them a second time. That does not mean that the value is too large.
             add(&mut seen, self.encode_key(&key).map_err(|_| EncodeError::Unusual)?)?;
         }
         Ok(seen)
@@ -319,7 +329,7 @@ impl<'py, 'h> Encoder<'py, 'h> {
             return self.begin(value.clone(), value, kind);
         }
         if self.nested > 0 {
-            // Of a key: it may become a handle, or an error that says of which container it is.
+            // Within a key, the object may become a handle, or an error that names the container around the key.
             return Err(EncodeError::Unusual);
         }
         let objects = self.objects.get_or_insert_with(|| PyList::empty(self.py)).clone();
@@ -342,7 +352,7 @@ impl<'py, 'h> Encoder<'py, 'h> {
         }
     }
 
-    /// With the place of the value that code of the user's does not know.
+    /// Adds to an error where `value` is, which the user's code that raised the error does not know.
     fn explained(&self, error: PyErr, value: &Bound<'py, PyAny>) -> EncodeError {
         let chain = self.path.iter().map(|frame| frame.original.clone()).collect();
         self.helpers.explain(&error, chain, value);
@@ -354,7 +364,7 @@ impl<'py, 'h> Encoder<'py, 'h> {
         let original = original.clone();
         let rest = match kind {
             Kind::List => {
-                // SAFETY: a list, or of a subclass.
+                // SAFETY: the object is a list, or an instance of a subclass.
                 let count = unsafe { ffi::PyList_Size(object.as_ptr()) }.unsigned_abs();
                 if count == 0 {
                     self.output.put(b"j")?;
@@ -364,7 +374,7 @@ impl<'py, 'h> Encoder<'py, 'h> {
                 Rest::List { next: 0, count }
             }
             Kind::Tuple => {
-                // SAFETY: a tuple, or of a subclass.
+                // SAFETY: the object is a tuple, or an instance of a subclass.
                 let count = unsafe { ffi::PyTuple_Size(object.as_ptr()) }.unsigned_abs();
                 match u8::try_from(count) {
                     Ok(small) => self.output.put(&[104, small])?,
@@ -373,7 +383,7 @@ impl<'py, 'h> Encoder<'py, 'h> {
                 Rest::Tuple { next: 0, count }
             }
             Kind::Dict => {
-                // SAFETY: a dict, or of a subclass.
+                // SAFETY: the object is a dict, or an instance of a subclass.
                 let count = unsafe { ffi::PyDict_Size(object.as_ptr()) }.unsigned_abs();
                 self.output.header(116, count)?;
                 self.known_keys.begin_dict()?;
@@ -411,7 +421,8 @@ impl<'py, 'h> Encoder<'py, 'h> {
         Ok(())
     }
 
-    /// A set to compare keys in, if they may become the same term. As `_needs_key_check` in `_etf/encoder.py`.
+    /// A set to compare keys in, if keys of these classes may become the same term. The counterpart of
+    /// `_needs_key_check` in `_etf/encoder.py`.
     fn look_at_keys(&self, classes: impl Iterator<Item = *mut ffi::PyTypeObject>) -> Option<Apart> {
         let mut last = ptr::null_mut();
         for class in classes {
@@ -423,7 +434,8 @@ impl<'py, 'h> Encoder<'py, 'h> {
         None
     }
 
-    /// Whether keys of a class, behind one of the class `last` or as the first ones, become different terms.
+    /// Whether different keys of `class` become different terms, and differ from all keys up to one of the class
+    /// `last`, which is null before the first key.
     fn are_clear(&self, last: *mut ffi::PyTypeObject, class: *mut ffi::PyTypeObject) -> bool {
         class == last
             || match self.helpers.keys(class) {

@@ -1,4 +1,4 @@
-//! What an object is, from its type alone: no code of the object's class runs.
+//! Finds the kind of an object from its type alone. No code of the object's class runs.
 
 use pyo3::exceptions::PyException;
 use pyo3::ffi;
@@ -8,11 +8,11 @@ use pyo3::types::{PyInt, PyList};
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// Whether the package has to be asked about objects of subclasses of the types that are encoded here: once a user has
-/// registered an encoder for such a class, for ever.
+/// Whether the package has to be asked about instances of subclasses. Set for good when the user registers an encoder
+/// for a subclass of a type that is encoded here.
 pub static ASK_SUBCLASSES: AtomicBool = AtomicBool::new(false);
 
-/// What the extension needs of the package; set once. A dict with these names.
+/// What the extension needs from the package: a dict with these keys, passed to `set_up` once.
 #[derive(FromPyObject)]
 #[pyo3(from_item_all)]
 pub struct Helpers {
@@ -20,28 +20,28 @@ pub struct Helpers {
     atom: Py<PyAny>,
     distinct_atom: Py<PyAny>,
     term: Py<PyAny>,
-    /// The class of what holds another object to be encoded.
+    /// The class of objects that hold another object to be encoded.
     custom: Py<PyAny>,
-    /// The class of what is encoded already, as its `piece`.
+    /// The class of objects that hold their own encoding, as `piece`.
     raw: Py<PyAny>,
-    /// The class of a list of parts that knows the objects of the handles in them.
+    /// The class of lists of parts that also have the objects of the handles in them.
     with_handles: Py<PyAny>,
     /// Has `set_head` and `set_member`.
     settings: Py<PyAny>,
-    /// Makes something known of a value.
+    /// Converts a value to an object of a known kind.
     convert: Py<PyAny>,
     /// Encodes a bytearray or memoryview.
     leaf: Py<PyAny>,
     /// The pure encoder.
     pub pure: Py<PyAny>,
-    /// What it does for an item of a stream, and what makes the parts of one last.
+    /// The pure encoder for an item of a stream, and a function that makes a part independent of the object it views.
     item: Py<PyAny>,
     frozen: Py<PyAny>,
     /// Makes a handle.
     keep: Py<PyAny>,
     /// Adds to an error where the value is.
     explain: Py<PyAny>,
-    /// The class of what is raised for a value that is too large.
+    /// Makes the exception for a value that is too large.
     too_large: Py<PyAny>,
 }
 
@@ -66,19 +66,19 @@ pub enum Kind {
     Other,
 }
 
-/// Whether keys of one exact type can become the same term without being equal in Python.
+/// Whether keys of one exact type may become the same term although they differ in Python.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Keys {
-    /// They never do, nor with the others of this sort. As `_CLEAR_MIX` in `_etf/encoder.py`.
+    /// Never, and not together with keys of other types of this group. As `_CLEAR_MIX` in `_etf/encoder.py`.
     ClearTogether,
-    /// They never do among themselves. As `_CLEAR_ALONE`.
+    /// Never, if all keys are of this type. As `_CLEAR_ALONE`.
     ClearAlone,
-    /// They may.
+    /// Possibly.
     Unclear,
 }
 
 impl Helpers {
-    /// What `object` is; an instance of a subclass is what its base is.
+    /// The kind of `object`. An instance of a subclass has the kind of its base class.
     pub fn kind(&self, object: &Bound<'_, PyAny>) -> Kind {
         let class = object.get_type_ptr();
         // SAFETY: these are only addresses, of objects that Python never frees, and a type that `object` keeps alive.
@@ -114,7 +114,7 @@ impl Helpers {
             // SAFETY: both are living types.
             unsafe { ffi::PyType_IsSubtype(class, base) != 0 }
         };
-        // The order in which `_converted` looks: the first that fits wins.
+        // In the same order as `_converted`: the first match counts.
         if is(self.atom.as_ptr().cast()) {
             return Kind::Atom;
         }
@@ -155,7 +155,7 @@ impl Helpers {
         }
     }
 
-    /// As `rarer_kind`, where there may be an encoder of the user's for any subclass: exact types only.
+    /// The same as `rarer_kind`, but for exact types only: for any subclass, there may be an encoder of the user.
     fn unasked_kind(&self, class: *mut ffi::PyTypeObject) -> Kind {
         // These are only addresses.
         if class == &raw mut ffi::PyByteArray_Type || class == &raw mut ffi::PyMemoryView_Type {
@@ -167,7 +167,7 @@ impl Helpers {
         }
     }
 
-    /// What is known of keys of a type.
+    /// Whether keys of this type may become the same term.
     pub fn keys(&self, class: *mut ffi::PyTypeObject) -> Keys {
         let is = |known: &Py<PyAny>| class.cast() == known.as_ptr();
         // SAFETY: only addresses are compared.
@@ -187,8 +187,9 @@ impl Helpers {
         }
     }
 
-    /// Makes something known of a value that is not: a view becomes a list, others what the custom encoder says. What becomes
-    /// a handle is added to `objects`; with `auto` that is everything that nobody knows.
+    /// Converts a value of an unknown kind: a view becomes a list, other values become what the custom encoder
+    /// returns. A value that becomes a handle is added to `objects`; with `auto`, that is every value that no encoder
+    /// handles.
     pub fn convert<'py>(
         &self,
         value: &Bound<'py, PyAny>,
@@ -198,7 +199,7 @@ impl Helpers {
         self.convert.bind(value.py()).call1((value, objects, auto))
     }
 
-    /// Parts with handles.
+    /// Combines parts with the objects of their handles.
     pub fn with_handles<'py>(
         &self,
         parts: Bound<'py, PyAny>,
@@ -207,17 +208,17 @@ impl Helpers {
         self.with_handles.bind(parts.py()).call1((parts, objects))
     }
 
-    /// A handle of an object.
+    /// Makes a handle of an object.
     pub fn keep<'py>(&self, object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         self.keep.bind(object.py()).call1((object,))
     }
 
-    /// What stays as it is, whatever becomes of the object that a part is a view of.
+    /// Returns a part with the same content, which does not change with the object that `part` is a view of.
     pub fn frozen<'py>(&self, part: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         self.frozen.bind(part.py()).call1((part,))
     }
 
-    /// The parts of an item of a stream, as the pure encoder makes them.
+    /// Encodes an item of a stream with the pure encoder.
     pub fn encode_item<'py>(
         &self,
         item: &Bound<'py, PyAny>,
@@ -227,26 +228,27 @@ impl Helpers {
         self.item.bind(item.py()).call1((item, objects, auto))?.extract()
     }
 
-    /// Adds to an error where in the containers of `chain`, outermost first, `value` is.
+    /// Adds to an error where `value` is. `chain` has the containers around it, outermost first.
     pub fn explain<'py>(&self, error: &PyErr, chain: Vec<Bound<'py, PyAny>>, value: &Bound<'py, PyAny>) {
         let py = value.py();
-        // What ends the code (an interrupt) is not about the value; and without a place the message is as good.
+        // Other exceptions, such as an interrupt, are not about the value. If this fails, the message only lacks the
+        // place.
         if error.is_instance_of::<PyException>(py) {
             let _ = self.explain.bind(py).call1((error.value(py), chain, value));
         }
     }
 
-    /// What is raised for a value that is too large by at least so many bytes.
+    /// The exception for a value that is too large by at least `surplus` bytes.
     pub fn too_large(&self, py: Python<'_>, surplus: usize) -> PyErr {
         self.too_large.bind(py).call1((surplus,)).map_or_else(|error| error, PyErr::from_value)
     }
 
-    /// Encodes a bytearray or memoryview: a piece, which is bytes or has parts.
+    /// Encodes a bytearray or memoryview. Returns a piece: `bytes`, or an object with `parts`.
     pub fn leaf<'py>(&self, value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         self.leaf.bind(value.py()).call1((value,))
     }
 
-    /// How the VM begins a set, and what follows each of its members.
+    /// The encoding of a `MapSet`: what comes before its map, and what follows each member.
     pub fn set_layout(&self, py: Python<'_>) -> PyResult<(Vec<u8>, Vec<u8>)> {
         let settings = self.settings.bind(py);
         Ok((
@@ -255,10 +257,10 @@ impl Helpers {
         ))
     }
 
-    /// The sign and the magnitude, little-endian, of an integer that does not fit into 64 bits.
+    /// The sign of an integer, and its magnitude in little-endian order. For integers that do not fit into 64 bits.
     pub fn digits<'py>(&self, value: &Bound<'py, PyAny>) -> PyResult<(bool, Bound<'py, PyAny>)> {
         let py = value.py();
-        // The base's own methods, whatever a subclass has made of them.
+        // The methods of `int` itself: a subclass may override them.
         let int = py.get_type::<PyInt>();
         let magnitude = int.call_method1(intern!(py, "__abs__"), (value,))?;
         let bits: usize = int.call_method1(intern!(py, "bit_length"), (&magnitude,))?.extract()?;

@@ -1,24 +1,24 @@
-//! Keys of dicts as they were encoded before. Dicts of one kind, such as the rows of a table, mostly have the same objects for
-//! keys, so a look at the address tells what to write.
+//! A cache of encoded dict keys. Dicts of one kind, such as the rows of a table, mostly share their key objects, so
+//! the address of a key finds its encoding.
 
 use crate::encoder::Result;
 use crate::output::{Output, no_memory};
 use pyo3::prelude::*;
 
-/// Longer ones are encoded each time.
+/// The longest encoding that is cached.
 const LONGEST: usize = 32;
 const SLOTS: usize = 64;
-/// For fewer dicts it would not be worth the memory.
+/// How many dicts there have to be before the cache is worth its memory.
 const FEW: usize = 8;
 
 struct Slot<'py> {
-    /// Kept alive, so that nothing else can have its address.
+    /// Keeps the key alive, so that no other object gets its address.
     key: Bound<'py, PyAny>,
     bytes: [u8; LONGEST],
     length: usize,
 }
 
-/// Some of the keys so far, each in the slot that its address tells.
+/// Some of the keys so far. The address of a key determines its slot.
 #[derive(Default)]
 pub struct KnownKeys<'py> {
     dicts: usize,
@@ -26,7 +26,7 @@ pub struct KnownKeys<'py> {
 }
 
 impl<'py> KnownKeys<'py> {
-    /// One more dict begins.
+    /// Called at the beginning of each dict.
     pub fn begin_dict(&mut self) -> Result<()> {
         self.dicts += 1;
         if self.dicts == FEW {
@@ -36,7 +36,7 @@ impl<'py> KnownKeys<'py> {
         Ok(())
     }
 
-    /// Writes a key, if it is known.
+    /// Writes a key if it is cached; returns whether it was.
     pub fn put(&self, key: &Bound<'py, PyAny>, output: &mut Output<'py>) -> Result<bool> {
         match self.slots.get(place(key)) {
             Some(Some(slot)) if slot.key.as_ptr() == key.as_ptr() => {
@@ -47,7 +47,7 @@ impl<'py> KnownKeys<'py> {
         }
     }
 
-    /// Keeps a key, whose class has no code of a user's in it, and what has been written for it.
+    /// Caches a key and its encoding. Only for keys whose class has no code of the user.
     pub fn learn(&mut self, key: &Bound<'py, PyAny>, written: &[u8]) {
         let Some(slot) = self.slots.get_mut(place(key)) else { return };
         let mut bytes = [0; LONGEST];
@@ -57,7 +57,7 @@ impl<'py> KnownKeys<'py> {
     }
 }
 
-/// Objects lie 16 bytes apart at least.
+/// The slot of a key. The lowest four bits say nothing: objects are at least 16 bytes apart.
 fn place(key: &Bound<'_, PyAny>) -> usize {
     (key.as_ptr().addr() >> 4) % SLOTS
 }

@@ -1,4 +1,4 @@
-//! What takes no stack: numbers, text, binaries, atoms.
+//! Leaves: numbers, text, binaries, atoms.
 
 use crate::access::bytes_of;
 use crate::encoder::{EncodeError, Encoder, Result};
@@ -10,11 +10,13 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
 
 impl<'py> Encoder<'py, '_> {
-    /// Encodes an int of 32 bits or a float, as most numbers are, if there is room: long lists of them are common.
+    /// The fast path for long lists of numbers: encodes a 32-bit int or a finite float if there is room. Returns
+    /// false if it did not.
     #[inline]
     pub fn quick_number(&mut self, value: &Bound<'py, PyAny>) -> bool {
         let (object, class) = (value.as_ptr(), value.get_type_ptr());
-        // SAFETY: the address of a type, and an int or float: its value is read, nothing is called.
+        // SAFETY: only addresses of types are compared. The value of an int or float is read; no Python code is
+        // called.
         unsafe {
             if class == &raw mut ffi::PyLong_Type {
                 let mut overflow = 0;
@@ -29,14 +31,15 @@ impl<'py> Encoder<'py, '_> {
         }
     }
 
-    /// Encodes a leaf of the sorts for which nothing but their memory is looked at; false for all else. So the reference may
-    /// be one that is borrowed from a container, which nobody can change meanwhile.
+    /// Encodes a leaf if that takes no more than reading its memory; returns false for all other objects. No Python
+    /// code runs, so `value` may be borrowed from a container.
     pub fn quick_leaf(&mut self, value: &Bound<'py, PyAny>) -> Result<bool> {
         let object = value.as_ptr();
         match self.helpers.kind(value) {
             Kind::Int => {
                 let mut overflow = 0;
-                // SAFETY: an int, or of a subclass: its value is read, nothing is called.
+                // SAFETY: the object is an int, or an instance of a subclass. Its value is read; no Python code is
+                // called.
                 let number = unsafe { ffi::PyLong_AsLongLongAndOverflow(object, &mut overflow) };
                 if overflow != 0 {
                     return Ok(false);
@@ -56,13 +59,14 @@ impl<'py> Encoder<'py, '_> {
         Ok(true)
     }
 
-    /// Encodes a leaf; false for what is none.
+    /// Encodes a leaf; returns false if `value` is not one.
     pub fn leaf(&mut self, value: &Bound<'py, PyAny>, kind: Kind) -> Result<bool> {
         let object = value.as_ptr();
         match kind {
             Kind::Int => self.int(value)?,
             Kind::Float => {
-                // SAFETY: a float, or of a subclass: its value is read, nothing is called.
+                // SAFETY: the object is a float, or an instance of a subclass. Its value is read; no Python code is
+                // called.
                 let number = unsafe { ffi::PyFloat_AsDouble(object) };
                 self.float(number)?;
             }
@@ -85,7 +89,7 @@ impl<'py> Encoder<'py, '_> {
             }
             Kind::Term => match bytes_of(value)? {
                 [131, term @ ..] if term.len() < LARGE => self.output.put(term)?,
-                // The pure one has a view without the leading byte.
+                // The pure encoder makes a view that leaves out the leading byte.
                 _ => return Err(EncodeError::Unusual),
             },
             Kind::Buffer => self.buffer(value)?,
@@ -100,7 +104,7 @@ impl<'py> Encoder<'py, '_> {
 
     fn int(&mut self, value: &Bound<'py, PyAny>) -> Result<()> {
         let mut overflow = 0;
-        // SAFETY: an int, or of a subclass: its value is read, nothing is called.
+        // SAFETY: the object is an int, or an instance of a subclass. Its value is read; no Python code is called.
         let number = unsafe { ffi::PyLong_AsLongLongAndOverflow(value.as_ptr(), &mut overflow) };
         if overflow == 0 {
             return self.output.int(number);
@@ -134,9 +138,10 @@ impl<'py> Encoder<'py, '_> {
         if characters < LARGE / 4 {
             return self.short_text(value, is_atom);
         }
-        // In UTF-8 it is no shorter.
+        // Its UTF-8 has at least as many bytes.
         self.output.check(characters)?;
-        // SAFETY: a str, or of a subclass; a new reference, or null with an error.
+        // SAFETY: the object is a str, or an instance of a subclass. The result is a new reference, or null with an
+        // error.
         let bytes =
             unsafe { Bound::from_owned_ptr_or_opt(self.py, ffi::PyUnicode_AsUTF8String(value.as_ptr())) };
         let Some(bytes) = bytes else { return self.lone_surrogate() };
@@ -151,20 +156,20 @@ impl<'py> Encoder<'py, '_> {
 
     fn short_text(&mut self, value: &Bound<'py, PyAny>, is_atom: bool) -> Result<()> {
         let mut size = 0;
-        // Python keeps the UTF-8 of such a text with it; for text in ASCII that is the text itself.
-        // SAFETY: a str, or of a subclass; the bytes live as long as the object.
+        // Python caches the UTF-8 in the str object. For ASCII text, that is the text itself.
+        // SAFETY: the object is a str, or an instance of a subclass. The bytes live as long as the object.
         let text = unsafe { ffi::PyUnicode_AsUTF8AndSize(value.as_ptr(), &mut size) };
         if text.is_null() {
             return self.lone_surrogate();
         }
-        // SAFETY: Python says that there are so many bytes.
+        // SAFETY: Python returned the size with the pointer.
         let text = unsafe { std::slice::from_raw_parts(text.cast::<u8>(), size.unsigned_abs()) };
         if is_atom { self.atom(text) } else { self.binary(text) }
     }
 
-    /// What the pure encoder has better words for.
+    /// Leaves text with lone surrogates to the pure encoder, which has a better error for it.
     fn lone_surrogate(&self) -> Result<()> {
-        // Not to be left behind.
+        // Clears the error that Python has set.
         drop(PyErr::take(self.py));
         Err(EncodeError::Unusual)
     }
@@ -184,13 +189,13 @@ impl<'py> Encoder<'py, '_> {
         self.output.sized(109, bytes)
     }
 
-    /// What has a buffer, in one of many shapes: the package looks at it.
+    /// Has the package encode an object with a buffer, which may have many shapes.
     fn buffer(&mut self, value: &Bound<'py, PyAny>) -> Result<()> {
         let piece = self.helpers.leaf(value)?;
         self.piece(&piece)
     }
 
-    /// What the package has encoded: bytes, or the parts of something large.
+    /// Writes what the package has encoded: `bytes`, or an object with `parts`.
     fn piece(&mut self, piece: &Bound<'py, PyAny>) -> Result<()> {
         if let Ok(bytes) = piece.cast::<PyBytes>() {
             return self.output.put(bytes.as_bytes());
@@ -200,7 +205,7 @@ impl<'py> Encoder<'py, '_> {
             let size = part.len()?;
             match part.cast::<PyBytes>() {
                 Ok(bytes) if size < LARGE => self.output.put(bytes.as_bytes())?,
-                // Bytes, or flat views of bytes.
+                // Large `bytes`, or a flat view of bytes.
                 _ => self.output.large(self.py, part, size)?,
             }
         }
@@ -209,6 +214,6 @@ impl<'py> Encoder<'py, '_> {
 }
 
 fn characters(text: &Bound<'_, PyAny>) -> usize {
-    // SAFETY: a str, or of a subclass.
+    // SAFETY: the object is a str, or an instance of a subclass.
     unsafe { ffi::PyUnicode_GetLength(text.as_ptr()) }.unsigned_abs()
 }

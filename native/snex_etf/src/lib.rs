@@ -1,9 +1,10 @@
-//! `snex._etf._native`: what of the package is done better by an extension of CPython: the encoder of `snex._etf.encoder`, memory
-//! for large bodies that arrive ([`room`]), the items of streams ([`batch`]), and the look-out before a sleep ([`look_out`]).
+//! `snex._etf._native`: an extension of CPython for the parts of the package that it speeds up. These are the encoder
+//! of `snex._etf.encoder`, memory for large bodies of incoming frames ([`room`]), the items of streams ([`batch`]),
+//! and polling before a sleep ([`look_out`]).
 //!
-//! The encoder encodes what is of Snex's own types, and subclasses of these, to the same bytes as the pure one. Whatever is
-//! unusual (an error of any kind, a cycle, keys that collide) it leaves to the pure encoder, which starts over and says
-//! what is wrong; so there is one place that knows about that.
+//! The encoder encodes Python's built-in types, Snex's own, and their subclasses, to the same bytes as the pure
+//! encoder. In all unusual cases (an error of any kind, a cycle, colliding keys) the pure encoder starts over and
+//! raises the error, so only that one has to know about these.
 
 mod access;
 mod alike;
@@ -28,29 +29,29 @@ use std::sync::atomic::Ordering::Relaxed;
 
 static HELPERS: PyOnceLock<Helpers> = PyOnceLock::new();
 
-/// Tells the extension about the package's classes, and how to go on with what it does not know.
+/// Gives the extension the package's classes and functions.
 #[pyfunction]
 fn set_up(py: Python<'_>, helpers: Helpers) {
-    // A second time tells nothing new.
+    // A second call has the same helpers.
     let _ = HELPERS.set(py, helpers);
 }
 
-/// As `Limit.reply` in `_wire/frame.py`.
+/// The same as `Limit.reply` in `_wire/frame.py`.
 static REPLY_LIMIT: AtomicUsize = AtomicUsize::new(2 << 30);
 
-/// Sets how many bytes a value may have. What no address space holds is no limit.
+/// Sets how many bytes a value may have. A limit beyond the address space has no effect.
 #[pyfunction]
 fn set_reply_limit(limit: u64) {
     REPLY_LIMIT.store(usize::try_from(limit).unwrap_or(usize::MAX), Relaxed);
 }
 
-/// From now on the package is asked about each object of a subclass: it may have an encoder for it.
+/// From now on, the package is asked about instances of subclasses, for which it may have an encoder.
 #[pyfunction]
 fn ask_subclasses() {
     kinds::ASK_SUBCLASSES.store(true, Relaxed);
 }
 
-/// As `snex._etf.encoder.encode_pure`.
+/// The counterpart of `snex._etf.encoder.encode_pure`.
 #[pyfunction]
 #[pyo3(signature = (obj, spare = 0, auto = false))]
 fn encode<'py>(
@@ -69,7 +70,7 @@ fn encode<'py>(
     }
 }
 
-/// As `snex._etf.encoder.encode_item_pure`.
+/// The counterpart of `snex._etf.encoder.encode_item_pure`.
 #[pyfunction]
 fn encode_item<'py>(
     py: Python<'py>,
@@ -79,7 +80,7 @@ fn encode_item<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     let helpers = helpers(py)?;
     let before = objects.len();
-    // The leading 131 counts, for the pure encoder makes it.
+    // The pure encoder counts the leading byte 131, which is left out here.
     let limit = REPLY_LIMIT.load(Relaxed).saturating_sub(1);
     let encoder = Encoder::new(py, helpers, auto, limit);
     let parts = encoder.encode_item(obj, Some(objects.clone())).and_then(|(output, _)| output.into_parts(py));
@@ -94,7 +95,7 @@ fn encode_item<'py>(
     }
 }
 
-/// What `set_up` has told.
+/// The helpers given to `set_up`.
 fn helpers(py: Python<'_>) -> PyResult<&Helpers> {
     HELPERS.get(py).ok_or_else(|| PyRuntimeError::new_err("snex._etf._native has not been set up"))
 }

@@ -1,11 +1,11 @@
-//! The look-out before a sleep (`snex._eval.wait`), without the interpreter's lock: Python's other threads run meanwhile.
+//! Polling before a sleep (`snex._eval.wait`). The GIL is released, so Python's other threads run meanwhile.
 
 use pyo3::prelude::*;
 use std::os::fd::RawFd;
 use std::time::{Duration, Instant};
 
-/// Looks for `seconds` whether there is something to read at a descriptor, for instance an epoll's, whose events are what can be
-/// read there. Returns whether there is, or something is wrong with the descriptor.
+/// Polls a descriptor for `seconds`, until it is readable. An epoll descriptor is readable when it has events.
+/// Returns whether the descriptor is readable or invalid.
 #[pyfunction]
 pub fn look_out(py: Python<'_>, descriptor: RawFd, seconds: f64) -> bool {
     let Ok(duration) = Duration::try_from_secs_f64(seconds) else { return false };
@@ -15,7 +15,7 @@ pub fn look_out(py: Python<'_>, descriptor: RawFd, seconds: f64) -> bool {
             if begin.elapsed() >= duration {
                 return false;
             }
-            // Whoever is to make the next event may need this very processor.
+            // The process that causes the next event may need this processor.
             std::thread::yield_now();
         }
         true
@@ -24,6 +24,6 @@ pub fn look_out(py: Python<'_>, descriptor: RawFd, seconds: f64) -> bool {
 
 fn is_ready(descriptor: RawFd) -> bool {
     let mut look = libc::pollfd { fd: descriptor, events: libc::POLLIN, revents: 0 };
-    // SAFETY: one entry, which lives for the length of the call.
+    // SAFETY: the pointer is to one entry, which outlives the call.
     unsafe { libc::poll(&raw mut look, 1, 0) != 0 }
 }

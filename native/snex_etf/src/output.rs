@@ -1,4 +1,4 @@
-//! What has been encoded: bytes in a row, and large binaries that are left where they are.
+//! The output of the encoder: bytes in a row, and large binaries, which are not copied.
 
 use crate::encoder::{EncodeError, Result};
 use pyo3::exceptions::PyMemoryError;
@@ -6,29 +6,29 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyMemoryView};
 
-/// From this size on a binary is a part of its own. As `LARGE` in `_etf/scalars.py`.
+/// From this size on, a binary is a part of its own. The same as `LARGE` in `_etf/scalars.py`.
 pub const LARGE: usize = 64 * 1024;
 
-/// Room that even small values have at once.
+/// The initial capacity.
 const FIRST: usize = 256;
 
-/// The encoding so far.
+/// What has been encoded so far.
 pub struct Output<'py> {
-    /// Bytes since the last large binary. There is never more room in it than `left`, so it need not be looked at for each
-    /// value whether there is too much.
+    /// Bytes since the last large binary. Its capacity never exceeds `left`, so the limit has to be checked only when
+    /// it grows.
     bytes: Vec<u8>,
     parts: Vec<Bound<'py, PyAny>>,
-    /// How many more bytes there may be than those in `parts`.
+    /// How many bytes there may be in addition to `parts`.
     left: usize,
 }
 
 impl<'py> Output<'py> {
-    /// Nothing yet, and at most `limit` bytes in the end.
+    /// An empty output for at most `limit` bytes.
     pub fn new(limit: usize) -> Self {
         Output { bytes: Vec::with_capacity(FIRST.min(limit)), parts: Vec::new(), left: limit }
     }
 
-    /// As `new`, in memory that has been used before.
+    /// The same as `new`, but reuses `memory`.
     pub fn with_memory(limit: usize, mut memory: Vec<u8>) -> Self {
         memory.clear();
         if memory.capacity() > limit {
@@ -46,10 +46,11 @@ impl<'py> Output<'py> {
         Ok(())
     }
 
-    /// Adds the first bytes of a buffer. Faster than `put` because it always copies all of it.
+    /// Adds the first `count` bytes of a buffer. Faster than `put`, because it copies the whole buffer, whose size is
+    /// constant.
     pub fn put_start<const SIZE: usize>(&mut self, buffer: &[u8; SIZE], count: usize) -> Result<()> {
         if !self.has_room(SIZE) {
-            // Near the limit there is only room for what is wanted.
+            // Near the limit, there may be no room for the whole buffer.
             return self.put(&buffer[..count]);
         }
         let length = self.bytes.len() + count.min(SIZE);
@@ -58,7 +59,7 @@ impl<'py> Output<'py> {
         Ok(())
     }
 
-    /// What has been added behind the first `start` bytes since the last large binary.
+    /// The bytes since the last large binary, without the first `start`.
     pub fn since(&self, start: usize) -> &[u8] {
         self.bytes.get(start..).unwrap_or_default()
     }
@@ -79,13 +80,13 @@ impl<'py> Output<'py> {
         self.bytes.try_reserve_exact(wanted - length).map_err(|_| no_memory())
     }
 
-    /// A tag and a count of four bytes. What has more is left to the pure encoder, which says so.
+    /// Adds a tag and a count of four bytes. A larger count is left to the pure encoder, which raises an error.
     pub fn header(&mut self, tag: u8, count: usize) -> Result<()> {
         let [a, b, c, d] = u32::try_from(count).map_err(|_| EncodeError::Unusual)?.to_be_bytes();
         self.put(&[tag, a, b, c, d])
     }
 
-    /// A tag, a count of four bytes, and so many bytes.
+    /// Adds a tag, the length of `bytes` in four bytes, and `bytes`.
     pub fn sized(&mut self, tag: u8, bytes: &[u8]) -> Result<()> {
         let room = self.bytes.capacity() - self.bytes.len();
         if bytes.len() >= room || room - bytes.len() < 5 {
@@ -95,7 +96,7 @@ impl<'py> Output<'py> {
         self.put(bytes)
     }
 
-    /// An integer of 32 bits, if there is room for any.
+    /// Adds an integer of 32 bits, if there is room for the longest. Returns false if it did not.
     #[inline]
     pub fn quick_int(&mut self, number: i64) -> bool {
         let Ok(number) = i32::try_from(number) else { return false };
@@ -109,7 +110,7 @@ impl<'py> Output<'py> {
         has_room
     }
 
-    /// A number that is finite, if there is room for it.
+    /// Adds a finite number, if there is room for it. Returns false if it did not.
     #[inline]
     pub fn quick_float(&mut self, number: f64) -> bool {
         let [a, b, c, d, e, f, g, h] = number.to_be_bytes();
@@ -124,7 +125,7 @@ impl<'py> Output<'py> {
         self.bytes.capacity() - self.bytes.len() >= count
     }
 
-    /// An integer of 64 bits.
+    /// Adds an integer of 64 bits.
     pub fn int(&mut self, number: i64) -> Result<()> {
         if let Ok(small) = u8::try_from(number) {
             self.put(&[97, small])
@@ -139,7 +140,7 @@ impl<'py> Output<'py> {
         }
     }
 
-    /// Refuses what would be too large with `more` bytes, before they are made.
+    /// Returns an error if `more` bytes would exceed the limit.
     pub fn check(&self, more: usize) -> Result<()> {
         match self.bytes.len().saturating_add(more).checked_sub(self.left) {
             None | Some(0) => Ok(()),
@@ -147,24 +148,24 @@ impl<'py> Output<'py> {
         }
     }
 
-    /// How many more bytes there may be.
+    /// How many more bytes the limit allows.
     pub fn room(&self) -> usize {
         self.left.saturating_sub(self.bytes.len())
     }
 
-    /// A large binary of `size` bytes, which stays in the memory of its object.
+    /// Adds a large binary of `size` bytes, without copying it.
     pub fn large(&mut self, py: Python<'py>, part: Bound<'py, PyAny>, size: usize) -> Result<()> {
         self.check(size)?;
         self.left -= self.bytes.len() + size;
         self.flush(py)?;
         if self.bytes.capacity() > self.left {
-            // Hardly anything more may follow.
+            // The limit is near. The capacity must not exceed it.
             self.bytes = Vec::new();
         }
         self.push(part)
     }
 
-    /// A view of a large object of type `bytes`.
+    /// Adds a view of a large `bytes` object.
     pub fn large_bytes(&mut self, py: Python<'py>, object: &Bound<'py, PyAny>, size: usize) -> Result<()> {
         let view = PyMemoryView::from(object)?;
         self.large(py, view.into_any(), size)
@@ -179,20 +180,20 @@ impl<'py> Output<'py> {
         Ok(PyList::new(py, self.parts)?)
     }
 
-    /// The parts, and the bytes behind them.
+    /// The parts, and the bytes after them.
     pub fn into_rest(self) -> (Vec<Bound<'py, PyAny>>, Vec<u8>) {
         (self.parts, self.bytes)
     }
 
-    /// The bytes, where all are in a row.
+    /// The bytes; `None` if there are large binaries.
     pub fn into_plain(self) -> Option<Vec<u8>> {
         self.parts.is_empty().then_some(self.bytes)
     }
 
     fn flush(&mut self, py: Python<'py>) -> Result<()> {
         let size = isize::try_from(self.bytes.len()).map_err(|_| no_memory())?;
-        // SAFETY: so many bytes are there to be copied; a new reference, or null with an error. `PyBytes::new` panics without memory,
-        // `PyBytes::new_with` writes zeros first.
+        // SAFETY: `bytes` has `size` bytes to copy. The result is a new reference, or null with an error.
+        // (`PyBytes::new` would panic if memory runs out, and `PyBytes::new_with` would write zeros first.)
         let part = unsafe {
             let object = ffi::PyBytes_FromStringAndSize(self.bytes.as_ptr().cast(), size);
             Bound::from_owned_ptr_or_err(py, object)?
@@ -208,7 +209,7 @@ impl<'py> Output<'py> {
     }
 }
 
-/// What Python raises where memory ends.
+/// The error for memory that runs out.
 pub fn no_memory() -> EncodeError {
     EncodeError::Error(PyMemoryError::new_err(()))
 }

@@ -1,4 +1,4 @@
-//! Memory for a body that is on its way: a `bytes` or `bytearray` that is filled in place, and never touched before.
+//! Memory for an incoming body: a `bytes` or `bytearray` that is filled in place, without being zeroed first.
 
 use crate::huge_pages;
 use pyo3::exceptions::PyRuntimeError;
@@ -13,7 +13,7 @@ const WRITE: c_int = 0x200;
 
 /// A `bytes` object that is still being made, or a `bytearray`.
 ///
-/// It belongs to nobody else until `finish` hands it out. The views of it are borrowed: whoever takes one releases it
+/// Nobody else has a reference to it until `finish` returns it. A view borrows its memory: it has to be released
 /// before the next call of `view` or `finish`.
 #[pyclass(module = "snex._etf._native")]
 pub struct Room {
@@ -22,7 +22,7 @@ pub struct Room {
     mutable: bool,
 }
 
-// SAFETY: the object is touched by methods only, which run with the interpreter's lock held.
+// SAFETY: only methods use the object, and these run with the GIL held.
 unsafe impl Send for Room {}
 // SAFETY: as above.
 unsafe impl Sync for Room {}
@@ -33,7 +33,7 @@ impl Room {
     #[new]
     fn new(py: Python<'_>, size: usize, mutable: bool) -> PyResult<Self> {
         let size = isize::try_from(size)?;
-        // SAFETY: both take null for memory that is to be filled later, and return a new reference or null.
+        // SAFETY: for null, both leave the memory uninitialized. They return a new reference, or null with an error.
         let object = unsafe {
             if mutable {
                 ffi::PyByteArray_FromStringAndSize(ptr::null(), size)
@@ -49,35 +49,35 @@ impl Room {
         Ok(room)
     }
 
-    /// A writable view from byte `start` on.
+    /// A writable view of the memory from byte `start` on.
     fn view<'py>(&mut self, py: Python<'py>, start: usize) -> PyResult<Bound<'py, PyAny>> {
         let memory = self.memory(py)?.get_mut(start..).unwrap_or_default();
         let (address, size) = (memory.as_mut_ptr().cast(), isize::try_from(memory.len())?);
-        // SAFETY: the memory stays where it is until the next call, by which the view has been released. A new reference
-        // or null.
+        // SAFETY: the memory stays in its place until the next call, and the view is released before that. The result
+        // is a new reference, or null with an error.
         unsafe {
             let view = ffi::PyMemoryView_FromMemory(address, size, WRITE);
             Bound::from_owned_ptr_or_err(py, view)
         }
     }
 
-    /// The object. Nothing else is possible afterwards.
+    /// Returns the filled object. No method may be called after that.
     fn finish<'py>(&mut self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         self.memory(py)?;
         let object = std::mem::replace(&mut self.object, ptr::null_mut());
-        // SAFETY: our reference is handed on.
+        // SAFETY: the reference was ours, and its ownership moves.
         Ok(unsafe { Bound::from_owned_ptr(py, object) })
     }
 }
 
 impl Room {
-    /// What the object consists of. Python has not written to all of it yet.
+    /// The memory of the object. Not all of it has been written yet.
     fn memory(&mut self, _py: Python<'_>) -> PyResult<&mut [MaybeUninit<u8>]> {
         if self.object.is_null() {
             return Err(PyRuntimeError::new_err("this room has been handed out"));
         }
-        // SAFETY: the object is alive, of the type that is asked, and no Rust code but the borrower of `self` has a reference to
-        // its bytes. They may not be initialized, which the type says.
+        // SAFETY: the object is alive and of the type in question. Only the borrower of `self` has a Rust reference
+        // to its bytes. They may be uninitialized, as the element type says.
         unsafe {
             let (address, size) = if self.mutable {
                 (ffi::PyByteArray_AsString(self.object), ffi::PyByteArray_Size(self.object))
@@ -92,7 +92,7 @@ impl Room {
 impl Drop for Room {
     fn drop(&mut self) {
         if !self.object.is_null() {
-            // SAFETY: Python drops its objects with the lock held, and the reference is ours.
+            // SAFETY: Python drops its objects with the GIL held, and the reference is ours.
             unsafe { ffi::Py_DECREF(self.object) }
         }
     }

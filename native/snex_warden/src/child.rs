@@ -10,14 +10,14 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
-/// Starts the program of `spec` as the leader of a new session. `descriptors` become those that the specification names;
-/// the program gets no others but standard ones. They are closed here.
+/// Starts the program of `spec` as the leader of a new session. `descriptors` get the numbers that `spec` lists;
+/// apart from the standard ones, the program gets no others. They are closed here.
 pub fn spawn(spec: &Spec, descriptors: Vec<OwnedFd>) -> io::Result<Pid> {
     if descriptors.len() != spec.descriptors.len() {
         return Err(io::Error::other("descriptors and their numbers differ in count"));
     }
-    // While they are put into place, no descriptor that is still needed has a number that one of them gets: not the copies
-    // made here, and not what the standard library opens to start a program.
+    // `dup2` closes whatever has the number it assigns. So no descriptor that is still needed may have one of these
+    // numbers: neither the copies made here, nor what the standard library opens to start a program.
     let lowest_spare = spec.descriptors.iter().max().map_or(0, |highest| highest + 1);
     let moves = descriptors
         .iter()
@@ -43,18 +43,18 @@ pub fn spawn(spec: &Spec, descriptors: Vec<OwnedFd>) -> io::Result<Pid> {
     let child = command.spawn().map_err(|error| {
         io::Error::new(error.kind(), format!("cannot start {}: {error}", command.get_program().display()))
     })?;
-    // The handle is dropped: the watch reaps, through waitpid.
+    // The handle is dropped: `Forest` reaps the child with waitpid.
     Ok(Pid::from_raw(child.id() as i32))
 }
 
-/// A copy with the first free number that is not below `lowest`, closed when the program starts.
+/// A duplicate with the first free number that is at least `lowest`. Closed when the program starts.
 fn duplicate(fd: &OwnedFd, lowest: RawFd) -> io::Result<OwnedFd> {
     let copy = nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(lowest))?;
     // SAFETY: fcntl has just made this descriptor, and nobody else knows it.
     Ok(unsafe { OwnedFd::from_raw_fd(copy) })
 }
 
-/// Takes all numbers below `lowest` that are free.
+/// Occupies all free numbers below `lowest`, for as long as the result lives.
 fn take_below(lowest: RawFd, copies: &[(OwnedFd, RawFd)]) -> io::Result<Vec<OwnedFd>> {
     let mut taken = Vec::new();
     if let Some((any, _)) = copies.first() {
@@ -74,19 +74,20 @@ fn prepare(warden: Pid, moves: &[(OwnedFd, RawFd)], limits: &Limits) -> io::Resu
     unistd::setsid()?;
     limit(limits)?;
     for signal in 1..=last_signal() {
-        // SAFETY: SIG_DFL runs no code. Signals that cannot be set (SIGKILL, SIGSTOP, the C library's own) refuse.
+        // SAFETY: SIG_DFL runs no code. For signals that cannot be set (SIGKILL, SIGSTOP, the C library's own) the
+        // call fails, which is harmless.
         unsafe { libc::signal(signal, libc::SIG_DFL) };
     }
     nix::sys::signal::SigSet::empty().thread_set_mask()?;
     for (fd, target) in moves {
-        // SAFETY: dup2 takes plain numbers; the target is Python's from here on, and clear of close-on-exec.
+        // SAFETY: dup2 takes plain numbers. From here on the target belongs to Python, without close-on-exec.
         if unsafe { libc::dup2(fd.as_raw_fd(), *target) } < 0 {
             return Err(io::Error::last_os_error());
         }
     }
     #[cfg(target_os = "linux")]
     {
-        // Python dies with the warden. The signal goes with the thread that forked, and the warden has only one.
+        // Python dies with the warden. The signal is sent when the thread that forked ends; the warden has only one.
         nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?;
         if unistd::getppid() != warden {
             return Err(io::Error::other("the warden died"));
@@ -102,7 +103,7 @@ fn last_signal() -> i32 {
     libc::SIGRTMAX()
 }
 
-/// Without real-time signals.
+/// Other systems have no real-time signals.
 #[cfg(not(target_os = "linux"))]
 fn last_signal() -> i32 {
     31

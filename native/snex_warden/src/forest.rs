@@ -1,8 +1,9 @@
-//! All the trees that descend from the warden: that of the program, and those of its copies.
+//! All process trees below the warden: that of the program, and those of its copies.
 //!
-//! Each leader is a child of the warden's. The leader of a copy adopts what its own descendants leave behind. So whatever else
-//! becomes a child of the warden's comes from the program, or from a copy that has just ended: it belongs to that copy, and
-//! ends with it. Who owns such a child is noted when it is first seen, and forgotten when it is reaped.
+//! The leader of each tree is a child of the warden. While the leader of a copy lives, it adopts the orphans of its
+//! own tree. So any other child of the warden is an orphan: of the program's tree, or of a copy whose leader has just
+//! ended. It is assigned to that tree when it is first seen, and ends with it. The assignment is removed when the
+//! orphan is reaped.
 
 use crate::tree::Tree;
 use nix::errno::Errno;
@@ -13,21 +14,22 @@ use snex_core::process_tree;
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-/// The trees, and who owns which child of the warden's that leads none.
+/// The trees, and the tree that owns each orphan among the warden's children.
 pub struct Forest {
     trees: BTreeMap<control::Tree, Tree>,
     owners: HashMap<i32, control::Tree>,
-    /// The copies that have ended and of which something may be left, in the order of their ends.
+    /// Copies whose leaders have ended, and of which orphans may be left; in the order of their ends.
     ended: Vec<control::Tree>,
-    /// Those of which a process has been reaped since children were last looked at: it may have left one that nobody has seen.
+    /// Trees of which a process has been reaped since the children were last listed. It may have left an orphan that
+    /// has not been seen yet.
     unseen: Vec<control::Tree>,
-    /// Leaders that have been reaped since then: their numbers stand for nothing any more.
+    /// Leaders that have been reaped since then. Their pids in that list are no longer valid.
     reaped: Vec<i32>,
     listed: bool,
 }
 
 impl Forest {
-    /// A forest of the program's tree.
+    /// A forest with the program's tree only.
     pub fn new(program: Pid) -> Self {
         Forest {
             trees: BTreeMap::from([(PROGRAM, Tree::new(PROGRAM, Some(program)))]),
@@ -39,23 +41,22 @@ impl Forest {
         }
     }
 
-    /// A tree that has not gone.
+    /// A tree of which something is left, or that is to be forked.
     pub fn get(&mut self, number: control::Tree) -> Option<&mut Tree> {
         self.trees.get_mut(&number)
     }
 
-    /// Adds a tree that the program is to fork.
+    /// Adds a tree that the program has been asked to fork.
     pub fn expect(&mut self, number: control::Tree) {
         self.trees.insert(number, Tree::new(number, None));
     }
 
-    /// Takes out a tree.
     pub fn remove(&mut self, number: control::Tree) {
         self.trees.remove(&number);
         self.ended.retain(|ended| *ended != number);
     }
 
-    /// The trees that the program has been asked to fork, and has not.
+    /// The trees that the program has been asked to fork, and has not forked yet.
     pub fn expected(&self) -> Vec<control::Tree> {
         self.trees.values().filter(|tree| tree.leader.is_none()).map(|tree| tree.number).collect()
     }
@@ -65,31 +66,32 @@ impl Forest {
         self.trees.keys().copied().collect()
     }
 
-    /// Whether processes can be told apart at all, so that there may be copies.
+    /// Whether the system lists processes, which is necessary to tell the trees of copies apart.
     pub fn is_listed(&self) -> bool {
         self.listed
     }
 
-    /// Whether nothing is left.
+    /// Whether nothing of any tree is left.
     pub fn is_empty(&self) -> bool {
         self.trees.is_empty()
     }
 
-    /// The warden's children.
+    /// Lists the warden's children.
     pub fn look(&mut self) -> Vec<i32> {
-        // Whatever these have left behind is among the children by now, and they themselves are not.
+        // The list is made after these were reaped: it has their orphans, and not they themselves.
         self.unseen.clear();
         self.reaped.clear();
         process_tree::own_children()
     }
 
-    /// Reaps the leaders that have ended.
+    /// Reaps leaders that have ended, and returns them.
     pub fn reap_leaders(&mut self) -> Vec<(control::Tree, Exit)> {
         let leaders: Vec<Pid> = self.trees.values().filter_map(Tree::living).collect();
         leaders.into_iter().filter_map(|leader| self.reap(leader.as_raw()).ok()?).collect()
     }
 
-    /// Reaps whatever else has ended: leaders among it, and whether the warden has no child any more.
+    /// Reaps all other children that have ended. Returns the leaders among them, and whether the warden has no
+    /// children left.
     pub fn reap_all(&mut self) -> (Vec<(control::Tree, Exit)>, bool) {
         let mut leaders = Vec::new();
         loop {
@@ -102,7 +104,7 @@ impl Forest {
         }
     }
 
-    /// Reaps one child, or any for -1, until one has led a tree.
+    /// Reaps the child `which`, or any children for -1, until one was the leader of a tree.
     fn reap(&mut self, which: i32) -> Result<Option<(control::Tree, Exit)>, Errno> {
         while let Some((pid, exit)) = wait_for(which)? {
             let owner = self.owners.remove(&pid);
@@ -118,7 +120,7 @@ impl Forest {
             }
             match owner {
                 Some(owner) => self.unseen.push(owner),
-                // It has come and gone since: of any tree whose leader has ended.
+                // An orphan that was never seen: of any tree whose leader has ended.
                 None => {
                     let ended = self.trees.values().filter(|tree| tree.exit.is_some());
                     self.unseen.extend(ended.map(|tree| tree.number));
@@ -128,8 +130,8 @@ impl Forest {
         Ok(None)
     }
 
-    /// Finds owners for `children`, which `look` has returned before leaders were reaped. So whichever copy has left one of
-    /// them behind is known to have ended.
+    /// Finds the owners of new orphans among `children`. `look` has listed these before leaders were reaped, so the
+    /// copy that left an orphan behind is known to have ended.
     pub fn adopt(&mut self, children: &[i32]) {
         for child in children {
             let leads = self.trees.values().any(|tree| tree.living() == Some(Pid::from_raw(*child)));
@@ -143,13 +145,14 @@ impl Forest {
                     tree.terminate(&[*child]);
                 }
             } else {
-                // Of a program or a copy of which nothing else is left.
+                // Nothing else is left of its tree.
                 process_tree::kill_with_group(*child);
             }
         }
     }
 
-    /// The copy whose session it is in, or else the one that has ended last.
+    /// The tree that owns an orphan: the ended copy whose session it is in, or else the copy that has ended last, or
+    /// else the program.
     fn owner_of(&self, child: i32) -> control::Tree {
         let session = getsid(Some(Pid::from_raw(child))).ok();
         let leads = |number: &&control::Tree| {
@@ -158,8 +161,8 @@ impl Forest {
         self.ended.iter().find(leads).or(self.ended.last()).copied().unwrap_or(PROGRAM)
     }
 
-    /// The trees of which nothing is left. `none`: the warden has no children. Before that, the last ones are not gone, whatever is known
-    /// of their processes.
+    /// The trees of which nothing is left. `none`: whether the warden has no children. While it has some, not all
+    /// trees can be gone, so the result is empty if it would have all of them.
     pub fn gone(&self, none: bool) -> Vec<control::Tree> {
         let is_gone = |tree: &&Tree| {
             tree.exit.is_some()
@@ -175,14 +178,14 @@ impl Forest {
         if none || gone.len() < self.trees.len() { gone } else { Vec::new() }
     }
 
-    /// Those of which all others of a tree are descendants.
+    /// The roots of a tree: its leader and its orphans, from which all its other processes descend.
     fn roots(&self, number: control::Tree) -> Vec<i32> {
         let leader = self.trees.get(&number).and_then(Tree::living);
         let owned = self.owners.iter().filter(|(_, owner)| **owner == number).map(|(pid, _)| *pid);
         leader.map(Pid::as_raw).into_iter().chain(owned).collect()
     }
 
-    /// Begins to end a tree: SIGTERM now, SIGKILL after `grace`. Without any grace there is only SIGKILL, next.
+    /// Begins to end a tree: SIGTERM now, SIGKILL after `grace`. If `grace` is zero, SIGTERM is left out.
     pub fn stop(&mut self, number: control::Tree, grace: Duration) {
         let roots = self.roots(number);
         let Some(tree) = self.trees.get_mut(&number) else { return };
@@ -197,7 +200,7 @@ impl Forest {
         }
     }
 
-    /// Kills those whose grace is over.
+    /// Kills the trees whose grace is over.
     pub fn kill_due(&mut self) {
         for number in self.numbers() {
             let roots = self.roots(number);
@@ -214,7 +217,7 @@ impl Forest {
         }
     }
 
-    /// How long nothing has to be done, unless something happens.
+    /// How long to wait for events at most; `None` for any time.
     pub fn pause(&self) -> Option<Duration> {
         if self.unseen.is_empty() {
             self.trees.values().filter_map(Tree::pause).min()
@@ -225,7 +228,7 @@ impl Forest {
 }
 
 fn with_descendants(mut roots: Vec<i32>) -> Vec<i32> {
-    // To look for them takes milliseconds on a machine with many processes.
+    // The search takes milliseconds on a machine with many processes.
     if roots.is_empty() {
         return roots;
     }
@@ -233,9 +236,9 @@ fn with_descendants(mut roots: Vec<i32>) -> Vec<i32> {
     roots
 }
 
-/// A child that has ended, and how; `None` while all that are left run. An error when there are none left.
+/// A child that has ended, and how; `None` if all children still run; an error if there are none.
 ///
-/// Not through `nix`: it knows no real-time signals, and a child that one has ended looks like an error there.
+/// This does not use `nix`, which has no real-time signals: there, a child ended by one looks like an error.
 fn wait_for(which: i32) -> Result<Option<(i32, Exit)>, Errno> {
     let mut status = 0;
     // SAFETY: the pointer is to a local variable.
@@ -243,7 +246,7 @@ fn wait_for(which: i32) -> Result<Option<(i32, Exit)>, Errno> {
     if pid == 0 {
         return Ok(None);
     }
-    // Without WUNTRACED and WCONTINUED, a child is reported only when it has exited or a signal has ended it.
+    // Without WUNTRACED and WCONTINUED, waitpid only reports children that have exited or were ended by a signal.
     let exit = if libc::WIFSIGNALED(status) {
         Exit::Signal(libc::WTERMSIG(status))
     } else {
@@ -252,8 +255,8 @@ fn wait_for(which: i32) -> Result<Option<(i32, Exit)>, Errno> {
     Ok(Some((pid, exit)))
 }
 
-/// Whether there is more to a tree than the warden's own children, when it has none any more. Orphans become children of a
-/// subreaper, which only Linux has.
+/// Whether something of a tree is left although the warden has no children. Impossible on Linux, where the warden is
+/// a subreaper and so adopts orphans.
 fn others_left(tree: &Tree) -> bool {
     !cfg!(target_os = "linux") && tree.leader.is_some_and(|leader| killpg(leader, None).is_ok())
 }

@@ -1,27 +1,28 @@
-//! What connects the warden to the VM: when its other end is closed, the VM is gone.
+//! The warden's connection to the VM. When its other end is closed, the VM is gone.
 
 use snex_core::control::{self, FromWarden, ToWarden};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
-/// The descriptor that the warden has as its standard input.
+/// The warden's standard input.
 pub enum Lifeline<'a> {
     /// The socket of a worker, with messages both ways.
     Worker(&'a UnixStream),
-    /// The pipe of an Erlang port. Whatever comes over it is a request to end, as is its end.
+    /// The pipe of an Erlang port. Any input is a request to end, and so is the end of input.
     Port(OwnedFd),
 }
 
 impl Lifeline<'_> {
-    /// Tells the VM. One that is gone needs no telling, and one with a port hears of the end only.
+    /// Sends a message to a worker. Fails silently if the VM is gone. A port only gets the exit status, at the end.
     pub fn report(&self, message: &FromWarden) {
         if let Lifeline::Worker(socket) = self {
             let _ = control::send(socket, message);
         }
     }
 
-    /// What the VM wants, and the descriptors for that, when the lifeline is readable: `None` for the end.
+    /// Reads the next message of the VM, with its descriptors, once the lifeline is readable; `None` is a request to
+    /// end.
     ///
     /// # Errors
     /// Those of the socket.

@@ -1,14 +1,14 @@
 //! The warden: a small process that stands between the VM and one process tree.
 //!
-//! Nothing inside the VM survives the VM, and nothing inside Python runs while a C call holds the GIL. The warden outlives
-//! both just long enough to see that neither leaves anything behind. It has one thread, one [`lifeline`] to the VM (its standard
-//! input) and one child. Its life:
+//! Code inside the VM dies with the VM, and code inside Python may be blocked by a C call that holds the GIL. The
+//! warden outlives both, and ends what they leave behind. It has one thread, one [`lifeline`] to the VM (its standard
+//! input) and one child, the program. Its life:
 //!
-//! 1. [`shelter`]: leave the VM's session, ignore what is not meant for it, adopt orphans.
-//! 2. [`child::spawn`]: start Python with the descriptors that came over the socket (see [`snex_core::control`]); or, with
-//!    arguments, the program that they name, with the output of the warden itself, as an Erlang port.
-//! 3. [`watch::Watch`]: wait for the program's end, a stop request, or the end of the VM, and then end the whole tree.
-//!    Meanwhile it may have the program fork copies of itself ([`template`]), each of which leads a tree of its own
+//! 1. [`shelter`]: it leaves the VM's session, ignores signals, and adopts orphans.
+//! 2. [`child::spawn`]: it starts Python, with the descriptors that came over the socket (see [`snex_core::control`]). With
+//!    arguments, it runs as an Erlang port: it starts the program that they name, which shares its output.
+//! 3. [`watch::Watch`]: it waits for the end of the program, a stop request, or the end of the VM, and then ends the whole
+//!    tree. Meanwhile, it may have the program fork copies of itself ([`template`]). Each copy leads a tree of its own
 //!    ([`forest`]).
 
 mod child;
@@ -34,7 +34,7 @@ use watch::Watch;
 const CANNOT_START: u8 = 127;
 
 fn main() -> ExitCode {
-    // SAFETY: descriptor 0 is ours from the start of the process, and nothing else here uses it.
+    // SAFETY: the process owns descriptor 0 from its start, and nothing else here uses it.
     let input = unsafe { OwnedFd::from_raw_fd(0) };
     let mut args = std::env::args_os().skip(1);
     match args.next() {
@@ -71,12 +71,12 @@ fn start(socket: &UnixStream) -> io::Result<Watch<'_>> {
         }
     };
     let pid = child::spawn(&spec, descriptors)?;
-    // An error here means that the VM is gone: the watch notices that by itself, and ends the tree.
+    // Fails if the VM is gone. The watch notices that, and ends the tree.
     let _ = control::send(socket, &FromWarden::Started { tree: PROGRAM, pid: pid.as_raw() });
     Ok(Watch::new(Lifeline::Worker(socket), children, pid, template))
 }
 
-/// Runs a program for a port, and exits as it does.
+/// Runs a program for an Erlang port, and exits with its status.
 fn run(input: OwnedFd, program: OsString, args: impl Iterator<Item = OsString>) -> ExitCode {
     let spec = Spec {
         program: program.into_vec(),

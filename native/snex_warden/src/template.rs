@@ -1,12 +1,15 @@
-//! The socket over which the program is asked to fork copies of itself.
+//! The socket over which the warden asks the program to fork copies of itself.
 //!
-//! A pair of sockets that keep messages apart (`SOCK_SEQPACKET`); the program has the other end. Numbers are little-endian.
+//! A socket pair that preserves message boundaries (`SOCK_SEQPACKET`); the program has the other end. Numbers are
+//! little-endian.
 //!
-//! To the program: the number of the new tree (`u64`), this process (`i32`), and a byte that is 1 where threads are no reason
-//! to refuse. The descriptors of the copy come with it, and belong to the program from then on.
+//! To the program: the number of the new tree (`u64`), the pid of the warden (`i32`), and a byte, which is 1 if the
+//! program may fork although it has threads. The message carries the descriptors of the copy, which then belong to
+//! the program.
 //!
-//! Back: the number of the tree, and the process id of the copy (`i32`). Or 0, and a sentence that says why there is none. The
-//! process that forked the copy sends it, and ends only then: so a copy is announced before it becomes a child of the warden.
+//! From the program: the number of the tree, and the pid of the copy (`i32`); or 0 in place of the pid, and a
+//! sentence that says why the program has not forked. An intermediate process forks the copy, sends the answer, and
+//! only then ends. So a copy is announced before it becomes a child of the warden.
 
 use nix::sys::socket::{
     AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, recv, sendmsg, socketpair,
@@ -15,29 +18,29 @@ use snex_core::control::Tree;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
-/// The longest answer that is read; of a longer sentence, the beginning.
+/// The longest answer. A longer sentence is truncated.
 const LONGEST: usize = 4096;
 
-/// What the program answers.
+/// The answer of the program.
 pub enum Answer {
-    /// It has forked, and the copy is this process.
+    /// The pid of the copy.
     Forked(i32),
-    /// It has not.
+    /// The program has not forked; a sentence says why.
     Refused(String),
 }
 
-/// Our end of the socket.
+/// The warden's end of the socket.
 pub struct Template(OwnedFd);
 
 impl Template {
-    /// Makes the socket. The other end is the program's.
+    /// Makes the socket pair. The second end is for the program.
     pub fn new() -> io::Result<(Self, OwnedFd)> {
         let (ours, theirs) =
             socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
         Ok((Template(ours), theirs))
     }
 
-    /// Asks for a copy, without waiting. `descriptors` are closed here.
+    /// Asks for a copy, without waiting for it. `descriptors` are those of the copy.
     ///
     /// # Errors
     /// A sentence that says why the program cannot be asked.
@@ -57,13 +60,13 @@ impl Template {
         }
     }
 
-    /// The next answer that has come; `None` while there is none. What is no answer is passed over.
+    /// The next answer, if one has arrived. Invalid messages are skipped.
     pub fn answer(&self) -> Option<(Tree, Answer)> {
         loop {
             let mut buffer = [0; LONGEST];
             let read = recv(self.0.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT).ok()?;
             if read == 0 {
-                // The program and all who have its end are gone.
+                // All processes that had the other end are gone.
                 return None;
             }
             if let Some(answer) = parse(buffer.get(..read)?) {

@@ -1,4 +1,4 @@
-//! One tree of processes: a leader and what descends from it.
+//! One process tree: a leader and its descendants.
 
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
@@ -7,31 +7,31 @@ use snex_core::process_tree;
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-/// How often a tree is searched again once it is being killed: a process may fork in between.
+/// The pause between two rounds of killing: processes may fork in between.
 const SEARCH_INTERVAL: Duration = Duration::from_millis(20);
 
-/// A tree, from the request to start it until nothing of it is left.
+/// A process tree, from the request to start it until nothing of it is left.
 pub struct Tree {
-    /// By what the VM knows it.
+    /// The number by which the VM knows the tree.
     pub number: control::Tree,
-    /// `None` while the program has been asked to fork it.
+    /// `None` until the program has forked it.
     pub leader: Option<Pid>,
-    /// How the leader ended, once it has.
+    /// How the leader ended, once it has been reaped.
     pub exit: Option<Exit>,
-    /// When SIGTERM turns into SIGKILL; `None` while it is not being stopped.
+    /// When SIGKILL follows SIGTERM; `None` if the tree is not being stopped.
     deadline: Option<Instant>,
-    /// Those that have SIGTERM. Many programs take a second one for a demand to leave everything as it is.
+    /// The processes that have got SIGTERM. Each gets one: many programs skip their cleanup at the second.
     told: HashSet<i32>,
-    /// The children of the round of killing before.
+    /// The `children` of the last round of killing.
     children: Vec<i32>,
-    /// Whether the last round of killing asked for the next one at once.
+    /// Whether the next round of killing has to follow without a pause.
     restless: bool,
-    /// Whether the leader has been halted, so that it starts nothing more.
+    /// Whether the leader has got SIGSTOP, so that it starts nothing more.
     halted: bool,
 }
 
 impl Tree {
-    /// A tree whose leader runs, or is to be forked.
+    /// A tree whose leader runs, or, for `None`, is to be forked.
     pub fn new(number: control::Tree, leader: Option<Pid>) -> Self {
         Tree {
             number,
@@ -45,22 +45,23 @@ impl Tree {
         }
     }
 
-    /// The leader, while it has not been reaped: until then its number is nobody else's.
+    /// The leader, until it is reaped. Until then, no other process can have its pid.
     pub fn living(&self) -> Option<Pid> {
         self.leader.filter(|_| self.exit.is_none())
     }
 
-    /// Whether this is a copy whose leader lives: what it has started, and what that has left behind, descends from it.
+    /// The leader, if this is a copy and its leader has not been reaped. All processes of the tree then descend from
+    /// it, orphans too.
     pub fn living_copy(&self) -> Option<Pid> {
         self.living().filter(|_| self.number != control::PROGRAM)
     }
 
-    /// How much of the grace is left in a stop.
+    /// How much of its grace is left, if the tree is being stopped.
     pub fn grace_left(&self) -> Option<Duration> {
         self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()))
     }
 
-    /// Has the tree end within `grace`, or earlier if it has been told so before.
+    /// Sets the deadline to the end of `grace`, unless there is an earlier one.
     pub fn hurry(&mut self, grace: Duration) {
         let deadline = Instant::now() + grace;
         self.deadline = Some(self.deadline.map_or(deadline, |earlier| earlier.min(deadline)));
@@ -70,13 +71,13 @@ impl Tree {
     pub fn terminate(&mut self, members: &[i32]) {
         for pid in members {
             if self.told.insert(*pid) {
-                // Errors mean that a process is gone already, or is not ours to signal; there is nobody else to try.
+                // Fails if the process is gone, or may not be signalled. Nothing else can be done about it.
                 let _ = kill(Pid::from_raw(*pid), Signal::SIGTERM);
             }
         }
     }
 
-    /// The same where processes cannot be listed: the group of the leader is all that can be reached then.
+    /// Sends SIGTERM to the leader's process group: the best that can be done on systems that don't list processes.
     pub fn terminate_group(&mut self) {
         if let Some(leader) = self.leader
             && self.told.insert(leader.as_raw())
@@ -85,19 +86,21 @@ impl Tree {
         }
     }
 
-    /// Whether it is time to kill.
+    /// Whether the deadline has passed.
     pub fn is_due(&self) -> bool {
         self.grace_left().is_some_and(|left| left.is_zero())
     }
 
-    /// One round of killing. A tree is killed in as many rounds as it takes.
+    /// One round of killing. Rounds follow until nothing of the tree is left.
     ///
-    /// A look at every process of the machine takes longer than one needs to fork and exit, so a program that does nothing
-    /// else is never there when its turn comes. But each process that it leaves becomes a child of the copy, or of the warden,
-    /// at that moment, and began in the group of its parent. Those `children` the kernel lists at once, the dead among them,
-    /// whose groups are killed as well. Only when that list has nothing new, the rest of the tree is looked for: `members`.
+    /// Searching all processes of the machine takes longer than a process needs to fork and exit. A program that
+    /// keeps forking and exiting would never be found that way. But each process that it leaves behind becomes a
+    /// child of the copy's leader, or of the warden, at once, and it starts in its parent's process group. So this
+    /// first kills `children`, which the kernel lists quickly and which include the dead, together with their groups.
+    /// Only if that list has nothing new does it search for the rest of the tree, with `members`.
     ///
-    /// The leader of a copy is halted first and killed last, so that nothing of its tree is ever taken for another's.
+    /// The leader of a copy is halted first and killed last. While it exists, it adopts the orphans of its tree, so
+    /// none of them can be taken for another tree's.
     pub fn kill(&mut self, children: Vec<i32>, members: impl FnOnce() -> Vec<i32>) {
         let spared = self.living_copy();
         if let Some(leader) = spared
@@ -113,8 +116,8 @@ impl Tree {
         if self.restless {
             return;
         }
-        // All that descends from a copy has one of its children above it, which may have ended by now. What it starts at this very
-        // moment becomes the warden's child with its end, and belongs to it.
+        // If the leader has no children, dead ones included, it has no other descendants. A process that it is just
+        // starting becomes an orphan of this tree when the leader ends.
         let childless = spared.is_some_and(|leader| process_tree::is_childless(leader.as_raw()));
         let mut others = if childless { Vec::new() } else { members() };
         others.retain(|pid| *pid != group);
@@ -124,14 +127,14 @@ impl Tree {
         }
     }
 
-    /// The same where processes cannot be listed.
+    /// Kills the leader's process group, on systems that don't list processes.
     pub fn kill_group(&mut self) {
         if let Some(leader) = self.leader {
             let _ = killpg(leader, Signal::SIGKILL);
         }
     }
 
-    /// When it wants to be looked at again; `None` for a tree that is not being stopped.
+    /// How long until something has to be done for this tree; `None` if it is not being stopped.
     pub fn pause(&self) -> Option<Duration> {
         let left = self.grace_left()?;
         Some(match left.is_zero() {

@@ -1,4 +1,4 @@
-//! Waiting for the end, and bringing it about.
+//! The warden's main loop: waits for a reason to end the trees, and ends them.
 
 use crate::forest::Forest;
 use crate::lifeline::Lifeline;
@@ -13,15 +13,15 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-/// The state of a warden whose program runs.
+/// The state of a warden, from the start of its program.
 pub struct Watch<'a> {
     lifeline: Lifeline<'a>,
     children: UnixStream,
     program: Pid,
-    /// Where the program is asked to fork, if it can be.
+    /// Where the program is asked to fork, if it is a template.
     template: Option<Template>,
     forest: Forest,
-    /// How the program ended, once it has.
+    /// How the program ended, once it has been reaped.
     exit: Option<Exit>,
     vm_is_there: bool,
 }
@@ -45,12 +45,12 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// Returns when nothing of any tree is left: how the program ended.
+    /// Runs until nothing of any tree is left. Returns how the program ended.
     pub fn run(mut self) -> io::Result<Option<Exit>> {
         loop {
             let children = self.forest.look();
-            // What is among these and leads a copy has been announced by now.
-            self.hear();
+            // The program has announced all copies whose leaders are in this list.
+            self.read_answers();
             let ended = self.forest.reap_leaders();
             self.ended(ended);
             self.forest.adopt(&children);
@@ -68,16 +68,16 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// Takes notice of leaders that have ended.
+    /// Reports leaders that have ended, and stops the rest of their trees.
     fn ended(&mut self, ended: Vec<(control::Tree, Exit)>) {
         for (tree, exit) in ended {
             self.lifeline.report(&FromWarden::Exited { tree, exit });
-            // What Python leaves behind has no reason to stay. In a stop it has the grace that the stop was given.
+            // During a stop, the rest of the tree has what is left of the grace.
             let left = self.forest.get(tree).and_then(|tree| tree.grace_left());
             self.forest.stop(tree, left.unwrap_or(ORPHAN_GRACE));
             if tree == PROGRAM {
                 self.exit = Some(exit);
-                self.hear();
+                self.read_answers();
                 for tree in self.forest.expected() {
                     self.refuse(tree, "the template has ended before it has forked".into());
                 }
@@ -85,8 +85,8 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// Hears what the program says of copies that it was asked for.
-    fn hear(&mut self) {
+    /// Reads the program's answers about the copies that it was asked for.
+    fn read_answers(&mut self) {
         while let Some((number, answer)) = self.template.as_ref().and_then(Template::answer) {
             match (answer, self.forest.get(number).map(|tree| tree.leader)) {
                 (Answer::Refused(reason), Some(None)) => self.refuse(number, reason),
@@ -95,7 +95,7 @@ impl<'a> Watch<'a> {
                         tree.leader = Some(Pid::from_raw(pid));
                         self.lifeline.report(&FromWarden::Started { tree: number, pid });
                     } else {
-                        // Nobody wants it any more.
+                        // The VM does not want this copy any more.
                         process_tree::kill_sparing_group(pid, self.program.as_raw());
                     }
                 }
@@ -107,7 +107,8 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// Whether a process is a child of ours, or about to become one, because the child of the program that has forked it ends.
+    /// Whether a process is a child of the warden, or will be one as soon as its parent ends: the child of the
+    /// program that has forked it.
     fn is_ours(&self, pid: i32) -> bool {
         let (own, program) = (getpid().as_raw(), self.program.as_raw());
         let parent = process_tree::parent(pid);
@@ -116,7 +117,7 @@ impl<'a> Watch<'a> {
             && (parent == Some(own)
                 || before == Some(own)
                 || before == Some(program)
-                // It has ended between the two looks.
+                // That parent has ended between the two look-ups above.
                 || process_tree::parent(pid) == Some(own))
     }
 
@@ -142,7 +143,7 @@ impl<'a> Watch<'a> {
 
     fn stop(&mut self, number: control::Tree, grace: Duration) {
         if self.forest.get(number).is_some_and(|tree| tree.leader.is_none()) {
-            // If it is forked all the same, nobody wants it.
+            // If the program still forks it, `read_answers` ends the copy.
             self.forest.remove(number);
             self.lifeline.report(&FromWarden::Gone { tree: number });
         } else {
@@ -159,7 +160,7 @@ impl<'a> Watch<'a> {
     fn wait(&mut self) -> io::Result<()> {
         let watched = |fd| PollFd::new(fd, PollFlags::POLLIN);
         let mut descriptors = vec![watched(self.children.as_fd())];
-        // The lifeline of a VM that is gone stays readable for ever, and so does the socket of a program that is gone.
+        // If the VM or the program is gone, its end stays readable for ever, and must not be polled.
         if self.vm_is_there {
             descriptors.push(watched(self.lifeline.as_fd()));
         }
@@ -172,12 +173,12 @@ impl<'a> Watch<'a> {
         }
         let readable = |fd: &PollFd<'_>| fd.any() == Some(true);
         let children = readable(&descriptors[0]);
-        let news = self.vm_is_there && descriptors.get(1).is_some_and(readable);
+        let order = self.vm_is_there && descriptors.get(1).is_some_and(readable);
         if children {
-            // Only a wake-up; what happened, waitpid tells.
+            // The bytes are only a wake-up call. `waitpid` tells what has happened.
             while (&self.children).read(&mut [0; 64]).is_ok_and(|read| read > 0) {}
         }
-        if news {
+        if order {
             self.obey();
         }
         Ok(())
@@ -208,7 +209,7 @@ impl<'a> Watch<'a> {
         if pause.is_zero() {
             return PollTimeout::ZERO;
         }
-        // Rounded up: a poll that returned just before the deadline would spin until it.
+        // Rounded up: a poll that returned just before the deadline would be repeated without a pause.
         PollTimeout::try_from(pause + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
     }
 }
