@@ -59,6 +59,17 @@ def test_the_first_item_is_due_and_the_next_when_half_of_the_demand_is_there(mak
     assert taken(some) == (6, [0, 1, 2, 3])
 
 
+def test_a_demand_of_one_item_has_room_for_the_next(make: Make) -> None:
+    some = make(1, MOST, 0)
+    for n in range(3):
+        assert some.has_room
+        assert some.put(n) == DUE | FULL
+        assert not some.has_room
+        assert taken(some) == (n, [n])
+        assert not some.has_room
+        some.credit(1)
+
+
 def test_credit_takes_whole_frames(make: Make) -> None:
     some = make(4, MOST, 0)
     some.put(1)
@@ -221,6 +232,24 @@ def test_handles_count_over_the_items_of_a_frame(make: Make) -> None:
     assert found[1].objects == [objects[0], objects[2]]
     items = decode(b"".join(found[1]))
     assert [item[1] for item in items[1:]] == [0, 1]
+
+
+def test_what_is_encoded_anew_leaves_no_handles_of_the_first_time(make: Make) -> None:
+    class Key:
+        pass
+
+    objects = [Key() for _ in range(4)]
+    some = make(1000, MOST, AUTO)
+    some.put(objects[0])
+    # The extension leaves keys that become handles to the pure encoder, and knows only when it has come to them.
+    some.put([objects[1], {objects[2]: 1}])
+    some.put(objects[3])
+    found = some.take()
+    assert found is not None
+    assert type(found[1]) is WithHandles
+    assert found[1].objects == objects
+    first, (second, keys), last = decode(b"".join(found[1]))
+    assert [handle[1] for handle in (first, second, *keys, last)] == [0, 1, 2, 3]
 
 
 def cyclic(items: list[Any]) -> list[Any]:

@@ -244,6 +244,32 @@ def test_a_custom_encoder_is_asked_within_and_may_change_what_is_encoded() -> No
     assert b"".join(encode(again)) == b"".join(encode_pure(again))
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda some: some.pop("last", None),
+        lambda some: some.setdefault("one more", 3),
+        lambda some: some.update(dict.fromkeys(range(1000))),
+        lambda some: some.pop("first", None),
+        lambda some: some.clear(),
+    ],
+    ids=["shorter", "longer", "much longer", "without what has been written", "empty"],
+)
+def test_a_dict_that_changes_meanwhile_is_whole(change: Callable[[dict[Any, Any]], object]) -> None:
+    changing: dict[Any, Any] = {"first": 1, "second": Unknown(), "last": 2}
+    expected = {**changing, "second": "Unknown()"}
+
+    def encoder(value: object) -> object:
+        change(changing)
+        return str(value)
+
+    set_custom_encoder(encoder)
+    # It is encoded as it was, or as it has become.
+    as_it_was = b"".join(encode_pure(expected))
+    change(expected)
+    assert b"".join(encode(changing)) in (as_it_was, b"".join(encode_pure(expected)))
+
+
 def test_nothing_is_kept_and_nothing_is_freed_too_early() -> None:
     value = {"a": [object] * 3, "b": ("x" * 10, 2**80, 1.5, {1, 2}, b"y" * 100_000)}
     good = {k: v for k, v in value.items() if k != "a"}
