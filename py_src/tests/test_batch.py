@@ -10,7 +10,7 @@ import pytest
 from support.etf import decode
 
 from snex import set_custom_encoder
-from snex._etf.encoder import NAME
+from snex._etf.encoder import NAME, set_reply_limit
 from snex._etf.handles import WithHandles
 from snex._eval import batch
 from snex._eval.batch import DUE, END, FULL, STOPPED
@@ -174,26 +174,45 @@ def test_an_item_that_cannot_be_encoded_leaves_nothing_behind(make: Make, bad: o
     assert taken(some) == (1, [1, 2])
 
 
-def test_an_item_that_is_too_large_says_so(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    def limit(size: int) -> None:
-        monkeypatch.setattr(Limit, "reply", size)
-        if NAME != "pure":
-            from snex._etf import _native
-
-            _native.set_reply_limit(size)
-
+@pytest.fixture
+def limit() -> Iterator[Callable[[int], None]]:
+    """Return what sets how many bytes an item may have."""
     before = Limit.reply
+    yield set_reply_limit
+    set_reply_limit(before)
+
+
+def test_an_item_that_is_too_large_says_so(make: Make, limit: Callable[[int], None]) -> None:
     limit(1000)
-    try:
-        some = make(1000, MOST, AUTO)
-        assert some.put(bytes(994)) == DUE
-        with pytest.raises(TooLargeError, match="at least 1001 bytes"):
-            some.put(bytes(995))
-        with pytest.raises(TooLargeError):
-            some.put([object()] * 40)
-        assert len(taken(some)[1]) == 1
-    finally:
-        limit(before)
+    some = make(1000, MOST, AUTO)
+    assert some.put(bytes(994)) == DUE
+    with pytest.raises(TooLargeError, match="at least 1001 bytes"):
+        some.put(bytes(995))
+    with pytest.raises(TooLargeError):
+        some.put([object()] * 40)
+    assert len(taken(some)[1]) == 1
+
+
+def test_handles_of_an_item_count_with_their_numbers(
+    make: Make, limit: Callable[[int], None]
+) -> None:
+    some = make(1000, MOST, AUTO)
+    item = [object() for _ in range(50)]
+    some.put(item)
+    found = some.take()
+    assert found is not None
+    # With the leading 131, and without what makes a list of it.
+    size = 1 + len(b"".join(found[1])) - len(b"\x83l\0\0\0\1j") + 8 * len(item)
+    for _ in range(2):
+        limit(size)
+        some.put(item)
+        limit(size - 1)
+        with pytest.raises(TooLargeError, match=f"at least {size} bytes"):
+            some.put(item)
+    found = some.take()
+    assert found is not None
+    assert type(found[1]) is WithHandles
+    assert found[1].objects == item * 2
 
 
 def test_large_items_are_as_they_were_when_they_were_made(make: Make) -> None:

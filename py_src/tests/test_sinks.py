@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.memory import needs_tracing, tracing
 
 from snex._wire import sinks
 from snex._wire.sinks import SINKS, BytesSink, MemorySink, Sink, StrSink, ViewSink
@@ -79,6 +80,16 @@ def test_the_content_of_a_sink_lives_on_without_it(kind: type[Sink]) -> None:
     others = [bytearray(b"y" * 100_000) for _ in range(10)]
     assert content == b"x" * 100_000
     assert len(others) == 10
+
+
+@both_homes
+@needs_tracing
+@pytest.mark.parametrize("kind", SINKS)
+def test_a_sink_that_is_never_filled_gives_its_memory_back(kind: type[Sink]) -> None:
+    with tracing() as peak:
+        for _ in range(20):
+            kind(1_000_000).put(memoryview(b"x"))
+    assert peak[0] < 3_000_000
 
 
 @needs_room

@@ -77,6 +77,13 @@ def test_a_look_out_ends_with_an_event_or_in_vain(look: Callable[[int, float], b
     os.close(writer)
 
 
+def test_a_look_out_at_nothing_ends_at_once() -> None:
+    reader, writer = os.pipe()
+    os.close(writer)
+    os.close(reader)
+    assert look_out(reader, 0.0)
+
+
 @pytest.mark.parametrize("seconds", [0.0, -1.0, float("nan")])
 def test_a_look_out_takes_no_time_that_is_not_there(seconds: float) -> None:
     with selectors.DefaultSelector() as selector:

@@ -64,6 +64,12 @@ defmodule Snex.Serde.EncoderTest do
     assert seen(inp, [improper, money]) == [improper, {1, :EUR}]
   end
 
+  test "improper lists in what encoders return count for no depth", %{inp: inp} do
+    money = %Money{amount: [1 | 2], currency: :EUR}
+    opaque = List.duplicate([money | :tail], 1_001)
+    assert seen(inp, [money, opaque, money]) == [{[1 | 2], :EUR}, opaque, {[1 | 2], :EUR}]
+  end
+
   test "each struct is encoded once, however often it occurs", %{inp: inp} do
     broken = %Broken{how: {:tell, self()}}
     assert seen(inp, List.duplicate(broken, 100)) == List.duplicate(:encoded, 100)

@@ -103,6 +103,10 @@ defmodule Snex.Serde.NativeStructsTest do
       assert {text, round_trip(inp, uri)} == {text, URI.to_string(uri)}
     end
 
+    # As older versions of Elixir have made them.
+    without_host = %URI{scheme: "http", authority: "example.org:81", path: "/a"}
+    assert round_trip(inp, without_host) == "http://example.org:81/a"
+
     code = "return type(x).__name__"
     opts = [encoding_opts: [structs_as: :native, binary_as: :bytes]]
     assert Snex.pyeval(inp, code, %{"x" => URI.parse("a:b")}, opts) == {:ok, "str"}
