@@ -263,7 +263,7 @@ pub fn handles(body: &[u8]) {
         assert_eq!(alive.dropped(key), 0);
     }
     assert_eq!(alive.len_of(Kind::Object), 0);
-    let records = drops.take().unwrap_or_default();
+    let records = drops.take_body().unwrap_or_default();
     let (records, rest) = records.as_chunks::<13>();
     let record = |[kind, rest @ ..]: &[u8; 13]| {
         let (id, count) = rest.split_at(8);

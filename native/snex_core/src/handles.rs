@@ -1,17 +1,17 @@
-//! Handles of what lives in Python: environments and objects.
+//! Handles of environments and objects, which live in Python.
 //!
-//! Python counts the handles that the VM has of each. A handle owns one of these counts, and gives it back exactly once: when
-//! it is dropped or released, whichever comes first. An entry that is *kept* owes what its handles would have given back, until
-//! it is released or destroyed. So for each key, what Python counts is always the handles that have not given back, plus what is
-//! owed, plus what is on its way to Python.
+//! Python counts the VM's handles of each. A handle owns one count, and gives it back exactly once: when it is dropped or
+//! released, whichever comes first. While an entry is *kept*, the counts of dropped handles are not given back but *owed*,
+//! until the entry is released or destroyed. So for each key, Python's count is always the number of handles that have not
+//! given back theirs, plus what is owed, plus what is on its way to Python.
 //!
-//! The methods of [`Alive`] return what is to be given back now; whoever calls them tells Python.
+//! The methods of [`Alive`] return how many counts to give back now; the caller tells Python.
 
 use crate::sync::{AtomicBool, Mutex, MutexGuard, Ordering};
 use std::collections::BTreeMap;
 use std::sync::PoisonError;
 
-/// What a handle is of.
+/// What a handle refers to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Kind {
@@ -21,7 +21,8 @@ pub enum Kind {
     Object = 1,
 }
 
-/// What a handle is of, and which one. No number is used twice for an environment, nor for an object while it has counts.
+/// Identifies an environment or object. The number of an environment is never reused, that of an object not while Python
+/// counts handles of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Key {
     /// Environment or object.
@@ -38,28 +39,28 @@ pub struct Count {
 }
 
 impl Count {
-    /// What it is a count of.
+    /// The environment or object that is counted.
     #[must_use]
     pub fn key(&self) -> Key {
         self.key
     }
 
-    /// Whether it was given back by [`Alive::release`], so that dropping it gives nothing back any more.
+    /// Whether [`Alive::release`] has given this count back, so that a drop of the handle must not.
     pub fn is_released(&self) -> bool {
         self.released.load(Ordering::Acquire)
     }
 }
 
 struct Entry {
-    /// Handles that have not given back.
+    /// Handles that have not given back their counts.
     live: u64,
-    /// Counts of handles that were dropped while the entry was kept. None unless it is kept.
+    /// Counts of handles that were dropped while the entry was kept. 0 unless it is kept.
     owed: u64,
     kept: bool,
 }
 
-/// What Python has for the VM in one interpreter. Trees grow by a little each time; hash tables would copy themselves now and
-/// then, on a scheduler.
+/// The environments and objects of one interpreter that the VM has handles of. The maps are trees, because hash tables would
+/// rehash now and then, on a scheduler.
 pub struct Alive(Mutex<[BTreeMap<u64, Entry>; 2]>);
 
 impl Default for Alive {
@@ -69,21 +70,21 @@ impl Default for Alive {
 }
 
 impl Alive {
-    /// One more handle.
+    /// Adds a handle, and returns its count.
     pub fn receive(&self, key: Key) -> Count {
         let mut entries = self.entries();
         let entry =
-            of(&mut entries, key.kind).entry(key.id).or_insert(Entry { live: 0, owed: 0, kept: false });
+            of_kind(&mut entries, key.kind).entry(key.id).or_insert(Entry { live: 0, owed: 0, kept: false });
         entry.live += 1;
         Count { key, released: AtomicBool::new(false) }
     }
 
-    /// A handle that was not released is dropped.
+    /// Notes that a handle has been dropped which was not released.
     #[must_use]
     pub fn dropped(&self, key: Key) -> u64 {
         let mut entries = self.entries();
-        let entries = of(&mut entries, key.kind);
-        // Those of a destroyed environment find none.
+        let entries = of_kind(&mut entries, key.kind);
+        // There is no entry once the environment has been destroyed.
         let Some(entry) = entries.get_mut(&key.id) else { return 0 };
         entry.live = entry.live.saturating_sub(1);
         if entry.kept {
@@ -96,18 +97,18 @@ impl Alive {
         1
     }
 
-    /// Counts of dropped handles are owed from now on, if there is an entry.
+    /// Keeps an entry, if there is one: counts of dropped handles are owed from now on.
     pub fn keep(&self, key: Key) {
-        if let Some(entry) = of(&mut self.entries(), key.kind).get_mut(&key.id) {
+        if let Some(entry) = of_kind(&mut self.entries(), key.kind).get_mut(&key.id) {
             entry.kept = true;
         }
     }
 
-    /// Gives back what is owed, which is not kept any more, and the count of this handle, if it has not been given back.
+    /// Gives back what is owed, and the count `own`, unless it has been given back before. The entry is no longer kept.
     #[must_use]
     pub fn release(&self, key: Key, own: Option<&Count>) -> u64 {
         let mut entries = self.entries();
-        let entries = of(&mut entries, key.kind);
+        let entries = of_kind(&mut entries, key.kind);
         let own = u64::from(own.is_some_and(|count| !count.released.swap(true, Ordering::AcqRel)));
         let Some(entry) = entries.get_mut(&key.id) else { return 0 };
         entry.live = entry.live.saturating_sub(own);
@@ -119,15 +120,16 @@ impl Alive {
         own + owed
     }
 
-    /// Gives back all counts at once. Handles that live give nothing back afterwards: only for what never is received again.
+    /// Gives back all counts at once. Handles that still live give nothing back when they are dropped. Only for a key that is
+    /// never received again.
     #[must_use]
     pub fn destroy(&self, key: Key) -> u64 {
-        of(&mut self.entries(), key.kind).remove(&key.id).map_or(0, |entry| entry.live + entry.owed)
+        of_kind(&mut self.entries(), key.kind).remove(&key.id).map_or(0, |entry| entry.live + entry.owed)
     }
 
-    /// How many there are of a kind, however many handles each has.
+    /// The number of entries of a kind.
     pub fn len_of(&self, kind: Kind) -> usize {
-        of(&mut self.entries(), kind).len()
+        of_kind(&mut self.entries(), kind).len()
     }
 
     fn entries(&self) -> MutexGuard<'_, [BTreeMap<u64, Entry>; 2]> {
@@ -135,7 +137,7 @@ impl Alive {
     }
 }
 
-fn of(entries: &mut [BTreeMap<u64, Entry>; 2], kind: Kind) -> &mut BTreeMap<u64, Entry> {
+fn of_kind(entries: &mut [BTreeMap<u64, Entry>; 2], kind: Kind) -> &mut BTreeMap<u64, Entry> {
     let [environments, objects] = entries;
     match kind {
         Kind::Environment => environments,
@@ -143,19 +145,19 @@ fn of(entries: &mut [BTreeMap<u64, Entry>; 2], kind: Kind) -> &mut BTreeMap<u64,
     }
 }
 
-/// Counts that are given back together: those of the same key are added up.
+/// Counts to be given back in one frame. Counts of the same key are added up.
 #[derive(Debug, Default)]
 pub struct Drops(BTreeMap<Key, u64>);
 
 impl Drops {
-    /// Adds some, or none.
+    /// Adds `count`, which may be 0.
     pub fn add(&mut self, key: Key, count: u64) {
         if count > 0 {
             *self.0.entry(key).or_default() += count;
         }
     }
 
-    /// The body of a `DROP` frame, or `None` when there is nothing to tell. Empty afterwards.
+    /// Takes everything as the body of a `DROP` frame; `None` if there is nothing. Empty afterwards.
     ///
     /// ```
     /// use snex_core::handles::{Drops, Key, Kind};
@@ -163,13 +165,13 @@ impl Drops {
     /// let key = Key { kind: Kind::Object, id: 0x102 };
     /// drops.add(key, 1);
     /// drops.add(key, 2);
-    /// assert_eq!(drops.take().unwrap(), [1, 2, 1, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0]);
-    /// assert_eq!(drops.take(), None);
+    /// assert_eq!(drops.take_body().unwrap(), [1, 2, 1, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0]);
+    /// assert_eq!(drops.take_body(), None);
     /// ```
-    pub fn take(&mut self) -> Option<Vec<u8>> {
+    pub fn take_body(&mut self) -> Option<Vec<u8>> {
         let mut body = Vec::with_capacity(self.0.len() * 13);
         while let Some((key, mut left)) = self.0.pop_first() {
-            // More than a record can say take several.
+            // A count that does not fit into 32 bits takes several records.
             while left > 0 {
                 let count = u32::try_from(left).unwrap_or(u32::MAX);
                 body.push(key.kind as u8);
@@ -247,11 +249,11 @@ mod tests {
     }
 
     #[test]
-    fn more_counts_than_a_record_can_say_take_several() {
+    fn a_count_that_does_not_fit_into_a_record_takes_several() {
         let mut drops = Drops::default();
         drops.add(OBJECT, u64::from(u32::MAX) + 5);
         drops.add(ENVIRONMENT, 0);
-        let body = drops.take().unwrap();
+        let body = drops.take_body().unwrap();
         assert_eq!(body.len(), 26);
         assert_eq!((&body[9..13], &body[22..26]), (&[255; 4][..], &[5, 0, 0, 0][..]));
     }

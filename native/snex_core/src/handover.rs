@@ -1,11 +1,11 @@
-//! Memory that Python hands over: a value of the VM's that was never copied.
+//! Memory that Python hands over: the VM gets the value without any copy.
 //!
-//! It is a memory file of its own, which Python sends over a socket (`SCM_RIGHTS`), beside the pipes: so the VM gets exactly the file
-//! that Python has, also from another container or user, and needs no right to look into another process.
+//! Each value has a memory file (memfd) of its own, which Python sends over a socket beside the pipes (`SCM_RIGHTS`). So the
+//! VM gets exactly Python's file, even from another container or user, and needs no right to inspect another process.
 //!
-//! The proof that nobody can change it any more is its seals: against writing, which the kernel gives only while the file is
-//! mapped for writing nowhere, and against changes of its size. All of its pages are there before it is mapped, so reading it
-//! raises no signal. The mapping belongs to the VM: what becomes of Python does not concern it.
+//! Seals prove that nobody can change the file any more: one against writing, which the kernel refuses while the file is
+//! mapped for writing anywhere, and two against changes of its size. All pages are allocated before the file is mapped, so
+//! reading it raises no signal. The mapping belongs to the VM and outlives Python.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -13,26 +13,26 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::sync::{Mutex, PoisonError};
 
-/// Set in the number of memory that is handed over, among those of objects.
+/// In a table of handles, this bit marks the number of memory that is handed over; other numbers are those of objects.
 pub const MEMORY: u64 = 1 << 63;
 
-/// Files that may wait for the frames that name them.
+/// How many files may arrive before the frames that name them.
 const MOST_WAITING: usize = if cfg!(test) { 4 } else { 1024 };
 
-/// The most descriptors that come with a number: one. Room for more, so that they are seen.
+/// Room for the descriptors of one message. There should be one; room for more lets the VM see that there are too many.
 const ROOM: usize = 4;
 
 /// The VM's end of the socket.
 pub struct Handover {
     socket: UnixStream,
-    /// Files whose frames have not come, by their numbers. They go with this, or when their frame comes.
+    /// Files that no frame has named yet, by number. Closed when this is dropped, if no frame names them before.
     arrived: Mutex<BTreeMap<u64, OwnedFd>>,
-    /// Bytes that a value may have.
+    /// The most bytes of a value.
     limit: u64,
 }
 
 impl Handover {
-    /// Both ends: ours, and the one for Python.
+    /// Makes a socket, and returns our end and the one for Python.
     ///
     /// # Errors
     /// Those of the system.
@@ -42,11 +42,11 @@ impl Handover {
         Ok((Handover { socket: ours, arrived: Mutex::default(), limit }, theirs.into()))
     }
 
-    /// Takes the memory with this number. Never waits: Python sends it before the frame that names it.
+    /// Takes and maps the memory with this number. Never waits: Python sends memory before the frame that names it.
     ///
     /// # Errors
-    /// A sentence about what Python cannot have meant, or what there is no memory for.
-    pub fn take(&self, number: u64) -> Result<Memory, String> {
+    /// Says how Python broke the protocol, or that there is no memory.
+    pub fn take_memory(&self, number: u64) -> Result<Memory, String> {
         let mut arrived = self.arrived.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(file) = arrived.remove(&number) {
             return Memory::new(&file, self.limit);
@@ -58,7 +58,7 @@ impl Handover {
             if arrived.len() == MOST_WAITING {
                 return Err(format!("more than {MOST_WAITING} memory files that no frame names"));
             }
-            // Which of the two a frame means, nobody could tell.
+            // A frame could mean either of the two.
             if arrived.insert(other, file).is_some() {
                 return Err(format!("memory {} that has been handed over twice", other & !MEMORY));
             }
@@ -66,7 +66,7 @@ impl Handover {
         Err(format!("memory {} that has not been handed over", number & !MEMORY))
     }
 
-    /// The next file that has arrived, and its number.
+    /// The next file in the socket, and its number; `None` if there is none.
     fn receive(&self) -> Result<Option<(u64, OwnedFd)>, String> {
         let mut number = [0; 8];
         let (read, files) = match receive_files(self.socket.as_fd(), &mut number) {
@@ -82,15 +82,15 @@ impl Handover {
     }
 }
 
-/// Reads one message: how many bytes there were, and the first of its descriptors, up to [`ROOM`]. The kernel closes the others.
+/// Receives one message: returns the number of its bytes, and up to [`ROOM`] of its descriptors. The kernel closes the others.
 ///
-/// nix shows no descriptor of a message that has not come as a whole, for want of room here or of free descriptors in this process.
-/// Those that have come would stay open for ever.
+/// This does not use nix, which returns no descriptors if some are missing, for want of room here or of free descriptors in
+/// this process. Those that the kernel did install would then stay open for ever.
 fn receive_files(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
     const FILES: usize = ROOM * size_of::<RawFd>();
     // SAFETY: arithmetic with a small number.
     const SPACE: usize = unsafe { libc::CMSG_SPACE(FILES as u32) } as usize;
-    // Aligned as the header in it has to be.
+    // An array of `u64` has the alignment that the header needs.
     let mut space = [0u64; SPACE.div_ceil(8)];
     let mut part = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
     // SAFETY: numbers and null pointers.
@@ -104,8 +104,8 @@ fn receive_files(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> io::Result<(usize,
         unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_DONTWAIT | CLOSE_ON_EXEC) };
     let read = usize::try_from(read).map_err(|_| io::Error::last_os_error())?;
     let mut files = Vec::new();
-    // SAFETY: the kernel has written the headers, and what they say lies in `space`. It has just installed these descriptors for this
-    // message; nobody else knows them.
+    // SAFETY: the kernel has written the headers, which refer only to data in `space`. It has just installed these descriptors
+    // for this message, so nobody else owns them.
     unsafe {
         let mut header = libc::CMSG_FIRSTHDR(&raw const message);
         while let Some(libc::cmsghdr { cmsg_len, cmsg_level, cmsg_type, .. }) = header.as_ref() {
@@ -127,7 +127,7 @@ const CLOSE_ON_EXEC: libc::c_int = libc::MSG_CMSG_CLOEXEC;
 #[cfg(not(target_os = "linux"))]
 const CLOSE_ON_EXEC: libc::c_int = 0;
 
-/// Memory that nobody can change, mapped for reading.
+/// Sealed memory, mapped for reading.
 #[derive(Debug)]
 pub struct Memory {
     address: *const u8,
@@ -140,7 +140,7 @@ unsafe impl Send for Memory {}
 unsafe impl Sync for Memory {}
 
 impl Memory {
-    /// Maps a file of at most `limit` bytes, if that is safe.
+    /// Maps a file of at most `limit` bytes, if its seals make that safe.
     #[cfg(target_os = "linux")]
     fn new(file: &OwnedFd, limit: u64) -> Result<Self, String> {
         use nix::fcntl::{FallocateFlags, FcntlArg, SealFlag, fallocate, fcntl};
@@ -155,14 +155,14 @@ impl Memory {
         if length == 0 || length as u64 > limit {
             return Err(format!("memory of {size} bytes, and the limit is {limit} (limits: [reply: bytes])"));
         }
-        // Pages that are not there would be made when they are read, or raise a signal. To look for the first of them takes a third
-        // of the time that it takes to ask for all.
+        // Reading a hole would allocate a page, or raise a signal. Looking for a hole first takes a third of the time of
+        // allocating all pages at once.
         if lseek(file, 0, Whence::SeekHole) != Ok(size) {
             fallocate(file, FallocateFlags::empty(), 0, size)
                 .map_err(|error| format!("the VM has no memory for {size} bytes from Python: {error}"))?;
         }
         let (protection, flags) = (libc::PROT_READ, libc::MAP_SHARED);
-        // SAFETY: a new mapping, wherever the kernel likes.
+        // SAFETY: the kernel chooses an address that is free, so this overlaps no other memory.
         let address =
             unsafe { libc::mmap(std::ptr::null_mut(), length, protection, flags, file.as_raw_fd(), 0) };
         if address == libc::MAP_FAILED {
@@ -179,14 +179,14 @@ impl Memory {
 
 impl AsRef<[u8]> for Memory {
     fn as_ref(&self) -> &[u8] {
-        // SAFETY: mapped until this is dropped, and sealed: no page of it changes or goes.
+        // SAFETY: the memory stays mapped until this is dropped, and the seals keep it from changing or shrinking.
         unsafe { std::slice::from_raw_parts(self.address, self.length) }
     }
 }
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        // SAFETY: our own mapping, to which nobody has a reference any more.
+        // SAFETY: this owns the mapping, and all references to it borrow from this, so none is left.
         unsafe { libc::munmap(self.address.cast_mut().cast(), self.length) };
     }
 }

@@ -1,90 +1,91 @@
-//! Pools: which interpreter a call goes to, how many run in each, and who waits for one.
+//! Pools: which interpreter a call goes to, how many calls run in each, and who waits for one.
 //!
-//! Ownership: a [`Slot`] is the right to run in a member, and counts there for as long as it lives. It is made where a member is
-//! chosen, and belongs to exactly one owner at a time: the caller, until its request is submitted; then what Python has of the
-//! request, until Python has come to its end; and then whoever tells the caller. Whoever dies drops what it owns, so no count is ever
-//! lost.
+//! Ownership: a [`Slot`] is the right to run in a member, and counts there for as long as it lives. Choosing a member makes
+//! a slot, which has exactly one owner at a time: the caller, until its request is submitted; the entry of the running
+//! request, until Python has finished it; and then the code that notifies the caller. An owner that dies drops its slot, so
+//! no count is ever lost.
 //!
-//! A slot ends in two steps. When Python has come to the end of a call, [`Slot::free`] gives its room to the next one. The member is not
-//! idle before the slot is dropped: it would be ended, and its end could reach the caller before the answer does.
+//! A slot ends in two steps. When Python has finished the call, [`Slot::free`] makes room for the next one. But the member
+//! only counts as idle after the slot has been dropped. An idle member may be ended, and the news of that must not reach the
+//! caller before the answer.
 //!
-//! Choosing a member reads counters; the one lock on the way, that of the list of members, is written to by the pool's process alone.
-//! A slot that is dropped takes no lock at all: it may be dropped by a garbage collector. It only asks the [`Host`] to have
-//! [`Pool::serve`] called soon.
+//! Choosing a member reads counters. It also takes a read lock on the list of members, which only the pool's process changes.
+//! Dropping a slot takes no lock, because a garbage collector may do it: it only asks the [`Host`] to have [`Pool::serve`]
+//! called soon.
 //!
-//! Nobody is overlooked: one who begins to wait is in the queue before the members are looked at once more, and a slot is free before
-//! its owner looks whether anybody waits.
+//! No waiter is missed: a waiter is added to the queue before the members are looked at once more, and a slot is freed before
+//! its owner checks whether anyone waits.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use thiserror::Error;
 
-/// What a slot counts that has a member for itself. More than there are calls.
+/// The count of a slot that has a member for itself. Greater than any number of calls.
 const ALL: usize = 1 << 32;
 
-/// What the surroundings of a pool do for it.
+/// What a pool needs from its environment.
 pub trait Host: Sized + Send + Sync + 'static {
-    /// What names an interpreter.
+    /// Identifies an interpreter.
     type Interpreter: Copy + Eq + Send + Sync;
-    /// Somebody who waits for a slot.
+    /// Someone who waits for a slot.
     type Waiter: Send;
 
-    /// Has [`Pool::serve`] called soon, by another thread.
+    /// Has another thread call [`Pool::serve`] soon.
     fn wake(&self, pool: &Arc<Pool<Self>>);
 
-    /// A member that has left is idle, or one of a pool that is drained. May come more than once.
+    /// A member that has left the pool is idle, or a member of a draining pool. May be called more than once for the same.
     fn idle(&self);
 
-    /// A member has had as many calls as it is to have.
+    /// A member has begun the last call that it may have.
     fn worn(&self, interpreter: Self::Interpreter);
 
-    /// Tells one who waits that it has a slot. The queue is locked.
+    /// Gives a slot to a waiter. Called while the queue is locked.
     fn grant(&self, waiter: Self::Waiter, slot: Slot<Self>);
 
-    /// Tells one who waits that the pool is closed.
+    /// Notifies a waiter that the pool is closed.
     fn fail(&self, waiter: Self::Waiter);
 }
 
-/// Why nobody is added to the queue.
+/// Why a waiter is not added to the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum Refused {
-    /// As many wait as may.
+    /// The queue has reached its limit.
     #[error("{0} calls wait already, as many as may")]
     TooMany(usize),
-    /// Those that run come to their end, and no others begin.
+    /// The pool finishes the calls that it has, and accepts no others.
     #[error("the pool is drained")]
     Draining,
-    /// Nothing runs in it any more.
+    /// No calls run in the pool any more.
     #[error("the pool is closed")]
     Closed,
 }
 
-/// How much of a member is wanted.
+/// How much of a member a slot takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Share {
     /// Room for one call.
     One,
-    /// All of it.
+    /// The whole member.
     All,
 }
 
-/// Some interpreters, and those that wait for one.
+/// Some interpreters, and a queue of those who wait for one.
 pub struct Pool<H: Host> {
     host: H,
-    /// Calls at a time in each member.
+    /// How many calls run in each member at a time.
     concurrency: usize,
     /// How many may wait.
     limit: usize,
-    /// Replaced as a whole, by the pool's process alone.
+    /// Only the pool's process replaces this, as a whole.
     members: RwLock<Arc<[Arc<Member<H>>]>>,
-    /// As many as there are in the queue.
+    /// The length of the queue, for those who do not lock it.
     waiting: AtomicUsize,
     queue: Mutex<Queue<H::Waiter>>,
     draining: AtomicBool,
-    /// Where each member is for one call: how many of them run at a time. 0 elsewhere.
+    /// If each member is for one call only: how many of these calls may run at a time. Otherwise 0.
     once: AtomicUsize,
-    /// Slots of such calls.
+    /// How many of these calls run.
     busy: AtomicUsize,
 }
 
@@ -98,24 +99,24 @@ struct Queue<W> {
 pub struct Member<H: Host> {
     interpreter: H::Interpreter,
     pool: Weak<Pool<H>>,
-    /// Slots whose calls run, each for what it counts.
+    /// The sum of the counts of all slots whose calls run.
     load: AtomicUsize,
-    /// Slots whose calls have ended, and whose callers are being told.
-    telling: AtomicUsize,
-    /// Calls that there have been.
+    /// How many slots have been freed and not dropped: their calls have ended, and their callers are being notified.
+    notifying: AtomicUsize,
+    /// How many calls this member has had.
     calls: AtomicU64,
-    /// How many there are to be.
+    /// How many calls it may have.
     most: u64,
-    /// Set when nobody is to choose it any more.
+    /// Whether it has left the pool, so that it must not be chosen any more.
     left: AtomicBool,
 }
 
 /// The right to run in a member, for as long as it lives.
 pub struct Slot<H: Host> {
     member: Arc<Member<H>>,
-    /// 0 once its room is free.
-    counts: usize,
-    /// Whether it is one of the pool's `busy`.
+    /// What it adds to the member's load: 1 or [`ALL`], and 0 once it has been freed.
+    count: usize,
+    /// Whether it counts in the pool's `busy`.
     once: bool,
 }
 
@@ -135,7 +136,8 @@ impl<H: Host> Pool<H> {
         })
     }
 
-    /// From now on each member is for one call, and stays among the members until it is taken out. So many calls run at a time.
+    /// From now on, each member is for one call, and `at_a_time` calls run at a time. A member that has had its call stays in
+    /// the list until [`Pool::leave`].
     pub fn once(self: &Arc<Self>, at_a_time: usize) {
         self.once.store(at_a_time, SeqCst);
         self.wake_if_awaited();
@@ -146,20 +148,21 @@ impl<H: Host> Pool<H> {
         self.once.load(SeqCst) > 0
     }
 
-    /// A member that is to have so many calls. Nobody chooses it before [`Pool::join`]: by then, its interpreter has to know it.
+    /// A member that may have `most` calls. It is not chosen before [`Pool::join`]. Until then, the caller has to make it known
+    /// to its interpreter.
     pub fn member(self: &Arc<Self>, interpreter: H::Interpreter, most: u64) -> Arc<Member<H>> {
         Arc::new(Member {
             interpreter,
             pool: Arc::downgrade(self),
             load: AtomicUsize::new(0),
-            telling: AtomicUsize::new(0),
+            notifying: AtomicUsize::new(0),
             calls: AtomicU64::new(0),
             most,
             left: AtomicBool::new(false),
         })
     }
 
-    /// Adds a member: from now on it may be chosen.
+    /// Adds a member, which may be chosen from now on.
     pub fn join(self: &Arc<Self>, member: &Arc<Member<H>>) {
         let mut members = self.members.write().unwrap_or_else(PoisonError::into_inner);
         *members = members.iter().chain([member]).cloned().collect();
@@ -167,7 +170,7 @@ impl<H: Host> Pool<H> {
         self.wake_if_awaited();
     }
 
-    /// Takes a member out: nobody chooses it any more.
+    /// Removes a member, which is not chosen any more. Its calls go on.
     pub fn leave(&self, member: &Arc<Member<H>>) {
         let mut members = self.members.write().unwrap_or_else(PoisonError::into_inner);
         *members = members.iter().filter(|one| !Arc::ptr_eq(one, member)).cloned().collect();
@@ -175,17 +178,18 @@ impl<H: Host> Pool<H> {
         member.leave();
     }
 
-    /// The members that may be chosen.
+    /// The members in the pool.
     pub fn members(&self) -> Arc<[Arc<Member<H>>]> {
         Arc::clone(&self.members.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// A slot in the least loaded member with room, unless others wait for one.
-    pub fn take(self: &Arc<Self>, share: Share) -> Option<Slot<H>> {
+    /// Takes a slot in the least loaded member that has room. `None` if there is no room, if others wait, or if the pool is
+    /// draining.
+    pub fn take_slot(self: &Arc<Self>, share: Share) -> Option<Slot<H>> {
         if self.waiting.load(SeqCst) > 0 {
             return None;
         }
-        // Looked at last: who drains the pool looks at the slots after that.
+        // `draining` is checked after the slot counts: whoever drains the pool sets it before it looks at the counts.
         self.choose(share).filter(|_| !self.draining.load(SeqCst))
     }
 
@@ -198,29 +202,30 @@ impl<H: Host> Pool<H> {
         self.busy.fetch_update(SeqCst, SeqCst, more).ok()?;
         let slot = self.choose_among(share, true);
         if slot.is_none() {
-            // Whoever has found all of them busy just now will wait, and is served with those who come.
+            // A caller that saw the higher count in the meantime waits, and is served when a member joins.
             self.busy.fetch_sub(1, SeqCst);
         }
         slot
     }
 
     fn choose_among(&self, share: Share, once: bool) -> Option<Slot<H>> {
-        let (room, counts) = match share {
+        let (room, count) = match share {
             Share::One => (if once { 1 } else { self.concurrency }, 1),
             Share::All => (1, ALL),
         };
         let members = self.members();
         loop {
-            // The first of them: it may have run just now, and be warm.
+            // The first of the least loaded: it is the most likely one to have run just now, and to have warm caches.
             let (member, load) = members
                 .iter()
                 .filter(|member| !member.left.load(SeqCst))
                 .map(|member| (member, member.load.load(SeqCst)))
                 .min_by_key(|(_, load)| *load)
                 .filter(|(_, load)| *load < room)?;
-            if member.load.compare_exchange(load, load + counts, SeqCst, SeqCst).is_ok() {
-                let mut slot = Slot { member: Arc::clone(member), counts, once: false };
-                // It may have left meanwhile, and have been told that it is idle. One that is for one call leaves with it.
+            if member.load.compare_exchange(load, load + count, SeqCst, SeqCst).is_ok() {
+                let mut slot = Slot { member: Arc::clone(member), count, once: false };
+                // The member may have left in the meantime, and been reported as idle. Then the slot is dropped, and the
+                // search goes on. A member for one call leaves when it is chosen.
                 let left = if once { member.left.swap(true, SeqCst) } else { member.left.load(SeqCst) };
                 if !left {
                     slot.once = once;
@@ -231,7 +236,7 @@ impl<H: Host> Pool<H> {
         }
     }
 
-    /// Adds one who waits to the queue, and returns its number.
+    /// Adds a waiter to the queue, and returns its number.
     ///
     /// # Errors
     /// [`Refused`].
@@ -255,14 +260,14 @@ impl<H: Host> Pool<H> {
         Ok(id)
     }
 
-    /// Takes one who waits out of the queue. Whether it was still there; otherwise it is told, now or soon.
+    /// Removes a waiter from the queue. Returns whether it was still there; if not, it has been notified, or is about to be.
     pub fn forget(self: &Arc<Self>, id: u64) -> bool {
         let mut queue = self.queue();
         let found = queue.entries.remove(&id).is_some();
         self.waiting.store(queue.entries.len(), SeqCst);
         drop(queue);
         if found {
-            // The next ones may want less.
+            // Those behind it may want a smaller share, for which there is room.
             self.wake_if_awaited();
             if self.draining.load(SeqCst) {
                 self.host.idle();
@@ -271,7 +276,7 @@ impl<H: Host> Pool<H> {
         found
     }
 
-    /// Gives free slots to those who have waited longest.
+    /// Gives free slots to the waiters, in the order in which they came.
     pub fn serve(&self) {
         loop {
             let mut queue = self.queue();
@@ -287,39 +292,39 @@ impl<H: Host> Pool<H> {
         }
     }
 
-    /// From now on, nobody is added. Those who wait are served.
+    /// Refuses further calls. Those who wait are still served.
     pub fn drain(&self) {
         self.draining.store(true, SeqCst);
-        // One who is just being added is in the queue now, or is refused.
+        // After this lock, a waiter that was just being added is in the queue, or is going to be refused.
         drop(self.queue());
         self.host.idle();
     }
 
-    /// Tells all who wait that there will be nothing.
+    /// Closes the pool, and fails everyone who waits.
     pub fn close(&self) {
         let mut queue = self.queue();
         queue.closed = true;
         let entries = std::mem::take(&mut queue.entries);
         self.waiting.store(0, SeqCst);
-        // There may be many, and schedulers may want the lock.
+        // There may be many waiters, and schedulers may be blocked on the lock.
         drop(queue);
         for (waiter, _) in entries.into_values() {
             self.host.fail(waiter);
         }
     }
 
-    /// What does things for it.
+    /// The environment of the pool.
     pub fn host(&self) -> &H {
         &self.host
     }
 
-    /// Whether a member is one of it, or was.
+    /// Whether `member` is or was a member of this pool.
     pub fn owns(self: &Arc<Self>, member: &Member<H>) -> bool {
         std::ptr::eq(member.pool.as_ptr(), Arc::as_ptr(self))
     }
 
-    /// How many calls run at a time.
-    pub fn room(&self) -> usize {
+    /// How many calls may run at a time.
+    pub fn capacity(&self) -> usize {
         let members = self.members();
         match self.once.load(SeqCst) {
             0 => members.len().saturating_mul(self.concurrency),
@@ -328,7 +333,7 @@ impl<H: Host> Pool<H> {
         }
     }
 
-    /// How many run in members that may be chosen. One who has a member for itself counts as many as run there at a time.
+    /// How many calls run in the pool's members. A call that has a member for itself counts as the member's whole capacity.
     pub fn running(&self) -> usize {
         if self.is_once() {
             return self.busy.load(SeqCst);
@@ -340,15 +345,15 @@ impl<H: Host> Pool<H> {
         self.members().iter().map(load).fold(0, usize::saturating_add)
     }
 
-    /// Whether one more call would run here, now or later.
+    /// Whether the pool would accept one more call, to run now or later.
     pub fn is_open(&self) -> bool {
-        let room = self.room();
-        room > 0
+        let capacity = self.capacity();
+        capacity > 0
             && !self.draining.load(SeqCst)
-            && (self.waiting() < self.limit || self.waiting() == 0 && self.running() < room)
+            && (self.waiting() < self.limit || self.waiting() == 0 && self.running() < capacity)
     }
 
-    /// How many wait.
+    /// The number of waiters.
     pub fn waiting(&self) -> usize {
         self.waiting.load(SeqCst)
     }
@@ -360,25 +365,25 @@ impl<H: Host> Pool<H> {
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue<H::Waiter>> {
-        // It is consistent between any two statements that hold it.
+        // A panic between two statements leaves a consistent queue, so a poisoned lock can be used.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl<H: Host> Member<H> {
-    /// The interpreter.
+    /// The member's interpreter.
     pub fn interpreter(&self) -> H::Interpreter {
         self.interpreter
     }
 
-    /// A slot without a look at how many there are, for what can run nowhere else.
+    /// Takes a slot even if the member is full, for a call that can run nowhere else.
     pub fn enter(self: &Arc<Self>) -> Slot<H> {
         self.load.fetch_add(1, SeqCst);
         self.count();
-        Slot { member: Arc::clone(self), counts: 1, once: false }
+        Slot { member: Arc::clone(self), count: 1, once: false }
     }
 
-    /// Nobody chooses it any more.
+    /// Marks the member as left: it is not chosen any more.
     pub fn leave(&self) {
         self.left.store(true, SeqCst);
         if self.is_idle()
@@ -388,16 +393,17 @@ impl<H: Host> Member<H> {
         }
     }
 
-    /// Calls that run in it, `None` while someone has it for itself; those that there have been; whether it may be chosen.
+    /// How many calls run in the member (`None` while one call has it for itself), how many it has had, and whether it may be
+    /// chosen.
     pub fn figures(&self) -> (Option<usize>, u64, bool) {
         let load = self.load.load(SeqCst);
         ((load < ALL).then_some(load), self.calls.load(SeqCst), !self.left.load(SeqCst))
     }
 
-    /// Whether nothing runs in it, and every caller knows how its call has ended.
+    /// Whether no call runs in the member, and every caller has been notified of the end of its call.
     pub fn is_idle(&self) -> bool {
-        // In this order: a slot is among the latter before it leaves the former.
-        self.load.load(SeqCst) == 0 && self.telling.load(SeqCst) == 0
+        // `load` has to be read first: a slot adds itself to `notifying` before it leaves `load`.
+        self.load.load(SeqCst) == 0 && self.notifying.load(SeqCst) == 0
     }
 
     fn count(&self) {
@@ -410,19 +416,19 @@ impl<H: Host> Member<H> {
 }
 
 impl<H: Host> Slot<H> {
-    /// Where it is.
+    /// The member that this is a slot of.
     pub fn member(&self) -> &Arc<Member<H>> {
         &self.member
     }
 
-    /// Its call has ended: the next one finds room. The caller is to be told before the slot is dropped.
+    /// Makes room for the next call, because the call of this slot has ended. Drop the slot after notifying the caller.
     pub fn free(&mut self) {
-        let counts = std::mem::take(&mut self.counts);
-        if counts == 0 {
+        let count = std::mem::take(&mut self.count);
+        if count == 0 {
             return;
         }
-        self.member.telling.fetch_add(1, SeqCst);
-        self.member.load.fetch_sub(counts, SeqCst);
+        self.member.notifying.fetch_add(1, SeqCst);
+        self.member.load.fetch_sub(count, SeqCst);
         let Some(pool) = self.member.pool.upgrade() else { return };
         if self.once {
             pool.busy.fetch_sub(1, SeqCst);
@@ -435,7 +441,7 @@ impl<H: Host> Drop for Slot<H> {
     fn drop(&mut self) {
         self.free();
         let member = &self.member;
-        member.telling.fetch_sub(1, SeqCst);
+        member.notifying.fetch_sub(1, SeqCst);
         let Some(pool) = member.pool.upgrade() else { return };
         if member.is_idle() && (member.left.load(SeqCst) || pool.draining.load(SeqCst)) {
             pool.host.idle();

@@ -1,13 +1,14 @@
-//! Shared memory between the VM and Python: one *arena* per direction, a sparse file in memory (memfd) of which both have a
-//! descriptor. A large body lies in a *slot* of it, and only the slot's place travels through the pipe.
+//! Shared memory between the VM and Python: one *arena* per direction, a sparse memory file (memfd) of which both sides have a
+//! descriptor. A large buffer or body lies in a *slot* of the arena, and only its place travels through the pipe.
 //!
-//! The VM never maps an arena. It writes and reads with system calls, which fail where an access to mapped memory would raise
-//! SIGBUS: whatever Python does to the file, and even if there is no memory for a page, the VM gets an error, and the body
-//! travels through the pipe. Nor does the VM look at anything that Python may still change: what it reads is a copy of its own.
+//! The VM never maps an arena. It reads and writes with system calls, which return an error where an access to mapped memory
+//! would raise SIGBUS. So whatever Python does to the file, and even if there is no memory for a page, the VM gets an error;
+//! a buffer that cannot be written travels through the pipe instead. The VM only uses its own copies, which Python cannot
+//! change.
 //!
-//! Who owns what: slots towards Python are the VM's to hand out ([`Slots`]), and Python gives them back. Slots from Python are Python's
-//! to hand out, and the VM gives them back as soon as it has read them. Both files are emptied when the worker ends, so that
-//! their memory goes back at once even if a descriptor of Python's has got to a process that lives on.
+//! Ownership: the VM allocates the slots towards Python ([`Slots`]), and Python gives them back. Python allocates the slots
+//! from Python, and the VM gives each back as soon as it has copied the body. When the worker ends, the VM empties both files,
+//! so their memory is freed even if another process still has a descriptor.
 
 mod slots;
 
@@ -18,13 +19,13 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use thiserror::Error;
 
-/// Bytes of a body from which on it travels through shared memory.
+/// The size from which on a buffer is worth a slot, in bytes.
 pub const WORTH: usize = 256 * 1024;
 
-/// Bytes that are copied at a time, before other tasks get their turn.
+/// Bytes that are copied before other tasks get their turn.
 pub const PIECE: usize = 1024 * 1024;
 
-/// A sparse file in memory: it has as many pages as have been written to, and not been given back.
+/// A sparse memory file. It has only the pages that have been written to and not given back.
 #[derive(Debug)]
 pub struct Arena {
     file: File,
@@ -35,7 +36,7 @@ impl Arena {
     /// An arena of `size` bytes, whose size nobody can change.
     ///
     /// # Errors
-    /// Those of the system; on systems other than Linux always.
+    /// Those of the system. Always fails on systems other than Linux.
     pub fn new(size: u64) -> io::Result<Self> {
         let file = memory_file()?;
         file.set_len(size)?;
@@ -43,7 +44,7 @@ impl Arena {
         Ok(Arena { file, size })
     }
 
-    /// Its size.
+    /// The size in bytes.
     #[must_use]
     pub fn size(&self) -> u64 {
         self.size
@@ -52,12 +53,12 @@ impl Arena {
     /// Writes to a slot.
     ///
     /// # Errors
-    /// When there is no memory.
+    /// If there is no memory.
     pub fn write(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         self.file.write_all_at(bytes, offset)
     }
 
-    /// Reads from a slot, at least a byte.
+    /// Reads from a slot, at least one byte. Returns the number of bytes.
     ///
     /// # Errors
     /// Those of the system.
@@ -89,7 +90,7 @@ impl Drop for Arena {
 #[cfg(target_os = "linux")]
 fn memory_file() -> io::Result<File> {
     use std::os::fd::FromRawFd;
-    // What is in it is never run: says so where the kernel knows the flag, as some systems demand.
+    // Some systems demand that memory files are marked as not executable. Older kernels do not know the flag.
     let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
     for flags in [flags | libc::MFD_NOEXEC_SEAL, flags] {
         // SAFETY: the name ends with a NUL; the rest are plain numbers.
@@ -117,7 +118,7 @@ fn punch(file: &File, range: &std::ops::Range<u64>) {
         return;
     };
     let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
-    // Memory that is not given back now is given back with the file.
+    // After an error the memory stays allocated until the file is closed.
     let _ = fallocate(file, flags, start, length);
 }
 
@@ -134,19 +135,19 @@ fn seal(_file: &File) -> io::Result<()> {
 #[cfg(not(target_os = "linux"))]
 fn punch(_file: &File, _range: &std::ops::Range<u64>) {}
 
-/// Where a body from Python lies.
+/// Where in its arena a body from Python lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
-    /// From the start of the arena.
+    /// Bytes from the start of the arena.
     pub offset: u64,
     /// Bytes in the body.
     pub length: u64,
 }
 
-/// Bytes that say where a body lies.
+/// The length of an encoded [`Place`].
 pub const PLACE_LEN: usize = 16;
 
-/// A place that Python cannot have meant.
+/// A place that is not inside the arena.
 #[derive(Debug, Error, PartialEq, Eq)]
 #[error("a body of {} bytes at {} of shared memory of {size} bytes", .place.length, .place.offset)]
 pub struct Misplaced {
@@ -157,7 +158,7 @@ pub struct Misplaced {
 /// Reads a place in an arena of `size` bytes.
 ///
 /// # Errors
-/// [`Misplaced`] when it lies beyond the end.
+/// [`Misplaced`] if it reaches beyond the end.
 pub fn read_place(bytes: [u8; PLACE_LEN], size: u64) -> Result<Place, Misplaced> {
     let number = |at: usize| {
         bytes
@@ -172,7 +173,7 @@ pub fn read_place(bytes: [u8; PLACE_LEN], size: u64) -> Result<Place, Misplaced>
     }
 }
 
-/// The record of a `DROP` frame that gives a slot back to Python: as that of a handle, and of a kind of its own.
+/// The record of a `DROP` frame that gives a slot back to Python. It has the layout of a handle's record, and kind 2.
 #[must_use]
 pub fn drop_record(offset: u64) -> [u8; 13] {
     let mut record = [2, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0];
@@ -180,19 +181,19 @@ pub fn drop_record(offset: u64) -> [u8; 13] {
     record
 }
 
-/// What Python says about a slot towards it.
+/// A report from Python about the slot towards it at an offset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SlotReport {
-    /// Python has read the frame that names it.
+    /// Python has read the frame that names the slot.
     Taken(u64),
-    /// Nobody in Python looks at it any more.
+    /// Nothing in Python refers to the slot any more.
     Free(u64),
 }
 
-/// Bytes of the report about one slot.
+/// The length of an encoded [`SlotReport`].
 const REPORT_LEN: usize = 9;
 
-/// Reads the body of a `SLOTS` frame. `None` for one that does not consist of reports.
+/// Reads the body of a `SLOTS` frame; `None` if it does not consist of reports.
 pub fn read_slot_reports(body: &[u8]) -> Option<impl Iterator<Item = SlotReport> + '_> {
     let (records, rest) = body.as_chunks::<REPORT_LEN>();
     let known = |record: &[u8; REPORT_LEN]| record[0] <= 1;

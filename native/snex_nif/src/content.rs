@@ -47,7 +47,7 @@ impl Entry {
             let Some(handover) = &shared.handover else {
                 return Err("memory is handed over, and nowhere to take it from".into());
             };
-            return Ok(Entry::Memory(Memory::new(handover.take(id)?)));
+            return Ok(Entry::Memory(Memory::new(handover.take_memory(id)?)));
         }
         Ok(if id == 0 {
             Entry::Nothing

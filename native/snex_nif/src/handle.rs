@@ -266,7 +266,7 @@ fn give_back(worker: &Worker<BinaryRef, Shared>, key: Key, count: u64) {
 }
 
 fn submit(worker: &Worker<BinaryRef, Shared>, drops: &mut Drops) {
-    if let Some(body) = drops.take() {
+    if let Some(body) = drops.take_body() {
         // No effect on a worker that is gone, and Python with it.
         worker.submit(Frame::new(Header::new(frame::Kind::Drop, 0), &body));
     }

@@ -312,7 +312,7 @@ fn pool_idle(interpreter: LocalPid) -> bool {
 /// and `false` if `pool` is not a pool.
 #[rustler::nif]
 fn pool_figures(pool: LocalPid) -> (usize, usize, bool) {
-    find(pool).map_or((0, 0, false), |pool| (pool.room(), pool.waiting(), pool.is_once()))
+    find(pool).map_or((0, 0, false), |pool| (pool.capacity(), pool.waiting(), pool.is_once()))
 }
 
 /// How many calls run or wait in a pool, and how many it runs at a time; `nil` if it would refuse another call, or is
@@ -320,7 +320,7 @@ fn pool_figures(pool: LocalPid) -> (usize, usize, bool) {
 #[rustler::nif]
 fn pool_load(pool: LocalPid) -> Option<(usize, usize)> {
     let pool = find(pool).filter(|pool| pool.is_open())?;
-    Some((pool.running().saturating_add(pool.waiting()), pool.room()))
+    Some((pool.running().saturating_add(pool.waiting()), pool.capacity()))
 }
 
 /// From now on, the calling process's pool takes no calls. `{snex_pool, idle, nil}` is sent when the last one may
@@ -347,7 +347,7 @@ fn pool_close(env: Env<'_>, reason: Kept) -> Atom {
 #[rustler::nif]
 fn pool_take(env: Env<'_>, pool: LocalPid, alone: bool) -> Term<'_> {
     let Some(pool) = find(pool) else { return atoms::noproc().encode(env) };
-    match pool.take(share(alone)) {
+    match pool.take_slot(share(alone)) {
         Some(slot) => granted(env, slot),
         None => atoms::busy().encode(env),
     }

@@ -44,9 +44,9 @@ fn memory_is_found_by_its_number_whatever_has_come_before() {
     }
     drop(theirs);
     for number in [2, 3, 1] {
-        assert_eq!(handover.take(number).unwrap().as_ref(), [number as u8; 10]);
+        assert_eq!(handover.take_memory(number).unwrap().as_ref(), [number as u8; 10]);
     }
-    assert_eq!(handover.take(1 | MEMORY).unwrap_err(), "memory 1 that has not been handed over");
+    assert_eq!(handover.take_memory(1 | MEMORY).unwrap_err(), "memory 1 that has not been handed over");
 }
 
 #[test]
@@ -55,7 +55,7 @@ fn memory_that_can_be_changed_is_refused() {
     for missing in SEALS {
         let seals: Vec<_> = SEALS.into_iter().filter(|seal| *seal != missing).collect();
         send(&theirs, &1u64.to_le_bytes(), &[&file(b"content", &seals)]);
-        assert_eq!(handover.take(1).unwrap_err(), "memory that can still be changed");
+        assert_eq!(handover.take_memory(1).unwrap_err(), "memory that can still be changed");
     }
 }
 
@@ -64,11 +64,11 @@ fn what_is_no_memory_or_has_no_size_that_a_value_may_have_is_refused() {
     let (handover, theirs) = Handover::new(1000).unwrap();
     let send = |file: &File| send(&theirs, &1u64.to_le_bytes(), &[file]);
     send(&File::open("/dev/zero").unwrap());
-    assert_eq!(handover.take(1).unwrap_err(), "a file that is no memory");
+    assert_eq!(handover.take_memory(1).unwrap_err(), "a file that is no memory");
     send(&file(b"", &SEALS));
-    assert!(handover.take(1).unwrap_err().starts_with("memory of 0 bytes"));
+    assert!(handover.take_memory(1).unwrap_err().starts_with("memory of 0 bytes"));
     send(&file(&[7; 1001], &SEALS));
-    assert!(handover.take(1).unwrap_err().starts_with("memory of 1001 bytes, and the limit is 1000"));
+    assert!(handover.take_memory(1).unwrap_err().starts_with("memory of 1001 bytes, and the limit is 1000"));
 }
 
 #[test]
@@ -81,7 +81,7 @@ fn holes_are_filled_before_it_is_mapped() {
             fcntl(&sparse, FcntlArg::F_ADD_SEALS(seal)).unwrap();
         }
         send(&theirs, &1u64.to_le_bytes(), &[&sparse]);
-        assert!(handover.take(1).unwrap().as_ref().iter().all(|byte| *byte == 0));
+        assert!(handover.take_memory(1).unwrap().as_ref().iter().all(|byte| *byte == 0));
         assert_eq!(nix::sys::stat::fstat(sparse.as_fd()).unwrap().st_blocks, 2048);
     }
 }
@@ -92,7 +92,7 @@ fn a_number_that_is_handed_over_twice_is_refused() {
     for number in [1, 1, 2] {
         send(&theirs, &(number | MEMORY).to_le_bytes(), &[&file(b"content", &SEALS)]);
     }
-    assert_eq!(handover.take(2 | MEMORY).unwrap_err(), "memory 1 that has been handed over twice");
+    assert_eq!(handover.take_memory(2 | MEMORY).unwrap_err(), "memory 1 that has been handed over twice");
 }
 
 #[test]
@@ -102,7 +102,7 @@ fn messages_of_another_form_are_refused() {
         let file = file(b"content", &SEALS);
         send(&theirs, bytes, &vec![&file; count]);
         drop(theirs);
-        assert!(handover.take(1).unwrap_err().ends_with("instead of a number and a memory file"));
+        assert!(handover.take_memory(1).unwrap_err().ends_with("instead of a number and a memory file"));
     }
 }
 
@@ -153,7 +153,9 @@ fn no_descriptor_of_a_message_with_too_many_stays_open() {
     for count in [2, ROOM, ROOM + 1, 253] {
         let mut traffic = Traffic::new();
         traffic.send(1, count);
-        assert!(traffic.handover.take(1).unwrap_err().ends_with("instead of a number and a memory file"));
+        assert!(
+            traffic.handover.take_memory(1).unwrap_err().ends_with("instead of a number and a memory file")
+        );
         assert_eq!(Traffic::open(&traffic.name), 0, "of {count}");
     }
 }
@@ -189,7 +191,7 @@ enum Wrong {
 }
 
 impl Model {
-    fn take(&mut self, number: u64) -> Result<u64, Wrong> {
+    fn take_memory(&mut self, number: u64) -> Result<u64, Wrong> {
         if let Some(content) = self.waiting.remove(&number) {
             return Ok(content);
         }
@@ -235,7 +237,7 @@ proptest! {
                     let content = traffic.send(number, 1);
                     model.sent.push_back((number, content));
                 }
-                Step::Take(number) => match (traffic.handover.take(number), model.take(number)) {
+                Step::Take(number) => match (traffic.handover.take_memory(number), model.take_memory(number)) {
                     (Ok(memory), Ok(expected)) => {
                         prop_assert_eq!(content(&memory), expected);
                         taken.push((memory, expected));

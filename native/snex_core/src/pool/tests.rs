@@ -62,7 +62,7 @@ impl Test {
     }
 
     fn take(&self) -> Option<Slot<Here>> {
-        self.pool.take(Share::One)
+        self.pool.take_slot(Share::One)
     }
 
     fn member(&self, interpreter: u32) -> Arc<Member<Here>> {
@@ -150,7 +150,7 @@ fn one_who_gives_up_is_not_served_and_knows_whether_it_was() {
 fn one_who_wants_a_member_alone_gets_an_idle_one_and_those_behind_wait() {
     let test = Test::new(2, 9, 1);
     let one = test.take();
-    assert!(test.pool.take(Share::All).is_none());
+    assert!(test.pool.take_slot(Share::All).is_none());
     test.pool.wait("alone", Share::All).unwrap();
     test.pool.wait("behind", Share::One).unwrap();
     test.pool.serve();
@@ -251,7 +251,7 @@ fn a_member_for_one_call_is_chosen_once_and_so_many_run_at_a_time() {
     let test = Test::new(1, 9, 4);
     test.pool.once(2);
     assert!(test.pool.is_once());
-    assert_eq!((test.pool.room(), test.pool.running()), (2, 0));
+    assert_eq!((test.pool.capacity(), test.pool.running()), (2, 0));
     let first = test.take();
     let second = test.take();
     assert_eq!((place(first.as_ref()), place(second.as_ref())), (Some(1), Some(2)));
@@ -283,13 +283,13 @@ fn a_pool_is_open_while_one_more_call_would_run_or_wait() {
     assert!(!test.pool.is_open());
     test.pool.join(&test.pool.member(1, u64::MAX));
     let slots = [test.take(), test.take()];
-    assert_eq!((test.pool.room(), test.pool.running(), test.pool.is_open()), (2, 2, true));
+    assert_eq!((test.pool.capacity(), test.pool.running(), test.pool.is_open()), (2, 2, true));
     let waiting = test.pool.wait("waits", Share::One).unwrap();
     assert!(!test.pool.is_open());
     assert!(test.pool.forget(waiting));
     assert!(test.pool.is_open());
     drop(slots);
-    let alone = test.pool.take(Share::All);
+    let alone = test.pool.take_slot(Share::All);
     assert_eq!(test.pool.running(), 2);
     drop(alone);
     test.pool.drain();
@@ -370,7 +370,7 @@ fn every_one_of_many_threads_is_served() {
                 let (pool, running) = (&pool, &running);
                 scope.spawn(move || {
                     for round in 0..ROUNDS {
-                        let slot = pool.take(Share::One).unwrap_or_else(|| {
+                        let slot = pool.take_slot(Share::One).unwrap_or_else(|| {
                             let (sender, receiver) = channel();
                             let id = pool.wait(sender, Share::One).unwrap();
                             // Some give up, and some of these too late.

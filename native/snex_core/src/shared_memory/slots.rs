@@ -1,13 +1,13 @@
-//! Which parts of an arena are in use.
+//! The allocator of slots: which parts of an arena are in use.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 use thiserror::Error;
 
-/// Slots begin at multiples of this: no system has larger pages.
+/// Slots begin at multiples of this, so at page boundaries: no system has larger pages.
 pub const ALIGN: u64 = 64 * 1024;
 
-/// What Python says is about no slot that is in use.
+/// A report from Python about a slot that is not in use.
 #[derive(Debug, Error, PartialEq, Eq)]
 #[error("a report about a slot at {0} of shared memory, which is not in use")]
 pub struct Unknown(u64);
@@ -15,40 +15,42 @@ pub struct Unknown(u64);
 #[derive(Debug)]
 struct State {
     length: u64,
-    /// Python has not read the frame that names it.
+    /// Whether Python has yet to read the frame that names it.
     unread: bool,
 }
 
-/// A slot that has been taken.
+/// A slot that has been reserved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Slot {
     /// Where it begins.
     pub offset: u64,
-    /// How long it is: what has been asked for, and up to [`ALIGN`] more.
+    /// Its length: the requested length, rounded up to a multiple of [`ALIGN`].
     pub length: u64,
 }
 
-/// The slots of one arena that are in use. The lowest place is taken that is large enough: its memory is most likely there already.
+/// The slots of one arena that are in use. A new slot gets the lowest place that is large enough, because memory is most
+/// likely already allocated there.
 #[derive(Debug)]
 pub struct Slots {
     size: u64,
+    /// By offset.
     used: BTreeMap<u64, State>,
     /// Bytes in use.
     bytes: u64,
-    /// No memory has been written to from here on, since [`Slots::slack`] was last asked.
+    /// No slot has ended beyond this since the last call of [`Slots::take_slack`], so no memory is allocated there.
     top: u64,
-    /// Whether a slot has been freed since then.
+    /// Whether a slot has been freed since that call.
     slack: bool,
 }
 
 impl Slots {
-    /// None, in an arena of `size` bytes.
+    /// No slots yet, in an arena of `size` bytes.
     #[must_use]
     pub fn new(size: u64) -> Self {
         Slots { size, used: BTreeMap::new(), bytes: 0, top: 0, slack: false }
     }
 
-    /// Takes a slot for `length` bytes, or `None` if there is no room.
+    /// Reserves a slot for `length` bytes; `None` if there is no room.
     pub fn reserve(&mut self, length: usize) -> Option<Slot> {
         let length = u64::try_from(length).ok()?.max(1).checked_next_multiple_of(ALIGN)?;
         let mut start = 0;
@@ -65,7 +67,7 @@ impl Slots {
         Some(Slot { offset: start, length })
     }
 
-    /// Python has read the frame that names the slot at `offset`. The bytes that were unread until now.
+    /// Notes that Python has read the frame that names the slot at `offset`. Returns how many bytes are no longer unread.
     ///
     /// # Errors
     /// [`Unknown`]
@@ -74,7 +76,7 @@ impl Slots {
         Ok(if std::mem::take(&mut slot.unread) { slot.length } else { 0 })
     }
 
-    /// Python does not need the slot at `offset` any more. The bytes that were unread until now.
+    /// Frees the slot at `offset`. Returns how many bytes are no longer unread.
     ///
     /// # Errors
     /// [`Unknown`]
@@ -91,14 +93,15 @@ impl Slots {
         self.bytes
     }
 
-    /// Whether there is memory that is in no slot.
+    /// Whether there may be memory that is in no slot.
     #[must_use]
     pub fn has_slack(&self) -> bool {
         self.slack
     }
 
-    /// The memory that may be there, and is in no slot: to be given back before the next slot is taken.
-    pub fn slack(&mut self) -> Vec<Range<u64>> {
+    /// The ranges that may have memory but are in no slot. The caller gives them back to the system before it reserves the
+    /// next slot.
+    pub fn take_slack(&mut self) -> Vec<Range<u64>> {
         let mut ranges = Vec::new();
         let mut start = 0;
         for (offset, slot) in &self.used {
@@ -173,7 +176,7 @@ mod tests {
             let size = 16 * ALIGN;
             let mut slots = Slots::new(size);
             let mut used: Vec<Range<u64>> = Vec::new();
-            // Memory that is there, as far as it is in no slot.
+            // Memory that is allocated but in no slot.
             let mut left: Vec<Range<u64>> = Vec::new();
             for step in steps {
                 match step {
@@ -195,7 +198,7 @@ mod tests {
                         left.push(range);
                     }
                     Step::Slack => {
-                        let given = slots.slack();
+                        let given = slots.take_slack();
                         prop_assert!(!given.iter().any(|range| used.iter().any(|other| overlaps(range, other))));
                         for range in left.drain(..) {
                             for offset in (range.start..range.end).step_by(ALIGN as usize) {

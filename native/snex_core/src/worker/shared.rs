@@ -91,7 +91,7 @@ impl SharedMemory {
     /// Gives memory that is in no slot back to the system. Only the writer task may call this, because it reserves the slots:
     /// a slot that is reserved during the sweep could lose its content.
     pub(super) async fn sweep(&self) {
-        let slack = self.slots().slack();
+        let slack = self.slots().take_slack();
         for range in slack {
             let mut start = range.start;
             while start < range.end {
