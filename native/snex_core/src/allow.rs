@@ -1,10 +1,10 @@
 //! Which Elixir functions Python may call.
 //!
-//! A call's body is looked at before it is decoded, so that a call that is refused creates no atom.
+//! The body of a call is checked before it is decoded, so that a refused call creates no atoms.
 
 use std::collections::HashSet;
 
-/// A rule, by names as they stand in a term: modules of Elixir begin with `Elixir.`.
+/// A rule. Names are as in a term: those of Elixir modules begin with `Elixir.`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Rule {
     /// Every function of a module.
@@ -27,25 +27,26 @@ pub enum Allow {
 /// Why a call is refused.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// No rule names it.
+    /// No rule allows the function.
     #[error("{module}.{function}/{arity} is not among the functions that Python may call")]
     NotAllowed {
         /// The module, as Elixir writes it.
         module: String,
         /// The function.
         function: String,
-        /// How many arguments it was to get.
+        /// The number of arguments.
         arity: u32,
     },
-    /// It is no call at all.
+    /// The body is not a call.
     #[error("a call that cannot be understood")]
     Malformed,
 }
 
 impl Allow {
     /// Checks the body of a `CALL` or `CAST` frame: `{node, module, function, args, options}` as an external term.
-    /// Returns the number of arguments that is allowed, where it matters. Whoever decodes the body has to see that there are as
-    /// many: a list may be written in several parts, one as the tail of the other, and only its first part is looked at.
+    ///
+    /// Returns the only number of arguments that is allowed, or `None` for any number. The code that decodes the body has to
+    /// check this number again: the tail of an encoded list may be another list, and this looks only at the first one.
     ///
     /// # Errors
     /// [`Refusal`]
@@ -79,7 +80,7 @@ const LIST: u8 = 108;
 const ATOM_UTF8: u8 = 118;
 const SMALL_ATOM_UTF8: u8 = 119;
 
-/// Module, function and number of arguments of a call.
+/// The module, the function and the number of arguments of a call; `None` if the body is not a call.
 fn callee(body: &[u8]) -> Option<(&[u8], &[u8], u32)> {
     let rest = body.strip_prefix(&[VERSION, SMALL_TUPLE, 5])?;
     let (_node, rest) = atom(rest)?;

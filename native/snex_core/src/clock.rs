@@ -3,7 +3,7 @@
 use nix::time::{ClockId, clock_gettime};
 use std::time::Duration;
 
-/// The present time of `CLOCK_MONOTONIC` in nanoseconds; Python reads the same clock. `None` if the system doesn't tell.
+/// The current time of `CLOCK_MONOTONIC` in nanoseconds. Python reads the same clock. `None` if the system has no such clock.
 pub fn monotonic() -> Option<u64> {
     let now = Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC).ok()?);
     u64::try_from(now.as_nanos()).ok()

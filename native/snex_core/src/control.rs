@@ -1,12 +1,12 @@
 //! The socket between the VM and a warden.
 //!
-//! A Unix stream socket that the warden gets as its standard input. Messages are a `u32` length (little-endian) and a
-//! [postcard](https://docs.rs/postcard) value. The messages that ask for a new Python carry the descriptors for its
-//! ends of the pipes (`SCM_RIGHTS`). The socket is the lifeline too: its end of file, however it comes about, tells the
-//! warden that the VM is gone, and tells the VM that the warden is.
+//! It is a Unix stream socket, which the warden gets as its standard input. A message is a `u32` length (little-endian) and a
+//! [postcard](https://docs.rs/postcard) value. Messages that ask for a new Python carry descriptors for its ends of the
+//! pipes (`SCM_RIGHTS`). The socket is also the lifeline: end of file, whatever its cause, tells the warden that the VM is
+//! gone, and the VM that the warden is gone.
 //!
-//! A warden may look after several trees: that of the program which it has started, and those of the program's copies. All
-//! messages but the first say which tree they are about.
+//! A warden may supervise several trees: that of the program that it started, and those of the program's copies. Every message
+//! except the first names its tree.
 
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -15,41 +15,41 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-/// Grace between SIGTERM and SIGKILL when there is no VM to ask for another.
+/// The grace between SIGTERM and SIGKILL when nobody has asked for another one, for example because the VM is gone.
 pub const ORPHAN_GRACE: Duration = Duration::from_millis(500);
 
-/// The longest message: room for any environment that an `exec` takes.
+/// The longest message, with room for any environment that `exec` accepts.
 const MAX_MESSAGE: usize = 64 * 1024 * 1024;
 
 /// The most descriptors that one message carries.
 const MAX_DESCRIPTORS: usize = 9;
 
-/// What to run, and how. Strings are bytes: paths and variables need not be UTF-8.
+/// What to run, and how. Strings are bytes, because paths and variables need not be UTF-8.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spec {
     /// The program, an absolute path.
     pub program: Vec<u8>,
     /// Its arguments, without the program.
     pub args: Vec<Vec<u8>>,
-    /// The whole environment: nothing is inherited.
+    /// The whole environment. No variable is inherited.
     pub env: Vec<(Vec<u8>, Vec<u8>)>,
-    /// The working directory; the VM's when `None`.
+    /// The working directory; `None` for the VM's.
     pub cwd: Option<Vec<u8>>,
-    /// For each descriptor that comes with the message, the number that it has in the program.
+    /// The program's number for each descriptor that the message carries.
     pub descriptors: Vec<RawFd>,
-    /// What the program may use.
+    /// The resource limits of the program.
     pub limits: Limits,
-    /// The number that the program has of its end of a socket over which the warden asks it to fork, if it is to have one.
+    /// The program's descriptor of a socket over which the warden asks it to fork; `None` if it needs no such socket.
     pub forks: Option<RawFd>,
 }
 
-/// The number of a tree, which no other tree of the same warden ever has.
+/// The number of a tree. A warden never has two trees with the same number.
 pub type Tree = u64;
 
-/// The tree of the program that the warden starts. Those of its copies are numbered by the VM.
+/// The tree of the program that the warden starts. The VM numbers the trees of its copies.
 pub const PROGRAM: Tree = 0;
 
-/// What each process of the tree may use; `None` leaves the VM's own limit.
+/// The resource limits of each process of a tree; `None` leaves the VM's own limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
     /// Address space, in bytes (`RLIMIT_AS`, setrlimit(2)).
@@ -65,62 +65,63 @@ pub struct Limits {
 /// From the VM.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToWarden {
-    /// Start the program; the first message, and only that.
+    /// Start the program. This is the first message, and is sent only once.
     Start(Spec),
-    /// Have the program fork a copy of itself, which gets the descriptors that come with the message.
+    /// Have the program fork a copy of itself, which gets the descriptors that the message carries.
     Fork {
         /// The new tree.
         tree: Tree,
-        /// Whether threads of the program, which the copy would lack, are no reason to refuse.
+        /// Whether to fork even if the program has threads, which the copy will lack.
         ignore_threads: bool,
     },
-    /// End a tree: SIGTERM, grace, SIGKILL. A second one with a shorter grace hurries.
+    /// End a tree: SIGTERM to every process, and SIGKILL after the grace. Another one with a shorter grace speeds it up.
     Stop {
-        /// Which.
+        /// The tree.
         tree: Tree,
-        /// Grace in milliseconds.
+        /// The grace in milliseconds.
         grace_ms: u64,
     },
-    /// Send SIGURG to the leader of a tree, if it still runs. Programs that know nothing of it ignore it.
+    /// Send SIGURG to the leader of a tree, if it still runs. Programs without a handler ignore it.
     Interrupt {
-        /// Which.
+        /// The tree.
         tree: Tree,
     },
 }
 
-/// From the warden, in this order for each tree: `Started` or `Failed`; `Exited`; `Gone`. End of file when all are gone.
+/// From the warden, for each tree in this order: `Started`, `Exited`, `Gone`. `Failed` is the last report about its tree. End
+/// of file follows when all trees are gone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FromWarden {
     /// The leader of a tree runs.
     Started {
-        /// Which.
+        /// The tree.
         tree: Tree,
-        /// Its process id, which is also that of its session and group.
+        /// The leader's process id, which is also the id of its session and process group.
         pid: i32,
     },
-    /// There is no such tree: the program could not be started, or has not forked. In the first case the warden ends.
+    /// There is no such tree, because the program could not be started (then the warden ends), or did not fork.
     Failed {
-        /// Which.
+        /// The tree.
         tree: Tree,
-        /// What failed, for a person.
+        /// What failed, as a text for people.
         reason: String,
     },
-    /// The leader ended; the rest of its tree is being ended.
+    /// The leader has exited. The warden is ending the rest of the tree.
     Exited {
-        /// Which.
+        /// The tree.
         tree: Tree,
-        /// How.
+        /// How the leader exited.
         exit: Exit,
     },
-    /// Nothing of the tree is left, everything is reaped. The warden ends with its last tree.
+    /// No process of the tree is left, and all have been reaped. The warden ends after its last tree.
     Gone {
-        /// Which.
+        /// The tree.
         tree: Tree,
     },
 }
 
 impl FromWarden {
-    /// Which tree it is about.
+    /// The tree that this is about.
     pub fn tree(&self) -> Tree {
         match self {
             FromWarden::Started { tree, .. }
@@ -154,8 +155,8 @@ impl Exit {
         }
     }
 
-    /// The signal's name, such as `"SIGKILL"`, when one ended the process. Real-time signals are counted from the first that
-    /// programs may use, as `kill -l` does.
+    /// The name of the signal that ended the process, such as `"SIGKILL"`; `None` if it exited. Real-time signals are numbered
+    /// from the first one that programs may use, as `kill -l` does.
     ///
     /// ```
     /// use snex_core::control::Exit;
@@ -175,7 +176,7 @@ fn other_signal_name(number: i32) -> String {
     match number - libc::SIGRTMIN() {
         0 => format!("signal {number} (SIGRTMIN)"),
         offset if offset > 0 => format!("signal {number} (SIGRTMIN+{offset})"),
-        // The C library keeps the first ones to itself.
+        // The C library reserves the first real-time signals for itself.
         _ => format!("signal {number}"),
     }
 }
@@ -185,10 +186,10 @@ fn other_signal_name(number: i32) -> String {
     format!("signal {number}")
 }
 
-/// A message as it travels, length and all.
+/// Encodes a message, with its length in front.
 ///
 /// # Errors
-/// When postcard cannot write it, which for our own messages does not happen.
+/// If postcard cannot write it. That does not happen with the messages of this module.
 pub fn encode(message: &impl Serialize) -> io::Result<Vec<u8>> {
     let body = postcard::to_stdvec(message).map_err(io::Error::other)?;
     let mut bytes = (body.len() as u32).to_le_bytes().to_vec();
@@ -205,7 +206,7 @@ pub fn send(socket: &UnixStream, message: &impl Serialize) -> io::Result<()> {
     writer.write_all(&encode(message)?)
 }
 
-/// Sends a message that carries descriptors. The receiver gets copies; the caller still owns its own.
+/// Sends a message that carries descriptors. Blocks while the socket is full. The receiver gets copies; the caller keeps its own.
 ///
 /// # Errors
 /// Those of the socket.
@@ -222,10 +223,11 @@ pub fn send_with(
     writer.write_all(bytes.get(sent..).unwrap_or_default())
 }
 
-/// Sends a small message, with descriptors or without, on a socket that others may use as well. Never blocks.
+/// Sends a small message, with or without descriptors. Never blocks, and sends the message in one piece, so that several
+/// threads may use the socket.
 ///
 /// # Errors
-/// Those of the socket; `WouldBlock` when it is full, and nothing is sent then.
+/// Those of the socket. `WouldBlock` means that the socket is full and nothing has been sent.
 pub fn send_now(
     socket: BorrowedFd<'_>,
     message: &impl Serialize,
@@ -236,16 +238,16 @@ pub fn send_now(
     let rights = [ControlMessage::ScmRights(&raw)];
     let rights = if raw.is_empty() { &[] } else { &rights[..] };
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-    // The kernel takes so little as a whole or not at all.
+    // The kernel accepts a message this small completely or not at all.
     sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(&bytes)], rights, flags, None)?;
     Ok(())
 }
 
-/// Receives a message with its descriptors, which the caller owns from here on. Blocks until it is whole; `None` at end of file
-/// before its first byte.
+/// Receives a message and its descriptors, which the caller owns from here on. Blocks until the message is complete. Returns
+/// `None` at end of file.
 ///
 /// # Errors
-/// Those of the socket, and `InvalidData` for a message that is not a `T`.
+/// Those of the socket, `UnexpectedEof` for end of file inside a message, and `InvalidData` for a message that is not a `T`.
 pub fn receive<T: DeserializeOwned>(socket: &UnixStream) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
     let mut length = [0; 4];
     let mut space = nix::cmsg_space!([RawFd; MAX_DESCRIPTORS]);
@@ -274,10 +276,10 @@ fn receive_body<T: DeserializeOwned>(mut socket: &UnixStream, length: [u8; 4]) -
     decode(&body)
 }
 
-/// The length of a message's body from its first four bytes.
+/// Reads the length of a message's body from the four bytes before it.
 ///
 /// # Errors
-/// `InvalidData` for one that no message has.
+/// `InvalidData` if it is longer than any message.
 pub fn body_length(bytes: [u8; 4]) -> io::Result<usize> {
     let length = u32::from_le_bytes(bytes) as usize;
     if length > MAX_MESSAGE {
@@ -286,10 +288,10 @@ pub fn body_length(bytes: [u8; 4]) -> io::Result<usize> {
     Ok(length)
 }
 
-/// A message from its body.
+/// Decodes the body of a message.
 ///
 /// # Errors
-/// `InvalidData` when it is not a `T`.
+/// `InvalidData` if it is not a `T`.
 pub fn decode<T: DeserializeOwned>(body: &[u8]) -> io::Result<T> {
     postcard::from_bytes(body).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }

@@ -1,16 +1,16 @@
-//! Frames: what travels between the VM and Python. `docs/protocol.md` is the specification.
+//! Frames, the messages between the VM and Python. `docs/protocol.md` is the specification.
 
 use crate::pickle::BinaryAs;
 use thiserror::Error;
 
-/// Version of the protocol that this side speaks, as `HELLO` states it.
+/// The version of the protocol that this side speaks, for `HELLO`.
 pub const PROTOCOL: u32 = 4;
 
-/// Bytes in a frame's header, but for the first frame of each side.
+/// Bytes in the header of a frame, except for the first frame of each side.
 pub const HEADER_LEN: usize = 28;
 
-/// Bytes in the header of the first frame of each side: the same in all versions of the protocol, so that each side can read
-/// which one the other speaks. It has no cause.
+/// Bytes in the header of the first frame of each side, which has no cause. This header is the same in all versions of the
+/// protocol, so that each side can read which version the other speaks.
 const FIRST_HEADER_LEN: usize = 20;
 
 const MAGIC: [u8; 2] = *b"SX";
@@ -21,29 +21,29 @@ pub const BUFFERS: u8 = 0x01;
 /// Flag of a request: it runs in a worker thread.
 pub const THREAD: u8 = 0x02;
 
-/// Flag of a request: what has no form in Elixir stays in Python, and a handle comes in its place.
+/// Flag of a request: values that Elixir has no term for stay in Python, and handles are returned in their place.
 pub const AUTO: u8 = 0x04;
 
-/// Flag of a request: its result stays in Python, and a handle comes in its place.
+/// Flag of a request: its result stays in Python, and a handle is returned in its place.
 pub const OBJECT: u8 = 0x08;
 
-/// Flag of a frame from Python: the body starts with a table of handles; see [`split_handles`]. A handle of number 0 is of no object: it
-/// says that there is a `Snex.Arrow` in the term, of which Elixir may make something else.
+/// Flag of a frame from Python: the body starts with a table of handles; see [`split_handles`]. The number 0 stands for no
+/// object. It says that the term contains a `Snex.Arrow`, which Elixir may convert.
 pub const HANDLES: u8 = 0x10;
 
-/// Flag of a request: its result is iterated, and answered item by item.
+/// Flag of a request: its result is an iterator, whose items are streamed.
 pub const STREAM: u8 = 0x20;
 
-/// Flag of a request with [`STREAM`]: its iterator is advanced on the event loop, whatever it is.
+/// Flag of a request with [`STREAM`]: its iterator always runs on the event loop.
 pub const LOOP: u8 = 0x40;
 
-/// Flag of a frame from Python: its body lies in shared memory, and the frame says where.
+/// Flag of a frame from Python: its body lies in shared memory, and the frame has its place.
 pub const SHARED: u8 = 0x80;
 
-/// Flag in the type of a buffer: it lies in a slot of shared memory, and its offset stands where its content would be.
+/// Flag in the type of a buffer: its content lies in a slot of shared memory, and the frame has the slot's offset instead.
 pub const IN_SLOT: u8 = 0x80;
 
-/// What a frame is.
+/// The kind of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Kind {
@@ -53,33 +53,33 @@ pub enum Kind {
     Eval = 0x02,
     /// Make an environment.
     MakeEnv = 0x03,
-    /// Handles of environments and objects are given back.
+    /// Give back handles of environments and objects, and slots.
     Drop = 0x04,
     /// Cancel the work of one request.
     Cancel = 0x05,
-    /// The value that a function called by Python returned.
+    /// The value that an Elixir function returned to Python.
     CallResult = 0x06,
-    /// How a function called by Python failed.
+    /// How an Elixir function that Python called failed.
     CallError = 0x07,
     /// Call a function, or get an attribute.
     Invoke = 0x09,
-    /// Items of a stream have been taken.
+    /// The consumer of a stream has taken items.
     Credit = 0x0a,
-    /// Items for an iterator of Python's.
+    /// Items for a Python iterator over an Elixir stream.
     Feed = 0x0b,
-    /// There are no more of them.
+    /// The end of these items.
     FeedEnd = 0x0c,
     /// Call a function once for each of several elements.
     Map = 0x0d,
-    /// Python's first frame: it speaks our protocol.
+    /// Python's first frame: it speaks this protocol.
     Ready = 0x81,
-    /// Python's first frame: it does not.
+    /// Python's first frame: it does not speak this protocol.
     Refused = 0x82,
     /// The value of a request.
     Result = 0x83,
     /// How a request failed.
     Error = 0x84,
-    /// Python calls a function and waits for what it returns.
+    /// Python calls a function and waits for its result.
     Call = 0x85,
     /// Python calls a function and does not wait.
     Cast = 0x86,
@@ -87,19 +87,19 @@ pub enum Kind {
     Send = 0x87,
     /// Python printed something.
     Print = 0x88,
-    /// The work of a cancelled request has come to its end.
+    /// The work of a cancelled request has ended.
     Cancelled = 0x89,
-    /// A log event of Python's.
+    /// A log event from Python.
     Log = 0x8a,
-    /// Python calls a function that Elixir has handed to it, and waits for what it returns.
+    /// Python calls a function that Elixir has passed to it, and waits for its result.
     Apply = 0x8b,
     /// Items of a stream.
     Items = 0x8c,
-    /// An iterator of Python's has room for items.
+    /// A Python iterator over an Elixir stream has room for items.
     Pull = 0x8d,
-    /// An iterator of Python's wants no more items.
+    /// A Python iterator over an Elixir stream wants no more items.
     Close = 0x8e,
-    /// Slots of shared memory have been taken, or are not needed any more.
+    /// Slots of shared memory have been taken, or are free.
     Slots = 0x8f,
 }
 
@@ -113,7 +113,7 @@ impl Kind {
         }
     }
 
-    /// The kind of a byte that came from Python, if it is one that Python may send.
+    /// The kind with this number, if Python may send it.
     fn from_python(byte: u8) -> Option<Kind> {
         [
             Kind::Ready,
@@ -137,40 +137,40 @@ impl Kind {
     }
 }
 
-/// Bytes that a body can have at most: what a process of a 64-bit system can address.
+/// The most bytes of a body: what a process on a 64-bit system can address.
 pub const MAX_LENGTH: u64 = 1 << 47;
 
-/// What a body from Python may have beyond the limit that `HELLO` tells it, so that errors with their tracebacks, and what is
-/// logged, arrive even where that limit is small. As `SPARE` in `_wire/frame.py`.
+/// How many bytes a body from Python may have beyond the limit in `HELLO`, so that tracebacks and log events arrive even if that
+/// limit is small. The same as `SPARE` in `_wire/frame.py`.
 pub const SPARE: u64 = 1 << 20;
 
 /// A frame's header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
-    /// What the frame is.
+    /// The kind of the frame.
     pub kind: Kind,
-    /// What to know of it besides.
+    /// The flags, whose meaning depends on the kind.
     pub flags: u8,
-    /// The request or call that it belongs to; 0 where there is none.
+    /// The request or call that the frame belongs to; 0 for none.
     pub id: u64,
-    /// From Python: the request whose code has sent the frame. Towards Python: the call that the asking process is answering at the
-    /// moment. 0 where there is none.
+    /// In a call from Python, the request whose code made it. In a part of a stream, a number of items. In a request, what the
+    /// requesting process is doing for Python. 0 for none. See `docs/protocol.md`.
     pub cause: u64,
-    /// Bytes in the body. Python's word: memory is only taken as data arrives.
+    /// Bytes in the body. In a frame from Python it may be wrong, so memory is allocated as the body arrives.
     pub length: u64,
 }
 
 impl Header {
-    /// The header of a frame without flags and cause; its length is that of the body that it is put in front of.
+    /// A header without flags and cause. The frame that it is written to sets the length.
     #[must_use]
     pub fn new(kind: Kind, id: u64) -> Self {
         Header { kind, flags: 0, id, cause: 0, length: 0 }
     }
 
-    /// Writes it over the first [`Kind::header_len`] bytes of `out`.
+    /// Writes the header over the first [`Kind::header_len`] bytes of `out`.
     ///
     /// # Panics
-    /// When `out` is shorter than that.
+    /// If `out` is shorter than that.
     pub fn write(&self, out: &mut [u8]) {
         out[..2].copy_from_slice(&MAGIC);
         out[2] = self.kind as u8;
@@ -183,7 +183,7 @@ impl Header {
     }
 }
 
-/// Bytes that are not a frame which Python may send.
+/// How bytes from Python break the protocol.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum FrameError {
     /// Something other than Snex wrote to the descriptor.
@@ -217,7 +217,7 @@ pub enum FrameError {
         kind: u8,
         /// The length that it claims.
         length: u64,
-        /// What a value may have.
+        /// The most bytes of a value.
         limit: u64,
     },
     /// The stream ended inside a frame.
@@ -230,14 +230,14 @@ pub enum FrameError {
     },
 }
 
-/// Bytes as a person can read them: `"text\n"` where printable, `\xNN` elsewhere, cut after 64.
+/// The first 64 bytes in readable form, with escapes such as `\n` and `\xNN`.
 fn quote(bytes: &[u8]) -> String {
     let shown = bytes.get(..64).unwrap_or(bytes).escape_ascii();
     let ellipsis = if bytes.len() > 64 { "..." } else { "" };
     format!("\"{shown}\"{ellipsis}")
 }
 
-/// Reads the header of a frame from Python at the start of `bytes`; `None` while there are fewer bytes than a header has.
+/// Reads the header of a frame from Python at the start of `bytes`; `None` if the header is not complete.
 ///
 /// ```
 /// use snex_core::frame::{self, Header, Kind};
@@ -248,7 +248,7 @@ fn quote(bytes: &[u8]) -> String {
 /// ```
 ///
 /// # Errors
-/// [`FrameError`] as soon as the bytes cannot become a frame; garbage is recognised by its first byte.
+/// [`FrameError`] as soon as the bytes cannot be the start of a frame. The first byte is enough to recognise garbage.
 pub fn read_header(bytes: &[u8]) -> Result<Option<Header>, FrameError> {
     let seen = bytes.len().min(MAGIC.len());
     if bytes[..seen] != MAGIC[..seen] {
@@ -276,8 +276,8 @@ pub fn read_header(bytes: &[u8]) -> Result<Option<Header>, FrameError> {
     Ok(cause.map(|cause| Header { kind, flags, id, cause, length }))
 }
 
-/// Takes a body with [`HANDLES`] apart: the numbers of the objects in its table, and where the term begins. `None` for a table
-/// that does not fit.
+/// Splits a body with [`HANDLES`]: returns the numbers of the objects in its table, and where the term begins. `None` if the
+/// body is shorter than its table.
 ///
 /// ```
 /// use snex_core::frame::split_handles;
@@ -294,12 +294,12 @@ pub fn split_handles(body: &[u8]) -> Option<(impl ExactSizeIterator<Item = u64> 
     Some((table.iter().map(|id| u64::from_le_bytes(*id)), count.len() + size))
 }
 
-/// One piece of a frame on its way to Python: bytes that the frame owns, or a large binary that stays where it is.
+/// A piece of a frame towards Python: bytes that the frame owns, or a large binary that is not copied.
 #[derive(Debug)]
 pub enum Segment<B> {
     /// The frame's own bytes.
     Owned(Vec<u8>),
-    /// Somebody else's bytes, kept alive by `B`.
+    /// A binary of the VM's, which `B` keeps alive.
     Shared(B),
 }
 
@@ -312,21 +312,21 @@ impl<B: AsRef<[u8]>> AsRef<[u8]> for Segment<B> {
     }
 }
 
-/// Where the table says what a buffer is.
+/// The offset of a buffer's entry in the table of buffers.
 fn table_entry(index: usize) -> usize {
     HEADER_LEN + TABLE_COUNT_LEN + index * TABLE_ENTRY_LEN
 }
 
-/// The segment of the first buffer: behind the header with the table, and the pickle.
+/// The index of the segment with the first buffer. The segments before it are the header with the table, and the pickle.
 const FIRST_BUFFER: usize = 2;
 
-/// Bytes of the number in front of a table of buffers.
+/// Bytes of the count in front of a table of buffers.
 pub(crate) const TABLE_COUNT_LEN: usize = 4;
 
-/// Bytes of an entry in it: a type and a length.
+/// Bytes of an entry in the table: a type and a length.
 const TABLE_ENTRY_LEN: usize = 9;
 
-/// A whole frame towards Python, ready to be written segment after segment.
+/// A whole frame towards Python, to be written segment by segment.
 #[derive(Debug)]
 pub struct Frame<B> {
     /// The pieces, in order.
@@ -334,26 +334,26 @@ pub struct Frame<B> {
 }
 
 impl<B: AsRef<[u8]>> Frame<B> {
-    /// A frame whose body is `body`, without buffers.
+    /// A frame with this body and no buffers.
     pub fn new(header: Header, body: &[u8]) -> Self {
         let mut bytes = vec![0; header.kind.header_len()];
         bytes.extend_from_slice(body);
         Self::from_reserved(header, bytes)
     }
 
-    /// A frame without buffers from bytes whose first [`Kind::header_len`] are reserved for the header: no copy of the body.
+    /// A frame without buffers. The first [`Kind::header_len`] bytes are reserved for the header, so the body is not copied.
     pub fn from_reserved(header: Header, mut bytes: Vec<u8>) -> Self {
         let length = (bytes.len() - header.kind.header_len()) as u64;
         Header { length, ..header }.write(&mut bytes);
         Frame { segments: vec![Segment::Owned(bytes)] }
     }
 
-    /// Bytes in the frame, header and all.
+    /// Bytes in the frame, including the header.
     pub fn len(&self) -> usize {
         self.segments.iter().map(|segment| segment.as_ref().len()).sum()
     }
 
-    /// The bytes of a buffer, by its place in the table of buffers.
+    /// The content of a buffer, by its index in the table of buffers; `None` also if it is in a slot.
     pub fn buffer(&self, index: usize) -> Option<&[u8]> {
         match self.segments.get(FIRST_BUFFER + index)? {
             Segment::Shared(bytes) => Some(bytes.as_ref()),
@@ -361,8 +361,9 @@ impl<B: AsRef<[u8]>> Frame<B> {
         }
     }
 
-    /// Whether a buffer is better off in a slot of shared memory: it becomes a view, which reads it there, and has at least `length`
-    /// bytes. What Python copies anyway is sooner there through the pipe, where both sides copy at the same time.
+    /// Whether a buffer is faster in a slot of shared memory. It has to have at least `length` bytes, and to become a view in
+    /// Python, which reads the slot in place. Python copies the content of all other types. For these the pipe is faster,
+    /// because both sides copy at the same time.
     pub fn suits_slot(&self, index: usize, length: usize) -> bool {
         let [Segment::Owned(head), ..] = &*self.segments else { return false };
         let kind = head.get(table_entry(index)).copied();
@@ -371,13 +372,13 @@ impl<B: AsRef<[u8]>> Frame<B> {
             && self.buffer(index).is_some_and(|bytes| bytes.len() >= length)
     }
 
-    /// Whether there is such a buffer.
+    /// Whether [`Frame::suits_slot`] is true for any buffer.
     pub fn has_buffer_for_slot(&self, length: usize) -> bool {
         (FIRST_BUFFER..self.segments.len()).any(|segment| self.suits_slot(segment - FIRST_BUFFER, length))
     }
 
-    /// The content of a buffer has been copied to a slot: only its offset travels with the frame from here on.
-    pub fn buffer_is_in_slot(&mut self, index: usize, offset: u64) {
+    /// Replaces the content of a buffer by the offset of the slot that it has been copied to.
+    pub fn replace_by_slot(&mut self, index: usize, offset: u64) {
         let length = self.buffer(index).map(<[u8]>::len);
         let [Segment::Owned(head), ..] = &mut *self.segments else { return };
         if let Some(length) = length
@@ -395,7 +396,7 @@ impl<B: AsRef<[u8]>> Frame<B> {
         }
     }
 
-    /// Whether there is nothing to write; never so for a frame made here.
+    /// Whether there is nothing to write. Never true for a frame that this module made.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -457,10 +458,10 @@ mod tests {
         let mut frame = pickle.into_frame(Header::new(Kind::Eval, 1));
         assert!(frame.has_buffer_for_slot(300) && !frame.has_buffer_for_slot(301));
         assert!(frame.suits_slot(1, 300) && !frame.suits_slot(0, 300));
-        frame.buffer_is_in_slot(1, 0x10000);
+        frame.replace_by_slot(1, 0x10000);
         // It is there once only, and nothing else is a buffer.
-        frame.buffer_is_in_slot(1, 0);
-        frame.buffer_is_in_slot(2, 0);
+        frame.replace_by_slot(1, 0);
+        frame.replace_by_slot(2, 0);
         let [head, pickle, small, large] = &frame.segments[..] else { panic!() };
         assert_eq!(head.as_ref()[HEADER_LEN..], *b"\x02\0\0\0\x03\x05\0\0\0\0\0\0\0\x83\x2c\x01\0\0\0\0\0\0");
         let length = u64::from_le_bytes(*head.as_ref()[12..].first_chunk().unwrap());

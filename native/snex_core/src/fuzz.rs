@@ -1,5 +1,5 @@
-//! What has to hold for any bytes that come from outside. The targets in `fuzz/` look for bytes for which it does not; the
-//! tests here try those that were found or made up before (`fuzz/corpus`), and others like them.
+//! Properties that have to hold for any bytes from outside. The targets in `fuzz/` search for bytes that violate them. The tests
+//! here check the bytes that were found or written earlier (`fuzz/corpus`), and variations of them.
 
 use crate::allow::{Allow, Rule};
 use crate::control::{self, FromWarden, ToWarden};
@@ -19,13 +19,13 @@ use std::io;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
-/// Bytes that choose how the others are cut into pieces.
+/// The number of bytes at the start of an input that decide how the rest is cut into pieces.
 const CUTS: usize = 8;
 
-/// Bytes that a value may have: inputs claim less, and more.
+/// The most bytes of a value. Inputs claim lengths on both sides of it.
 const LIMIT: u64 = 1 << 32;
 
-/// Pieces of a stream, one after the other.
+/// A stream that is read in pieces.
 struct Pieces<'a> {
     cuts: [u8; CUTS],
     next: usize,
@@ -36,7 +36,7 @@ impl Bytes for Pieces<'_> {
     async fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let cut = usize::from(self.cuts[self.next % CUTS]);
         self.next += 1;
-        // Some are as long as a reader takes at a time.
+        // Some pieces fill the reader's buffer.
         let length = if cut < 250 { 1 + cut } else { usize::MAX };
         let length = length.min(buffer.len()).min(self.rest.len());
         let (piece, rest) = self.rest.split_at(length);
@@ -54,10 +54,10 @@ fn now<F: Future>(future: F) -> F::Output {
     }
 }
 
-/// Frames are the same however their bytes are cut into pieces, up to the first byte that can belong to none.
+/// The reader finds the same frames however the bytes are cut into pieces, and the same first error.
 ///
 /// # Panics
-/// When that does not hold.
+/// If that does not hold.
 pub fn frames(data: &[u8]) {
     let Some((cuts, stream)) = data.split_first_chunk::<CUTS>() else { return };
     let mut reader = FrameReader::new(Pieces { cuts: *cuts, next: 0, rest: stream }, LIMIT);
@@ -97,14 +97,14 @@ fn shared_byte(at: usize) -> u8 {
     (at % 251) as u8
 }
 
-/// A body in shared memory is what lies at the place that its frame names, if it is in there; its slot is given back once.
+/// The reader copies a body from its place in shared memory, and gives its slot back once. It refuses a place outside the arena.
 ///
 /// # Panics
-/// When that does not hold.
+/// If that does not hold.
 #[cfg(target_os = "linux")]
 pub fn places(stream: &[u8]) {
     use std::sync::{Arc, LazyLock};
-    // Less than a piece, so that nobody waits.
+    // Less than a piece, so that the reader never yields.
     const SIZE: usize = 256 * 1024;
     static ARENA: LazyLock<Arc<Arena>> = LazyLock::new(|| {
         let arena = Arena::new(SIZE as u64).unwrap_or_else(|error| panic!("{error}"));
@@ -141,11 +141,11 @@ pub fn places(stream: &[u8]) {
     }
 }
 
-/// There is no shared memory.
+/// Nothing to check: this system has no shared memory.
 #[cfg(not(target_os = "linux"))]
 pub fn places(_stream: &[u8]) {}
 
-/// How much of the garbage is quoted depends on how much has come.
+/// Compares the error of a reader with the expected one. How much garbage is quoted depends on how much had arrived.
 fn assert_same_fault(error: &FrameError, read: Result<(), ReadError>) {
     let Err(ReadError::Broken(seen)) = read else { panic!("{error}, but {read:?}") };
     match error {
@@ -154,10 +154,10 @@ fn assert_same_fault(error: &FrameError, read: Result<(), ReadError>) {
     }
 }
 
-/// A first frame is read, or refused with a message of moderate length.
+/// A first frame is read, or refused with an error message whose length is limited by the body's.
 ///
 /// # Panics
-/// When that does not hold.
+/// If that does not hold.
 pub fn greeting(body: &[u8]) {
     if let Err(error) = handshake::read_ready(body, "0") {
         assert!(error.to_string().len() <= 4 * body.len() + 200);
@@ -166,10 +166,10 @@ pub fn greeting(body: &[u8]) {
     assert!(error.to_string().len() <= 4 * body.len() + 200);
 }
 
-/// What is wrong with a project is said, with a place that is in the text.
+/// Every mistake in a project is reported with a place in its text, and moving paths keeps the lines.
 ///
 /// # Panics
-/// When that does not hold.
+/// If that does not hold.
 pub fn project(text: &[u8]) {
     let lines: Vec<&[u8]> = text.split(|byte| *byte == b'\n').collect();
     if let Ok(text) = std::str::from_utf8(text) {
@@ -191,10 +191,10 @@ pub fn project(text: &[u8]) {
     }
 }
 
-/// A call that is allowed names what is.
+/// A call is allowed only if it names what a rule allows.
 ///
 /// # Panics
-/// When that does not hold.
+/// If that does not hold.
 pub fn allow(body: &[u8]) {
     let module = b"Elixir.Enum".to_vec();
     assert!(Allow::Only(HashSet::new()).check(body).is_err());
@@ -209,10 +209,10 @@ pub fn allow(body: &[u8]) {
     }
 }
 
-/// What Python says about shared memory is read, or refused, and a slot is never given out twice.
+/// Reports about slots are read, or refused, and no slot is reserved twice.
 ///
 /// # Panics
-/// When that does not hold.
+/// If that does not hold.
 pub fn slots(body: &[u8]) {
     const SIZE: u64 = 1 << 20;
     if let Some((place, _)) = body.split_first_chunk()
@@ -235,10 +235,10 @@ pub fn slots(body: &[u8]) {
     }
 }
 
-/// A table of handles is as long as it says, or is refused; and each of its handles is given back once.
+/// A table of handles has the length that it claims, or is refused. Each of its handles is given back once.
 ///
 /// # Panics
-/// When that does not hold.
+/// If that does not hold.
 pub fn handles(body: &[u8]) {
     let said = body.first_chunk().map(|count| 8 * u64::from(u32::from_le_bytes(*count)));
     let Some((ids, start)) = frame::split_handles(body) else {
@@ -277,10 +277,10 @@ pub fn handles(body: &[u8]) {
     assert_eq!((records.iter().map(record).collect(), rest), (expected, &[][..]));
 }
 
-/// A message between the VM and a warden is read, or refused; and what is read is written as it was.
+/// A message between the VM and a warden is read, or refused. Encoding what was read gives an equal message.
 ///
 /// # Panics
-/// When that does not hold.
+/// If that does not hold.
 pub fn control(body: &[u8]) {
     if let Ok(message) = control::decode::<ToWarden>(body) {
         let again = control::encode(&message).map(|bytes| control::decode::<ToWarden>(&bytes[4..]).ok());

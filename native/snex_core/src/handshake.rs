@@ -1,4 +1,4 @@
-//! The first frame of each side: `HELLO` as a pickle that serde writes, `READY` and `REFUSED` as ETF that `eetf` reads.
+//! The first frame of each side: `HELLO` is a pickle that serde writes; `READY` and `REFUSED` are ETF that `eetf` reads.
 
 mod flat;
 
@@ -9,7 +9,7 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use thiserror::Error;
 
-/// What the VM tells Python first.
+/// The settings of `HELLO`, the VM's first frame.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Hello {
     /// [`PROTOCOL`]
@@ -20,32 +20,32 @@ pub struct Hello {
     pub eager: bool,
     /// Low and high mark, in bytes, of what waits in Python to be written.
     pub buffer_limits: (u64, u64),
-    /// Milliseconds that a cancelled request has for its cleanup before it is interrupted again.
+    /// How long a cancelled request may clean up before it is interrupted again, in milliseconds.
     pub cleanup_timeout: u64,
-    /// Whether Python ends after it has answered a request that failed for want of memory.
+    /// Whether Python ends after it has answered a request that ran out of memory.
     pub end_on_memory_error: bool,
-    /// Bytes that a value from Python may have.
+    /// The most bytes of a value from Python.
     pub reply_limit: u64,
-    /// Where shared memory is: of the arena towards Python, then of that from Python, descriptor and size. `None` without.
+    /// Descriptor and size of the arena towards Python, and of the one from Python; `None` without shared memory.
     pub shared: Option<((i32, u64), (i32, u64))>,
-    /// The descriptor over which the warden asks for copies; `None` without.
+    /// The descriptor over which the warden asks for copies; `None` if there can be none.
     pub forks: Option<i32>,
-    /// Of a copy: what it may use. `None` for any other program, which the warden has limited.
+    /// The limits of a copy, which it sets itself; `None` for a program that a warden has started and limited.
     pub limits: Option<Limits>,
-    /// The descriptor of the socket for memory that is handed over. `None` without.
+    /// The descriptor of the socket for memory that is handed over; `None` if there is no such socket.
     pub handover: Option<i32>,
-    /// How a `MapSet` is laid out: ETF before the map of members, and after each member.
+    /// The layout of a `MapSet`: ETF before the map of members, and after each member.
     pub map_set: (Blob, Blob),
-    /// How a handle of an object is laid out: ETF before its number, before the name of its type, and behind that.
+    /// The layout of a handle of an object: ETF before its number, before the name of its type, and after that name.
     pub object: (Blob, Blob, Blob),
-    /// How other structs are laid out, by a name: ETF before the value of each field.
+    /// The layouts of other structs, by name: ETF before the value of each field.
     pub structs: BTreeMap<String, Vec<Blob>>,
 }
 
-/// The most bytes in the body of a first frame: it has a few hundred.
+/// The most bytes in the body of a first frame, which usually has a few hundred.
 pub const LONGEST: u64 = 1024 * 1024;
 
-/// Bytes that serde writes as bytes, not as a list of numbers.
+/// Bytes that serde writes as a byte string, not as a list of numbers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Blob(pub Vec<u8>);
 
@@ -58,7 +58,7 @@ impl Serialize for Blob {
 /// A control structure as a frame towards Python.
 ///
 /// # Errors
-/// When serde cannot write it, which for our own structures does not happen.
+/// If serde cannot write `value`. That does not happen with the structures of this crate.
 pub fn control_frame<B: AsRef<[u8]>>(
     kind: Kind,
     value: &impl Serialize,
@@ -67,7 +67,7 @@ pub fn control_frame<B: AsRef<[u8]>>(
     Ok(Frame::new(Header::new(kind, 0), &body))
 }
 
-/// What Python says of itself in `READY`.
+/// What Python reports in `READY`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ready {
     /// Python's version, such as `3.13.0`.
@@ -80,11 +80,11 @@ pub struct Ready {
     pub version: String,
     /// Which encoder is active: `pure` or `native`.
     pub encoder: String,
-    /// Whether it has found the shared memory that `HELLO` speaks of.
+    /// Whether Python has found the shared memory that `HELLO` describes.
     pub shared: bool,
 }
 
-/// Why there is no conversation.
+/// Why the handshake failed.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum HandshakeError {
     /// Python does not speak this protocol.
@@ -96,10 +96,10 @@ pub enum HandshakeError {
         ours: String,
         /// The Python package's version.
         theirs: String,
-        /// What Python says.
+        /// Python's reason.
         reason: String,
     },
-    /// Python accepted, in a protocol that this side does not speak.
+    /// Python accepted, but speaks a protocol that this side does not speak.
     #[error("Snex {ours} speaks protocol {PROTOCOL}, Python's package snex {theirs} speaks {protocol}")]
     Mismatch {
         /// Snex's version.
@@ -109,12 +109,12 @@ pub enum HandshakeError {
         /// Python's protocol.
         protocol: String,
     },
-    /// The frame's body is not what the protocol says.
+    /// The body of the frame does not follow the protocol.
     #[error("the first frame from Python cannot be read: {0}")]
     Unreadable(String),
 }
 
-/// Reads the body of a `READY` frame. `ours` is Snex's version, for the error.
+/// Reads the body of a `READY` frame. The error names `ours`, Snex's version.
 ///
 /// # Errors
 /// [`HandshakeError`]
@@ -138,7 +138,7 @@ pub fn read_ready(body: &[u8], ours: &str) -> Result<Ready, HandshakeError> {
     }
 }
 
-/// Reads the body of a `REFUSED` frame into the error that it means.
+/// Turns the body of a `REFUSED` frame into an error.
 pub fn read_refused(body: &[u8], ours: &str) -> HandshakeError {
     let read = || {
         let map = read_map(body)?;

@@ -1,8 +1,8 @@
-//! The engine of Snex without the Erlang VM: frames, Pickle 5, the life of a Python process tree.
+//! The engine of Snex without the Erlang VM: frames, Pickle 5, and the life of a Python process tree.
 //!
-//! The warden uses [`control`] alone. The VM's side adds the `worker` feature: [`worker`] starts a warden and a Python
-//! and moves frames between them and a [`worker::Sink`]; the `project` feature reads what declares a Python. Nothing here knows about Rustler, so everything here is tested
-//! by plain `cargo test`.
+//! The warden uses [`control`] and [`process_tree`], without any feature. The VM's side enables two features: `worker`, whose
+//! module [`worker`] starts a warden and a Python and passes the frames from Python to a [`worker::Sink`], and `project`, which
+//! reads `pyproject.toml` and `uv.lock`. Nothing here knows about Rustler, so plain `cargo test` can test everything.
 
 pub mod allow;
 pub mod clock;

@@ -1,9 +1,9 @@
-//! A writer of Pickle protocol 5, the part of it that Snex needs.
+//! A writer for the part of Pickle protocol 5 that Snex needs.
 //!
-//! Opcodes and their arguments are those of CPython's `Lib/pickletools.py`; out-of-band buffers are PEP 574. The writer
-//! is a thin layer of opcodes: whoever walks a value calls it in the order in which Python's stack machine wants them.
-//! Containers are written as *begin*, items, *end*; between two items of a long list or map the walker calls
-//! [`Pickle::list_item`] or [`Pickle::dict_item`] so that Python's stack stays short.
+//! CPython's `Lib/pickletools.py` documents the opcodes and their arguments, and PEP 574 the out-of-band buffers. The methods
+//! write opcodes and do little else. The code that walks a value calls them in the order that Python's stack machine needs:
+//! for a container the *begin* method, the items, and the *end* method. Before each item of a list, dict or set it calls
+//! [`Pickle::list_item`], [`Pickle::dict_item`] or [`Pickle::set_item`], which keep Python's stack short.
 //!
 //! ```
 //! use snex_core::pickle::Pickle;
@@ -21,10 +21,10 @@ mod keys;
 
 use crate::frame::{self, Frame, HEADER_LEN, Header, Segment};
 
-/// Binaries from this size on travel as buffers of their own, never copied into the pickle.
+/// Binaries from this size on travel as buffers of their own, and are not copied into the pickle.
 pub const BUFFER_THRESHOLD: usize = 64 * 1024;
 
-/// Items that Python's stack may hold before they are added to their container, as in CPython's own pickler.
+/// How many items Python's stack may hold before they are added to their container. CPython's pickler has the same limit.
 const BATCH: usize = 1000;
 
 /// The Python type that a binary becomes.
@@ -39,11 +39,11 @@ pub enum BinaryAs {
     Bytearray = 2,
     /// a read-only `memoryview`
     Memoryview = 3,
-    /// memory for an array, which may be written to: a `bytearray`, or a `memoryview` of a slot
+    /// writable memory for an array: a `bytearray`, or a `memoryview` of a slot
     Memory = 4,
 }
 
-/// Names a Python object that a pickle refers to.
+/// A Python object that pickles refer to by module and name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(usize)]
 pub enum Global {
@@ -115,10 +115,10 @@ const GLOBALS: [(&str, &str); 21] = [
     ("snex._etf.loading", "frame"),
 ];
 
-/// A place in Python's memo, from which an object can be taken again.
+/// The index of an object in Python's memo.
 pub type MemoIndex = u32;
 
-/// A state of the writer that [`Pickle::rewind`] can return to.
+/// A state of the writer, for [`Pickle::rewind`].
 #[derive(Debug, Clone, Copy)]
 pub struct Checkpoint {
     len: usize,
@@ -127,13 +127,13 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Objects memoised from here on are forgotten by a rewind to this checkpoint.
+    /// The first memo index that a rewind to this checkpoint invalidates.
     pub fn memo(&self) -> MemoIndex {
         self.memo
     }
 }
 
-/// A pickle under construction, with the large binaries that it leaves outside.
+/// A pickle under construction, and the large binaries that travel outside it.
 #[derive(Debug)]
 pub struct Pickle<B> {
     /// Starts with room for a frame's header, so that a small frame is one piece of memory.
@@ -170,18 +170,18 @@ impl<B: AsRef<[u8]>> Pickle<B> {
         self.out.len() - HEADER_LEN
     }
 
-    /// Never: a pickle starts with its protocol.
+    /// Always false: a pickle starts with its protocol version.
     pub fn is_empty(&self) -> bool {
         false
     }
 
-    /// The whole pickle as bytes, for a value without out-of-band buffers.
+    /// The finished pickle as bytes, for a value without out-of-band buffers.
     pub fn into_bytes(mut self) -> Vec<u8> {
         self.out.push(b'.');
         self.out.split_off(HEADER_LEN)
     }
 
-    /// The whole pickle as the body of a frame.
+    /// The finished pickle and its buffers as a frame.
     pub fn into_frame(mut self, header: Header) -> Frame<B> {
         self.out.push(b'.');
         if self.buffers.is_empty() {
@@ -204,12 +204,12 @@ impl<B: AsRef<[u8]>> Pickle<B> {
         Frame { segments }
     }
 
-    /// The present state, for [`Pickle::rewind`].
+    /// The current state, for [`Pickle::rewind`].
     pub fn checkpoint(&self) -> Checkpoint {
         Checkpoint { len: self.out.len(), buffers: self.buffers.len(), memo: self.memo }
     }
 
-    /// Forgets everything written since `checkpoint`. The caller forgets the memo indexes that it got since then.
+    /// Removes everything written since `checkpoint`. The caller must not use memo indexes that it got since then.
     pub fn rewind(&mut self, checkpoint: Checkpoint) {
         self.out.truncate(checkpoint.len);
         self.buffers.truncate(checkpoint.buffers);
@@ -240,7 +240,7 @@ impl<B: AsRef<[u8]>> Pickle<B> {
             let [low, high] = short.to_le_bytes();
             self.out.extend_from_slice(&[b'M', low, high]);
         } else if let Ok(int) = i32::try_from(value) {
-            // At once: to make room for each part costs as much as the parts.
+            // One call instead of two: checking for room costs as much as writing.
             let [a, b, c, d] = int.to_le_bytes();
             self.out.extend_from_slice(&[b'J', a, b, c, d]);
         } else {
@@ -250,7 +250,7 @@ impl<B: AsRef<[u8]>> Pickle<B> {
 
     /// An `int` of any size, from its sign and its magnitude, least significant byte first.
     pub fn long(&mut self, negative: bool, magnitude: &[u8]) {
-        // Pickle wants two's complement with a sign bit: negate where negative, add a byte where the top bit lies.
+        // Pickle's format is two's complement. This negates a negative number, and always adds a byte with the sign bit.
         let used = magnitude.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
         let magnitude = &magnitude[..used];
         let length = used + 1;
@@ -268,7 +268,7 @@ impl<B: AsRef<[u8]>> Pickle<B> {
         }
     }
 
-    /// A `float`, every bit pattern of it.
+    /// A `float`. Keeps every bit pattern.
     pub fn float(&mut self, value: f64) {
         self.push_with(b'G', &value.to_be_bytes());
     }
@@ -278,8 +278,8 @@ impl<B: AsRef<[u8]>> Pickle<B> {
         self.sized(value.as_bytes(), [0x8c, b'X', 0x8d]);
     }
 
-    /// Bytes as the Python object that `binary_as` names. A `str` of bytes that are not UTF-8 makes the load of this
-    /// pickle raise `UnicodeDecodeError`, which names the position: the error of the one request.
+    /// Bytes as the Python type that `binary_as` names. If a `str` is not UTF-8, loading this pickle raises a
+    /// `UnicodeDecodeError` with the position, and only this request fails.
     pub fn binary(&mut self, value: &[u8], binary_as: BinaryAs) {
         match binary_as {
             BinaryAs::Bytes => self.bytes(value),
@@ -295,7 +295,7 @@ impl<B: AsRef<[u8]>> Pickle<B> {
         }
     }
 
-    /// Bytes that travel beside the pickle; see [`BUFFER_THRESHOLD`].
+    /// Bytes that travel outside the pickle; see [`BUFFER_THRESHOLD`].
     pub fn buffer(&mut self, value: B, binary_as: BinaryAs) {
         self.buffers.push((binary_as, value));
         self.out.push(0x97);
@@ -305,7 +305,7 @@ impl<B: AsRef<[u8]>> Pickle<B> {
         self.sized(value, [b'C', b'B', 0x8e]);
     }
 
-    /// Writes one of three opcodes, for a length of one, four or eight bytes.
+    /// Writes bytes with one of three opcodes, whose length takes one, four or eight bytes.
     fn sized(&mut self, value: &[u8], [short, medium, long]: [u8; 3]) {
         if let Ok(length) = u8::try_from(value.len()) {
             self.out.extend_from_slice(&[short, length]);
@@ -324,29 +324,29 @@ impl<B: AsRef<[u8]>> Pickle<B> {
 
     // ---- Containers ------------------------------------------------------------------------
 
-    /// Marks the start of members for [`Pickle::frozenset_end`].
+    /// Begins the members of a `frozenset`.
     pub fn frozenset_begin(&mut self) {
         self.out.push(b'(');
     }
 
-    /// An empty `list`, and the start of its items.
+    /// Begins a `list`.
     pub fn list_begin(&mut self) {
         self.out.extend_from_slice(b"](");
     }
 
-    /// Before item number `index` of a list, from 0.
+    /// To be called before item number `index` of a list, from 0.
     pub fn list_item(&mut self, index: usize) {
         if index != 0 && index.is_multiple_of(BATCH) {
             self.out.extend_from_slice(b"e(");
         }
     }
 
-    /// The end of a list's items.
+    /// Ends a list.
     pub fn list_end(&mut self) {
         self.out.push(b'e');
     }
 
-    /// An empty `list`, kept as [`Pickle::memoize`] does, to which [`Pickle::append`] adds items.
+    /// An empty `list` in Python's memo, to which [`Pickle::append`] adds items.
     pub fn list_grow(&mut self) -> MemoIndex {
         self.out.push(b']');
         self.memoize()
@@ -357,53 +357,53 @@ impl<B: AsRef<[u8]>> Pickle<B> {
         self.out.push(b'a');
     }
 
-    /// An empty `dict`, and the start of its keys and values.
+    /// Begins a `dict`, whose keys and values alternate.
     pub fn dict_begin(&mut self) {
         self.out.extend_from_slice(b"}(");
     }
 
-    /// Before pair number `index` of a dict, from 0.
+    /// To be called before pair number `index` of a dict, from 0.
     pub fn dict_item(&mut self, index: usize) {
         if index != 0 && index.is_multiple_of(BATCH / 2) {
             self.out.extend_from_slice(b"u(");
         }
     }
 
-    /// The end of a dict's keys and values.
+    /// Ends a dict.
     pub fn dict_end(&mut self) {
         self.out.push(b'u');
     }
 
-    /// An empty `set`, and the start of its members.
+    /// Begins a `set`.
     pub fn set_begin(&mut self) {
         self.out.extend_from_slice(b"\x8f(");
     }
 
-    /// Before member number `index` of a set, from 0.
+    /// To be called before member number `index` of a set, from 0.
     pub fn set_item(&mut self, index: usize) {
         if index != 0 && index.is_multiple_of(BATCH) {
             self.out.extend_from_slice(b"\x90(");
         }
     }
 
-    /// The end of a set's members.
+    /// Ends a set.
     pub fn set_end(&mut self) {
         self.out.push(0x90);
     }
 
-    /// A `frozenset` of the members since [`Pickle::frozenset_begin`].
+    /// Ends a `frozenset`, and makes it.
     pub fn frozenset_end(&mut self) {
         self.out.push(0x91);
     }
 
-    /// A `tuple` is to come, of `length` items: marks their start where the opcode needs it.
+    /// Begins a `tuple` of `length` items. Opcodes for up to three items need no mark.
     pub fn tuple_begin(&mut self, length: usize) {
         if length > 3 {
             self.out.push(b'(');
         }
     }
 
-    /// A `tuple` of the last `length` items, after [`Pickle::tuple_begin`].
+    /// Ends a `tuple` of `length` items, and makes it.
     pub fn tuple_end(&mut self, length: usize) {
         self.out.push(match length {
             0 => b')',
@@ -423,7 +423,7 @@ impl<B: AsRef<[u8]>> Pickle<B> {
         self.out.push(0x93);
     }
 
-    /// One of the objects that Snex's own pickles name; looked up by Python once per pickle.
+    /// One of the objects in [`Global`]. Python looks each up once per pickle.
     pub fn global(&mut self, global: Global) {
         match self.globals[global as usize] {
             Some(index) => self.recall(index),
@@ -435,17 +435,17 @@ impl<B: AsRef<[u8]>> Pickle<B> {
         }
     }
 
-    /// Calls the object below the argument tuple on Python's stack.
+    /// Takes an argument tuple and the callable below it from Python's stack, and pushes the result of the call.
     fn reduce(&mut self) {
         self.out.push(b'R');
     }
 
-    /// The start of the arguments of the object on top of Python's stack, any number of them.
+    /// Begins a call of the object on top of Python's stack. Any number of arguments follows.
     pub fn arguments_begin(&mut self) {
         self.out.push(b'(');
     }
 
-    /// The end of the arguments: calls the object with them.
+    /// Ends the arguments, and calls the object with them.
     pub fn arguments_end(&mut self) {
         self.out.push(b't');
         self.reduce();
@@ -459,7 +459,8 @@ impl<B: AsRef<[u8]>> Pickle<B> {
         self.reduce();
     }
 
-    /// Has Python check that the dict or set on top of its stack has `length` members: keys that are equal in Python become one.
+    /// Has Python check that the dict or set on top of its stack has `length` members. It has fewer if keys that differ in
+    /// Elixir are equal in Python.
     pub fn distinct(&mut self, length: usize) {
         let index = self.memoize();
         self.out.push(b'0');
@@ -470,14 +471,14 @@ impl<B: AsRef<[u8]>> Pickle<B> {
         self.reduce();
     }
 
-    /// Keeps the object on top of Python's stack for [`Pickle::recall`].
+    /// Stores the object on top of Python's stack in the memo, for [`Pickle::recall`].
     pub fn memoize(&mut self) -> MemoIndex {
         self.out.push(0x94);
         self.memo += 1;
         self.memo - 1
     }
 
-    /// The object that [`Pickle::memoize`] kept.
+    /// Pushes an object from the memo.
     pub fn recall(&mut self, index: MemoIndex) {
         match u8::try_from(index) {
             Ok(index) => self.out.extend_from_slice(&[b'h', index]),

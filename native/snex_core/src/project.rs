@@ -1,7 +1,7 @@
-//! What a `pyproject.toml` says, as far as it takes no uv to know.
+//! Reads a `pyproject.toml` as far as that is possible without uv, and reports mistakes with their places.
 //!
-//! TOML and versions are read by libraries. Dependency strings are uv's to check: here they only get a place, by which uv's
-//! words about them can be shown where they were written.
+//! Libraries parse TOML and versions. Dependency strings are for uv to check. Here only their places are recorded, so that uv's
+//! errors about them can be shown where they were written.
 
 mod check;
 mod lock;
@@ -17,47 +17,47 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-/// Something with its place in the text.
+/// A value and its place in the text.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct At<T> {
     /// Line, from 1.
     pub line: usize,
     /// Column in characters, from 1.
     pub column: usize,
-    /// What is there.
+    /// The value.
     pub value: T,
 }
 
 /// A key of a table.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Key {
-    /// The table, empty for the top level.
+    /// The table; empty for the top level.
     pub table: &'static str,
     /// The key itself.
     pub name: String,
 }
 
-/// The `tool.uv.workspace` of a project: patterns of folders.
+/// The table `tool.uv.workspace` of a project. Both fields are patterns of folders.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Workspace {
-    /// Those that are members.
+    /// Folders that are members.
     pub members: Vec<String>,
-    /// Those of them that are not.
+    /// Folders that are not members, although a pattern in `members` matches them.
     pub exclude: Vec<String>,
 }
 
-/// What a text says.
+/// What [`read`] has found in a text.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Report {
     /// All mistakes, each with what would be right.
     pub problems: Vec<At<String>>,
     /// The keys at the top level and in `[project]`.
     pub keys: Vec<At<Key>>,
-    /// Dependency strings, those of extras and groups included.
+    /// Dependency strings, including those of extras and groups.
     pub dependencies: Vec<At<String>>,
     /// The project's name.
     pub name: Option<String>,
-    /// Whether the project is the root of a workspace, and of which.
+    /// The workspace, if the project is the root of one.
     pub workspace: Option<Workspace>,
 }
 
@@ -74,7 +74,7 @@ pub fn read(text: &[u8]) -> Report {
     let text = match std::str::from_utf8(text) {
         Ok(text) => text,
         Err(error) => {
-            // What is good so far tells the place.
+            // The mistake is where the valid part ends.
             let good = String::from_utf8_lossy(&text[..error.valid_up_to()]);
             let problems = locate(&good, vec![(good.len(), "this is not UTF-8".to_owned())]);
             return Report { problems, ..Report::default() };
@@ -82,7 +82,7 @@ pub fn read(text: &[u8]) -> Report {
     };
     let mut found = Found::new(text);
     let (document, errors) = DeTable::parse_recoverable(text);
-    // Of a text that is not TOML, the parser makes what it can: mistakes in that may not be the writer's.
+    // If the text is not TOML, the parser recovers as well as it can. Checking the result could report mistakes that nobody made.
     if errors.is_empty() {
         found.document(document.get_ref());
     }
@@ -99,7 +99,7 @@ pub fn read(text: &[u8]) -> Report {
     }
 }
 
-/// From offsets to lines and columns, in order.
+/// Sorts items by offset, and turns the offsets into lines and columns.
 fn locate<T: Ord>(text: &str, mut items: Vec<(usize, T)>) -> Vec<At<T>> {
     items.sort();
     let (mut line, mut column, mut done) = (1, 1, 0);
@@ -117,7 +117,7 @@ fn locate<T: Ord>(text: &str, mut items: Vec<(usize, T)>) -> Vec<At<T>> {
 
 type Value<'a> = Spanned<DeValue<'a>>;
 
-/// What has been found so far, each at an offset in bytes.
+/// What has been found so far. Numbers are offsets in bytes.
 struct Found<'a> {
     text: &'a str,
     problems: Vec<(usize, String)>,
@@ -202,7 +202,7 @@ impl<'t> Found<'t> {
         }
     }
 
-    /// Whether the version comes from somewhere else.
+    /// Whether `project.dynamic` lists the version, which then may be missing here.
     fn dynamic(&mut self, project: &DeTable) -> bool {
         let Some(dynamic) = project.get("dynamic") else { return false };
         let Some(fields) = self.array("project.dynamic", dynamic) else { return false };
@@ -228,7 +228,7 @@ impl<'t> Found<'t> {
         }
     }
 
-    /// An entry is a requirement, or brings in another group: `{include-group = "other"}`.
+    /// Checks a dependency group. An entry is a requirement, or includes another group: `{include-group = "other"}`.
     fn group(&mut self, name: &str, value: &Value) {
         let Some(entries) = self.array(name, value) else { return };
         for (index, entry) in entries.iter().enumerate() {
@@ -305,7 +305,7 @@ impl<'t> Found<'t> {
     }
 }
 
-/// The place of a string, behind its quote. One with escapes in it is pointed to with its quote.
+/// The offset of a string's content, behind the opening quote. For a string with escapes, the offset of the quote.
 fn place_in(text: &str, span: Range<usize>, string: &str) -> usize {
     text.get(span.clone())
         .and_then(|raw| raw.find(string))

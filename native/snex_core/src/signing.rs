@@ -1,26 +1,27 @@
-//! Signatures of functions: the VM recognises functions that it has handed to Python.
+//! Signatures of functions, by which the VM recognises the functions that it has passed to Python.
 //!
-//! Where the option `:allow` restricts what Python may call, each function goes to Python with a signature, and is called only if it
-//! comes back with it. Python could make up any other function: external term format names module, function and arity.
+//! If the option `:allow` restricts what Python may call, the VM signs each function that it passes to Python, and calls a
+//! function from Python only if it has a valid signature. Without signatures Python could call any function, because external
+//! term format only names module, function and arity.
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
-/// Bytes of a signature.
+/// The length of a signature in bytes.
 pub const SIGNATURE_LEN: usize = 32;
 
-/// Signs functions, and checks signatures. Each interpreter has its own, with a random key.
+/// Signs functions, and checks signatures. Each interpreter has a signer of its own, with a random key.
 pub struct Signer(Hmac<Sha256>);
 
 /// Why a function is not called.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// Elixir has not handed it to this interpreter.
+    /// Elixir has not passed it to this interpreter.
     #[error(
         "a function that Elixir has not handed to this interpreter is not among the functions that Python may call"
     )]
     NotSigned,
-    /// It is no call at all.
+    /// The body is not a call.
     #[error("a call that cannot be understood")]
     Malformed,
 }
@@ -50,19 +51,19 @@ impl Signer {
         self.0.clone().chain_update(function).finalize().into_bytes().into()
     }
 
-    /// Checks the body of an `APPLY` frame: `{signature, function, args, options}` as an external term, of which the first two are
-    /// binaries. Nothing of it is decoded.
+    /// Checks the body of an `APPLY` frame: `{signature, function, args, options}` as an external term. The first two elements
+    /// are binaries. Decodes none of it.
     ///
     /// # Errors
     /// [`Refusal`]
     pub fn check(&self, body: &[u8]) -> Result<(), Refusal> {
         let (signature, function) = signed(body).ok_or(Refusal::Malformed)?;
-        // Takes the same time wherever the two differ.
+        // `verify_slice` compares in constant time.
         self.0.clone().chain_update(function).verify_slice(signature).map_err(|_| Refusal::NotSigned)
     }
 }
 
-// A key of the hash's block size is used as it is; a shorter one is filled up with zeros.
+/// A key of the hash's block size: HMAC pads a shorter one with zeros.
 fn key_of(random: &[u8]) -> hmac::digest::Key<Hmac<Sha256>> {
     let mut key = hmac::digest::Key::<Hmac<Sha256>>::default();
     for (to, from) in key.iter_mut().zip(random) {
@@ -76,6 +77,7 @@ const VERSION: u8 = 131;
 const SMALL_TUPLE: u8 = 104;
 const BINARY: u8 = 109;
 
+/// The signature and the function in the body of an `APPLY` frame.
 fn signed(body: &[u8]) -> Option<(&[u8], &[u8])> {
     let rest = body.strip_prefix(&[VERSION, SMALL_TUPLE, 4])?;
     let (signature, rest) = binary(rest)?;

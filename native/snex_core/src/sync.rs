@@ -1,4 +1,4 @@
-//! Locks and flags that [loom](https://docs.rs/loom) can look into, see `tests/interleavings.rs`.
+//! Locks and flags that [loom](https://docs.rs/loom) can replace by its own; see `tests/interleavings.rs`.
 
 #[cfg(loom)]
 pub(crate) use loom::sync::{Mutex, MutexGuard, atomic::AtomicBool, atomic::Ordering};

@@ -1,21 +1,21 @@
-//! What a control structure may be: a map of scalars. Looked at before `eetf` decodes it, which believes lengths, unpacks
-//! what is compressed to any size, and goes as deep into a term as its thread's stack lets it.
+//! Checks that a control structure is a flat map: its keys and values are scalars. This has to come before `eetf` decodes the
+//! structure, because `eetf` trusts lengths, inflates compressed terms of any size, and recurses until the stack overflows.
 
 use thiserror::Error;
 
 /// Why a body is not decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub(super) enum NotFlat {
-    /// It is another term, or none at all.
+    /// The body is not a map.
     #[error("expected a map in external term format")]
     NoMap,
-    /// A key or a value is something other than text, a number or an atom.
+    /// A key or a value is not text, a number or an atom.
     #[error("a term of tag {0}, where text, a number or an atom should be")]
     Tag(u8),
-    /// It ends too early.
+    /// The body ends inside a term.
     #[error("it ends inside a term")]
     CutShort,
-    /// More follows.
+    /// Bytes follow the map.
     #[error("{0} bytes behind the map")]
     Surplus(usize),
 }
@@ -31,7 +31,7 @@ const MAP: u8 = 116;
 const ATOM_UTF8: u8 = 118;
 const SMALL_ATOM_UTF8: u8 = 119;
 
-/// Checks a whole body. Takes no memory, and no longer than the body is.
+/// Checks a whole body, in linear time and without allocating memory.
 pub(super) fn check(body: &[u8]) -> Result<(), NotFlat> {
     let mut rest = body.strip_prefix(&[VERSION, MAP]).ok_or(NotFlat::NoMap)?;
     let pairs = number(&mut rest, 4)?;
@@ -48,7 +48,7 @@ fn scalar(rest: &mut &[u8]) -> Result<(), NotFlat> {
         INTEGER => 4,
         NEW_FLOAT => 8,
         BINARY => number(rest, 4)?,
-        // A byte for the sign.
+        // One byte more, for the sign.
         SMALL_BIG => number(rest, 1)? + 1,
         SMALL_ATOM_UTF8 => number(rest, 1)?,
         ATOM_UTF8 => number(rest, 2)?,
@@ -57,7 +57,7 @@ fn scalar(rest: &mut &[u8]) -> Result<(), NotFlat> {
     take(rest, length as usize).map(|_| ())
 }
 
-/// A number of `size` bytes, at most 4.
+/// Reads a number of `size` bytes, at most 4.
 fn number(rest: &mut &[u8], size: usize) -> Result<u64, NotFlat> {
     let bytes = take(rest, size)?;
     Ok(bytes.iter().fold(0, |number, byte| number << 8 | u64::from(*byte)))

@@ -1,37 +1,37 @@
-//! Keys of maps that have been written before.
+//! Remembers the keys of maps, so that a repeated key is written as a reference to Python's memo.
 //!
-//! The maps of a list mostly have the same keys. Python makes each key once, if the pickle says that it is the same one: that
-//! saves half of the time of loading it, and its memory for every map but the first.
+//! The maps of a list mostly have the same keys. With references, Python creates each key only once or twice. This halves the
+//! time of loading the pickle, and saves memory for every further map.
 
 use super::{MemoIndex, Pickle};
 use rustc_hash::FxHasher;
 use std::hash::Hasher;
 
-/// Keys that are remembered: a power of two. One that falls on the place of another takes it.
+/// How many keys are remembered, a power of two. A key replaces one whose hash has the same slot.
 const SLOTS: usize = 64;
 
-/// Longer keys are not remembered.
+/// The longest key that is remembered, in bytes.
 const LONGEST: usize = 64;
 
-/// In a pickle of fewer bytes there is nothing to be saved.
+/// Keys are remembered from this size of the pickle on. A smaller one has too little to save.
 const WORTH: usize = 1024;
 
-/// A key that was written once, or is in Python's memo.
+/// A key that has been written.
 #[derive(Debug, Clone, Copy)]
 struct Known {
-    /// Where its opcode stands in the pickle.
+    /// Where its opcode is in the pickle.
     start: usize,
-    /// Kept when it was written for the second time, so that keys which occur once cost Python nothing.
+    /// Set when the key is written for the second time, so that keys that occur only once take no place in the memo.
     memo: Option<MemoIndex>,
 }
 
-/// The keys that a pickle remembers. Nothing is allocated before the first.
+/// The keys that a pickle remembers, by hash. Allocated when there is a first one.
 #[derive(Debug, Default)]
 pub(super) struct Keys(Vec<Option<Known>>);
 
 impl Keys {
-    /// Forgets what was kept from an index of the memo on. What was written for the first time may be gone as well: if something
-    /// equal stands in its place, that does as well.
+    /// Forgets the memo indexes from `memo` on. The first occurrence of a key may have been removed as well. That needs no
+    /// action: [`Pickle::key`] compares the bytes at `start`, and if an equal key is there now, it serves as well.
     pub(super) fn rewind(&mut self, memo: MemoIndex) {
         for known in self.0.iter_mut().flatten() {
             known.memo = known.memo.filter(|index| *index < memo);
@@ -40,7 +40,7 @@ impl Keys {
 }
 
 impl<B: AsRef<[u8]>> Pickle<B> {
-    /// A `str` that is the key of a `dict`, and probably of others as well.
+    /// A `str` that is the key of a `dict`, and likely to be repeated in other dicts.
     pub fn key(&mut self, key: &str) {
         if key.len() > LONGEST || self.out.len() < WORTH {
             return self.str(key);
@@ -66,7 +66,7 @@ impl<B: AsRef<[u8]>> Pickle<B> {
         }
     }
 
-    /// Whether a short `str` with this content was written at a place.
+    /// Whether the pickle has a short `str` with this content at `start`.
     fn is_at(&self, start: usize, key: &str) -> bool {
         let written = self.out.get(start + 1..).unwrap_or_default();
         written.split_first().is_some_and(|(length, content)| {

@@ -1,4 +1,4 @@
-//! Names and versions. Each check returns what is wrong, as the part of a sentence that follows the name of the field.
+//! Checks of names and versions. An error is the part of a sentence that follows the name of the field.
 
 use pep440_rs::{Version, VersionSpecifiers};
 use std::str::FromStr;
@@ -6,7 +6,7 @@ use std::str::FromStr;
 /// The first minor version of Python 3 that Snex runs on.
 const OLDEST_PYTHON: u64 = 10;
 
-/// Takes every text.
+/// Accepts every text.
 pub fn any(_text: &str) -> Result<(), String> {
     Ok(())
 }
@@ -35,7 +35,7 @@ pub fn version(text: &str) -> Result<(), String> {
     }
 }
 
-/// Checks which Pythons a project is for: a set of versions in which there is one that Snex runs on.
+/// Checks a set of Python versions, which has to contain one that Snex runs on.
 pub fn python(text: &str) -> Result<(), String> {
     if text.trim().is_empty() {
         return Err("it is empty, where the Pythons are wanted: \">=3.10\"".to_owned());
@@ -44,7 +44,7 @@ pub fn python(text: &str) -> Result<(), String> {
         return Err(format!("`{text}` is one version; \">={text}\" means that one and all later ones"));
     }
     let set = VersionSpecifiers::from_str(text).map_err(|error| {
-        // What it has to say is the first line.
+        // The first line has the reason; the others repeat the text.
         let reason = error.to_string();
         let reason = reason.lines().next().unwrap_or_default().trim_end_matches(':').to_owned();
         format!("`{}` does not describe versions: {reason}", shortened(text))
@@ -52,7 +52,7 @@ pub fn python(text: &str) -> Result<(), String> {
     let oldest = Version::new([3, OLDEST_PYTHON]);
     let released =
         (OLDEST_PYTHON..40).flat_map(|minor| (0..60).map(move |patch| Version::new([3, minor, patch])));
-    // And what it names itself: a pre-release, or one that is far ahead.
+    // The versions that the set itself names are tried as well: one may be a pre-release, or beyond those above.
     let named = set.iter().map(|specifier| specifier.version().clone()).filter(|version| *version >= oldest);
     if released.chain(named).any(|version| set.contains(&version)) {
         return Ok(());
@@ -60,7 +60,7 @@ pub fn python(text: &str) -> Result<(), String> {
     Err(format!("`{}` leaves no Python that Snex runs on: 3.{OLDEST_PYTHON} or later", shortened(text)))
 }
 
-/// The beginning of a text that may be long, without what would break a line.
+/// The first characters of a text that may be long, without line breaks and other control characters.
 fn shortened(text: &str) -> String {
     let text = text.trim().replace(char::is_control, " ");
     match text.char_indices().nth(40) {

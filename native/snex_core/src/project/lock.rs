@@ -1,4 +1,4 @@
-//! The packages of a `uv.lock` that come from folders of this machine, and the paths to these.
+//! The packages of a `uv.lock` that are installed from folders, and the relative paths of a lock.
 
 use super::paths;
 use std::ops::Range;
@@ -9,14 +9,14 @@ use toml::de::{DeTable, DeValue};
 pub struct Local {
     /// Its name.
     pub name: String,
-    /// The folder; a relative path starts from that of the lock.
+    /// The folder. A relative path starts from the folder of the lock.
     pub folder: String,
 }
 
-/// How a lock says that a package comes from a folder.
+/// The kinds of sources that are folders.
 const FOLDERS: [&str; 3] = ["directory", "editable", "virtual"];
 
-/// The packages that come from folders, but for the one whose folder is the lock's. None of a text that is not TOML.
+/// The packages that are installed from folders, except the one in the lock's own folder. Empty if the text is not TOML.
 ///
 /// ```
 /// let lock = "[[package]]\nname = 'own'\nsource = { editable = '../own' }\n";
@@ -40,10 +40,11 @@ fn local(package: &DeValue) -> Option<Local> {
     (folder != ".").then(|| Local { name: name.to_owned(), folder: folder.to_owned() })
 }
 
-/// The lock with its relative paths, which start from the folder `from`, as they start from the folder `to`. Both are absolute.
+/// Rewrites the relative paths of a lock, which start from the folder `from`, so that they start from the folder `to`. Both
+/// folders are absolute paths.
 ///
-/// The lock's own folder, `.`, is that of the project itself and goes with it. A package that is in `to` is at `./`, by which it
-/// is told from the project. A text that is not TOML is returned as it is.
+/// The path `.` stays: it is the project itself, which moves with its lock. A package whose folder is `to` gets the path `./`,
+/// so that it can be told from the project. A text that is not TOML is returned unchanged.
 ///
 /// ```
 /// let lock = "source = { editable = \"own\" }\n";
@@ -62,10 +63,11 @@ pub fn rebase(lock: &str, from: &str, to: &str) -> String {
     paths::replace(lock, places)
 }
 
+/// Calls `found` with each relative path in a table, and with its place.
 fn find(table: &DeTable, found: &mut impl FnMut(Range<usize>, &str)) {
     for (key, value) in table {
         match (key.get_ref().as_ref(), value.get_ref()) {
-            // Of the files of an index that is a folder, whose paths start from there.
+            // The files of an index that is a folder. Their paths start from that folder, so they stay.
             ("wheels" | "sdist", _) => (),
             ("directory" | "editable" | "virtual" | "path" | "registry", DeValue::String(path)) => {
                 if path != "." && paths::is_relative(path) {

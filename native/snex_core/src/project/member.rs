@@ -3,7 +3,7 @@
 use super::{Workspace, read};
 use glob::Pattern;
 
-/// Whether a folder is that of a member of the workspace whose root has this `pyproject.toml`. `way` leads there from the root.
+/// Whether a folder is a member of the workspace whose root has this `pyproject.toml`. `way` is the folder's path from the root.
 ///
 /// ```
 /// let root = "[tool.uv.workspace]\nmembers = ['packages/*']\nexclude = ['packages/old']\n";
@@ -17,7 +17,7 @@ pub fn has_member(root: &[u8], way: &str) -> bool {
         .is_some_and(|Workspace { members, exclude }| any(&members, way) && !any(&exclude, way))
 }
 
-/// With uv's own library for patterns, so that both find the same.
+/// Whether a pattern matches. This uses the same library for patterns as uv, so that both find the same members.
 fn any(patterns: &[String], way: &str) -> bool {
     patterns.iter().any(|pattern| {
         let pattern = pattern.trim_start_matches("./").trim_end_matches('/');

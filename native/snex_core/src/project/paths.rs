@@ -1,9 +1,9 @@
-//! Paths as texts: what they lead to is not looked at, but for the way that they take.
+//! Operations on the text of paths. Nothing here reads the file system.
 
-/// The way from one absolute folder to what is at `path`, which starts from another absolute folder; `.` when it is the
-/// folder itself.
+/// The relative path from `folder` to the target of `path`, which starts from `start`; `.` if the target is `folder`. Both
+/// folders are absolute.
 ///
-/// As uv does, `..` is taken to lead back from where the name before it led to.
+/// As in uv, `..` cancels the name before it, even if that is a symbolic link.
 pub fn way(path: &str, start: &str, folder: &str) -> String {
     let target = format!("{start}/{path}");
     let target = parts(&target);
@@ -27,14 +27,14 @@ fn parts(path: &str) -> Vec<&str> {
     parts
 }
 
-/// Whether this is a path that starts from the folder of the text that it is in, and no URL.
+/// Whether a string is a relative path: neither an absolute path, nor a URL.
 pub fn is_relative(path: &str) -> bool {
     !path.is_empty()
         && !path.starts_with(['/', '~', '$'])
         && !path.contains(|c: char| c == ':' || c.is_control())
 }
 
-/// A string of TOML, between quotes of the kind that `raw` has, if it can be.
+/// `text` as a TOML string, with the same quotes as `raw` if that is possible.
 pub fn quoted(text: &str, raw: &str) -> String {
     if raw.starts_with('\'') && !text.contains(|c: char| c == '\'' || c.is_control()) {
         return format!("'{text}'");
@@ -52,8 +52,8 @@ pub fn quoted(text: &str, raw: &str) -> String {
     quoted
 }
 
-/// The text with the strings at these places replaced. Lines stay what they are: a string over several lines is no path that
-/// anybody writes, and stays as well.
+/// Replaces the strings at these places. The lines of the text stay the same: a string that spans several lines is not
+/// replaced, because nobody writes paths that way.
 pub fn replace(text: &str, mut places: Vec<(std::ops::Range<usize>, String)>) -> String {
     places.sort_by_key(|(span, _)| span.start);
     let mut replaced = String::with_capacity(text.len());

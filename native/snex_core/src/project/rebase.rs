@@ -1,12 +1,14 @@
-//! Relative paths of a project whose `pyproject.toml` is read in another folder than its own.
+//! The relative paths of a `pyproject.toml` that is read in another folder than its own.
 
 use super::{paths, table_at};
 use std::ops::Range;
 use toml::de::{DeArray, DeTable, DeValue};
 
-/// The text with its relative paths behind `prefix`, the way from the folder where it is read to the one that it was written
-/// for. These are the paths of sources and workspace members, and of indexes and links that are folders; those of a `uv.toml`
-/// as well. Lines stay what they are. A text that is not TOML is returned as it is.
+/// Puts `prefix` in front of the relative paths in a `pyproject.toml` or `uv.toml`. `prefix` is the path from the folder where
+/// the text is read to the folder that it was written for.
+///
+/// This changes the paths of sources and workspace members, and of indexes and links that are folders. The lines of the text
+/// stay the same. A text that is not TOML is returned unchanged.
 ///
 /// ```
 /// let text = "[tool.uv.sources]\nown = { path = 'own' }\n";
@@ -23,7 +25,7 @@ pub fn rebase(text: &str, prefix: &str) -> String {
     })
 }
 
-/// The text that [`rebase`] has made this one of; what has been added since stays.
+/// Undoes [`rebase`]. Whatever has been added in the meantime stays.
 #[must_use]
 pub fn unbase(text: &str, prefix: &str) -> String {
     let pattern = glob::Pattern::escape(prefix);
@@ -36,7 +38,7 @@ pub fn unbase(text: &str, prefix: &str) -> String {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Path,
-    /// As of the crate `glob`.
+    /// A pattern in the syntax of the crate `glob`.
     Pattern,
 }
 
@@ -51,13 +53,13 @@ fn map(text: &str, change: impl Fn(&str, Kind) -> Option<String>) -> String {
 }
 
 fn find(document: &DeTable, paths: &mut Paths) {
-    // What a pyproject.toml has in a table, a uv.toml has at the top level.
+    // A uv.toml has at the top level what a pyproject.toml has in `[tool.uv]`.
     settings(document, paths);
     let Some(uv) = table_at(document, &["tool", "uv"]) else { return };
     settings(uv, paths);
     let empty = DeTable::new();
     for (_, source) in table_at(uv, &["sources"]).unwrap_or(&empty) {
-        // One source, or several with markers.
+        // A package has one source, or several with markers.
         for_each(source.get_ref(), |source| at(source, "path", Kind::Path, paths));
     }
     if let Some(workspace) = table_at(uv, &["workspace"]) {
@@ -76,7 +78,7 @@ fn settings(uv: &DeTable, paths: &mut Paths) {
     }
 }
 
-/// Calls `use_table` with a table, or with each of an array.
+/// Calls `use_table` with a table, or with each table of an array.
 fn for_each(value: &DeValue, mut use_table: impl FnMut(&DeTable)) {
     match value {
         DeValue::Table(table) => use_table(table),
@@ -87,7 +89,7 @@ fn for_each(value: &DeValue, mut use_table: impl FnMut(&DeTable)) {
     }
 }
 
-/// The strings of a key: one, or an array of them.
+/// Adds the value of a key to `paths`: a string, or an array of strings.
 fn at(table: &DeTable, key: &str, kind: Kind, paths: &mut Paths) {
     let Some(value) = table.get(key) else { return };
     let empty = DeArray::new();

@@ -60,7 +60,7 @@ impl SharedMemory {
             let slot = if frame.suits_slot(index, WORTH) { self.slots().reserve(length) } else { None };
             if let Some(slot) = slot {
                 if self.copy(frame, index, slot.offset).await {
-                    frame.buffer_is_in_slot(index, slot.offset);
+                    frame.replace_by_slot(index, slot.offset);
                     placed += slot.length as usize;
                 } else {
                     // There is no memory, so the buffer stays in the frame. Python does not know of the slot.
