@@ -159,7 +159,7 @@ impl<B: AsRef<[u8]>> Outbox<B> {
         frame
     }
 
-    /// Queues the frame that [`Outbox::next_unplaced`] returned. `length` is how long it was then; its slots have `in_slots` bytes.
+    /// Queues the frame that [`Outbox::next_unplaced`] returned. It had `length` bytes then, and its slots have `in_slots` bytes.
     pub fn placed(&mut self, frame: Frame<B>, length: usize, in_slots: usize) {
         self.placing = false;
         if self.pipe.is_none() {

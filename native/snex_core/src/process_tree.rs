@@ -73,9 +73,9 @@ pub fn kill_with_group(pid: i32) {
     kill_sparing_group(pid, 0);
 }
 
-/// As [`kill_with_group`], for the leader of a tree. A leader that has just been forked is still in the group of its parent, which belongs
-/// to another tree: then this kills the leader alone. The caller halts the leader first, so that it cannot start a group of
-/// its own in the meantime.
+/// As [`kill_with_group`], for the leader of a tree. A leader that has just been forked is still in the group of its parent,
+/// which belongs to another tree: then this kills the leader alone. The caller halts the leader first, so that it cannot
+/// start a group of its own in the meantime.
 pub fn kill_leader(pid: i32) {
     match getpgid(Some(Pid::from_raw(pid))) {
         Ok(group) if group.as_raw() != pid => kill_sparing_group(pid, group.as_raw()),

@@ -20,7 +20,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::AbortHandle;
 
 /// The receiver of the reports about each tree; `None` once the warden is gone. A branch is added when it is made and removed
-/// when it is dropped. The listening task takes the map when the connection ends, which tells every branch.
+/// when it is dropped. When the connection ends, the listening task drops the map, which ends the channel of every branch.
 type Listeners = Mutex<Option<HashMap<Tree, UnboundedSender<FromWarden>>>>;
 
 /// The connection. Dropping it ends the warden, and with the warden all of its trees.
