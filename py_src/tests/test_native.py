@@ -6,6 +6,7 @@ import collections
 import enum
 import gc
 import math
+import struct
 import threading
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -197,6 +198,39 @@ KEYS = [
 )
 def test_rows_with_the_same_keys(rows: list[dict[object, int]]) -> None:
     assert outcome(encode, rows) == outcome(encode_pure, rows)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("a", b"a"),
+        ("a", Term(b"\x83m\0\0\0\1a")),
+        (True, Atom("true")),
+        (False, DistinctAtom("false")),
+        (None, Atom("nil")),
+        (Atom("a"), DistinctAtom("a")),
+        (Atom("a"), Term(b"\x83w\1a")),
+        (1, Term(b"\x83a\1")),
+        (math.nan, float("nan")),
+        (math.inf, Atom("inf")),
+        (1.5, Term(b"\x83F" + struct.pack(">d", 1.5))),
+        ((1, "a"), (1, b"a")),
+        (frozenset({"a"}), frozenset({b"a"})),
+    ],
+    ids=repr,
+)
+def test_keys_that_become_the_same_term_are_refused_whatever_they_were(
+    one: object, other: object
+) -> None:
+    for first, second in (one, other), (other, one):
+        for more in ([], ["x"], [2], [Atom("y")], ["x", 2, Atom("y")]):
+            keys = [*more, first, second]
+            assert len(set(keys)) == len(keys)
+            for value in dict.fromkeys(keys), dict.fromkeys([first, *more, second]), set(keys):
+                refused = outcome(encode, value)
+                assert refused == outcome(encode_pure, value)
+                assert isinstance(refused, tuple), value
+                assert refused[0] is ValueError
 
 
 def test_keys_of_many_dicts_that_are_gone_meanwhile() -> None:
