@@ -68,7 +68,7 @@ defmodule Snex.Pool do
   alias Snex.Remote
   alias Snex.Request
 
-  # How long to wait, in ms, until another process or node says how many calls a pool runs.
+  # How long another node may take to say how many calls a pool runs at a time, in ms.
   @patience 5_000
 
   @typedoc "A pool: its pid, or anything else that names a `GenServer`."
@@ -112,7 +112,7 @@ defmodule Snex.Pool do
   end
 
   defp interpreter_options(own, options) do
-    # As soon as it is noticed, for there are others.
+    # A stuck interpreter is restarted at once: the pool has others meanwhile.
     options = Keyword.put_new(options, :on_stuck, :restart)
     if own.interpreter == Interpreter, do: Keyword.put_new(options, :label, own.name), else: options
   end
@@ -129,7 +129,7 @@ defmodule Snex.Pool do
   def child_spec(opts) do
     {own, options} = Snex.Pool.Options.split!(opts)
     %{shutdown: shutdown} = Supervisor.child_spec({own.interpreter, options}, [])
-    # Its interpreters end at the same time.
+    # The interpreters of a pool stop at the same time, so it needs little longer than one of them.
     shutdown = if is_integer(shutdown), do: min(shutdown + 1_000, 0xFFFF_FFFF), else: :infinity
     %{id: own.name || __MODULE__, start: {__MODULE__, :start_link, [opts]}, shutdown: shutdown}
   end
@@ -164,7 +164,7 @@ defmodule Snex.Pool do
   def info(pool, timeout \\ 5_000), do: call(pool, :info, timeout)
 
   @doc false
-  # How many calls a pool runs at a time; 1 for an interpreter, and for what cannot be reached.
+  # How many calls a pool runs at a time; 1 for an interpreter, and for anything that cannot be reached.
   @spec capacity(t()) :: pos_integer()
   def capacity(server) do
     case Remote.locate(server) do
@@ -174,7 +174,7 @@ defmodule Snex.Pool do
       nil -> 1
     end
   catch
-    # If something is wrong with it, the calls will say so.
+    # The calls themselves will return the error.
     _kind, _reason -> 1
   end
 
@@ -284,7 +284,7 @@ defmodule Snex.Pool do
         exit({:noproc, {GenServer, :call, [pool, request, timeout]}})
 
       pid when is_pid(pid) and node(pid) == node() ->
-        # A question that it does not know would end an interpreter.
+        # An unknown request would crash an interpreter.
         if :proc_lib.translate_initial_call(pid) != {Server, :init, 1},
           do: raise(ArgumentError, "expected a pool, got: #{inspect(pool)}")
 

@@ -1,19 +1,18 @@
 defmodule Snex.Pool.Choice do
   @moduledoc false
-  # Where a call runs that was given a pool: everything that chooses goes through here, on the pool's node.
+  # Chooses where a call to a pool runs, on the pool's node.
   #
-  # The native code chooses the least loaded interpreter with room, and returns a *slot* in it: a resource of the calling process, which
-  # counts for as long as it lives. The request takes it over when it is submitted, and Python's end of the request frees it. So whatever
-  # becomes of the calling process, at whatever line, the slot is free when nothing runs in it any more. The same holds for the ticket
-  # of one who waits.
+  # The native code chooses the least loaded interpreter with room, and returns a *slot* in it. A slot is a resource, owned by the calling
+  # process. When a request is submitted, it takes the slot over, and the slot is freed when Python has ended the request. So the slot is
+  # always freed in the end, wherever the calling process may die. The same applies to the ticket of a waiting call.
   #
-  # With `scope: :cluster`, a call that finds no room has a place in the queue here while others are asked for their load. If one has less to
-  # do, the call leaves the queue and is sent there, and goes to nobody else from there. Its options have `:sent` then:
+  # With `scope: :cluster`, a call that finds no room enters the queue here, and other nodes are asked for their load. If one of them is less
+  # loaded, the call leaves the queue and is sent to that node, which does not pass it on. Its options then have `:sent`, with:
   #
-  #   * `:begun`, an alias that is told as soon as the call has an interpreter. Until then nothing is lost with that node: the call
-  #     comes back, and waits here.
-  #   * `:patience`, how long it may still wait, in ms: as long as it could have waited here.
-  #   * `:thing`, the environment or object that it has to run with, if there is one.
+  #   * `:begun`, an alias to which a message is sent as soon as the call has an interpreter. If that node fails before, the call returns, and
+  #     waits here.
+  #   * `:patience`, how long the call may wait there, in ms: the time left that it could have waited here.
+  #   * `:thing`, the environment or object whose interpreter the call has to run in, if there is one.
 
   alias Snex.Env
   alias Snex.Error
@@ -24,12 +23,12 @@ defmodule Snex.Pool.Choice do
   alias Snex.Remote
   alias Snex.Request
 
-  # In the dictionary of a process that has interpreters for itself: which, of which pool.
+  # In the process dictionary: the interpreter that the process has checked out, by pool.
   @checked_out {__MODULE__, :checked_out}
 
   @doc """
-  Calls `module.function` with an interpreter's pid, `args` and the options; see `Snex.Remote.run/5`. `pid` is that of a pool,
-  or of the interpreter itself.
+  Calls `module.function` with an interpreter's pid, `args` and the options; see `Snex.Remote.run/5`. `pid` is a pool, or the
+  interpreter itself.
   """
   @spec run(pid(), module(), atom(), [term()], Request.options()) :: {term(), [reference()]}
   def run(pid, module, function, args, %{sent: %{thing: thing}} = options) when thing != nil,
@@ -40,10 +39,10 @@ defmodule Snex.Pool.Choice do
 
     with nil <- checked_out(pid),
          nil <- refused(pid, call),
-         {interpreter, slot} when is_pid(interpreter) <- Queue.take(pid, false, options) do
+         {interpreter, slot} when is_pid(interpreter) <- Queue.acquire_slot(pid, false, options) do
       run_in(interpreter, slot, pid, call, options, false)
     else
-      # It is no pool.
+      # Not a pool.
       :noproc -> pid |> apply_to(module, function, args, options) |> with_fate(pid)
       {:error, error} -> {{:error, error}, []}
       {:elsewhere, other, patience} -> run_there(other, patience, pid, {module, function, args}, options)
@@ -51,7 +50,7 @@ defmodule Snex.Pool.Choice do
     end
   end
 
-  # What cannot outlive the call where each has an interpreter of its own.
+  # With `fork: :each_call`, a result that lives in the interpreter would not outlive the call.
   defp refused(pid, call) do
     with what when what != nil <- keeps(call), {_at_a_time, _waiting, true} <- Native.pool_figures(pid) do
       reason =
@@ -71,7 +70,7 @@ defmodule Snex.Pool.Choice do
   defp apply_to(interpreter, module, function, args, options),
     do: apply(module, function, [interpreter | args] ++ [options])
 
-  # `pinned?` when the call can run nowhere else.
+  # `pinned?` means that the call can only run in this interpreter.
   defp run_in(interpreter, slot, pool, {module, function, args} = call, options, pinned?) do
     with %{sent: %{begun: begun}} <- options, do: send(begun, {begun, :begun})
     apply_to(interpreter, module, function, args, Map.put(options, :slot, slot))
@@ -93,7 +92,8 @@ defmodule Snex.Pool.Choice do
         else: if(pinned?, do: with_fate(result, interpreter), else: result)
   end
 
-  # Of an interpreter that has gone down, a request that had not reached it has lost nothing.
+  # Whether the call runs again, after its interpreter has gone down: without limit if its request had not reached the interpreter, and
+  # otherwise as often as `:retry` allows.
   defp again({{:error, %Error{code: code}}, _handles}, interpreter, unused?, options)
        when code in [:call_failed, :interpreter_exited, :internal_error] do
     retry = Map.get(options, :retry, 0)
@@ -109,7 +109,7 @@ defmodule Snex.Pool.Choice do
 
   defp again(_result, _interpreter, _unused?, options), do: {false, options}
 
-  # An environment or an object in the arguments says where the call has to run.
+  # Runs the call in the interpreter of `thing`, an environment or object among its arguments.
   defp go_to(thing, interpreter, pool, call, options, pinned?) do
     case if(pinned?, do: :noproc, else: owner(thing, pool, options)) do
       :sender ->
@@ -119,7 +119,7 @@ defmodule Snex.Pool.Choice do
         run_with(thing, other, call, options)
 
       {owner, slot} ->
-        # It may have ended just now.
+        # The owner may have ended just now.
         with {{:error, %Error{details: %{fate: why}}}, handles} <-
                run_in(owner, slot, pool, call, options, true),
              do: {{:error, lost(thing, why)}, handles}
@@ -133,7 +133,7 @@ defmodule Snex.Pool.Choice do
   end
 
   defp owner(%{interpreter: pid}, pool, _options) when node(pid) == node(), do: Native.pool_enter(pool, pid)
-  # Whoever has sent the call knows of the other nodes.
+  # The node that has sent the call knows the other nodes.
   defp owner(_thing, _pool, %{sent: %{thing: nil}}), do: :sender
   defp owner(_thing, _pool, %{sent: _sent}), do: :noproc
 
@@ -165,7 +165,7 @@ defmodule Snex.Pool.Choice do
   end
 
   @doc """
-  The error of a call that uses something which has gone with an interpreter of a pool.
+  The error for a call that uses an environment or object whose interpreter, a member of a pool, is gone.
   """
   @spec lost(Env.t() | Object.t(), String.t()) :: Error.t()
   def lost(thing, why) do
@@ -173,7 +173,7 @@ defmodule Snex.Pool.Choice do
     %Error{code: code, reason: "#{inspect(thing)} is gone with its interpreter, which #{why}"}
   end
 
-  # What the pool knows of an interpreter that is not there any more.
+  # Adds to an error why the interpreter is gone, if it was a member of a pool.
   defp with_fate({{:error, %Error{code: :call_failed} = error}, handles} = result, interpreter) do
     case Native.pool_buried(interpreter) do
       nil -> result
@@ -185,14 +185,14 @@ defmodule Snex.Pool.Choice do
 
   # ---- Other nodes ------------------------------------------------------------------------
 
-  # On another node, which has less to do.
+  # Runs the call on another node, which is less loaded.
   defp run_there(other, patience, pool, {module, function, args} = call, options) do
     until = Request.deadline(patience)
-    # Whether it runs once more is decided here, and counted once.
+    # This node decides whether the call is retried, so that each retry is counted once.
     sent = Map.put(options, :retry, 0)
 
     case send_to(other, call, sent, %{patience: patience, thing: nil}) do
-      # It was not there, was drained, or its queue was full; or there was less time than here.
+      # The call has not begun there: that pool was gone or drained, its queue was full, or the call has waited too long.
       {{:error, %Error{code: code}} = result, false} when code in [:call_failed, :overloaded] ->
         left = Request.time_left(until)
         home = Map.put(options, :home, left)
@@ -215,15 +215,15 @@ defmodule Snex.Pool.Choice do
   defp lost?(%Error{code: :call_failed, reason: {:nodedown, _node}}), do: true
   defp lost?(_error), do: false
 
-  # Where the environment or object is that it uses.
+  # Runs the call on the node of the environment or object that it uses.
   defp run_with(thing, other, call, options) do
     {result, _begun?} = send_to(other, call, options, %{patience: :infinity, thing: thing})
     {result, []}
   end
 
-  # What has become of it, and whether it had begun.
+  # Returns the result, and whether the call had begun there.
   defp send_to(other, {module, function, args}, options, sent) do
-    # It takes one message.
+    # The alias accepts one message.
     begun = :erlang.alias([:reply])
 
     try do
@@ -237,7 +237,7 @@ defmodule Snex.Pool.Choice do
     end
   end
 
-  # The message has come before the news that the node is gone.
+  # The message, if there is one, came before the result, or before the signal that the node is gone.
   defp begun?(begun) do
     :erlang.unalias(begun)
 
@@ -249,7 +249,8 @@ defmodule Snex.Pool.Choice do
   end
 
   @doc """
-  How many calls of the calling process can run at the same time: one in an interpreter, and in one that it has for itself.
+  How many calls of the calling process can run at the same time in a pool or interpreter. It is 1 for an interpreter, and for a pool of
+  which the process has checked out an interpreter.
   """
   @spec width(pid()) :: pos_integer()
   def width(pid),
@@ -258,14 +259,15 @@ defmodule Snex.Pool.Choice do
   # ---- Exclusive use ----------------------------------------------------------------------
 
   @doc """
-  Calls `fun` with an interpreter that nobody else uses meanwhile: `{:ok, result}`, or the error of one who waits too long.
+  Calls `fun` with an interpreter that nobody else uses meanwhile. Returns `{:ok, result}`, or an error if it has waited too long.
   """
   @spec checkout(pid(), (pid() -> result), Request.deadline()) :: {:ok, result} | {:error, Error.t()}
         when result: term()
   def checkout(pool, fun, deadline) do
     case checked_out(pool) do
       nil ->
-        with {interpreter, slot} when is_pid(interpreter) <- Queue.take(pool, true, %{deadline: deadline}) do
+        with {interpreter, slot} when is_pid(interpreter) <-
+               Queue.acquire_slot(pool, true, %{deadline: deadline}) do
           use_alone(pool, interpreter, slot, fun)
         else
           :noproc ->
@@ -292,7 +294,7 @@ defmodule Snex.Pool.Choice do
     Native.pool_give_back(slot)
   end
 
-  # The interpreter of a pool that the calling process has for itself.
+  # The interpreter of a pool that the calling process has checked out.
   defp checked_out(pool) do
     case Process.get(@checked_out) do
       nil -> nil

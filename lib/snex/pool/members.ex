@@ -1,27 +1,22 @@
 defmodule Snex.Pool.Members do
   @moduledoc false
-  # The interpreters of a pool, for its process: which there are, how far each of them is, and what is to be done next so that there are as
-  # many as there should be. What changes here is done by `settle/1`, whatever has happened before.
+  # The interpreters of a pool, for its process: the status of each, and the next step towards the number that there should be. After every
+  # event, `settle/1` takes that step.
   #
-  # The life of a member: `:starting`, `:running` (it may be chosen), `:leaving` (it is not, and ends once nothing runs in it). All are linked
-  # to the pool's process, whose message of their exit is the end. One that is due to be replaced runs on until its substitute does.
+  # The life of a member: `:starting`, `:running` (it may be chosen), `:leaving` (it is no longer chosen, and ends once nothing runs in it).
+  # All are linked to the pool's process, and removed when that gets their exit signals. A member that is due to be replaced keeps running
+  # until its substitute runs.
   #
-  # With `fork: :each_call`, a member that has been chosen is `:used`: it ends as one that leaves does, and the next one starts at once. So
-  # there are as many that run as there may be calls, besides those that are used.
+  # With `fork: :each_call`, a member that has been chosen is `:used`: it ends after its call, as a `:leaving` one does, and the next member
+  # starts at once. So as many members run as there may be calls, in addition to the used ones.
 
-  alias Snex.Error
   alias Snex.Native
+  alias Snex.Pool.Backoff
   alias Snex.Pool.Member
   alias Snex.Pool.Template
   alias Snex.Telemetry
 
-  require Logger
-
-  # Between attempts to start an interpreter, in ms: doubled each time, up to the longest.
-  @pause 100
-  @longest_pause 30_000
-
-  # An interpreter that ends sooner counts as one that could not be started, in ms.
+  # An interpreter that ends within this time, in ms, counts as one that could not be started.
   @probation 1_000
 
   @enforce_keys [:module, :options, :size, :recycle, :name]
@@ -31,10 +26,8 @@ defmodule Snex.Pool.Members do
     :size,
     :recycle,
     :name,
-    :error,
-    :retry,
-    failures: 0,
     all: %{},
+    backoff: %Backoff{},
     template: %Template{}
   ]
 
@@ -44,16 +37,14 @@ defmodule Snex.Pool.Members do
           size: pos_integer(),
           recycle: map(),
           name: term(),
-          # Why the last attempt to start one has failed; a timer until the next one.
-          error: Error.t() | term(),
-          retry: reference() | nil,
-          failures: non_neg_integer(),
           all: %{pid() => Member.t()},
+          backoff: Backoff.t(),
           template: Template.t()
         }
 
   @doc """
-  Starts what is missing, first the template of copies, takes out what there is too much of, replaces what is due, one after the other.
+  Takes the next steps: retires surplus members, starts missing ones (with `:fork`, the template first), and replaces those that are due,
+  one after the other.
   """
   @spec settle(t()) :: t()
   def settle(%__MODULE__{} = members) do
@@ -68,7 +59,7 @@ defmodule Snex.Pool.Members do
 
     cond do
       missing < 0 -> surplus(members, -missing)
-      members.retry != nil -> members
+      Backoff.paused?(members.backoff) -> members
       not Template.ready?(members.template) -> start_template(members)
       missing > 0 -> members |> start(nil) |> take_steps()
       true -> substitute(members)
@@ -78,7 +69,7 @@ defmodule Snex.Pool.Members do
   defp counts?(%Member{status: :starting, substitutes: substitutes}), do: substitutes == nil
   defp counts?(%Member{status: status}), do: status == :running
 
-  # It comes to `template_started/2`, or exits.
+  # Followed by `template_started/2`, or the exit of the template.
   defp start_template(members) do
     case Template.start(members.template, members.module, members.options) do
       {:ok, template} -> %{members | template: template}
@@ -90,16 +81,16 @@ defmodule Snex.Pool.Members do
   end
 
   defp template_failed(members, reason) do
-    # The current one, if there is one, goes on.
+    # The current template, if there is one, stays in use.
     template = %{members.template | renew?: false}
     %{members | template: template} |> give_up_restart() |> failed(reason)
   end
 
-  # The one function that starts a member. It comes to `started/2`, or exits.
+  # The only function that starts a member. Followed by `started/2`, or the exit of the member.
   defp start(members, substitutes) do
     case Template.start_member(members.template, members.module, members.options) do
       {:ok, pid} ->
-        # The answer is `{{:snex_member, pid}, :ok}`: so this process waits for nobody.
+        # A call by hand, so that this process does not wait. The answer is the message `{{:snex_member, pid}, :ok}`.
         send(pid, {:"$gen_call", {self(), {:snex_member, pid}}, :await_start})
 
         put_in(members.all[pid], Member.new(members.recycle, substitutes, members.template.current))
@@ -116,7 +107,7 @@ defmodule Snex.Pool.Members do
 
   defp unexpected(members, other), do: "#{inspect(members.module)}.start_link/1 returned #{inspect(other)}"
 
-  # One after the other, so that there is one interpreter more than asked for, and no more.
+  # One after the other, so that there is never more than one additional interpreter.
   defp substitute(%{all: all} = members) do
     if Enum.any?(all, fn {_pid, member} -> member.status == :starting end) do
       members
@@ -128,7 +119,7 @@ defmodule Snex.Pool.Members do
     end
   end
 
-  # First those that do not run yet, then those where least runs.
+  # Retires members that do not run yet first, then those with the fewest calls.
   defp surplus(members, count) do
     members.all
     |> Enum.filter(fn {_pid, member} -> counts?(member) end)
@@ -140,7 +131,7 @@ defmodule Snex.Pool.Members do
   end
 
   @doc """
-  An interpreter has started: from now on it may be chosen.
+  An interpreter has started: from now on, it may be chosen.
   """
   @spec started(t(), pid()) :: t()
   def started(%{all: all} = members, pid) when not is_map_key(all, pid), do: members
@@ -148,7 +139,7 @@ defmodule Snex.Pool.Members do
   def started(members, pid) do
     member = members.all[pid]
 
-    # One that has ended already sends its exit.
+    # If it has ended already, its exit signal follows.
     if member.status == :starting and Member.join(member, pid) == :ok do
       Process.send_after(self(), {:snex_proven, pid}, @probation)
       members = put_in(members.all[pid], %{member | status: :running, substitutes: nil})
@@ -159,7 +150,7 @@ defmodule Snex.Pool.Members do
   end
 
   @doc """
-  A template has started: from now on there may be copies of it.
+  A template has started: from now on, members are copies of it.
   """
   @spec template_started(t(), pid()) :: t()
   def template_started(members, pid) do
@@ -168,12 +159,11 @@ defmodule Snex.Pool.Members do
   end
 
   @doc """
-  An interpreter runs longer than one that is no good.
+  The probation of an interpreter is over. If it still exists, its start was a success.
   """
   @spec proven(t(), pid()) :: t()
-  def proven(%{retry: nil} = members, pid)
-      when is_map_key(members.all, pid) or is_map_key(members.template.all, pid),
-      do: %{members | failures: 0, error: nil}
+  def proven(members, pid) when is_map_key(members.all, pid) or is_map_key(members.template.all, pid),
+    do: %{members | backoff: Backoff.succeeded(members.backoff)}
 
   def proven(members, _pid), do: members
 
@@ -196,7 +186,7 @@ defmodule Snex.Pool.Members do
   defp why(limit, calls),
     do: "was replaced after #{calls} calls, by the limit #{inspect(limit)} of the pool's option :recycle"
 
-  # It ends once nothing runs in it.
+  # The member ends once nothing runs in it.
   defp retire(members, pid, why) do
     Native.pool_bury(pid, why)
     Native.pool_leave(pid)
@@ -206,7 +196,7 @@ defmodule Snex.Pool.Members do
   end
 
   @doc """
-  Has as many interpreters as there are to be, and calls at a time where each is for one.
+  Changes how many interpreters there should be; with `fork: :each_call`, also how many calls run at a time.
   """
   @spec resize(t(), pos_integer()) :: t()
   def resize(members, size) do
@@ -217,7 +207,7 @@ defmodule Snex.Pool.Members do
   defp for_one_call?(members), do: members.template.fork == :each_call
 
   @doc """
-  An interpreter has had as many calls as it is to have: it is replaced. One that was for a single call ends with it.
+  An interpreter has had its last call, and is to be replaced. With `fork: :each_call`, it ends with its only call.
   """
   @spec worn(t(), pid()) :: t()
   def worn(members, pid),
@@ -229,7 +219,7 @@ defmodule Snex.Pool.Members do
         members = put_in(members.all[pid], %{member | status: :used, due: nil})
         Native.pool_bury(pid, "was for one call, and ended with it (fork: :each_call)")
         dismiss_if_idle(pid)
-        # It has been of use.
+        # A call has chosen it, so its start was a success.
         members |> proven(pid) |> settle()
 
       _gone ->
@@ -238,7 +228,7 @@ defmodule Snex.Pool.Members do
   end
 
   @doc """
-  Ends the interpreters that have left, and in which nothing runs any more.
+  Ends the leaving and used interpreters in which nothing runs any more.
   """
   @spec dismiss(t()) :: t()
   def dismiss(members) do
@@ -251,7 +241,7 @@ defmodule Snex.Pool.Members do
   end
 
   @doc """
-  An interpreter has ended, a member or a template.
+  An interpreter, a member or a template, has ended.
   """
   @spec ended(t(), pid(), term()) :: t()
   def ended(members, pid, reason) when is_map_key(members.template.all, pid) do
@@ -270,7 +260,7 @@ defmodule Snex.Pool.Members do
     {member, all} = Map.pop!(members.all, pid)
     members = %{members | all: without_substitute(all, pid)}
 
-    # It may have ended in its only call, before this process has heard of that.
+    # It may have ended in its only call, before this process has received the message that it is used.
     case if(for_one_call?(members) and member.status == :running, do: used_now(pid), else: member.status) do
       :leaving ->
         members
@@ -284,7 +274,7 @@ defmodule Snex.Pool.Members do
 
       :running ->
         Native.pool_leave(pid)
-        Native.pool_bury(pid, "has ended: #{describe(reason)}")
+        Native.pool_bury(pid, "has ended: #{Backoff.describe(reason)}")
         if Member.age(member) < @probation, do: failed(members, reason), else: members
     end
     |> settle()
@@ -298,7 +288,7 @@ defmodule Snex.Pool.Members do
     end
   end
 
-  # What was to replace it is needed now.
+  # A substitute of the ended member now counts as a member of its own.
   defp without_substitute(all, old) do
     Map.new(all, fn
       {pid, %Member{substitutes: ^old} = member} -> {pid, %{member | substitutes: nil}}
@@ -306,7 +296,7 @@ defmodule Snex.Pool.Members do
     end)
   end
 
-  # A restart that fails is not tried again; a limit that is exceeded stays so.
+  # A failed restart is not tried again. Members that have exceeded a limit are still due.
   defp give_up_restart(members) do
     all =
       Map.new(members.all, fn {pid, member} ->
@@ -316,30 +306,18 @@ defmodule Snex.Pool.Members do
     %{members | all: all}
   end
 
-  defp failed(members, reason) do
-    failures = members.failures + 1
-    pause = min(@longest_pause, @pause * 2 ** min(failures - 1, 20))
-    # Not all pools at the same time.
-    pause = pause - :rand.uniform(div(pause, 5))
-    if members.retry, do: Process.cancel_timer(members.retry)
-
-    Logger.warning(
-      "an interpreter of the pool #{inspect(members.name || self())} could not be started, or ended at once: " <>
-        "#{describe(reason)}. Next attempt in #{pause} ms"
-    )
-
-    timer = Process.send_after(self(), :snex_retry, pause)
-    %{members | failures: failures, error: error(reason), retry: timer}
-  end
+  defp failed(members, reason),
+    do: %{members | backoff: Backoff.failed(members.backoff, members.name, reason)}
 
   @doc """
-  The pause after an attempt that has failed is over.
+  The pause after a failure is over.
   """
   @spec retry(t()) :: t()
-  def retry(members), do: settle(%{members | retry: nil})
+  def retry(members), do: settle(%{members | backoff: Backoff.resume(members.backoff)})
 
   @doc """
-  Has all replaced: returns those that are. A copy that still starts is one of an old template.
+  Marks all running members as due to be replaced, and returns them. With `:fork`, members that are still starting are among them, because
+  they are copies of the old template.
   """
   @spec restart(t()) :: {[pid()], t()}
   def restart(%{template: template} = members) do
@@ -352,7 +330,7 @@ defmodule Snex.Pool.Members do
   end
 
   @doc """
-  Whether an interpreter has left: it is gone, or has nothing to do but to finish calls.
+  Whether an interpreter takes no more calls: it is gone, or only finishes the calls that run in it.
   """
   @spec left?(t(), pid()) :: boolean()
   def left?(members, pid) do
@@ -364,7 +342,7 @@ defmodule Snex.Pool.Members do
   end
 
   @doc """
-  Marks interpreters as due to be replaced, once they run.
+  Marks interpreters as due to be replaced once they run.
   """
   @spec due(t(), [pid()], atom()) :: t()
   def due(members, pids, reason) do
@@ -382,7 +360,7 @@ defmodule Snex.Pool.Members do
   end
 
   @doc """
-  Those that are older, or use more memory, than they may.
+  Marks running interpreters as due that have exceeded their limits of age or memory.
   """
   @spec check(t()) :: t()
   def check(members) do
@@ -394,13 +372,13 @@ defmodule Snex.Pool.Members do
   end
 
   @doc """
-  Those that may be chosen.
+  The interpreters that may be chosen.
   """
   @spec running(t()) :: [pid()]
   def running(members), do: for({pid, %Member{status: :running}} <- members.all, do: pid)
 
   @doc """
-  Whether there are as many as there should be, and no others take calls.
+  Whether as many interpreters take calls as there should be, and no more. A used one counts while the next one starts.
   """
   @spec settled?(t()) :: boolean()
   def settled?(members) do
@@ -412,7 +390,7 @@ defmodule Snex.Pool.Members do
   end
 
   @doc """
-  Ends all, at the same time, and waits until they are gone.
+  Ends all interpreters at the same time, and waits until they are gone.
   """
   @spec stop(t(), term()) :: :ok
   def stop(members, reason) do
@@ -429,7 +407,7 @@ defmodule Snex.Pool.Members do
   end
 
   @doc """
-  What `Snex.Pool.info/1` tells of them.
+  The part of `Snex.Pool.info/1` about the interpreters.
   """
   @spec info(t()) :: map()
   def info(members) do
@@ -438,28 +416,11 @@ defmodule Snex.Pool.Members do
       running: length(running(members)),
       members:
         for({pid, member} <- members.all, do: Member.describe(member, pid)) |> Enum.sort_by(& &1.age, :desc),
-      failure: failure(members),
+      failure: Backoff.info(members.backoff),
       fork: members.template.fork? and members.template.fork,
       template: members.template.current
     }
   end
-
-  defp failure(%{failures: 0}), do: nil
-
-  defp failure(members) do
-    next = members.retry && Process.read_timer(members.retry)
-    %{attempts: members.failures, error: members.error, next_attempt_in: next || 0}
-  end
-
-  @doc """
-  Why an interpreter has ended, or could not be started, as an error.
-  """
-  @spec error(term()) :: Error.t()
-  def error(%Error{} = error), do: error
-  def error({:shutdown, %Error{} = error}), do: error
-  def error(reason), do: %Error{code: :call_failed, reason: reason}
-
-  defp describe(reason), do: reason |> error() |> Error.summary() |> String.split("\n") |> hd()
 
   defp native(milliseconds), do: System.convert_time_unit(milliseconds, :millisecond, :native)
 end

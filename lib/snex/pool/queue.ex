@@ -1,6 +1,6 @@
 defmodule Snex.Pool.Queue do
   @moduledoc false
-  # How a call gets a slot in an interpreter of a pool: at once, or in the order of the queue. See `Snex.Pool.Choice`.
+  # How a call gets a slot in an interpreter of a pool: at once, or after waiting in the queue. See `Snex.Pool.Choice`.
 
   alias Snex.Error
   alias Snex.Interpreter.Down
@@ -11,12 +11,13 @@ defmodule Snex.Pool.Queue do
   alias Snex.Telemetry
 
   @doc """
-  Takes a slot in an interpreter of a pool, the whole interpreter if `alone?`. A call waits for one as long as its options allow, or is to go to
-  another node, where it may wait for so many milliseconds. `:noproc` where there is no such pool.
+  Acquires a slot in an interpreter of a pool, or the whole interpreter if `alone?`. Waits as long as the options allow. Returns
+  `{:elsewhere, pool, patience}` if the call is to run in a pool on another node, where it may wait for `patience` ms; and `:noproc` if
+  there is no such pool.
   """
-  @spec take(pid(), boolean(), %{:deadline => Request.deadline(), optional(atom()) => term()}) ::
+  @spec acquire_slot(pid(), boolean(), %{:deadline => Request.deadline(), optional(atom()) => term()}) ::
           {pid(), slot :: reference()} | {:elsewhere, pid(), timeout()} | :noproc | {:error, Error.t()}
-  def take(pool, alone?, options) do
+  def acquire_slot(pool, alone?, options) do
     with :busy <- Native.pool_take(pool, alone?), do: wait(pool, alone?, options)
   end
 
@@ -35,7 +36,7 @@ defmodule Snex.Pool.Queue do
     end
   end
 
-  # Those that may be asked. A call goes from one node to another once.
+  # The pools on other nodes that may be asked. None for a call that was sent here or has come back: a call is sent on once at most.
   defp others(_pool, true, _options), do: []
   defp others(_pool, _alone?, %{home: _patience}), do: []
   defp others(pool, _alone?, _options), do: if(Remote.caller() == nil, do: Cluster.others(pool), else: [])
@@ -61,7 +62,7 @@ defmodule Snex.Pool.Queue do
     end
   end
 
-  # How long a call may wait: in the queue of this pool, in that of the one that has sent it, and at all.
+  # How long a call may wait: the least of the patience of this queue, that of the node that has sent it, and its own deadline.
   defp patience(patience, options) do
     patience = if is_integer(patience), do: patience, else: :infinity
     Enum.min([patience, own_patience(options), Request.time_left(options.deadline)])
@@ -71,11 +72,11 @@ defmodule Snex.Pool.Queue do
   defp own_patience(%{home: patience}), do: patience
   defp own_patience(_options), do: :infinity
 
-  # What runs and waits here, without the call itself, which may be the last one of a queue that is full now.
+  # Asks other pools for their load, to find one that is less loaded than this one. The load here does not include the call itself.
   defp ask(others, {reference, ticket, pool, patience} = place) do
     until = Request.deadline(patience)
     {at_a_time, waiting, _once?} = Native.pool_figures(pool)
-    # None if no interpreter runs: any other is better.
+    # Without a running interpreter, any other pool is better.
     asked = Cluster.ask(others, if(at_a_time == 0, do: :infinity, else: 1 + (waiting - 1) / at_a_time))
 
     receive do
@@ -100,7 +101,7 @@ defmodule Snex.Pool.Queue do
     end
   end
 
-  # Any that would not refuse it is better.
+  # This pool has refused the call, so any pool that takes it is better.
   defp ask_without_place([], _patience), do: nil
 
   defp ask_without_place(others, patience) do
@@ -146,7 +147,7 @@ defmodule Snex.Pool.Queue do
           "Snex.Pool.info/1 shows what the interpreters are doing"
       )
     else
-      # Just now.
+      # A slot has been granted just now.
       receive do
         {^reference, :slot, {interpreter, slot}} -> {interpreter, slot}
         {^reference, :down, down} -> {:error, Down.error(down)}

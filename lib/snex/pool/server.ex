@@ -1,7 +1,6 @@
 defmodule Snex.Pool.Server do
   @moduledoc false
-  # The process of a pool: it owns the interpreters, and sees to it that there are enough. Calls do not pass through here; see
-  # `Snex.Pool.Choice`.
+  # The process of a pool: it owns the interpreters, and keeps their number. Calls do not pass through here; see `Snex.Pool.Choice`.
 
   use GenServer
 
@@ -12,10 +11,10 @@ defmodule Snex.Pool.Server do
   alias Snex.Pool.Queue
   alias Snex.Pool.Template
 
-  # How often memory and age are looked at, in ms.
+  # How often memory and age are checked, in ms.
   @check 1_000
 
-  # `asked` has those who wait for an answer, with what they wait for; `cluster` a monitor and a group of `Snex.Pool.Cluster`.
+  # `asked` has the callers that wait for an answer, with what each waits for. `cluster` is a monitor and a group of `Snex.Pool.Cluster`.
   @enforce_keys [:members, :concurrency]
   defstruct [:members, :concurrency, :cluster, draining: false, asked: []]
 
@@ -43,13 +42,13 @@ defmodule Snex.Pool.Server do
     if own.sync_start?, do: await_start(state), else: {:ok, state}
   end
 
-  # Until all run, or one could not be started.
+  # Waits until all interpreters run, or one could not be started.
   defp await_start(%{members: members} = state) do
     cond do
-      members.failures > 0 ->
+      members.backoff.failures > 0 ->
         Members.stop(members, :shutdown)
-        Native.pool_close(:erlang.term_to_binary(members.error))
-        {:error, members.error}
+        Native.pool_close(:erlang.term_to_binary(members.backoff.error))
+        {:error, members.backoff.error}
 
       Members.settled?(members) ->
         {:ok, state}
@@ -113,7 +112,7 @@ defmodule Snex.Pool.Server do
     answer(%{state | members: members, asked: [{from, {:restart, old}} | state.asked]})
   end
 
-  # What is asked of an interpreter.
+  # A request for an interpreter.
   def handle_call(other, _from, state) do
     reason =
       "a pool does not answer #{inspect(other)}: ask one of its interpreters, which Snex.Pool.info/1 lists"
@@ -128,9 +127,9 @@ defmodule Snex.Pool.Server do
 
   def handle_info({:EXIT, pid, reason}, %{members: members} = state)
       when is_map_key(members.all, pid) or is_map_key(members.template.all, pid) do
-    failures = state.members.failures
-    members = Members.ended(state.members, pid, reason)
-    state = if members.failures > failures, do: give_up(state, members.error), else: state
+    before = state.members.backoff
+    %{backoff: backoff} = members = Members.ended(state.members, pid, reason)
+    state = if backoff.failures > before.failures, do: give_up(state, backoff.error), else: state
     answer(%{state | members: members})
   end
 
@@ -138,7 +137,7 @@ defmodule Snex.Pool.Server do
   def handle_info({:snex_pool, :idle, _nil}, state), do: update(state, &Members.dismiss/1)
   def handle_info({:snex_proven, pid}, state), do: update(state, &Members.proven(&1, pid))
 
-  # The process that knows the others is gone.
+  # The process that knows the pools on other nodes is gone.
   def handle_info({:DOWN, monitor, :process, _pid, _reason}, %{cluster: {monitor, group}} = state),
     do: {:noreply, %{state | cluster: Cluster.join(group)}}
 
@@ -163,14 +162,14 @@ defmodule Snex.Pool.Server do
   # Options may hold secrets.
   @impl GenServer
   def format_status(status) do
-    Map.replace_lazy(status, :state, fn state ->
-      Map.take(state.members, [:module, :name, :size, :failures])
+    Map.replace_lazy(status, :state, fn %{members: members} ->
+      members |> Map.take([:module, :name, :size]) |> Map.put(:failures, members.backoff.failures)
     end)
   end
 
   defp update(state, fun), do: answer(%{state | members: fun.(state.members)})
 
-  # Answers those whose wish has come true.
+  # Answers the callers whose condition is met.
   defp answer(state) do
     {done, asked} = Enum.split_with(state.asked, fn {_from, wish} -> true?(wish, state) end)
     for {from, _wish} <- done, do: GenServer.reply(from, :ok)
@@ -187,7 +186,7 @@ defmodule Snex.Pool.Server do
     Queue.waiting(self()) == 0 and Enum.all?(Map.keys(state.members.all), &Native.pool_idle/1)
   end
 
-  # What could not be started is tried again, but nobody waits for that.
+  # The pool tries again, but callers do not wait for that.
   defp give_up(state, error) do
     {failed, others} = Enum.split_with(state.asked, fn {_from, wish} -> wish != :drain end)
     for {from, _wish} <- failed, do: GenServer.reply(from, {:error, error})

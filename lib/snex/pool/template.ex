@@ -1,22 +1,23 @@
 defmodule Snex.Pool.Template do
   @moduledoc false
-  # The interpreter that the members of a pool with the option `:fork` are copies of, for the pool's process, which owns it: it is linked to it,
-  # and not one of its members, so no call of the pool runs there.
+  # The template of a pool with the option `:fork`: the interpreter that its members are copies of. The pool's process owns it and is linked to
+  # it. It is not a member, so no call of the pool runs in it.
   #
-  # There is one from the start of the pool to its end. Members go on without it, and start only when there is one that runs, `current`.
-  # `next` starts, to take its place. Any other has been replaced, and ends once no member starts from it any more.
+  # `current` runs, and is what new members are copied from. `next` is starting, to replace it. Any other template has been replaced, and ends
+  # once no member is being copied from it. Running members do not need their template; without a current one, none can be started.
 
   alias Snex.Interpreter
   alias Snex.Interpreter.Copy
 
   require Logger
 
-  # How long a template that runs may take to say what its Python is, in ms. It does so at once.
+  # How long to wait until a running template says which Python it runs, in ms. Normally it answers at once.
   @patience 5_000
 
-  # `renew?` once `Snex.Pool.restart/2` was called, until the next one starts. `all` are those that have not ended yet, each with the time of
-  # its start in ms of the monotonic clock.
-  # `fork` is the option. With `:each_call`, each member is for one call, also where there is no fork.
+  #   * `fork`: the option. With `:each_call`, each member serves one call, even if members are not copies.
+  #   * `fork?`: whether members are copies of a template. False on systems, or with a Python, that cannot fork.
+  #   * `renew?`: set by `Snex.Pool.restart/2`, until the next template starts.
+  #   * `all`: the templates that have not ended, each with the time of its start, in ms of the monotonic clock.
   defstruct fork: false, fork?: false, current: nil, next: nil, renew?: false, all: %{}
 
   @type t() :: %__MODULE__{
@@ -29,7 +30,7 @@ defmodule Snex.Pool.Template do
         }
 
   @doc """
-  For a pool of that name, with its option `:fork`. Where there is no fork, its members start as those of other pools do.
+  A state for a pool with this option `:fork` and this name. If the system cannot fork, the members are started as in other pools.
   """
   @spec new(boolean() | :each_call, term()) :: t()
   def new(false, _name), do: %__MODULE__{}
@@ -46,52 +47,53 @@ defmodule Snex.Pool.Template do
       "the interpreters of the pool #{inspect(name || self())} are not copies, but are started one by one: #{reason}"
     )
 
-    # What there is has been replaced.
+    # From now on, all templates count as replaced, and end.
     %{template | fork?: false, current: nil, next: nil, renew?: false}
   end
 
   @doc """
-  Whether a member can be started.
+  Whether a member can be started now.
   """
   @spec ready?(t()) :: boolean()
   def ready?(%{fork?: false}), do: true
   def ready?(template), do: template.current != nil and not renewing?(template)
 
   @doc """
-  Whether another takes the place of the current one.
+  Whether the current template is being replaced.
   """
   @spec renewing?(t()) :: boolean()
   def renewing?(template), do: template.renew? or template.next != nil
 
   @doc """
-  Starts the next one with the pool's options for interpreters, unless one starts already: `{:ok, template}`, or what the module
-  returned instead. It comes to `started/3`, or exits.
+  Starts the next template with the pool's options for interpreters, unless one is starting already. Returns `{:ok, template}`, or what
+  the module's `start_link/1` returned instead. Followed by `started/3`, or the exit of the new template.
   """
   @spec start(t(), module(), keyword()) :: {:ok, t()} | term()
   def start(%{next: next} = template, _module, _options) when next != nil, do: {:ok, template}
 
   def start(template, module, options) do
-    # A name that the module has would be that of an interpreter that is replaced.
+    # No name: the module's own name would be that of the template that is being replaced.
     options = [name: nil, sync_start?: false] ++ Keyword.delete(options, :threads)
 
     with {:ok, pid} <- module.start_link(options) do
-      # The answer is `{{:snex_template, pid}, :ok}`.
+      # A call by hand, so that this process does not wait. The answer is the message `{{:snex_template, pid}, :ok}`.
       send(pid, {:"$gen_call", {self(), {:snex_template, pid}}, :await_start})
       {:ok, %{template | next: pid, renew?: false, all: Map.put(template.all, pid, now())}}
     end
   end
 
   @doc """
-  Starts a member: a copy of the current one, or, without fork, an interpreter with the pool's options.
+  Starts a member: a copy of the current template, or, if members are not copies, an interpreter with the pool's options.
   """
   @spec start_member(t(), module(), keyword()) :: term()
   def start_member(%{fork?: false} = template, module, options) do
-    # Their names, if the module gives them one, would be the same. Without a template, there are no threads that it has.
+    # No name: if the module gives one, all members would have the same. `:threads` is about the threads of a template, and has no use without
+    # one.
     options = if options[:template], do: options, else: Keyword.delete(options, :threads)
     module.start_link([name: nil, sync_start?: false] ++ for_one_call(template) ++ options)
   end
 
-  # All else, the copy takes from its template.
+  # A copy takes all other options from its template.
   def start_member(template, _module, options),
     do:
       Interpreter.fork(
@@ -99,12 +101,12 @@ defmodule Snex.Pool.Template do
         [sync_start?: false] ++ for_one_call(template) ++ Keyword.take(options, [:threads])
       )
 
-  # Nobody wants to know how it ends.
+  # Its only call has ended, so it does not have to stop gracefully.
   defp for_one_call(%{fork: :each_call}), do: [stop_timeout: 0]
   defp for_one_call(_template), do: []
 
   @doc """
-  One has started: from now on, members are its copies.
+  A template has started: from now on, members are its copies.
   """
   @spec started(t(), pid(), term()) :: t()
   def started(%{next: pid} = template, pid, name) do
@@ -112,7 +114,7 @@ defmodule Snex.Pool.Template do
       other when other not in [nil, "CPython"] ->
         do_without(template, name, "a copy needs CPython, and this is #{other}")
 
-      # One that has ended already sends its exit.
+      # If it has ended already, its exit signal follows.
       _cpython ->
         %{template | current: pid, next: nil}
     end
@@ -127,15 +129,15 @@ defmodule Snex.Pool.Template do
   end
 
   @doc """
-  The next member is to be a copy of another one, which reads anew what has changed.
+  Has the template replaced before the next member starts, so that it reads changed files again.
   """
   @spec renew(t()) :: t()
   def renew(%{fork?: false} = template), do: template
-  # One that starts may have read the old.
+  # A template that is starting may have read the old files.
   def renew(template), do: %{template | next: nil, renew?: true}
 
   @doc """
-  One has ended: that was the `:next` one, which could not be started; the `:current` one, with its age in ms; or one that had been
+  A template has ended. Returns which it was: `:next`, which could not be started; `:current`, with its age in ms; or one that had been
   `:replaced`.
   """
   @spec ended(t(), pid()) :: {:next | {:current, non_neg_integer()} | :replaced, t()}
@@ -144,7 +146,7 @@ defmodule Snex.Pool.Template do
     template = %{template | all: all}
 
     case template do
-      # The current one, if there is one, is good enough for a while.
+      # The current template, if there is one, stays in use.
       %{next: ^pid} -> {:next, %{template | next: nil, renew?: false}}
       %{current: ^pid} -> {{:current, now() - started}, %{template | current: nil}}
       _other -> {:replaced, template}
@@ -152,7 +154,7 @@ defmodule Snex.Pool.Template do
   end
 
   @doc """
-  Ends those that have been replaced, apart from those `used` by a member that starts.
+  Ends the templates that have been replaced, except those in `used`, from which members are being copied.
   """
   @spec end_replaced(t(), [pid() | nil]) :: :ok
   def end_replaced(template, used) do
