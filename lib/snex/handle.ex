@@ -70,7 +70,7 @@ defmodule Snex.Handle do
   @doc false
   @spec release_there(pid(), reference() | tuple(), atom(), pos_integer(), Request.options()) :: {:ok, []}
   def release_there(interpreter, {:snex_handle_dropped, holder, key}, kind, id, options),
-    do: release_there(interpreter, Tracker.held(holder, key) || make_ref(), kind, id, options)
+    do: release_there(interpreter, Tracker.lookup(holder, key) || make_ref(), kind, id, options)
 
   def release_there(interpreter, handle, kind, id, _options),
     do: {Native.handle_release(handle, interpreter, kind, id), []}

@@ -49,7 +49,7 @@ defmodule Mix.Tasks.Snex.Uv do
            :ok <- File.write(toml, text),
            # From the folder that paths among the arguments start from.
            :ok <- uv(project, ["--project", folder | args], project.base) do
-        Project.Lockfile.keep(project, folder)
+        Project.Lockfile.copy_back(project, folder)
         new = Home.bring_back(project, File.read!(toml), folder)
         if new != old, do: write(project, old, new), else: :ok
       end
@@ -63,7 +63,7 @@ defmodule Mix.Tasks.Snex.Uv do
          do: File.write!(Path.join(folder, "uv.lock"), Home.carry_lock(lock, Project.dir(project), folder))
   end
 
-  defp copy_lock(project, folder), do: Project.Lockfile.take(project, folder)
+  defp copy_lock(project, folder), do: Project.Lockfile.copy_to(project, folder)
 
   # The environment is the compiler's to make.
   defp uv(project, args, folder), do: Project.Make.uv(project, args, folder, %{"UV_NO_SYNC" => "1"})

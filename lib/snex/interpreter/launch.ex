@@ -1,7 +1,7 @@
 defmodule Snex.Interpreter.Launch do
   @moduledoc false
-  # From options to a Python that has run its init script. In a process of its own, so that the interpreter process can be
-  # stopped meanwhile. That one owns the worker: it gets the news of it, and hands them on to here.
+  # Starts a Python from options, and runs its init script. In a process of its own, so that the interpreter process can be
+  # stopped meanwhile. The interpreter process owns the worker, and passes its messages on to this one.
 
   alias Snex.Error
   alias Snex.Interpreter.Down
@@ -75,12 +75,12 @@ defmodule Snex.Interpreter.Launch do
   defp launch(owner, options, calls, output) do
     with {:ok, native} <- native_options(owner, options, calls, output),
          :ok <- await_template(options),
-         # What has to be installed may take as long as it takes.
+         # The timeout does not cover the installation of packages.
          deadline = Request.deadline(options.init_script_timeout),
          :ok <- start_worker(native),
-         {:ok, _os_pid} <- await_news(:snex_started, deadline),
+         {:ok, _os_pid} <- await_worker(:snex_started, deadline),
          # The worker says that Python has started before it says anything else.
-         {:ok, fields} <- await_news(:snex_ready, deadline),
+         {:ok, fields} <- await_worker(:snex_ready, deadline),
          :ok <- run_init_script(owner, options.init_script, deadline) do
       {:ok, Map.new(fields)}
     else
@@ -316,7 +316,7 @@ defmodule Snex.Interpreter.Launch do
     end
   end
 
-  defp await_news(tag, deadline) do
+  defp await_worker(tag, deadline) do
     receive do
       {^tag, detail} -> {:ok, detail}
       {:snex_ended, down} -> {:error, Down.error(down)}

@@ -16,8 +16,8 @@ defmodule Snex.Interpreter.Server do
 
   require Logger
 
-  # What a worker tells its owner while it starts.
-  @news [:snex_started, :snex_ready, :snex_ended]
+  # The messages of a worker to its owner.
+  @worker_messages [:snex_started, :snex_ready, :snex_ended]
 
   # What Python says of itself when it is ready.
   @python_fields [:python, :implementation, :executable, :version, :encoder]
@@ -79,9 +79,10 @@ defmodule Snex.Interpreter.Server do
   def handle_call(:await_start, _from, state), do: {:reply, :ok, state}
 
   @impl GenServer
-  # News of the worker, which the launch waits for.
-  def handle_info({tag, detail} = news, %State{launch: launch} = state) when tag in @news and launch != nil do
-    send(launch, news)
+  # A message of the worker, for which the launch process waits.
+  def handle_info({tag, detail} = message, %State{launch: launch} = state)
+      when tag in @worker_messages and launch != nil do
+    send(launch, message)
 
     case tag do
       :snex_started -> {:noreply, %{state | os_pid: detail}}

@@ -15,9 +15,9 @@ defmodule Snex.Project.Hold do
   @doc """
   Holds a project, until `release/1` or the end of this VM.
   """
-  @spec take(Path.t(), String.t()) :: :ok
-  def take(root, name) do
-    true = call({:take, root, name})
+  @spec acquire(Path.t(), String.t()) :: :ok
+  def acquire(root, name) do
+    true = call({:acquire, root, name})
     :ok
   end
 
@@ -30,8 +30,8 @@ defmodule Snex.Project.Hold do
   @doc """
   The names of the projects below `root` that this VM or another one holds.
   """
-  @spec held(Path.t()) :: MapSet.t(String.t())
-  def held(root) do
+  @spec held_projects(Path.t()) :: MapSet.t(String.t())
+  def held_projects(root) do
     for name <- Files.names(folder(root)),
         path = Path.join(folder(root), name),
         alive?(path),
@@ -113,7 +113,7 @@ defmodule Snex.Project.Hold do
     end
   end
 
-  defp handle({:take, root, name}, holds) do
+  defp handle({:acquire, root, name}, holds) do
     {path, names} = Map.get_lazy(holds, root, fn -> {Path.join(folder(root), unique()), []} end)
     names = Enum.uniq([name | names])
     File.mkdir_p!(folder(root))

@@ -20,12 +20,12 @@ defmodule Snex.Project.Lockfile do
   def content(%{lock: lock}), do: read(lock)
 
   @doc """
-  Puts the copy in place that uv works on, in `folder`.
+  Copies the lock that `lock:` names to `folder`, where uv works on the copy.
   """
-  @spec take(Project.t(), Path.t()) :: :ok
-  def take(%{lock: nil}, _folder), do: :ok
+  @spec copy_to(Project.t(), Path.t()) :: :ok
+  def copy_to(%{lock: nil}, _folder), do: :ok
 
-  def take(project, folder) do
+  def copy_to(project, folder) do
     case content(project) do
       nil -> File.rm_rf!(copy(folder))
       content -> File.write!(copy(folder), Home.carry_lock(content, Home.folder(project), folder))
@@ -43,12 +43,12 @@ defmodule Snex.Project.Lockfile do
   end
 
   @doc """
-  Brings the copy back if uv has changed it. Returns what the lock has now.
+  Copies the lock back from `folder` if uv has changed it. Returns its content.
   """
-  @spec keep(Project.t(), Path.t()) :: nil | binary()
-  def keep(%{lock: nil}, _folder), do: nil
+  @spec copy_back(Project.t(), Path.t()) :: nil | binary()
+  def copy_back(%{lock: nil}, _folder), do: nil
 
-  def keep(project, folder) do
+  def copy_back(project, folder) do
     copy = read(copy(folder))
     locked = copy && Home.carry_lock(copy, folder, Home.folder(project))
 

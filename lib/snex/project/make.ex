@@ -22,7 +22,7 @@ defmodule Snex.Project.Make do
            :ok <- Files.remove!(venv),
            :ok <- Preference.make_venv(project, &uv(project, venv_args(venv), folder, &1)),
            {:ok, folder} <- lock(project, folder),
-           lock = Lockfile.keep(project, Project.dir(project)),
+           lock = Lockfile.copy_back(project, Project.dir(project)),
            :ok <- sync(project, venv, folder, []),
            :ok <- install_project(project, venv, ["--editable"]) do
         Venv.make_movable(venv, project.root)
@@ -144,7 +144,7 @@ defmodule Snex.Project.Make do
     texts =
       case project.source do
         {:toml, toml} ->
-          Lockfile.take(project, dir)
+          Lockfile.copy_to(project, dir)
           [{"pyproject.toml", {:ok, toml}}]
 
         {:path, _path} ->

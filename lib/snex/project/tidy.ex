@@ -15,7 +15,7 @@ defmodule Snex.Project.Tidy do
   @spec hold(Project.t()) :: :ok
   def hold(project) do
     if project.root == Project.build_root() do
-      Hold.take(project.root, project.name)
+      Hold.acquire(project.root, project.name)
 
       Mix.Task.Compiler.after_compiler(:elixir, fn {status, _} = result ->
         # All modules of this compilation are on disk now. The hook runs for each of them: the first does the work.
@@ -56,7 +56,7 @@ defmodule Snex.Project.Tidy do
   end
 
   defp gone?(folder) do
-    with false <- MapSet.member?(Hold.held(Project.build_root()), Path.basename(folder)),
+    with false <- MapSet.member?(Hold.held_projects(Project.build_root()), Path.basename(folder)),
          {:ok, source} <- File.read(note_path(folder)) do
       # What was typed into a shell has no file, and may be in use there.
       Path.type(source) == :absolute and (Path.extname(source) == ".ex" or not File.exists?(source))

@@ -64,16 +64,16 @@ defmodule Snex.Project.Uv do
     # What uv says of a failure comes last: from there on nothing is shown.
     ended =
       Program.run(Os.find_executable(uv), args, dir, env, fn line, lines ->
-        if held(Enum.reverse([line | lines])) == [], do: show(prefix, line)
+        if failure_lines(Enum.reverse([line | lines])) == [], do: show(prefix, line)
       end)
 
     case ended do
       {0, lines} ->
-        Enum.each(held(lines), &show(prefix, &1))
+        Enum.each(failure_lines(lines), &show(prefix, &1))
 
       {status, lines} ->
         # A program that is not quite uv may have another way to complain: then all of it.
-        lines = with [] <- held(lines), do: lines
+        lines = with [] <- failure_lines(lines), do: lines
 
         {:error,
          """
@@ -89,8 +89,8 @@ defmodule Snex.Project.Uv do
     end
   end
 
-  # From the line on with which uv begins to say what is wrong.
-  defp held(lines), do: Enum.drop_while(lines, &(not (&1 =~ ~r/^\s*(error:|×)/)))
+  # The lines from the first with which uv says what is wrong.
+  defp failure_lines(lines), do: Enum.drop_while(lines, &(not (&1 =~ ~r/^\s*(error:|×)/)))
 
   # Meant for people in a shell: here nobody needs to activate anything.
   defp show(prefix, line),

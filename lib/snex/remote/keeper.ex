@@ -39,7 +39,7 @@ defmodule Snex.Remote.Keeper do
     {:ok, %{table: table, ticket: ticket, owner: Process.monitor(caller)}}
   end
 
-  # See `Snex.Remote.Tracker.held/2`.
+  # See `Snex.Remote.Tracker.lookup/2`.
   @impl GenServer
   def handle_call(:table, _from, state), do: {:reply, state.table, state}
 

@@ -78,10 +78,10 @@ defmodule Snex.Remote.Tracker do
   end
 
   @doc """
-  The handle that is held under a key, or `nil` if it was dropped.
+  The handle under a key, or `nil` if it was dropped.
   """
-  @spec held(tracker :: pid(), key :: {ticket(), pos_integer()}) :: reference() | nil
-  def held(tracker, key) do
+  @spec lookup(tracker :: pid(), key :: {ticket(), pos_integer()}) :: reference() | nil
+  def lookup(tracker, key) do
     table = GenServer.call(tracker, :table, :infinity)
     :ets.lookup_element(table, key, 2, nil)
   catch
@@ -115,7 +115,7 @@ defmodule Snex.Remote.Tracker do
           do: {handle, Native.handle_proxy(tracker, holder, ticket, number)}
 
     # Behind the proxies: a caller that is killed before this claims nothing, and one that is killed after it drops them.
-    tell(holder, {:claim, ticket, tracker})
+    send_if_connected(holder, {:claim, ticket, tracker})
     proxies
   end
 
@@ -124,7 +124,7 @@ defmodule Snex.Remote.Tracker do
   """
   @spec cancel(node(), ticket()) :: :ok
   def cancel(node, ticket) do
-    tell({__MODULE__, node}, {:cancel, ticket})
+    send_if_connected({__MODULE__, node}, {:cancel, ticket})
     :ok
   end
 
@@ -135,8 +135,8 @@ defmodule Snex.Remote.Tracker do
   @spec counts() :: %{atom() => non_neg_integer()}
   def counts, do: GenServer.call(pid(), :counts)
 
-  # Without a connection there is nobody to tell: the other side drops everything when it is lost.
-  defp tell(to, message), do: Process.send(to, message, [:noconnect])
+  # Without a connection, the message is not needed: the other side has dropped everything when it lost the connection.
+  defp send_if_connected(to, message), do: Process.send(to, message, [:noconnect])
 
   # ---- The process ------------------------------------------------------------------------
 
@@ -155,7 +155,7 @@ defmodule Snex.Remote.Tracker do
        # Tickets by worker.
        workers: %{},
        # By ticket: the tracker that has claimed it, and how many handles are left.
-       held: %{},
+       claimed: %{},
        # By tracker: its monitor, and a set of tickets.
        trackers: %{},
        # Tickets that were cancelled before their calls began.
@@ -173,7 +173,7 @@ defmodule Snex.Remote.Tracker do
       calls: map_size(state.calls),
       workers: map_size(state.workers),
       handles: :ets.info(state.table, :size),
-      tickets: map_size(state.held),
+      tickets: map_size(state.claimed),
       trackers: map_size(state.trackers),
       dropped: map_size(state.dropped)
     }
@@ -232,9 +232,12 @@ defmodule Snex.Remote.Tracker do
 
   def handle_info({:claim, ticket, tracker}, state) do
     case state.calls do
-      %{^ticket => %{cancelled?: false}} -> {:noreply, state |> forget_call(ticket) |> hold(ticket, tracker)}
+      %{^ticket => %{cancelled?: false}} ->
+        {:noreply, state |> forget_call(ticket) |> add_claim(ticket, tracker)}
+
       # The connection was lost meanwhile.
-      _dropped -> {:noreply, state}
+      _dropped ->
+        {:noreply, state}
     end
   end
 
@@ -243,7 +246,7 @@ defmodule Snex.Remote.Tracker do
   def handle_info({:tracker_down, _monitor, :process, tracker, _reason}, state) do
     {{_monitor, tickets}, trackers} = Map.pop!(state.trackers, tracker)
     for ticket <- tickets, do: drop_all(state.table, ticket)
-    {:noreply, %{state | trackers: trackers, held: Map.drop(state.held, MapSet.to_list(tickets))}}
+    {:noreply, %{state | trackers: trackers, claimed: Map.drop(state.claimed, MapSet.to_list(tickets))}}
   end
 
   # From the native code, when a proxy is garbage. What comes in the same moment is passed on together.
@@ -291,7 +294,7 @@ defmodule Snex.Remote.Tracker do
     %{state | calls: calls, workers: Map.delete(state.workers, call.worker)}
   end
 
-  defp hold(state, ticket, tracker) do
+  defp add_claim(state, ticket, tracker) do
     # Some may have been dropped already.
     case :ets.select_count(state.table, [{{{ticket, :_}, :_}, [], [true]}]) do
       0 ->
@@ -304,7 +307,7 @@ defmodule Snex.Remote.Tracker do
           end)
 
         trackers = Map.put(state.trackers, tracker, {monitor, MapSet.put(tickets, ticket)})
-        %{state | trackers: trackers, held: Map.put(state.held, ticket, {tracker, left})}
+        %{state | trackers: trackers, claimed: Map.put(state.claimed, ticket, {tracker, left})}
     end
   end
 
@@ -313,9 +316,9 @@ defmodule Snex.Remote.Tracker do
     if :ets.member(state.table, key) do
       :ets.delete(state.table, key)
 
-      case state.held do
-        %{^ticket => {tracker, 1}} -> let_go(state, ticket, tracker)
-        %{^ticket => {tracker, left}} -> %{state | held: %{state.held | ticket => {tracker, left - 1}}}
+      case state.claimed do
+        %{^ticket => {tracker, 1}} -> remove_claim(state, ticket, tracker)
+        %{^ticket => {tracker, left}} -> %{state | claimed: %{state.claimed | ticket => {tracker, left - 1}}}
         _not_claimed -> state
       end
     else
@@ -323,7 +326,7 @@ defmodule Snex.Remote.Tracker do
     end
   end
 
-  defp let_go(state, ticket, tracker) do
+  defp remove_claim(state, ticket, tracker) do
     {monitor, tickets} = Map.fetch!(state.trackers, tracker)
     tickets = MapSet.delete(tickets, ticket)
 
@@ -335,7 +338,7 @@ defmodule Snex.Remote.Tracker do
         %{state.trackers | tracker => {monitor, tickets}}
       end
 
-    %{state | trackers: trackers, held: Map.delete(state.held, ticket)}
+    %{state | trackers: trackers, claimed: Map.delete(state.claimed, ticket)}
   end
 
   defp drop_all(table, ticket), do: :ets.match_delete(table, {{ticket, :_}, :_})
