@@ -1,7 +1,7 @@
-"""Children that user code forks and lets go on: they end as a script would.
+"""Children that user code forks and lets continue: they end as a script would.
 
-A child shares the descriptors and the event loop's selector with its parent, and touches neither. Code
-that forks and goes on to its end, or to an exception, ends the child there.
+A child shares the descriptors and the event loop's selector with its parent, and touches neither. When the
+code that forked ends or raises an exception in the child, the child ends.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 class _Process:
     is_child = False
-    # The request whose code has forked.
+    # The request whose code forked.
     request: Request = OUTSIDE
 
 
@@ -37,24 +37,24 @@ os.register_at_fork(after_in_child=_note)
 
 
 def in_child() -> bool:
-    """Return whether this process has been forked from an interpreter."""
+    """Return whether this process was forked from an interpreter."""
     return _Process.is_child
 
 
 def become_copy() -> None:
-    """Make this process, which has been forked, an interpreter with a connection of its own."""
+    """Make this forked process an interpreter with a connection of its own."""
     _Process.is_child = False
     _Process.request = OUTSIDE
 
 
 def end_of(request: Request, error: BaseException | None) -> None:
-    """End a child with the code that has forked it. Other requests are the parent's."""
+    """End a child with the code that forked it. Other requests belong to the parent."""
     if request is _Process.request:
         leave(error)
 
 
 def leave(error: BaseException | None) -> NoReturn:
-    """End a child: with status 0, or as `error` says, after it has been printed."""
+    """End a child: with status 0, or print `error` and end as it says."""
     status = 1
     try:
         status = _status(error)

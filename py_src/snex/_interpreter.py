@@ -49,9 +49,9 @@ if TYPE_CHECKING:
     Fail = Callable[[Request, BaseException], None]
 
 EXIT_GARBAGE = 70
-# Bytes of a request that takes next to no time to load.
+# The most bytes of a request that takes almost no time to load.
 _SMALL = 4096
-# The opcode of pickles that names a class; elsewhere in a body it does no harm.
+# The opcode with which pickles name a class. The same byte elsewhere in a body does no harm.
 _STACK_GLOBAL = 0x93
 _FRAME = 0x95
 _LONG1 = 0x8A
@@ -61,17 +61,17 @@ ENVIRONMENT = 0
 OBJECT = 1
 SLOT = 2
 _ANSWERS = frozenset({frame.CALL_RESULT, frame.CALL_ERROR})
-# What somebody waits for, perhaps on this very thread.
+# Kinds for which code may wait, perhaps on this very thread.
 _AWAITED = _ANSWERS | {frame.FEED, frame.FEED_END}
-# How long tasks may take to end, once the VM is gone. The warden waits longer than that.
+# Seconds for tasks to end once the VM is gone. The warden waits longer.
 _GRACE = 2.0
-# How long the VM has for what has been printed, and is not in the pipe yet.
+# Seconds for the VM to read the output that is not in the pipe yet.
 _PRINT_GRACE = 0.5
-# How long it has for the last answers of an interpreter without memory.
+# Seconds for the VM to read the last answers of an interpreter without memory.
 _LAST_GRACE = 2.0
 
 
-# Templates, in their copies: nothing of them is to be cleaned up there.
+# The templates of a copy, which must not be cleaned up there.
 _ancestors: list[Interpreter] = []
 
 
@@ -97,12 +97,12 @@ class Interpreter:
     ) -> None:
         """Prepare; all descriptors are non-blocking by now.
 
-        What is printed goes out on `print_fd`, which may be `out_fd` again; with `None` the standard
-        streams stay as they are. `shared` are descriptor and size of each arena, towards us and from us. A
+        Output is sent on `print_fd`, which may be the same as `out_fd`; with `None`, the standard
+        streams stay as they are. `shared` has the descriptor and size of each arena, to us and from us. A
         copy begins with the root environment of its `template`.
         """
         self._loop = loop
-        # That of no request; callbacks inherit the context in which they are scheduled.
+        # The context outside of any request; callbacks inherit the context in which they are scheduled.
         self._context = contextvars.copy_context()
         low, high = limits
         inbound, outbound = None, None
@@ -118,14 +118,14 @@ class Interpreter:
         if print_fd is not None:
             writer = self._writer
             if print_fd != out_fd:
-                # Who prints waits by itself when too much waits to be written.
+                # Printing code itself waits while too much waits to be written.
                 writer = FrameWriter(
                     print_fd, loop, low, high, _ignore, self._writer_broken, outbound
                 )
             self._printer = Printer(writer)
         self._reader = FrameReader(in_fd, loop, self._frame, self._input_ended, inbound)
         self._inbound = inbound
-        # In a copy, the new ones come in their place.
+        # A copy replaces them by its own.
         self._arenas = [fd for fd, _ in shared or ()]
         self._is_copy = template is not None
         self._envs: Envs = Envs(template._envs.root if template is not None else None)  # noqa: SLF001 - one of us
@@ -138,9 +138,9 @@ class Interpreter:
             frame.DROP: self._drop,
             frame.CANCEL: self._cancel,
         }
-        # What runs the user's code, without a function of ours for each: it happens for every request.
+        # How user code is run, without a closure for each request.
         self._hows = {frame.EVAL: self._runner.eval, frame.INVOKE: self._runner.invoke}
-        # What takes handles back, by their kind.
+        # The tables that take handles back, by kind.
         self._tables: dict[int, Envs | Objects | Outbound] = {
             ENVIRONMENT: self._envs,
             OBJECT: objects.table,
@@ -155,20 +155,20 @@ class Interpreter:
         )
         self._waits.client = self._client
         self._client.waits = self._waits
-        # Calls that wait on the event loop's thread; requests that are to be skipped in its queue.
+        # Calls that wait on the event loop's thread, and requests that will be skipped in its queue.
         self._waiting = self._waits.calls
         self._unwanted = self._waits.unwanted
         self.status = 0
-        # Where copies are asked for; in a copy, what has been asked.
+        # The socket for requests of copies; and in a copy, the request that it was made for.
         self.template: Template | None = None
         self.copied: Fork | None = None
-        # The event loop is to stop; it has stopped.
+        # Whether the event loop should stop, and whether it has stopped.
         self.ended: bool = False
         self.stopped: bool = False
 
     def listen_for_forks(self, fd: int) -> None:
         """Fork when the warden asks for it on `fd`."""
-        # Whatever has started us may not have passed it on.
+        # The program that started us may not have passed it on.
         with suppress(OSError):
             self.template = Template(fd, self._loop, self._runner.end_idle_threads)
             self.template.start()
@@ -176,7 +176,7 @@ class Interpreter:
     def run(self) -> int:
         """Serve until the VM is gone. Returns the exit status.
 
-        Returns in a copy as well, where `copied` is set.
+        Returns in a copy, too, where `copied` is set.
         """
         client.use(self._client)
         if not self._is_copy:
@@ -191,9 +191,9 @@ class Interpreter:
             try:
                 self._loop.run_forever()
             except BaseException as error:
-                # Asyncio lets SystemExit and KeyboardInterrupt through when a task that an evaluation left
-                # behind raises them, and whatever else a user's own loop does not catch. They end that
-                # task, not the interpreter.
+                # asyncio does not catch SystemExit and KeyboardInterrupt of tasks that outlive their request,
+                # and a user's own loop may not catch other exceptions. They end the task, not the
+                # interpreter.
                 if in_child():
                     leave(error)
                 if self._loop.is_closed():
@@ -216,7 +216,7 @@ class Interpreter:
     def _refusal_to_fork(self) -> str | None:
         views = self._inbound.mapped if self._inbound is not None else 0
         if views:
-            # The VM takes the memory back when the template lets go of it, whoever else looks at it.
+            # The VM reuses the memory when the template frees it, even if copies still have views of it.
             return (
                 f"the template holds {views} large value(s) in memory that it shares with the VM: copy them "
                 "(array.copy(), bytes(view)), or start the template with shared_memory: false"
@@ -228,7 +228,7 @@ class Interpreter:
         return f"the template has {calls} under way, which a copy could not continue"
 
     def _become_copy(self, template: Template, fork: Fork) -> None:
-        """Let go of what belongs to the template's connection, and put the copy's own descriptors in its place.
+        """Drop what belongs to the template's connection, and put the copy's own descriptors in its place.
 
         The event loop shares its descriptors with that of the template. It is neither used nor closed any more, and stays
         until the process ends.
@@ -236,7 +236,7 @@ class Interpreter:
         template.become()
         objects.table.forget()
         for task in asyncio.all_tasks(self._loop):
-            # They go on in the template.
+            # They continue in the template.
             task._log_destroy_pending = False  # type: ignore[attr-defined] # noqa: SLF001 - as above
         null = os.open(os.devnull, os.O_RDWR)
         numbers = [_number(self._loop, name) for name in ("_selector", "_ssock", "_csock")]
@@ -280,7 +280,7 @@ class Interpreter:
         if self._printer is not None:
             self._printer.closed = True
         self._loop.stop()
-        # A signal handler alone does not wake it.
+        # From a signal handler, `stop` alone does not wake the loop.
         self._soon(_nothing)
 
     def _shut_down(self) -> None:
@@ -298,7 +298,7 @@ class Interpreter:
         self._loop.close()
 
     async def _close_generators(self) -> None:
-        # `wait_for` needs to know its task, which a patch for nested loops hides from it on 3.14.
+        # A task, because `wait_for` needs a current one, which a patch for nested loops hides on Python 3.14.
         task = self._loop.create_task(self._loop.shutdown_asyncgens())
         await asyncio.wait({task}, timeout=_GRACE)
 
@@ -308,7 +308,7 @@ class Interpreter:
         await asyncio.wait([threads, *tasks], timeout=_GRACE)
 
     def _finish(self, work: Callable[[], Coroutine[Any, Any, object]]) -> None:
-        # A second time if need be: a `stop` that came while the loop was not running ends the first.
+        # At most twice, because a `stop` that came while the loop was not running ends the first run.
         for _ in range(2):
             try:
                 self._loop.run_until_complete(work())
@@ -322,9 +322,9 @@ class Interpreter:
         if in_child():
             leave(None)
         if isinstance(error, MemoryError):
-            # There is not even enough to read the next frame.
+            # There is not even enough memory to read the next frame.
             self._exhausted()
-        # Frames behind garbage are none.
+        # Nothing that follows garbage is a frame.
         self._reader.stop()
         self.end()
         if error is not None:
@@ -332,7 +332,7 @@ class Interpreter:
             print(f"snex: invalid input: {error}", file=sys.stderr)  # noqa: T201
 
     def _exhausted(self) -> None:
-        """End without delay: nothing that needs memory works any more. What has been answered is sent."""
+        """End immediately, after sending the finished answers: nothing that needs memory works any more."""
         if in_child():
             leave(MemoryError())
         if threading.current_thread() is not threading.main_thread():
@@ -344,11 +344,11 @@ class Interpreter:
             if self._printer is not None:
                 self._printer.close(_LAST_GRACE)
         finally:
-            # Whatever there was no memory for.
+            # Whatever failed for lack of memory.
             os._exit(EXIT_MEMORY)
 
     def _end_on_memory_errors(self) -> None:
-        """End also when a task, a callback or a thread that nobody waits for fails for want of memory."""
+        """End, too, when a task, callback or thread for which nobody waits fails for lack of memory."""
         hook = threading.excepthook
 
         def failed(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -370,7 +370,7 @@ class Interpreter:
         self._soon(self.end)
 
     def _pressure(self, full: bool) -> None:  # noqa: FBT001 - the writer's callback
-        # New work would only add to what waits to be written.
+        # While the pipe is full, new work would only add to what waits to be written.
         self._soon(self._reader.pause if full else self._reader.resume)
 
     def _soon(self, callback: Callable[[], None]) -> None:
@@ -391,7 +391,7 @@ class Interpreter:
             try:
                 flags, parts = objects.body_of(parts)
             except OSError as error:
-                # Memory that cannot be handed over.
+                # For instance, memory that cannot be handed over.
                 self._runner.fail(request, error)
                 return
         if request.printed and self._printer is not None:
@@ -408,7 +408,7 @@ class Interpreter:
         self._writer.write(frame.SLOTS, 0, (reports,))
 
     def _writer_of(self, request: Request) -> FrameWriter:
-        """Return what the answer of a request is written to, at present."""
+        """Return the writer for the answer of a request."""
         is_printed = request.printed and self._printer is not None
         return self._printer.writer if is_printed else self._writer  # type: ignore[union-attr]
 
@@ -435,8 +435,8 @@ class Interpreter:
         if self._waiting:
             self._waits.take(kind, request, flags, body, sinks)
         else:
-            # Never from the reader's callback: the code may run the event loop in turn, where a patch
-            # allows that, and no callback is run while it runs. The loop keeps the order.
+            # Never from the reader's callback: if a patch allows it, the code may itself run the event
+            # loop, which cannot call that callback again meanwhile. The loop keeps the order.
             self._loop.call_soon(self._work, kind, request, flags, body, sinks)
 
     def _work(
@@ -450,11 +450,11 @@ class Interpreter:
                 else:
                     self._begin(how, request, flags, body, sinks)
             except MemoryError:
-                # Of ours: there is not even enough to begin.
+                # In our own code: there is not even enough memory to begin.
                 self._exhausted()
 
     def _is_skipped(self, kind: int, request: Request) -> bool:
-        """Return whether a request has been cancelled while it was in the event loop's queue."""
+        """Return whether a request was cancelled while it was in the event loop's queue."""
         return kind != frame.CANCEL and request.number in self._unwanted
 
     def _begin(
@@ -465,9 +465,9 @@ class Interpreter:
         body: Body,
         sinks: Sequence[Sink],
     ) -> None:
-        """Begin a request with what its body brings. If that cannot be loaded, it fails."""
+        """Begin a request with the fields of its body. If they cannot be loaded, it fails."""
         if sinks or len(body) > _SMALL or _STACK_GLOBAL in body:
-            # It may take a while to load, and code of the user's may run.
+            # Loading may take a while, and may run user code.
             fields = self._loaded(request, body, sinks, self._runner.fail)
             if request.ended:
                 return
@@ -488,7 +488,7 @@ class Interpreter:
         except struct.error as error:
             self._input_ended(frame.FrameError(f"a CREDIT frame cannot be decoded: {error!r}"))
         except MemoryError:
-            # What is due could not be put together.
+            # There was no memory to put together the items that are due.
             self._exhausted()
 
     def _cancel(self, request: Request, _flags: int, _body: Body, _sinks: Sequence[Sink]) -> None:
@@ -506,7 +506,7 @@ class Interpreter:
         enter(request)
         try:
             if b"__main__" in body:
-                # Perhaps an object of a class that the environment has defined.
+                # It may contain an object of a class that the environment's code defined.
                 request.names = self._envs.get(_env_id(body)).names
             return load(body, sinks)
         except BaseException as error:  # noqa: BLE001 - constructors of the user's classes
@@ -538,7 +538,7 @@ class Interpreter:
 
 def _env_id(body: Body) -> int | None:
     """Return the first field of a pickled EVAL request without loading the others."""
-    # Behind PROTO, FRAME (which pickles of the VM do not have) and the MARK of the tuple.
+    # After PROTO, FRAME (which pickles from the VM do not have) and the MARK of the tuple.
     start = 12 if body[2] == _FRAME else 3
     long = body[start] == _LONG1
     size = 2 + body[start + 1] if long else _INT_SIZES.get(body[start], 1)
@@ -546,7 +546,7 @@ def _env_id(body: Body) -> int | None:
 
 
 def _number(loop: asyncio.AbstractEventLoop, name: str) -> int:
-    """Return a descriptor of an event loop, -1 where it has none that we know."""
+    """Return a descriptor of an event loop, or -1 if it is unknown."""
     opened: Any = getattr(loop, name, None)
     return opened.fileno() if hasattr(opened, "fileno") else -1
 

@@ -1,7 +1,7 @@
 """`python .../snex/__main__.py IN OUT [PRINTS INTERRUPTS]`: an interpreter that speaks frames on descriptors.
 
-With `0 1`, what is printed goes out with all the other frames, and there are no interrupts. With any
-other two descriptors the standard streams stay what they are as well.
+With `0 1`, output is sent with all other frames, and there are no interrupts. With any other two
+descriptors, the standard streams stay as they are, too.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import io
 import os
 import sys
 
-# Errors are described with these. From here on imports may come from the working directory as well.
+# For the description of errors. Later imports may come from the working directory, too.
 import tokenize  # noqa: F401
 import traceback  # noqa: F401
 from typing import Any
@@ -37,7 +37,7 @@ _MAX_HELLO = 1024 * 1024
 
 
 class _EndOfInputError(Exception):
-    """The VM has closed the connection before it was made."""
+    """The VM closed the connection before it was established."""
 
 
 def main(argv: list[str]) -> int:
@@ -55,7 +55,7 @@ def main(argv: list[str]) -> int:
     for fd in (in_fd, out_fd, print_fd, interrupt_fd):
         if fd is not None:
             os.set_inheritable(fd, False)
-    # What user code looks at to learn how it was started; our arguments would only confuse it.
+    # User code reads this to learn how it was started; our arguments would only confuse it.
     sys.argv[:] = [""]
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)
@@ -69,7 +69,7 @@ def _begin(
     interrupt_fd: int | None,
     template: Interpreter | None,
 ) -> int:
-    """Answer the first frame, and serve. Returns the exit status. In a copy, `template` is what it has been forked from."""
+    """Answer the first frame, and serve. Returns the exit status. `template` is that of a copy."""
     try:
         hello = _read_hello(in_fd)
     except _EndOfInputError:
@@ -96,7 +96,7 @@ def _begin(
 
 
 def _finds_arenas(hello: dict[str, Any]) -> bool:
-    """Return whether there is shared memory. A program that has started us may have closed its descriptors."""
+    """Return whether there is shared memory. The program that started us may have closed its descriptors."""
     shared = hello.get("shared") or ()
     found = [fd for fd, size in shared if arena.is_there(fd, size)]
     for fd in found:
@@ -148,13 +148,13 @@ def _serve(  # noqa: PLR0913 - called in one place
             os.set_blocking(fd, False)
     status = interpreter.run()
     if interpreter.copied is not None:
-        # Another process, which has what the VM says to it in the same places.
+        # This is another process now, in which the descriptors from the VM have the same numbers.
         return _begin(in_fd, out_fd, print_fd, interrupt_fd, interpreter)
     return status
 
 
 def _move_away(in_fd: int, out_fd: int) -> tuple[int, int]:
-    """Get the descriptors out of the way of whatever reads or writes the standard ones."""
+    """Move our descriptors away from the standard ones, which other code reads or writes."""
     in_fd, out_fd = os.dup(in_fd), os.dup(out_fd)
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
@@ -174,7 +174,7 @@ def _read_exactly(fd: int, size: int) -> bytes:
 
 
 def _read_hello(fd: int) -> dict[str, Any]:
-    # Byte for byte what belongs to it: the frames behind are the reader's.
+    # No byte beyond it: the frames that follow belong to the reader.
     first = _read_exactly(fd, frame.FIRST_HEADER_SIZE)
     length = frame.parse_first_header(first, frame.HELLO)
     if length > _MAX_HELLO:
@@ -200,7 +200,7 @@ def _greeting() -> dict[str, object]:
         "version": VERSION,
         "python": sys.version.split()[0],
         "implementation": {"cpython": "CPython", "pypy": "PyPy"}.get(name, name),
-        # Bytes: a path need not be text.
+        # Bytes, because a path need not be text.
         "executable": os.fsencode(sys.executable or ""),
         "pid": os.getpid(),
         "encoder": NAME,

@@ -1,4 +1,4 @@
-"""What is known of threads that C code has started: their names, and the libraries that they run in."""
+"""Threads that C code started: their names, and the libraries whose code they run."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _PROC = "/proc/self"
-# How much of a thread's stack is looked at, in bytes.
+# The bytes of a thread's stack that are searched.
 _STACK = 8192
 _WORD = 8
-# Where every thread waits, and what it was started by.
+# Libraries in which any thread waits, or which start any thread.
 _COMMON = (
     "libc.",
     "libc-",
@@ -28,13 +28,13 @@ _COMMON = (
 )
 
 
-# Threads that a library starts again in a copy: of the allocator jemalloc, and of Arrow's pools.
+# Threads that their library starts again in a copy: those of the allocator jemalloc, and of Arrow's pools.
 _RESTARTED_NAMES = frozenset({"jemalloc_bg_thd"})
 _RESTARTED_LIBRARIES = ("libarrow.",)
 
 
 def lost(threads: Iterable[int]) -> list[int]:
-    """Return those of the threads that nothing starts again after a fork."""
+    """Return the threads that nothing starts again after a fork."""
     left = [thread for thread in threads if _name(thread) not in _RESTARTED_NAMES]
     if not left:
         return []
@@ -47,7 +47,7 @@ def lost(threads: Iterable[int]) -> list[int]:
 
 
 def describe(threads: Iterable[int]) -> list[str]:
-    """Return what these threads are called, the same ones together."""
+    """Return descriptions of these threads; equal ones are counted."""
     libraries = _libraries()
     counts: Counter[str] = Counter()
     for thread in threads:
@@ -65,7 +65,7 @@ def _name(thread: int) -> str:
 
 
 def _libraries() -> list[tuple[int, int, str]]:
-    """Return where code is in memory: the begin, the end, and the name of the file."""
+    """Return the ranges of code in memory: the start, the end, and the file name of each."""
     found = []
     try:
         with open(f"{_PROC}/maps") as file:  # noqa: PTH123 - as above
@@ -81,7 +81,7 @@ def _libraries() -> list[tuple[int, int, str]]:
 
 
 def _library(thread: int, libraries: list[tuple[int, int, str]]) -> str | None:
-    """Return the library whose code a thread runs, as the return addresses on its stack tell."""
+    """Return the library whose code a thread runs, found by the return addresses on its stack."""
     try:
         with open(f"{_PROC}/task/{thread}/syscall") as file:  # noqa: PTH123 - as above
             stack = int(file.read().split()[-2], 16)
@@ -89,7 +89,7 @@ def _library(thread: int, libraries: list[tuple[int, int, str]]) -> str | None:
             memory.seek(stack)
             content = memory.read(_STACK)
     except (OSError, ValueError, IndexError, OverflowError):
-        # It runs just now, or the system does not tell.
+        # It is running right now, or the system does not tell.
         return None
     for place in range(0, len(content) - _WORD + 1, _WORD):
         address = int.from_bytes(content[place : place + _WORD], "little")

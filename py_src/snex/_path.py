@@ -1,8 +1,8 @@
 """Where modules are looked for while an interpreter starts.
 
-What this package imports comes from its own folder and from the standard library, whatever lies in
-the working directory and in the folders of `PYTHONPATH`. All of it is imported at the start. User code
-then finds modules as in any program run with `-m`, except for those that are loaded by then.
+This package imports only from its own folder and from the standard library, whatever lies in the
+working directory and in the folders of `PYTHONPATH`. It imports everything at the start. User code
+then finds modules as in any program run with `-m`, except those that are already loaded.
 """
 
 # ruff: noqa: PTH109, PTH120 - `pathlib` would have to be imported
@@ -20,13 +20,13 @@ class _Before:
 
 
 def narrow() -> None:
-    """Look nowhere else from here on, until `widen`."""
+    """Look for modules nowhere else, until `widen`."""
     _Before.path = path = sys.path[:]
     _Before.dont_write_bytecode = sys.dont_write_bytecode
-    # Compiling this package takes longer than the rest of a start: its bytecode is kept beside it.
+    # Keep the bytecode: compiling this package takes longer than the rest of a start.
     sys.dont_write_bytecode = False
     if _LIBRARY not in path:
-        # It is elsewhere, in an archive for example.
+        # The standard library is elsewhere, for example in an archive.
         return
     # The user's folders come before the standard library. A `.pth` file may have imported from there.
     users = path[: path.index(_LIBRARY)]
@@ -40,11 +40,11 @@ def narrow() -> None:
 
 
 def widen() -> None:
-    """Look where Python usually does: in the working directory first, unless it was told not to."""
+    """Look where Python usually does: first in the working directory, unless an option forbids that."""
     sys.dont_write_bytecode = _Before.dont_write_bytecode
     path = _Before.path
     if path[:1] == [PACKAGE] and not (sys.flags.isolated or getattr(sys.flags, "safe_path", False)):
-        # Our script's place, which is that of the working directory.
+        # The entry of our script becomes that of the working directory.
         try:
             path[0] = os.getcwd()
         except OSError:

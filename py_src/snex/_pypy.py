@@ -1,4 +1,4 @@
-"""What PyPy does in another way, and what we do about it."""
+"""A workaround for what PyPy does differently."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ class _NotRunError(BaseException):
 
 
 def detach(code: CodeType) -> None:
-    """Keep PyPy from tying `code`, and all code within, to the first environment that it runs in.
+    """Keep PyPy from tying `code`, and all code within, to the first environment in which it runs.
 
-    There a code object refers to the globals of its first call, for ever: with code that is cached,
-    an environment would stay alive after it was dropped. So the first call is one of ours, which has
-    other globals and ends before anything runs.
+    In PyPy, a code object refers to the globals of its first call forever: because code is cached, an
+    environment would stay alive after it was dropped. So we make the first call, with other globals,
+    and end it before anything runs.
 
-    What remains: a call of a method remembers the method that it called last.
+    One reference remains: the call of a method remembers the method that it called last.
     """
     for const in code.co_consts:
         if isinstance(const, CodeType):
             detach(const)
 
     def refuse(frame: FrameType, _event: str, _argument: object) -> None:
-        # A signal handler may run here as well.
+        # A signal handler may run here, too.
         if frame.f_code is code:
             raise _NotRunError
 
@@ -42,10 +42,10 @@ def detach(code: CodeType) -> None:
     try:
         made = function()
     except (_NotRunError, TypeError):
-        # A function that needs arguments has got its globals by now, too.
+        # A function that needs arguments has also got its globals by now.
         return
     finally:
         sys.settrace(before)
-    # Something that begins later. Only a coroutine minds being dropped before.
+    # A generator or coroutine, which does not begin yet. Only a coroutine warns if it is dropped.
     if code.co_flags & CO_COROUTINE:
         made.close()

@@ -1,17 +1,16 @@
-"""Copies of this process, which the warden asks for.
+"""Copies of this process, made at the request of the warden.
 
-A copy is a fork of the main thread, made between two turns of the event loop. It is not our child: the
-process in between, which has forked it, ends at once, and the copy becomes a child of the warden's, which
-looks after it from then on. The process in between announces it before it ends, so that the warden
-never has a child that it does not know.
+A copy is a fork of the main thread, made between two turns of the event loop. It is not our child: an
+intermediate process forks it and ends immediately, and the warden, a subreaper, adopts the copy. The
+intermediate process announces the copy before it ends, so that the warden never has an unknown child.
 
-Nothing but the main thread survives a fork. Code that relies on another thread waits for it in the
-copy for ever, so a process with such threads is refused, with their names. Some libraries end their threads
-before a fork and start them again when they need them. Only a fork tells, so the process in between
-waits for a look at what is left.
+Only the main thread survives a fork. In the copy, code that relies on another thread would wait for it
+forever, so a template with such threads is refused, with their names. Some libraries end their threads
+before a fork and start them again when they need them. Only a fork shows that, so the intermediate
+process waits until its parent has checked which threads are left.
 
 Who owns what: the descriptors of a request are ours until the copy has them; we close them in either
-case. The copy puts them in the place of ours, closes our end of the warden's socket, and lets go of
+case. The copy puts them in the place of ours, closes our end of the warden's socket, and drops
 everything else that belongs to our connection. See `docs/protocol.md`.
 """
 
@@ -45,7 +44,7 @@ _DESCRIPTORS = 6
 _MOST_DESCRIPTORS = 8
 _LONGEST_REASON = 4000
 _GO = b"y"
-# Seconds that threads which are about to end have for that.
+# Seconds for threads that are about to end.
 _PATIENCE = 0.1
 _PAUSE = 0.001
 _TASKS = "/proc/self/task"
@@ -54,7 +53,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 
 class Request(NamedTuple):
-    """What the warden wants."""
+    """A request of the warden for a copy."""
 
     tree: int
     warden: int
@@ -67,15 +66,15 @@ class RefusedError(Exception):
 
 
 class Template:
-    """The socket over which copies are asked for. On the event loop's thread."""
+    """The socket for requests of copies. On the event loop's thread."""
 
     def __init__(
         self, fd: int, loop: asyncio.AbstractEventLoop, end_idle_threads: Callable[[], None]
     ) -> None:
-        """Take over `fd`. `end_idle_threads` ends threads of ours that have nothing to do.
+        """Take over `fd`. `end_idle_threads` ends our idle threads.
 
         Raises:
-            OSError: if there is no such socket. Whatever has started us has not passed it on.
+            OSError: if there is no such socket, because the program that started us did not pass it on.
         """
         self._socket = socket.socket(fileno=fd)
         self._socket.set_inheritable(False)
@@ -85,7 +84,7 @@ class Template:
         self._requests: deque[Request] = deque()
 
     def start(self) -> None:
-        """Begin to listen. The event loop stops for each request; `serve` is to be called then."""
+        """Begin to listen. The event loop stops for each request; then call `serve`."""
         self._loop.add_reader(self._socket.fileno(), self._readable)
 
     def _readable(self) -> None:
@@ -98,7 +97,7 @@ class Template:
         except OSError:
             data = b""
         if len(data) != _REQUEST.size:
-            # The warden is gone, and so are we, soon.
+            # The warden is gone, and we will be soon.
             self._loop.remove_reader(self._socket.fileno())
             return
         tree, warden, ignore_threads = _REQUEST.unpack(data)
@@ -106,9 +105,9 @@ class Template:
         self._loop.stop()
 
     def serve(self, refusal: Callable[[], str | None]) -> Request | None:
-        """Fork for those who have asked for it, unless there is a `refusal()`.
+        """Fork for each request, unless there is a `refusal()`.
 
-        Returns None here, and in a copy the request that it has been made for.
+        Returns None here, and in a copy the request for which it was made.
         """
         while self._requests:
             request = self._requests.popleft()
@@ -140,14 +139,14 @@ class Template:
             msg = "the template runs under another program (:wrap_exec), not directly under its warden"
             raise RefusedError(msg)
         libc = _libc()
-        # Once, and not in each copy.
+        # Imported once here, and not in each copy.
         import resource  # noqa: F401
 
         if not request.ignore_threads:
             self._check_threads()
         _flush(libc)
         waiting, go = os.pipe()
-        # Collections in the copy do not touch what is there now, so it stays shared.
+        # The copy's garbage collector then does not touch the present objects, so their memory stays shared.
         gc.freeze()
         try:
             between = _fork_quietly() if request.ignore_threads else _fork_without_hooks()
@@ -175,7 +174,7 @@ class Template:
         return False
 
     def _fork_again(self, request: Request, waiting: int, go: int) -> bool:
-        """Fork the copy, in the process in between, which ends. Returns True in the copy."""
+        """Fork the copy, in the intermediate process, which then ends. Returns True in the copy."""
         try:
             os.close(go)
             if os.read(waiting, 1) == _GO:
@@ -194,7 +193,7 @@ class Template:
         self._end_idle_threads()
         executor = getattr(self._loop, "_default_executor", None)
         if executor is not None:
-            # Its threads have nothing to do, or are a reason to refuse in any case. The loop makes another one.
+            # Its threads are idle, or else a reason to refuse. The loop makes a new one when it needs it.
             self._loop._default_executor = None  # type: ignore[attr-defined] # noqa: SLF001 - as above
             executor.shutdown(wait=False)
         threads = _left(lambda: [t for t in threading.enumerate() if t is not _MAIN])
@@ -215,10 +214,10 @@ class Template:
                 return
 
     def become(self) -> None:
-        """Make this process, a copy, a tree of its own: with a session, and the descendants that it will have."""
+        """Make this process, a copy, the root of a process tree: with a session of its own, and as the subreaper of its descendants."""
         self._socket.close()
         become_copy()
-        # Before 3.13, it stays that of the template.
+        # Before Python 3.13, a fork does not update it.
         _MAIN._set_native_id()  # type: ignore[attr-defined] # noqa: SLF001 - nothing public does it
         signal.set_wakeup_fd(-1)
         os.setsid()
@@ -229,8 +228,8 @@ class Template:
 def await_warden(request: Request) -> None:
     """Wait in a copy until it is the warden's child, and end with the warden from then on.
 
-    The process in between takes a moment to end, in which there is other work to do. A signal for the end of a parent goes out with that
-    one as well.
+    The intermediate process takes a moment to end, during which the copy does other work. Its end, too, would send the signal
+    for the death of a parent, so that is requested only afterwards.
     """
     while os.getppid() != request.warden:
         if os.getppid() == 1 and request.warden != 1:
@@ -246,7 +245,7 @@ _MAIN = threading.main_thread()
 
 
 def limit(limits: dict[str, int | None], warden: int) -> None:
-    """Limit this process, a copy, as the warden does with those that it starts."""
+    """Limit this process, a copy, as the warden limits the processes that it starts."""
     import resource
 
     for name, which, hard_room in (
@@ -263,7 +262,7 @@ def limit(limits: dict[str, int | None], warden: int) -> None:
             resource.setrlimit(which, (min(wanted, most), min(wanted + hard_room, most)))
     nice = limits["nice"]
     if nice is not None:
-        # Not in addition to that of the template.
+        # Relative to the warden: the template may have a `nice` of its own.
         os.setpriority(os.PRIO_PROCESS, 0, os.getpriority(os.PRIO_PROCESS, warden) + nice)
 
 
@@ -286,7 +285,7 @@ def _control(libc: Any, option: int, value: int) -> None:  # noqa: ANN401 - as a
 
 
 def _flush(libc: Any) -> None:  # noqa: ANN401 - as above
-    """Write what is buffered, of Python and of C code: otherwise each copy would write it once more."""
+    """Write the buffers of Python and of C code, which each copy would otherwise write again."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(Exception):
             stream.flush()
@@ -295,19 +294,19 @@ def _flush(libc: Any) -> None:  # noqa: ANN401 - as above
 
 def _fork_quietly() -> int:
     with warnings.catch_warnings():
-        # Of other threads. They are looked for here, and may be ignored on purpose.
+        # Python warns of other threads. We have checked for them, or the user ignores them on purpose.
         warnings.simplefilter("ignore", DeprecationWarning)
         return os.fork()
 
 
 def _fork_without_hooks() -> int:
-    """Fork as C code does: Python and its modules do nothing before it, and nothing in the child, which can only fork the copy.
+    """Fork as C code does: without the fork hooks of Python and its modules. The child can only fork the copy.
 
-    No other thread of Python's may be there: in the child, locks that it had would never be released.
+    Python must have no other thread: in the child, the locks of that thread would never be released.
     """
     import ctypes
 
-    # With the interpreter's lock held: the child needs it, and would not get it.
+    # With the GIL held, because the child needs it and could not acquire it.
     pid: int = ctypes.PyDLL(None, use_errno=True).fork()
     if pid < 0:
         number = ctypes.get_errno()
@@ -319,12 +318,12 @@ def _wait_for(pid: int) -> int:
     try:
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     except ChildProcessError:
-        # User code has SIGCHLD ignored.
+        # User code ignores SIGCHLD.
         return 0
 
 
 def _left(threads: Callable[[], Sequence[Any]]) -> Sequence[Any]:
-    """Return the threads that are there, after a moment for those that are about to end."""
+    """Return the remaining threads, after a moment for those that are about to end."""
     end = monotonic() + _PATIENCE
     while (found := threads()) and monotonic() < end:
         sleep(_PAUSE)
@@ -332,7 +331,7 @@ def _left(threads: Callable[[], Sequence[Any]]) -> Sequence[Any]:
 
 
 def _native_threads() -> list[int]:
-    """Return the threads that C code has started and a copy would lack. Only the main thread is Python's own."""
+    """Return the threads of C code that a copy would lack. Python has only its main thread."""
     return lost(thread for thread in map(int, os.listdir(_TASKS)) if thread != _MAIN.native_id)  # noqa: PTH208 - as everywhere at the start
 
 
@@ -344,7 +343,7 @@ def _complaint(names: Sequence[str]) -> str:
 
 
 def _reseed() -> None:
-    """Give this process random numbers of its own. `random` does so by itself."""
+    """Seed numpy's random numbers again, so that copies differ. `random` does so by itself."""
     numpy_random = sys.modules.get("numpy.random.mtrand")
     if numpy_random is not None:
         with suppress(Exception):

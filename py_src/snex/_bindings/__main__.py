@@ -3,7 +3,7 @@
 import sys
 
 if __name__ == "__main__":
-    # Modules come from the project, never from this folder: only the package's own place is added.
+    # Modules come from the project, never from this folder: only the folder of the package is added.
     folder = __file__.rpartition("/")[0]
     sys.path[: sys.path[:1] == [folder]] = []
     package = folder.rpartition("/")[0].rpartition("/")[0]

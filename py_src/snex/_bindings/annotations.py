@@ -1,9 +1,9 @@
-"""Annotations as types that Elixir's side knows: lists whose first item is the kind.
+"""Converts annotations to the types that the Elixir side knows: lists whose first item is the kind.
 
     ["int"], ["list", item], ["union", [type, ...]], ["class", "module.name"], ["any"], ...
 
-Both objects and texts become syntax trees first. So a part that nobody can resolve is `["any"]`, and
-the rest of the annotation keeps its meaning.
+Both objects and texts first become syntax trees. So an unresolvable part becomes `["any"]`, and the
+rest of the annotation keeps its meaning.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ Type = list[Any]
 ANY: Type = ["any"]
 NONE: Type = ["none"]
 
-# How many names and brackets an annotation is followed through: it may refer to itself.
+# The most names and brackets that are followed in an annotation, which may refer to itself.
 _DEPTH = 12
-# A longer one tells nobody anything.
+# A longer annotation would not help a reader.
 _LONGEST = 4_000
 
 _PLAIN: dict[str, Type] = {
@@ -48,7 +48,7 @@ _PLAIN: dict[str, Type] = {
     "Self": ["self"],
 }
 
-# Type arguments that count, by the kind.
+# Generic types: their kind, and how many of their arguments count.
 _GENERIC = {
     "list": ("list", 1),
     "List": ("list", 1),
@@ -75,23 +75,23 @@ _GENERIC = {
     "AsyncGenerator": ("iterator", 1),
 }
 
-# What says nothing about the value.
+# Wrappers that say nothing about the value.
 _WRAPPERS = {"Annotated", "Final", "ClassVar", "Required", "NotRequired", "ReadOnly"}
 _AWAITABLE = {"Awaitable": 0, "Coroutine": 2}
 
 
 class Namespace:
-    """Where the names of annotations are looked up: in live modules, and in a stub."""
+    """Where the names of annotations are looked up: in imported modules, and in a stub."""
 
     def __init__(self, names: Mapping[str, object], stub: stubs.Scope | None = None) -> None:
-        """Take the names of a module, and what the module's stub says if there is one."""
+        """Take the names of a module, and its stub if there is one."""
         self.names = ChainMap(
             dict(names), vars(sys.modules["typing"]), vars(sys.modules["builtins"])
         )
         self.stub = stub
 
     def alias(self, name: str) -> ast.expr | None:
-        """Return what a name stands for in the stub, if it is another name for a type there."""
+        """Return the type for which a name is an alias in the stub, if any."""
         scope = self.stub
         for _ in range(_DEPTH):
             if scope is None:
@@ -114,7 +114,7 @@ class Namespace:
 
 
 def convert(annotation: object, namespace: Namespace) -> Type:
-    """Return the type that an annotation, a text, or a part of a stub stands for."""
+    """Return the type of an annotation, a text, or a part of a stub."""
     return attempt(_convert, annotation, namespace, _DEPTH, default=ANY)
 
 
@@ -134,7 +134,7 @@ def _convert(annotation: object, namespace: Namespace, depth: int) -> Type:
         return _class(annotation, namespace, depth)
     annotation = attribute(annotation, "__forward_arg__") or annotation
     if not isinstance(annotation, str):
-        # A name that `typing.NewType` or a type parameter has: nothing is known of it.
+        # A name of a `typing.NewType` or of a type parameter, about which nothing is known.
         annotation = inspect.formatannotation(annotation)
     source = text(annotation) or ""
     if len(source) > _LONGEST:
@@ -176,7 +176,7 @@ def _name(dotted: str, namespace: Namespace, depth: int) -> Type:
         return ANY
     if isinstance(value, type):
         return _class(value, namespace, depth)
-    # An alias such as `Axis = Union[int, str]`, or a `type` statement's.
+    # An alias such as `Axis = Union[int, str]`, or one of a `type` statement.
     value = attribute(value, "__value__") or value
     shown = inspect.formatannotation(value)
     return ANY if shown == dotted else _convert(value, namespace, depth - 1)
@@ -232,7 +232,7 @@ def _subscript(node: ast.Subscript, namespace: Namespace, depth: int) -> Type:
         kind, count = _GENERIC[name]
         inner = [_node(item, namespace, depth - 1) for item in items[:count]]
         return [kind, *inner, *[ANY] * (count - len(inner))]
-    # A generic class, or an alias with parameters, whose arguments don't show in Elixir.
+    # The arguments of a generic class or alias are not shown in Elixir.
     return _name(ast.unparse(node.value), namespace, depth - 1)
 
 
@@ -256,6 +256,6 @@ def _literal(items: list[ast.expr], namespace: Namespace, depth: int) -> Type:
         elif one is None:
             known.append(NONE)
         else:
-            # Of an enum, of bytes, or another `Literal`.
+            # A member of an enum, bytes, or another `Literal`.
             known.append(_node(item, namespace, depth - 1))
     return known[0] if len(known) == 1 else ["union", known]

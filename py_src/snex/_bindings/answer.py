@@ -1,4 +1,4 @@
-"""The whole task: a request in, an answer out, both as files of JSON."""
+"""The whole task: reads a request, writes an answer, both as JSON files."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 
 def main(request: str, answer: str) -> None:
-    """Answer a request. What modules do at exit is none of our business: nothing of it runs."""
+    """Answer a request, and exit without running the exit handlers of modules."""
     asked = json.loads(Path(request).read_text("utf-8"))
-    # Modules may print, read and warn as they like.
+    # Modules may print, read and warn.
     warnings.simplefilter("ignore")
     sys.setrecursionlimit(10_000)
     try:
@@ -82,7 +82,7 @@ def _submodules(module: types.ModuleType, asked: bool | list[str]) -> list[str]:
 
 
 def _own_files(names: list[str]) -> list[str]:
-    """Return the files of packages that a lock says nothing about: those in folders of the user's."""
+    """Return the files of packages that no lock file covers: those in the user's folders."""
     roots = {name.partition(".")[0] for name in names}
     paths = sysconfig.get_paths()
     locked = [
@@ -100,7 +100,7 @@ def _own_files(names: list[str]) -> list[str]:
 
 
 def _traceback() -> str:
-    """Return what Python says of the exception, from the first line that isn't ours or the importer's."""
+    """Return Python's traceback of the exception, from the first frame that is neither ours nor the importer's."""
     kind, error, frames = sys.exc_info()
     ours = (__file__, importlib.__file__)
     while frames is not None and (

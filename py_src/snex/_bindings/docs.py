@@ -1,4 +1,4 @@
-"""Docstrings as Markdown, by `docstring_parser` and `docstring_to_markdown` where they are."""
+"""Docstrings as Markdown, by `docstring_parser` and `docstring_to_markdown` if they are installed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from .attempt import attempt, attribute, text
 
-# Longer ones are shown as they are, and cut: the libraries' patterns were made for documentation.
+# Longer docstrings are shown unconverted, and cut: the libraries' patterns are made for ordinary documentation.
 _LONGEST = 64 * 1024
 _CUT = 256 * 1024
 
@@ -33,13 +33,13 @@ _HEADINGS = {
 
 
 class Converter:
-    """From docstrings to Markdown. Without the libraries, a docstring is preformatted text."""
+    """Converts docstrings to Markdown. Without the libraries, a docstring becomes preformatted text."""
 
     def __init__(self, folder: str | None) -> None:
-        """Load the libraries from a folder that is looked in after all others."""
+        """Load the libraries, from `folder` if they are nowhere else."""
         self.parse: Any = None
         self.markup: Any = None
-        # Many classes have one docstring for the methods that they inherit.
+        # By docstring, the converted ones: many classes inherit the same methods.
         self.known: dict[str, str] = {}
         if folder is not None:
             sys.path.append(folder)
@@ -79,7 +79,7 @@ class Converter:
         for title, group in itertools.groupby(parsed.meta, _title):
             parts.append(f"## {title}")
             if title == "Examples":
-                # Code and text are one after the other, as they were.
+                # Code and text stay in their order.
                 both = [(text(attribute(meta, "snippet")), meta.description) for meta in group]
                 parts.append(self._markup("\n".join(one for pair in both for one in pair if one)))
             else:
@@ -95,12 +95,12 @@ class Converter:
             return described
         if not described:
             return f"* {label}"
-        # A block of code begins a line.
+        # A block of code must begin on a new line.
         described = "\n\n" + described if described.startswith("```") else " " + described
         return f"* {label}:" + described.replace("\n", "\n  ")
 
     def _markup(self, source: str) -> str:
-        # A role of another object becomes code; one of a function says that it is one.
+        # A role becomes code; that of a function gets parentheses.
         source = re.sub(r":(?:py:)?(?:func|meth):`~?\.?([\w.]+)(?:\(\))?`", r"``\1()``", source)
         source = re.sub(
             r":(?:py:)?(?!math)\w+:`~?\.?([^`<>]+?)(?:\s*<[^>`]*>)?`", r"``\1``", source
@@ -115,12 +115,12 @@ def _title(meta: Any) -> str:  # noqa: ANN401 - of a library that is loaded late
 
 
 def _lost(doc: str, parsed: Any) -> bool:  # noqa: ANN401 - of a library that is loaded late
-    """Whether the parser has left out much of the text."""
+    """Return whether the parser has dropped much of the text."""
     kept = [parsed.short_description, parsed.long_description]
     for meta in parsed.meta:
         kept += [meta.description, attribute(meta, "snippet"), *meta.args]
     letters = sum(len(re.sub(r"\s", "", one)) for one in kept if isinstance(one, str))
-    # Headings and punctuation are not kept.
+    # The parser does not keep headings and punctuation.
     return letters < len(re.sub(r"\s|-{3,}", "", doc)) // 2
 
 
@@ -131,11 +131,11 @@ _LITERAL = re.compile(r"(?<!`)``(?=\S)(.*?\S)``(?!`)")
 
 
 def _code(literal: re.Match[str]) -> str:
-    """Return a literal as code; with backticks in it, it needs two of them around it."""
+    """Return a literal as code, between two backticks if it contains one."""
     return f"`` {literal[1]} ``" if "`" in literal[1] else f"`{literal[1]}`"
 
 
-# For `doctest` alone.
+# Directives that only concern `doctest`.
 _DIRECTIVE = re.compile(r"\s*#\s*doctest:.*$")
 
 
@@ -150,11 +150,11 @@ def _tidy(markdown: str) -> str:
             fenced = not fenced
         elif not fenced:
             if _UNDERLINE.match(line) and out and out[-1].strip() and len(out[-1]) <= len(line) + 2:
-                # A heading that the libraries have left as it is.
+                # A heading that the libraries did not convert.
                 out[-1] = f"## {out[-1].strip()}"
                 continue
             line = _LITERAL.sub(_code, line)  # noqa: PLW2901
-            # Headings begin below that of the function.
+            # Headings are below that of the function.
             line = re.sub(r"^#{1,4} ", "## ", line)  # noqa: PLW2901
             line = re.sub(r"\[([^\[\]]*?) \]\(", r"[\1](", line)  # noqa: PLW2901
         else:

@@ -1,4 +1,4 @@
-"""What modules and classes have in them, described as JSON."""
+"""Describes the members of modules and classes as JSON."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ class Describer:
     """Describes the members of one module."""
 
     def __init__(self, module: types.ModuleType, docs: Converter, selection: Selection) -> None:
-        """Take the module, and which names in it are wanted."""
+        """Take the module, and the selection of its names."""
         self.module = module
         self.name = module.__name__
         self.docs = docs
         self.selection = selection
-        # Objects by identity: several names may stand for one.
+        # By identity of the object, because several names may stand for one.
         self.numbers: dict[int, int] = {}
         self.kept: list[object] = []
-        # Classes in classes.
+        # Classes that are defined in classes.
         self.nested: list[Member] = []
 
     def describe(self) -> Member:
@@ -50,7 +50,7 @@ class Describer:
         }
 
     def _names(self) -> list[str]:
-        """Return the names that others are meant to use, or those that are asked for."""
+        """Return the public names, or those that were asked for."""
         exported = attribute(self.module, "__all__")
         if self.selection.only is not None:
             names = {name.partition(".")[0] for name in self.selection.only}
@@ -62,13 +62,13 @@ class Describer:
         return sorted(name for name in names if name.isidentifier() and self.selection.wanted(name))
 
     def _is_own(self, name: str) -> bool:
-        """Whether what a name stands for belongs to this module's package, as far as it says so."""
+        """Return whether the object of a name belongs to this module's package, as far as it tells."""
         value = getattr(self.module, name)
         home = attribute(value, "__module__")
         if home in _TYPING:
             return False
         if not isinstance(home, str) or not callable(value):
-            # Constants don't say where they come from; directives of the compiler are none.
+            # Constants don't tell where they come from; compiler directives and names of `typing` don't count.
             return type(value).__module__ not in ("__future__", *_TYPING)
         root = self.name.partition(".")[0]
         return home.partition(".")[0].lstrip("_") == root.lstrip("_")
@@ -119,7 +119,7 @@ class Describer:
 
     def _doc(self, thing: object) -> str | None:
         doc = attribute(thing, "__doc__")
-        # An instance has its class's, which is about something else.
+        # An instance has the docstring of its class, which is about something else.
         if doc is attribute(type(thing), "__doc__") and not isinstance(thing, type):
             return None
         return self.docs.markdown(signatures.without_call(doc, attribute(thing, "__name__")))
@@ -146,7 +146,7 @@ class Describer:
         data = attribute(cls, "__dataclass_fields__")
         for attribute_name, hint in _fields(cls):
             if isinstance(data, dict) and attribute_name in data:
-                # What is stored in the class is the default.
+                # The attribute of the class is only the default.
                 stored.pop(attribute_name, None)
             path = f"{name}.{attribute_name}"
             if attribute_name not in stored and self.selection.wanted(path):
@@ -156,7 +156,7 @@ class Describer:
             if not self.selection.wanted(path):
                 continue
             if isinstance(static, type):
-                # Others than those that are defined here only have a name here.
+                # A class that is defined elsewhere only has a name here.
                 if static.__qualname__ == f"{cls.__qualname__}.{attribute_name}":
                     nested = attempt(self._class, path, static, default=None)
                     self.nested += [nested] if nested is not None else []
@@ -243,12 +243,12 @@ class Describer:
         }
 
 
-# What these bring along belongs to Python, not to the class.
+# Members of these are Python's own.
 _BASES = (object, BaseException, Exception)
 
 
 def _attributes(cls: type) -> dict[str, tuple[type, object]]:
-    """Return the public attributes of a class as they are stored, each with the class it is from."""
+    """Return the public attributes of a class as they are stored, each with the class that defines it."""
     found: dict[str, tuple[type, object]] = {}
     for owner in type.mro(cls) if cls is not type else ():
         if owner in _BASES:
@@ -260,7 +260,7 @@ def _attributes(cls: type) -> dict[str, tuple[type, object]]:
 
 
 def _fields(cls: type) -> list[tuple[str, object]]:
-    """Return the public attributes that only annotations tell, such as those of a dataclass."""
+    """Return the public attributes that only have annotations, such as those of a dataclass."""
     found: dict[str, object] = {}
     for owner in type.mro(cls) if cls is not type else ():
         hints = attribute(owner, "__annotations__") if owner not in _BASES else None
@@ -270,12 +270,12 @@ def _fields(cls: type) -> list[tuple[str, object]]:
     return sorted(found.items(), key=lambda item: item[0])
 
 
-# Indented, the directive is about a parameter.
+# An indented directive would be about a parameter.
 _DEPRECATED = re.compile(r"^\.\. deprecated::[ \t]*(.*(?:\n[ \t]+\S.*)*)", re.MULTILINE)
 
 
 def _deprecated(thing: object) -> str | None:
-    """Return what is said about a deprecation: by the decorator, or in the documentation."""
+    """Return the text about a deprecation, from the decorator or the documentation."""
     message = text(attribute(thing, "__deprecated__"))
     if message is None:
         doc = text(attribute(thing, "__doc__")) or ""

@@ -1,4 +1,4 @@
-"""Which names are wanted."""
+"""The selection of names."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ class Selection:
     """The names of `only` and `except`. `A.b` is a member of class `A`, or of submodule `A`."""
 
     def __init__(self, only: list[str] | None, left_out: list[str]) -> None:
-        """Take both lists; without the first one, all names are wanted that aren't in the other."""
+        """Take both lists; without the first, all names that are not in the second are wanted."""
         self.only = None if only is None else set(only)
         self.left_out = set(left_out)
 
     def wanted(self, name: str) -> bool:
-        """Whether a function, a class, or a member of a class is wanted."""
+        """Return whether a function, a class, or a member of a class is wanted."""
         if name in self.left_out:
             return False
         if self.only is None or name in self.only or _any_below(name, self.only):
             return True
         owner = name.rpartition(".")[0]
         while owner:
-            # All of a class, unless some of its members are named.
+            # All members of the class, unless some of them are listed.
             if owner in self.only and not _any_below(owner, self.only):
                 return True
             owner = owner.rpartition(".")[0]
         return False
 
     def below(self, submodule: str) -> Selection:
-        """Return what is wanted of a submodule: all of it, unless some of it is named."""
+        """Return the selection for a submodule: everything, unless some of its names are listed."""
         prefix = f"{submodule}."
         only = None
         if self.only is not None:
@@ -39,7 +39,7 @@ class Selection:
         return Selection(only, left_out)
 
     def unknown(self, modules: list[dict[str, Any]]) -> list[tuple[str, str | None]]:
-        """Return the wanted names that are nowhere, each with a known one that is like it."""
+        """Return the wanted names that do not exist, each with a similar one that does."""
         known, near = set(), set()
         main = modules[0]["name"]
         for module in modules:

@@ -1,4 +1,4 @@
-"""How a thing is called: its own signature, that of a stub, or the first line of its documentation."""
+"""Signatures: from the function itself, from a stub, or from the first line of its documentation."""
 
 from __future__ import annotations
 
@@ -24,20 +24,24 @@ _KINDS = {
     inspect.Parameter.VAR_KEYWORD: "any_keyword",
 }
 
-# A default is shown, never evaluated: a longer one is cut.
+# Defaults are shown, never evaluated. A longer one is not shown.
 _LONGEST_DEFAULT = 100
 
 
 def of(
     thing: object, definitions: list[stubs.Function], namespace: Namespace, *, bound: bool
 ) -> list[Signature]:
-    """Return the signatures of a function: none when nothing is known, several for overloads.
+    """Return the signatures of a function: none if nothing is known, several for overloads.
 
-    The first one says which arguments there are. The others only say more about types. `bound` is
-    whether Python itself passes the first argument.
+    The first one has the arguments; the others only add types. `bound` says whether Python itself
+    passes the first argument.
     """
-    live = attempt(_live, thing, default=None)
-    own = attempt(_of_live, live, namespace, bound, default=None) if live is not None else None
+    inspected = attempt(_inspected, thing, default=None)
+    own = (
+        attempt(_of_inspected, inspected, namespace, bound, default=None)
+        if inspected is not None
+        else None
+    )
     typed = [
         one
         for definition in definitions
@@ -49,16 +53,16 @@ def of(
     return _with_types(own, typed) if _is_untyped(own) else [own]
 
 
-def _live(thing: object) -> inspect.Signature:
+def _inspected(thing: object) -> inspect.Signature:
     if sys.version_info >= (3, 14):
-        # Names that only type checkers know must not keep the rest from being read.
+        # As text, because names that only type checkers know cannot be evaluated.
         from annotationlib import Format
 
         return inspect.signature(thing, annotation_format=Format.STRING)  # type: ignore[arg-type]
     return inspect.signature(thing)  # type: ignore[arg-type]
 
 
-def _of_live(signature: inspect.Signature, namespace: Namespace, bound: bool) -> Signature:  # noqa: FBT001
+def _of_inspected(signature: inspect.Signature, namespace: Namespace, bound: bool) -> Signature:  # noqa: FBT001
     parameters = [
         _parameter(
             one.name,
@@ -107,13 +111,13 @@ def _or_empty(annotation: ast.expr | None) -> object:
     return inspect.Parameter.empty if annotation is None else annotation
 
 
-# `name(a, b[, c]) -> result`, by which functions in C often begin their documentation.
+# `name(a, b[, c]) -> result`, with which the documentation of C functions often begins.
 _CALL = re.compile(r"\s*([\w.]+)(\((?:[^()]|\([^()]*\))*\))(?:\s*->.*)?\s*(?:\n|$)")
 _OPTIONAL = re.compile(r"\[\s*,?([^\[\]]*)\]")
 
 
 def without_call(doc: object, name: object) -> object:
-    """Return a docstring without the call of the function by which it begins."""
+    """Return a docstring without the call of the function with which it begins."""
     if not isinstance(doc, str) or (found := _CALL.match(doc)) is None:
         return doc
     rest = doc[found.end() :]
@@ -162,7 +166,7 @@ def _is_untyped(signature: Signature) -> bool:
 
 
 def _with_types(own: Signature, typed: list[Signature]) -> list[Signature]:
-    """Return the signature with the types of the stub's: one for each overload."""
+    """Return the signature with the types of the stub, once for each overload."""
     found = []
     for one in typed:
         types = {
@@ -194,7 +198,7 @@ def _cut(shown: str) -> str:
 
 
 def merged(found: list[Signature], typed: list[Signature]) -> list[Signature]:
-    """Return the signatures of a constructor: its own, with the types of a stub where it has none."""
+    """Return the signatures of a constructor: its own, with the types of a stub if it has none."""
     if not found or (_says_nothing(found[0]) and typed):
         return typed or found
     return _with_types(found[0], typed) if _is_untyped(found[0]) else found

@@ -17,24 +17,24 @@ if TYPE_CHECKING:
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
-# Where packages keep a copy of typeshed, below a folder of `sys.path`.
+# Copies of typeshed in packages, below a folder of `sys.path`.
 _TYPESHEDS = ("typeshed_client/typeshed", "mypy/typeshed/stdlib")
 
-# How many modules a name is followed through.
+# The most modules through which a name is followed.
 _DEPTH = 4
 
 
 @dataclass
 class Scope:
-    """What a stub says of a module or class."""
+    """The definitions of a module or class in a stub."""
 
     functions: dict[str, list[Function]] = field(default_factory=dict)
     classes: dict[str, ast.ClassDef] = field(default_factory=dict)
     # Annotations of variables.
     variables: dict[str, ast.expr] = field(default_factory=dict)
-    # Types that are only names for others.
+    # Aliases of types.
     aliases: dict[str, ast.expr] = field(default_factory=dict)
-    # Names of this scope, by the module and the name there.
+    # Imported names: the module, and the name in it.
     imports: dict[str, tuple[str, str]] = field(default_factory=dict)
 
 
@@ -43,13 +43,13 @@ _folders: list[Path] = []
 
 
 def look_in(folder: str) -> None:
-    """Look for copies of typeshed in one more folder, after those of the project."""
+    """Look for copies of typeshed in another folder, too, after the project's own."""
     _folders.append(Path(folder))
 
 
 @cache
 def module(name: str) -> Scope | None:
-    """Return what the stub of a module says, if there is one."""
+    """Return the scope of a module's stub, if there is one."""
     for path in _candidates(name):
         tree = attempt(_parse, path, default=None)
         if tree is not None:
@@ -79,7 +79,7 @@ def functions(module_name: str, path: str) -> list[Function]:
 
 
 def of_class(definition: ast.ClassDef) -> Scope:
-    """Return what a stub says of a class."""
+    """Return the scope of a class in a stub."""
     scope = _scopes.get(id(definition))
     if scope is None:
         scope = _scopes[id(definition)] = _scope(definition, "", is_package=False)
@@ -99,7 +99,7 @@ def _candidates(name: str) -> Iterator[Path]:
     origin = getattr(spec, "origin", None)
     if isinstance(origin, str) and "/" in origin:
         path = Path(origin)
-        # An extension's name has more than one suffix.
+        # The file name of an extension module has more than one suffix.
         yield path.with_name(path.name.split(".")[0] + ".pyi")
     below = Path(*parts)
     for folder in [*map(Path, sys.path), *_folders]:
@@ -155,5 +155,5 @@ def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
 def _holds(test: ast.expr) -> bool:
     names = {"sys": sys, "TYPE_CHECKING": True}
     code = compile(ast.Expression(test), "<stub>", "eval")
-    # Stubs compare versions and platforms, with no builtins at all.
+    # The conditions of stubs compare versions and platforms, and need no builtins.
     return bool(attempt(eval, code, {"__builtins__": {}}, names, default=True))

@@ -1,1 +1,1 @@
-"""What a notebook shows of Python objects, and how it runs a cell. `Snex.Display` and `Snex.Cell` call these modules."""
+"""How a notebook shows Python objects and runs cells. `Snex.Display` and `Snex.Cell` call these modules."""

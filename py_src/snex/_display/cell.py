@@ -1,4 +1,4 @@
-"""A cell of a notebook: which names it reads and binds, and what it leaves behind."""
+"""A notebook cell: the names that it reads and binds, and its results."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def names(source: str, file: str = "<Snex.Code>", line: int = 1) -> dict[str, li
     >>> names("y = [x for x in xs]")
     {'reads': ['x', 'xs'], 'binds': ['y']}
     """
-    # Not `ast.parse`, which would be in the traceback of code that does not parse.
+    # Not `ast.parse`, whose frame would be in the traceback of a syntax error.
     text = "\n" * (line - 1) + source
     module: ast.AST = compile(text, file, "exec", ast.PyCF_ONLY_AST, dont_inherit=True)
     reads: dict[str, None] = {}
@@ -55,7 +55,7 @@ def _find_bound(node: ast.AST, bound: dict[str, None]) -> None:
         bound[node.rest] = None
     for child in ast.iter_child_nodes(node):
         if isinstance(node, _COMPREHENSIONS) and isinstance(child, ast.comprehension):
-            # The variables of a comprehension are its own; `:=` in it binds outside of it.
+            # The variables of a comprehension are local to it, but `:=` binds outside of it.
             for part in (child.iter, *child.ifs):
                 _find_bound(part, bound)
         else:

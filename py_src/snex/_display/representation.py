@@ -1,4 +1,4 @@
-"""How an object wants to be shown: one representation, made where the object is."""
+"""The representation of an object in a notebook, made in the process of the object."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     Representation = tuple[Any, Any]
 
 _VEGA_LITE = "application/vnd.vegalite+json"
-# The first of these that an object has is shown.
+# The first of these methods that an object has is used.
 _METHODS = {
     "text/html": "_repr_html_",
     "image/svg+xml": "_repr_svg_",
@@ -47,7 +47,7 @@ def register_renderer(cls: type, renderer: Callable[[Any], object]) -> None:
 
 
 def represent(obj: object) -> Representation:
-    """Return the MIME type and the data of what is to be shown; a frame's type is the atom `table`.
+    """Return the MIME type and the data of an object's representation; for a data frame, the type is the atom `table`.
 
     >>> represent([1, 2])
     ('text/plain', '[1, 2]')
@@ -56,7 +56,7 @@ def represent(obj: object) -> Representation:
 
 
 def is_rich(obj: object) -> bool:
-    """Return whether an object is more than its text. Such an object stays in Python.
+    """Return whether an object has more than a text. Such an object stays in Python.
 
     >>> is_rich("text")
     False
@@ -86,7 +86,7 @@ def _rich(obj: Any) -> Representation | None:  # noqa: ANN401 - whatever it is
     if hasattr(type(obj), "to_plotly_json") and hasattr(obj, "to_html"):
         return "text/html", obj.to_html(include_plotlyjs="cdn", full_html=False)
     if _is_altair(obj):
-        # Its bundle is a page that draws the chart; the document says what to draw.
+        # The JSON document describes the chart, whereas its MIME bundle is a page that draws it.
         return _VEGA_LITE, obj.to_json()
     bundle = _ask(obj, "_repr_mimebundle_")
     chosen = _chosen(bundle) if bundle else None
@@ -104,17 +104,17 @@ def _renderer(cls: type) -> Callable[[Any], object] | None:
 
 
 def _ask(obj: object, method: str) -> Any:  # noqa: ANN401 - whatever the object says
-    """Return what the method of an object says; `None` if there is no such method."""
+    """Return the result of an object's method; `None` if there is no such method."""
     if not callable(getattr(type(obj), method, None)):
         return None
     answer = getattr(obj, method)()
-    # With metadata beside it.
+    # A tuple has metadata as well.
     return answer[0] if isinstance(answer, tuple) else answer
 
 
 def _chosen(bundle: dict[str, Any]) -> Representation | None:
     for mime, data in bundle.items():
-        # In whatever version; the document names its schema.
+        # Of any version; the document names its schema.
         if mime.startswith("application/vnd.vegalite."):
             return _VEGA_LITE, json.dumps(data)
     return next(
@@ -142,14 +142,14 @@ def _is_figure(obj: object) -> bool:
 
 
 def figure_png(figure: Any) -> bytes:  # noqa: ANN401 - matplotlib is not imported here
-    """Return a figure of matplotlib as a picture."""
+    """Return a matplotlib figure as a PNG."""
     file = io.BytesIO()
     figure.savefig(file, format="png", bbox_inches="tight")
     return file.getvalue()
 
 
 def take_open_figures(shown: object = None) -> list[bytes]:
-    """Return the open figures of matplotlib as pictures, and close them. `shown` is shown anyway, and so left out."""
+    """Return matplotlib's open figures as PNGs, and close them; without the figure `shown`, which is shown anyway."""
     pyplot = sys.modules.get("matplotlib.pyplot")
     if pyplot is None:
         return []

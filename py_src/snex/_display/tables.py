@@ -9,7 +9,7 @@ _FRAMES = (("pandas", "DataFrame"), ("polars", "DataFrame"), ("pyarrow", "Table"
 
 
 def library(obj: object) -> str | None:
-    """Return the library whose data frame an object is, if it is one. Nothing is imported for it."""
+    """Return the library of a data frame, or None for other objects. Imports nothing."""
     for name, cls in _FRAMES:
         frame = getattr(sys.modules.get(name), cls, None)
         if isinstance(frame, type) and isinstance(obj, frame):
@@ -39,12 +39,12 @@ def page(
     order_by: int | None = None,
     descending: bool = False,  # noqa: FBT001, FBT002 - called from Elixir
 ) -> list[list[Any]]:
-    """Return the values of some rows, a list for each column; `order_by` is the number of one."""
+    """Return the values of some rows, as a list for each column; `order_by` is the number of a column."""
     columns = [column for _name, column in _columns(frame)]
     if order_by is not None:
         columns = _sorted(frame, columns, order_by, descending)
     end = len(frame) if limit is None else offset + limit
-    # By position, also where pandas would take numbers for labels.
+    # By position: pandas might take the numbers for labels.
     return [_values(getattr(column, "iloc", column)[offset:end]) for column in columns]
 
 

@@ -65,7 +65,7 @@ _TRACEPARENT = Atom("traceparent")
 
 
 class _Fields(tuple[object, ...]):
-    """What a request carries; its fields have names, for messages about what is in them."""
+    """The fields of a request. They have names, for messages about their values."""
 
     __slots__ = ()
 
@@ -107,7 +107,7 @@ def _request(
 
 
 def _opts(result_encoding_opts: EncodingOpts | Mapping[str, object] | None) -> object:
-    """Return the last field of a call: how the result is encoded, and the span that it is called from."""
+    """Return the last field of a call: the encoding options of its result, and the caller's span."""
     opts: dict[Atom, object] = {}
     if result_encoding_opts is not None:
         from .options import wire_opts

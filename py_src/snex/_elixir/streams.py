@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from .answers import Answer
     from .client import Client
 
-# One part of this many of the demand: when as much has been taken, the VM is told, so that it sends more while the rest
-# is taken. Its frames have this size, too.
+# The VM is told each time that a quarter of the demand has been taken, so that it sends more while the rest is taken.
+# Its frames have this size, too.
 _PARTS = 4
 _MADE_BY_ELIXIR = "only Snex.Serde.stream/2, in Elixir, can make a snex.Stream"
 _NOT_SERVED = (
@@ -106,8 +106,8 @@ class Stream:
         self._demand = demand
         self._frames: deque[Answer] = deque()
         self._chunk: Iterator[Any] = iter(_NOTHING)
-        # The items and bytes of the current frame, and what has been taken without the VM being told. At first that is the
-        # whole demand: as much as may be on its way.
+        # The items and bytes of the current frame, and those that were taken without telling the VM yet. At first, that is the
+        # whole demand: the VM may send as much.
         self._size = 0
         self._bytes = 0
         self._taken = demand

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     _Encode = Callable[..., list[bytes | memoryview]]
 
 
-# Only a custom encoder that wraps its own results for ever gets here; memory would end first.
+# Reached only by a custom encoder that wraps its own results forever; anything else runs out of memory first.
 _MAX_DEPTH = 1_000_000
 # A cycle makes the path grow without end, so it is enough to look for one at this depth, and whenever the depth
 # has doubled since.

@@ -183,7 +183,7 @@ class Layout:
         return self._gathered(memory, offset)
 
     def _gathered(self, memory: memoryview, first: int) -> bytes:
-        """Copy the numbers along the longest axis at once: the first byte of each, then the second, and so on."""
+        """Copy the numbers along the longest axis together: the first byte of each, then the second, and so on."""
         ndarray: Any = numpy_array()
         if ndarray is not None:
             # numpy does the same faster.

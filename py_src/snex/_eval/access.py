@@ -21,7 +21,7 @@ def put(obj: object, path: str, value: object) -> None:
 
 
 def dumps(obj: object) -> tuple[bytes, list[memoryview]]:
-    """Return an object's pickle, and the buffers that it leaves outside."""
+    """Return an object's pickle and its out-of-band buffers."""
     import pickle
 
     buffers: list[Any] = []
@@ -30,7 +30,7 @@ def dumps(obj: object) -> tuple[bytes, list[memoryview]]:
 
 
 def loads(data: bytes, buffers: list[bytearray]) -> object:
-    """Return the object that `dumps` has pickled, perhaps in another process.
+    """Return the object that `dumps` pickled, perhaps in another process.
 
     >>> loads(*dumps({"a": 1}))
     {'a': 1}

@@ -1,12 +1,12 @@
-"""Items of a stream that wait to be sent, and how many of those that were sent have been taken.
+"""Items of a stream that wait to be sent, and how many of the sent items the consumer has taken.
 
-Two threads use a batch: the one that produces adds items, and whoever holds the producer's lock takes them out, and
-notes what the consumer has taken. What one of them changes, the other one only reads; all of it changes by single
-operations, and counts only grow. So neither waits for the other.
+Two threads use a batch: the producing one adds items; the one that holds the producer's lock takes them out, and notes
+what the consumer has taken. Each thread only reads what the other one changes, all changes are single operations, and
+counts only grow. So neither waits for the other.
 
-Handles count over all items of a frame: an item is encoded with the index that it has if it goes into one frame with those
-that wait by then. If these are sent meanwhile, it is encoded once more. If they are sent in the very last moment, their objects stand in
-the table of its frame as well, and nobody refers to them.
+The indexes of handles count over all items of a frame: an item is encoded as if it went into one frame with the items
+that wait at that time. If those are sent meanwhile, it is encoded again. If they are sent at the last moment, the table
+of its frame also has their objects, to which nothing refers.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     Parts = Sequence[bytes | memoryview]
-    # Its parts, its size, the objects that its handles count among, and how many of these there were before and after it.
+    # Its parts, its size, the list of objects of its frame, and the length of that list before and after it.
     Item = tuple[Parts, int, list[object], int, int]
 
-# What is to be done after an item: send what has been collected; wait for the consumer. And why there is none.
+# What to do after an item: send what was collected, or wait for the consumer; and why there was no item.
 DUE = 1
 FULL = 2
 STOPPED = 4
@@ -42,7 +42,7 @@ class Batch:
     """The items of one stream."""
 
     def __init__(self, demand: int, most: int, flags: int) -> None:
-        """Have at most `demand` items, and `most` bytes, sent or collected, that nobody has taken."""
+        """Allow at most `demand` items and `most` bytes that are collected or sent, but not taken."""
         self._demand = demand
         self._most = most
         self._half = max(1, demand // 2)
@@ -50,13 +50,13 @@ class Batch:
         self._auto = bool(flags & AUTO)
         self._whole = bool(flags & OBJECT)
         self._items: deque[Item] = deque()
-        # Changed by who produces.
+        # Changed by the producing thread.
         self._produced = self._produced_bytes = 0
         # Changed with the producer's lock held.
         self._sent = self._sent_bytes = 0
         self._taken = self._taken_bytes = 0
         self._in_flight: deque[tuple[int, int]] = deque()
-        # No item is wanted any more.
+        # Set once no more items are wanted.
         self.stopped = False
 
     @property
@@ -69,7 +69,7 @@ class Batch:
 
     @property
     def has_room(self) -> bool:
-        """Whether it is worth waking who waits for room: for few items it would cost more than they do."""
+        """Whether to wake the one that waits for room: for a few items, that would cost more than the items."""
         return (
             self._produced - self._taken <= self._demand - self._half
             and self._produced_bytes - self._taken_bytes <= self._most // 2
@@ -87,20 +87,20 @@ class Batch:
 
     @property
     def total(self) -> int:
-        """How many items there have been. Right while nobody adds or takes any."""
+        """The number of all items so far. Exact only while no thread adds or takes any."""
         return self._sent + len(self._items)
 
     def put(self, item: object) -> int:
-        """Add an item. Returns what is to be done then."""
+        """Add an item. Returns what to do next."""
         items = self._items
-        # Those of the items that wait. They may be taken at any moment.
+        # The objects of the items that wait, which may be taken at any moment.
         objects = _last_of(items)
         if self._whole:
             item = keep(item)
         before = len(objects)
         parts = self._encode(item, objects)
         if before and len(objects) > before and not items:
-            # Those before it have been taken.
+            # The items before it have been taken.
             objects, before = [], 0
             parts = self._encode(item, objects)
         size = sum(map(len, parts))
@@ -119,12 +119,12 @@ class Batch:
         try:
             return encode_item(item, objects, self._auto)
         except BaseException:
-            # Handles in the part that could be encoded.
+            # Remove the handles in the part that was encoded.
             del objects[before:]
             raise
 
     def fill(self, iterator: Iterator[object], most: int) -> int:
-        """Add up to `most` items of an iterator, until something is to be done. Returns what."""
+        """Add up to `most` items of an iterator, until there is something else to do. Returns what."""
         put = self.put
         for _ in range(most):
             item = next(iterator, _END)
@@ -136,7 +136,7 @@ class Batch:
         return 0
 
     def take(self) -> tuple[int, Parts] | None:
-        """Take what has been collected, to be sent: the number of items before, and the body. With the lock held."""
+        """Take what was collected, to be sent: the number of items before it, and the body. With the lock held."""
         items = self._items
         count = len(items)
         if not count:
@@ -157,7 +157,7 @@ class Batch:
         return before, WithHandles(joined(body), objects) if objects else joined(body)
 
     def credit(self, count: int) -> None:
-        """Note that the consumer has taken so many items, those of the oldest frames. With the lock held."""
+        """Note that the consumer has taken `count` items, those of the oldest frames. With the lock held."""
         frames = self._in_flight
         while frames and count >= frames[0][0]:
             items, size = frames.popleft()
@@ -174,7 +174,7 @@ def _last_of(items: deque[Item]) -> list[object]:
 
 
 def joined(parts: list[bytes | memoryview]) -> Parts:
-    """Join what is small, so that few parts are left."""
+    """Join small parts, so that few are left."""
     joined: list[bytes | memoryview] = []
     small: list[bytes] = []
     for part in parts:
@@ -188,7 +188,7 @@ def joined(parts: list[bytes | memoryview]) -> Parts:
 
 
 def _native_batch() -> type[Batch]:
-    """Return the class that does the same in the extension, if that is there."""
+    """Return the extension's class that does the same, or `Batch` without the extension."""
     if NAME == "pure":
         return Batch
     from .._etf import _native

@@ -1,14 +1,14 @@
-"""User code to something that runs.
+"""Compiles user code.
 
 The code becomes the body of a function called `<module>`, so that `return` is the real one and
 `await` is allowed, and then that function is made to behave like a module again:
 
-- every name that it binds is declared `global`, and so lives in the environment. Which names these
-  are is what the compiler says of the function without the declaration;
-- the flags that give a function its own namespace are taken away, so that `locals()`, `exec` and
+- every name that it binds is declared `global`, and so lives in the environment. The compiler finds these
+  names in a first compilation, without the declaration;
+- the flags that give a function its own namespace are removed, so that `locals()`, `exec` and
   `vars()` at the top level see the environment.
 
-What else a function does not do is in `toplevel`. Two differences from a module remain: `return` and
+`toplevel` handles the other things that a function cannot do. Two differences from a module remain: `return` and
 `await` are allowed, and a name that is declared `global` may be annotated as well.
 """
 
@@ -38,7 +38,7 @@ _CO_NEWLOCALS = 0x2
 # The cache is bounded both ways: many small pieces of code, or a few generated giants.
 _MAX_ENTRIES = 512
 _MAX_CHARACTERS = 8 * 1024 * 1024
-# Of its first line in the file. Each line before it costs a byte, and a moment of the parser's.
+# The highest number of the code's first line. Each line before it costs a byte, and a little time in the parser.
 _MAX_LINE = 1_000_000
 
 # Stands for the decorator of each class; a syntax tree has no place for an object.
@@ -54,11 +54,11 @@ class Program:
         """Wrap the code object of the function that stands for the module."""
         self.code = code
         self._preface = preface
-        # Of its runs, if it does not await.
+        # How long its runs take, if it does not await.
         self.durations = Durations()
         self.is_async = bool(code.co_flags & CO_COROUTINE)
 
-    # What it returns is never awaited.
+    # The result of code is never awaited.
     is_call = False
 
     def bind(self, env: dict[str, Any]) -> Callable[[], Any]:
@@ -118,14 +118,14 @@ def compile_code(
             oldest = next(iter(_cache))
             del _cache[oldest]
             _characters -= len(oldest[0])
-    # Last in the dict is last used.
+    # The dict is in order of use: the last entry was used last.
     _cache[key] = program
     return program
 
 
 def _compile(source: sources.Source, yields: bool, is_cell: bool) -> Program:  # noqa: FBT001 - as above
     file, content, line = source
-    # For the compiler's warnings, too.
+    # Before the compilation, whose warnings show lines, too.
     sources.keep(source)
     # Empty lines in front are the simplest way to have every position right, also in the errors of
     # the parser.
@@ -199,7 +199,7 @@ def _inner(code: CodeType) -> CodeType:
 
 def _bound_names(function: Any, file: str) -> list[str]:  # noqa: ANN401 - a node
     with warnings.catch_warnings():
-        # The second compilation gives the same ones.
+        # The second compilation gives the same warnings.
         warnings.simplefilter("ignore")
         code = _inner(compile(function, file, "exec", dont_inherit=True))
     return [name for name in (*code.co_varnames, *code.co_cellvars) if name.isidentifier()]
@@ -208,7 +208,7 @@ def _bound_names(function: Any, file: str) -> list[str]:  # noqa: ANN401 - a nod
 def _named_as_in_module(code: CodeType) -> CodeType:
     """Take the function out of the qualified names of what it contains.
 
-    Lambdas and the like can't be declared global, and would tell of the function that they are in.
+    Lambdas and the like can't be declared global, and their names would begin with that of the function.
     """
     consts = [_named_as_in_module(c) if isinstance(c, CodeType) else c for c in code.co_consts]
     changes: dict[str, Any] = {}
@@ -222,7 +222,7 @@ def _named_as_in_module(code: CodeType) -> CodeType:
 def _as_module(code: CodeType) -> CodeType:
     """Have the code use the environment as its namespace, as `exec` would.
 
-    Nothing is lost by it: with every bound name declared global there are no local variables, but
-    for those of inlined comprehensions, which the compiler then hides from `locals()` by itself.
+    That loses nothing: with every bound name declared global, there are no local variables except
+    those of inlined comprehensions, which the compiler hides from `locals()` in this case.
     """
     return code.replace(co_flags=code.co_flags & ~(_CO_OPTIMIZED | _CO_NEWLOCALS))

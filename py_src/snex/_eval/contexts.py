@@ -1,9 +1,9 @@
 """The context variables of environments.
 
-A call runs in a copy of its environment's context, and leaves what it has set there when it ends. So
-later calls of the environment see it, and concurrent ones do not.
+A call runs in a copy of its environment's context. When it ends, the environment gets the variables that
+it set: later calls see them, concurrent calls do not.
 
-The context of `decimal` is an object that lives in a context variable and is changed in place. A call
+The context of `decimal` is an object in a context variable, and is changed in place. Each call
 gets a copy of it, as if it were a plain value.
 """
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 _modules = sys.modules
 _MISSING = object()
-# Found once somebody has imported `decimal`.
+# The context variable of `decimal`, once `decimal` has been imported.
 _decimal: ContextVar[Any] | None = None
 
 
 def enter(request: Request) -> None:
-    """Make the running context, a fresh copy, that of a request."""
+    """Make the running context, which is a fresh copy, that of a request."""
     set_current(request)
     if "decimal" in _modules:
         variable = _decimal or _find_decimal()
@@ -35,13 +35,13 @@ def enter(request: Request) -> None:
 
 
 def _find_decimal() -> ContextVar[Any] | None:
-    """Return the variable of `decimal`, which is known by what it holds."""
+    """Return the variable of `decimal`, which is recognized by its value."""
     global _decimal  # noqa: PLW0603 - found once
     from contextvars import Context, copy_context
 
     def look() -> ContextVar[Any] | None:
         get = getattr(_modules["decimal"], "getcontext", None)
-        # Another thread may be about to import it.
+        # Another thread may be importing it now.
         mine = get() if get is not None else _MISSING
         return next((v for v, value in copy_context().items() if value is mine), None)
 
@@ -50,7 +50,7 @@ def _find_decimal() -> ContextVar[Any] | None:
 
 
 def merge(latest: Context, changed: Context, base: Context | None = None) -> Context:
-    """Return `latest` with what `changed` has set: all, or only what differs from `base`."""
+    """Return `latest` with the variables of `changed`: all, or only those that differ from `base`."""
     result = latest.copy()
     for variable, value in changed.items():
         before = _MISSING if base is None else base.get(variable, _MISSING)
@@ -61,7 +61,7 @@ def merge(latest: Context, changed: Context, base: Context | None = None) -> Con
 
 def _same(variable: ContextVar[Any], before: object, value: object) -> bool:
     if variable is _decimal and before is not _MISSING:
-        # Each call has a copy, and almost every operation sets a flag in it.
+        # Compared by its settings: each call has a copy, and almost every operation sets a flag in it.
         return _settings(before) == _settings(value)
     return before is value
 

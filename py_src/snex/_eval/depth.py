@@ -1,21 +1,21 @@
-"""How many requests can lie on top of each other on the event loop's thread.
+"""Limits how deeply requests are nested on the event loop's thread.
 
-Each level takes 1 to 10 KiB of the thread's stack for what is ours, and whatever user code takes; beyond the end of the stack
-the process would crash. Where the system says how much of the stack has been used at most (Linux), that decides, otherwise the
-number of levels.
+Each level takes 1 to 10 KiB of the thread's stack for our code, and whatever user code takes; past the end of the stack,
+the process would crash. If the system knows the most that has been used of the stack (Linux), that is the limit; otherwise
+the number of levels is.
 """
 
 from __future__ import annotations
 
 import os
 
-# Levels that are no reason to look.
+# Up to this many levels, nothing is checked.
 _FEW = 16
-# Look again after so many.
+# Levels from one check to the next.
 _STEP = 8
 _MOST = 10_000
 _DEEP = "calls between Elixir and Python are nested too deeply: {} wait on the event loop's thread"
-# Bytes of the stack for each level where nothing better is known.
+# Bytes of the stack that a level is assumed to take if the system does not tell.
 _ASSUMED = 32 * 1024
 
 
@@ -26,15 +26,15 @@ def _nested(levels: int) -> tuple[object, ...]:
     return outer
 
 
-# What waits, and what begins a request, must not run out of recursion half-way. Calls of C functions within each other are what
-# counts, from Python 3.12 on apart from those of Python functions.
+# Code that waits or begins a request must not reach the recursion limit half-way. What counts are nested calls of C functions,
+# which have a limit of their own since Python 3.12.
 _NESTED = _nested(40)
 _AS_DEEP = _nested(40)
 
 
 def check_recursion() -> None:
-    """Raise `RecursionError` if there is too little left for code of ours."""
-    # The fastest function that calls itself in C.
+    """Raise `RecursionError` if too little of the limit is left for our code."""
+    # The fastest C function that calls itself.
     _NESTED.__eq__(_AS_DEEP)
 
 
@@ -42,17 +42,17 @@ class Depth:
     """The levels of one thread."""
 
     def __init__(self) -> None:
-        """Begin without any."""
+        """Begin without levels."""
         # Not at every interpreter's start.
         import resource
 
         size, _ = resource.getrlimit(resource.RLIMIT_STACK)
         unlimited = size == resource.RLIM_INFINITY
         self.levels = 0
-        # Bytes of the stack that may be used: some are left for user code.
+        # Bytes of the stack that may be used: a quarter is left for user code.
         self._room = 0 if unlimited else size - size // 4
         self._counted = _MOST if unlimited else min(size // _ASSUMED, _MOST)
-        # The most that has been used, now and when there were few levels.
+        # The most that was used, at the last check and when there were few levels.
         self._used = self._used_before = 0
 
     def check(self) -> None:
@@ -71,13 +71,13 @@ class Depth:
         if not self._room or not self._used:
             return levels < self._counted
         if self._used >= self._room and self._used == self._used_before:
-            # Something else has used that much, earlier.
+            # Something else used that much earlier, so the number of levels decides.
             return levels < self._counted
         return self._used < self._room and levels < _MOST
 
 
 def _most_used() -> int:
-    """Return how many bytes of the main thread's stack have been used at most; 0 where that is unknown."""
+    """Return the most bytes of the main thread's stack that have been used; 0 if unknown."""
     try:
         status = os.open("/proc/self/status", os.O_RDONLY)
     except OSError:

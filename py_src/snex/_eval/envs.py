@@ -1,7 +1,7 @@
 """Environments: the global variables that code runs with, and its context variables.
 
-The global variables are a plain `dict`. The VM chooses the id of an environment and says when it is no
-longer needed; code that still runs, and functions that it has defined, keep the `dict` itself alive.
+The global variables are a plain `dict`. The VM chooses the id of an environment, and says when it is no
+longer needed; running code, and functions that it defined, keep the `dict` alive.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ EXCEPT = 2
 class Env:
     """One environment.
 
-    Nothing that `names` or `context` refers to may refer to the `Env`: it would take a garbage
-    collection to free them.
+    Nothing that `names` or `context` refers to may refer to the `Env`: only the garbage collector
+    could free such a cycle.
     """
 
     __slots__ = ("context", "names")
@@ -39,14 +39,14 @@ class Env:
         self.context = context
 
     def keep(self, before: Context, after: Context) -> None:
-        """Keep what a call has set that began with the context `before` and ended with `after`.
+        """Keep the variables that a call has set, which began with the context `before` and ended with `after`.
 
         Only on the event loop's thread.
         """
         if self.context is before:
             self.context = after
         else:
-            # Other calls have ended meanwhile. What both have set is now what this one says.
+            # Other calls have ended meanwhile. For a variable that both have set, this call wins.
             self.context = merge(self.context, after, before)
 
 
@@ -54,13 +54,13 @@ class EnvError(Exception):
     """A request for something that is not there; `code` is that of the ERROR frame."""
 
     def __init__(self, code: str, reason: str) -> None:
-        """Keep the code apart from the text."""
+        """Keep the code and the text."""
         super().__init__(reason)
         self.code = code
 
 
 def fresh_names() -> dict[str, Any]:
-    """Return the variables that every environment starts from."""
+    """Return the variables with which every environment starts."""
     import snex
 
     return {
@@ -79,7 +79,7 @@ class Envs:
     """The table of environments, on the event loop's thread only."""
 
     def __init__(self, root: Env | None = None) -> None:
-        """Begin with the root alone; that of a template in its copy."""
+        """Begin with only the root; in a copy, that of its template."""
         self.root = root or Env(fresh_names(), copy_context())
         self._envs: dict[int, Env] = {ROOT: self.root}
 
@@ -88,7 +88,7 @@ class Envs:
         return len(self._envs)
 
     def get(self, env_id: int | None) -> Env:
-        """Return an environment; for `None` a copy of the root that is in no table.
+        """Return an environment; for `None`, a copy of the root that is not in the table.
 
         Raises:
             EnvError: `env_not_found`.
@@ -99,7 +99,7 @@ class Envs:
         return env if env is not None else self._unknown(env_id)
 
     def look_at(self, env_id: int | None) -> Env:
-        """Return an environment as `get` does, to look names up in it: for `None` nothing is copied."""
+        """Return an environment to look up names in: like `get`, but for `None` nothing is copied."""
         if env_id is None:
             return Env(self.root.names, self.root.context)
         env = self._envs.get(env_id)
@@ -117,10 +117,10 @@ class Envs:
     ) -> None:
         """Make an environment: the root's variables, then each source's, then `variables`.
 
-        Context variables come from the same sources in the same order, but for those of mode `ONLY`.
+        Context variables come from the same sources in the same order, except sources of mode `ONLY`.
 
         Args:
-            env_id: what it will be known by.
+            env_id: its id.
             sources: `(env_id, mode, names)` each; later ones win.
             variables: these win over all.
 
@@ -149,7 +149,7 @@ class Envs:
         self._envs[env_id] = Env(env, context)
 
     def drop(self, counts: Iterable[tuple[int, int]]) -> None:
-        """Forget environments: `(env_id, count)` each, whatever the count, for the VM has one handle of each.
+        """Forget environments: `(env_id, count)` each. The count is ignored, as the VM has one handle of each.
 
         Unknown ids are ignored; the root stays.
         """
@@ -157,5 +157,5 @@ class Envs:
             if env_id != ROOT:
                 self._envs.pop(env_id, None)
         if PYPY:
-            # Its dicts may keep what was deleted in places that are not in use any more.
+            # PyPy's dicts may keep deleted values alive in unused entries; a copy does not.
             self._envs = self._envs.copy()

@@ -1,18 +1,17 @@
 """Signal handlers: ours, and those that user code installs.
 
-User code finds `signal` as it is in any Python: what it installs is called, and is what `getsignal`
-returns. Two things differ below the surface.
+For user code, `signal` works as in any Python: the handlers that it installs are called, and `getsignal`
+returns them. Internally, two things differ.
 
 Two signals are ours for as long as the process lives: SIGTERM, and the one that interrupts a request.
-A handler for one of them is called by ours. Nothing that user code or a library installs takes them away.
+Our handler calls that of the user, and user code or a library cannot replace ours.
 
-A handler that raises does so in user code, as in any Python. While code of ours or of asyncio runs it
+A handler may raise an exception in user code, as in any Python. In our code or that of asyncio, the exception
 would leave things half done, or end the event loop. There, the call of the handler is put off until
-user code goes on; where none is running, the exception is printed.
+user code continues; if none is running, the exception is printed.
 
-Signals reach code that only prints while it is in our code, and hardly ever elsewhere: other threads, and
-so signals, get their turn while we write. So printing is a checkpoint: when it is done, it makes the calls
-that were put off.
+Code that only prints is nearly always in our code when a signal arrives: other threads, and so signals, get
+their turn while we write. So printing is a checkpoint: at its end, it makes the calls that were put off.
 """
 
 from __future__ import annotations
@@ -34,25 +33,25 @@ if TYPE_CHECKING:
     from types import FrameType
 
     Handler = Callable[[int, FrameType | None], Any]
-    # As `signal.signal` takes it, and returns it.
+    # What `signal.signal` takes and returns.
     Action = Handler | int | signal.Handlers | None
 
-# Interrupts a request. Programs and children ignore it by default, so one too many does no harm, and
-# hardly any program has a use for it.
+# Interrupts a request. Programs ignore it by default, so that a superfluous one does no harm, even to
+# children; and hardly any program uses it.
 INTERRUPT = signal.SIGURG
-# Seconds until a signal that came at a bad moment is repeated, at first and later on.
+# Seconds until a signal that came at a bad moment is repeated, the first time and later.
 _PAUSE = 0.01
 _LONGEST_PAUSE = 0.1
 _PACKAGE = __file__.removesuffix("_eval/handlers.py")
-# Calls that have been put off, by signal. Changed on the main thread, by single operations: a signal may come
-# between any two.
+# Calls that were put off, by signal. Changed on the main thread, by single operations: a signal may come between
+# any two.
 _due: dict[int, Handler] = {}
-# Before we stand in for it.
+# The original, before we replace it.
 _change_mask = getattr(signal, "pthread_sigmask", None)
 
 
 class Guarded:
-    """A handler of user code, as it is installed."""
+    """A handler of user code, in the form in which it is installed."""
 
     def __init__(self, handler: Handler, handlers: Handlers) -> None:
         """Call `handler` through `handlers`."""
@@ -60,12 +59,12 @@ class Guarded:
         self._handlers = handlers
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        """Call the handler now, or soon."""
+        """Call the handler now or soon."""
         self._handlers.call(number, self.handler, frame)
 
 
 class Repeater:
-    """Interrupts the main thread again and again, from a thread that is there only while it is needed."""
+    """Interrupts the main thread repeatedly, from a thread that exists only while it is needed."""
 
     def __init__(self, is_needed: Callable[[], bool]) -> None:
         """Interrupt as long as `is_needed()`, which is called on any thread."""
@@ -73,9 +72,9 @@ class Repeater:
         self._runs = False
 
     def start(self) -> bool:
-        """Begin, unless it has begun. Returns whether there is a thread for that."""
+        """Start the thread if it does not run. Returns whether it runs."""
         if not self._runs:
-            # Before the thread, which sets it back.
+            # Before the thread starts, which resets it.
             self._runs = True
             if not _start_thread(self._run):
                 self._runs = False
@@ -87,7 +86,7 @@ class Repeater:
             time.sleep(pause)
             if not self._is_needed():
                 self._runs = False
-                # The main thread may have needed it again just before.
+                # The main thread may have needed it again in the meantime.
                 if not self._is_needed():
                     return
                 self._runs = True
@@ -96,13 +95,13 @@ class Repeater:
 
 
 def checkpoint() -> None:
-    """Make the calls that have been put off. For code of ours that user code calls, when it is done."""
+    """Make the calls that were put off. Called at the end of our functions that user code calls."""
     if _due and Handlers.installed is not None:
         Handlers.installed.checkpoint()
 
 
 def again(number: int) -> bool:
-    """Have the handler of a signal called once more, soon. Returns whether there is a thread for that."""
+    """Have the handler of a signal called again soon. Returns whether a thread could be started for that."""
 
     def wait() -> None:
         time.sleep(_PAUSE)
@@ -122,8 +121,8 @@ def _start_thread(function: Callable[[], None]) -> bool:
 
 
 def poke(number: int) -> None:
-    """Have the main thread call the handler of a signal, whatever it blocks on."""
-    # Does nothing if there is no handler by now, where the signal itself might end the process.
+    """Have the main thread call the handler of a signal, whatever the thread waits for."""
+    # Without a handler, this does nothing, whereas the signal itself might end the process.
     _thread.interrupt_main(number)  # type: ignore[arg-type]
     signal.pthread_kill(threading.main_thread().ident or 0, INTERRUPT)
 
@@ -141,12 +140,12 @@ class Handlers:
     installed: ClassVar[Handlers | None] = None
 
     def __init__(self, may_raise: Callable[[FrameType], bool]) -> None:
-        """Stand in for the functions of `signal` that change handlers."""
+        """Replace the functions of `signal` that change handlers."""
         self._may_raise = may_raise
         self._pid = os.getpid()
         self._repeater = Repeater(lambda: bool(_due))
         self._ours: dict[int, Handler] = {}
-        # What user code has installed for those.
+        # The handlers of user code for our signals.
         self._users: dict[int, Action] = {}
         self._signal: Callable[[int, Any], Action] = signal.signal
         self._getsignal: Callable[[int], Action] = signal.getsignal
@@ -154,7 +153,7 @@ class Handlers:
         Handlers.installed = self
         self._stand_in()
         self._install(signal.SIGINT, self._getsignal(signal.SIGINT))
-        # What signals each thread that is forking has held back before.
+        # By thread that is forking: the signals that it blocked before.
         self._masks: dict[int, set[int]] = {}
         os.register_at_fork(
             before=self._hold_back,
@@ -163,20 +162,20 @@ class Handlers:
         )
 
     def begin(self, may_raise: Callable[[FrameType], bool]) -> None:
-        """Be the handlers of this process, which may be a copy of the one that they were made in."""
+        """Become the handlers of this process, which may be a copy of the one that made them."""
         self._may_raise = may_raise
         self._pid = os.getpid()
         self._repeater = Repeater(lambda: bool(_due))
 
     def keep(self, number: int, handler: Handler) -> None:
-        """Make a signal ours, for good; `handler` may raise wherever it likes."""
+        """Make a signal ours for good; `handler` decides itself where it raises."""
         pid = os.getpid()
 
         def ours(received: int, frame: FrameType | None) -> None:
             if os.getpid() == pid:
                 handler(received, frame)
             else:
-                # The signal has come before the hook for children has run.
+                # The signal came before the hook for forked children ran.
                 self._forked()
                 signal.raise_signal(received)
 
@@ -185,13 +184,13 @@ class Handlers:
         self._signal(number, ours)
 
     def call_users(self, number: int, frame: FrameType | None) -> None:
-        """Call what user code has installed for a signal that is ours."""
+        """Call the handler of user code for one of our signals."""
         handler = self._users.get(number)
         if callable(handler):
             self.call(number, handler, frame)
 
     def call(self, number: int, handler: Handler, frame: FrameType | None) -> None:
-        """Call a handler of user code now, or soon. Its exceptions pass where that does no harm."""
+        """Call a handler of user code, now or soon. Its exceptions propagate where that does no harm."""
         _due.pop(number, None)
         if frame is None or os.getpid() != self._pid or self._may_raise(frame):
             handler(number, frame)
@@ -209,16 +208,16 @@ class Handlers:
         return False
 
     def call_due(self, frame: FrameType | None) -> None:
-        """Make the calls that have been put off; see `call`."""
+        """Make the calls that were put off; see `call`."""
         for number, handler in list(_due.items()):
-            # Unless the code has installed another one meanwhile.
+            # Unless user code has installed another handler meanwhile.
             if self._getsignal_of_users(number) is handler:
                 self.call(number, handler, frame)
             else:
                 _due.pop(number, None)
 
     def checkpoint(self) -> None:
-        """Make the calls that have been put off, if user code has called the code of ours that runs now."""
+        """Make the calls that were put off, if user code called the function of ours that runs now."""
         if threading.current_thread() is not threading.main_thread():
             return
         frame: FrameType | None = sys._getframe()  # noqa: SLF001 - the only way to the stack
@@ -233,7 +232,7 @@ class Handlers:
         return _action(self._signal(number, action))
 
     def _forked(self) -> None:
-        """Give a forked child the handlers of user code, and none of ours."""
+        """Give a forked child the handlers of user code, without ours."""
         for number in self._ours:
             action = self._users[number]
             self._signal(number, signal.SIG_DFL if action is None else action)
@@ -242,10 +241,10 @@ class Handlers:
         self._let_through()
 
     def _hold_back(self) -> None:
-        """Have our signals wait until a child has the handlers of user code.
+        """Block our signals until a forked child has the handlers of user code.
 
-        One that reaches the child before that would be noted for our handler, and then forgotten by Python, as all that its
-        parent has noted. A pool of `multiprocessing` would wait for ever for a worker that it has ended like this.
+        Python would note an earlier one for our handler, and then forget it together with all that the parent had noted.
+        A pool of `multiprocessing` would wait forever for a worker that it has terminated with such a signal.
         """
         if self._ours and _change_mask is not None:
             self._masks[threading.get_ident()] = _change_mask(signal.SIG_BLOCK, self._ours)
@@ -263,7 +262,7 @@ class Handlers:
         def stand_in(signalnum: int, handler: Action) -> Action:
             if not (callable(handler) or isinstance(handler, int)) or signalnum not in self._ours:
                 return self._install(signalnum, handler)
-            # Fails where it would: in another thread. And undoes what C code may have done.
+            # Fails in another thread, as `signal.signal` does. It also undoes changes by C code.
             self._signal(signalnum, self._ours[signalnum])
             before = self._users[signalnum]
             self._users[signalnum] = signal.Handlers(handler) if type(handler) is int else handler
@@ -275,7 +274,7 @@ class Handlers:
 
         @wraps(signal.siginterrupt)
         def siginterrupt(signalnum: int, flag: bool) -> None:  # noqa: FBT001 - as it is
-            # Code that blocks in a system call could not be interrupted any more.
+            # Not for ours: code that blocks in a system call could not be interrupted any more.
             if signalnum not in self._ours:
                 self._siginterrupt(signalnum, flag)
 

@@ -1,7 +1,7 @@
-"""Calls of functions by their name, and attributes: the INVOKE frames.
+"""Calls of functions by name, and lookups of attributes: the INVOKE frames.
 
-The first name of a path is looked up in the environment, then among Python's own functions, and then it is
-the name of a module that is imported. The others are attributes, or modules in packages.
+The first name of a path is looked up in the environment, and then among Python's own functions; otherwise it names
+a module, which is imported. The other names are attributes, or modules in packages.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from .overload import Durations
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    # A module's name; an object, alone in a tuple; None for a name in the environment.
+    # The name of a module; an object, alone in a tuple; or None for a name in the environment.
     Root = str | tuple[object] | None
 
 _MISSING = object()
 _sys_modules = sys.modules
 _BUILTINS = sys.modules["builtins"]
 _NAMES_OF_BUILTINS = _BUILTINS.__dict__
-# How many paths are remembered, and how many characters these may have.
+# How many paths are cached, and the most characters of such a path.
 _MOST = 512
 _LONGEST = 1024
 _paths: dict[object, Path] = {}
@@ -34,17 +34,17 @@ _NEVER_AWAITED = frozenset({type(None), bool, int, float, str, bytes, list, tupl
 
 
 class Path:
-    """What a path says, and how long the function that it leads to has lately taken.
+    """A parsed path, and how long calls of its function have lately taken.
 
-    What that is, is looked up for each call: meanwhile, a name may have been assigned again, and a module reloaded.
+    The function is looked up for each call: a name may have been reassigned meanwhile, or a module reloaded.
     """
 
     __slots__ = ("attributes", "durations", "first", "text")
 
     def __init__(self, root: Root, text: str) -> None:
-        """Take it apart."""
+        """Parse the path."""
         self.text = text
-        # The name that is looked up in an environment; where there is a root, they are attributes all.
+        # The name that is looked up in an environment. With a root, all names are attributes.
         self.first: str | None = None
         if root is None:
             self.first, _, text = text.partition(".")
@@ -53,7 +53,7 @@ class Path:
 
 
 class Invocation:
-    """One call of a function, or a look at an attribute, to be run like a `Program`."""
+    """One call of a function, or lookup of an attribute, to be run like a `Program`."""
 
     __slots__ = (
         "_arguments",
@@ -66,7 +66,7 @@ class Invocation:
         "is_call",
     )
 
-    # Only the result tells whether it is to be awaited.
+    # Only the result tells whether it must be awaited.
     is_async = False
 
     def __init__(
@@ -77,23 +77,23 @@ class Invocation:
         keywords: Mapping[str, object] | None,
         copies: bool,  # noqa: FBT001 - internal
     ) -> None:
-        """Call what `path` leads to from `root`; with `None` for arguments, only look at it.
+        """Call what `path` leads to from `root`; with `None` as arguments, only look it up.
 
-        With `copies`, what is called gets only a copy of the names to change.
+        With `copies`, the function only gets a copy of the environment's names.
         """
         self._root = root
         self._arguments = arguments
         self._keywords = keywords
         self._copies = copies
-        # Whether it is a call, whose result is awaited if it can be.
+        # Whether it is a call, whose result is awaited if possible.
         self.is_call = arguments is not None
-        # Methods of objects of one type are the same function, mostly.
+        # For most types, the methods of all objects are the same functions.
         key = path if root is None else (id(type(root[0])) if type(root) is tuple else root, path)
         self._path = known = _paths.get(key) or _path(key, root, path)
         self.durations = known.durations
 
     def bind(self, names: dict[str, Any]) -> Callable[[], Any]:
-        """Return a function that does it, with the names of an environment."""
+        """Return a function that makes the call or lookup, with the names of an environment."""
         self._names = names
         return self._run
 
@@ -109,19 +109,19 @@ class Invocation:
 
 
 def call(function: Any, arguments: Sequence[object], keywords: Mapping[str, object]) -> object:  # noqa: ANN401
-    """Call a function of the user's. Nothing of ours is under way in here, so a signal may raise."""
+    """Call a user's function. In here nothing of ours is half done, so a signal handler may raise."""
     return function(*arguments, **keywords)
 
 
-# They are about the variables of whoever calls them: those of the environment, not ours.
+# They use the variables of their caller, which must be those of the environment, not ours.
 _RUNNING_CODE = frozenset({eval, exec})
 _AMONG_NAMES = frozenset({globals, locals, vars, dir}) | _RUNNING_CODE
 
 
 def function_for(function: Any, names: dict[str, Any], copies: bool) -> Any:  # noqa: ANN401, FBT001 - internal
-    """Return what to call: one of Python's own that is about variables is given those of the environment.
+    """Return what to call: Python's own functions that use the caller's variables get those of the environment.
 
-    With `copies`, it gets only a copy of the names to change.
+    With `copies`, they only get a copy of its names.
     """
     if type(function) is not BuiltinFunctionType or function not in _AMONG_NAMES:
         return function
@@ -138,7 +138,7 @@ def function_for(function: Any, names: dict[str, Any], copies: bool) -> Any:  # 
 
 
 def is_awaitable(value: object) -> bool:
-    """Return whether `await` takes a value; nothing is asked of the value itself."""
+    """Return whether a value can be awaited; only its type is asked."""
     kind = type(value)
     return kind not in _NEVER_AWAITED and hasattr(kind, "__await__")
 
@@ -148,7 +148,7 @@ def resolve(root: Root, path: str, names: Mapping[str, Any]) -> object:
 
     Raises:
         NameError: if the first name is neither in `names` nor one of Python's own, nor a module.
-        AttributeError: if an attribute is not there; both name the nearest ones.
+        AttributeError: if there is no such attribute. Both errors suggest similar names.
 
     >>> resolve(None, "math.sqrt", {})
     <built-in function sqrt>
@@ -185,7 +185,7 @@ def _follow(path: Path, root: Root, names: Mapping[str, Any]) -> object:
 
 
 def _elsewhere(name: str, names: Mapping[str, Any]) -> object:
-    """Return what a name means that is no variable."""
+    """Return the meaning of a name that is not a variable."""
     builtins = names.get("__builtins__", _BUILTINS)
     if builtins is _BUILTINS:
         builtins = _NAMES_OF_BUILTINS
@@ -205,9 +205,9 @@ def _elsewhere(name: str, names: Mapping[str, Any]) -> object:
 
 
 def _module(name: str) -> Any:  # noqa: ANN401 - whatever is in the place of a module
-    """Import a module; None if there is none of that name. Errors of its own code are raised."""
+    """Import a module; return None if there is none of that name. Errors in its code are raised."""
     try:
-        # For a module that is there already, the statement's own function is faster than `import_module`.
+        # For a module that is already imported, `__import__` is faster than `import_module`.
         __import__(name)
         found = _sys_modules.get(name)
         return found if found is not None else import_module(name)
@@ -232,7 +232,7 @@ def _submodule(value: object, name: str, path: str, error: AttributeError) -> ob
         if module is not None:
             return module
     elif error.name != name or error.obj is not value or _is_raised_by(value, name, error):
-        # By code of the object's own, about something else.
+        # The object's own code raised it, about something else.
         raise error
     what = f"{path!r} leads nowhere: " if "." in path else ""
     msg = f"{what}{error}{_nearest(name, _names_in(value))}"
@@ -240,7 +240,7 @@ def _submodule(value: object, name: str, path: str, error: AttributeError) -> ob
 
 
 def _is_raised_by(value: object, name: str, error: AttributeError) -> bool:
-    """Whether the attribute is there, and the error comes out of its own code."""
+    """Return whether the attribute exists, and its own code raised the error."""
     traceback = error.__traceback__
     runs_code = traceback is not None and traceback.tb_next is not None
     return runs_code and any(name in vars(base) for base in type(value).__mro__)
@@ -256,18 +256,18 @@ def _names_in(value: object) -> set[str]:
 def _nearest(name: str, known: set[str]) -> str:
     from difflib import get_close_matches
 
-    # Without what begins with an underscore, unless that was asked for.
+    # Without private names, unless a private name was looked up.
     shown = {k for k in known if k != name and (k[:1] != "_" or name[:1] == "_")}
     near = get_close_matches(name, sorted(shown), n=_SUGGESTIONS)
     return f". Did you mean: {', '.join(map(repr, near))}?" if near else ""
 
 
 def _path(key: object, root: Root, text: str) -> Path:
-    """Make a path, and remember it."""
+    """Make a path, and cache it."""
     path = Path(root, text)
     if len(text) <= _LONGEST and (type(root) is not str or len(root) <= _LONGEST):
         if len(_paths) >= _MOST:
-            # The one that has been known for longest.
+            # The oldest one.
             _paths.pop(next(iter(_paths)), None)
         _paths[key] = path
     return path

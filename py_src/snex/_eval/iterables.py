@@ -1,6 +1,6 @@
-"""What a stream iterates over, and what of that runs in a worker thread.
+"""What a stream iterates over, and the parts of that which run in a worker thread.
 
-Each is run like a `Program`, which see.
+Each of those parts is run like a `Program`.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ _CONTAINERS: tuple[Any, ...] = (
     deque(),
     *_VIEWS,
 )
-# Iterating over these runs no code of the user's, and does not block.
+# Iterating over these runs no user code, and does not block.
 _HARMLESS = frozenset(
     {*map(type, _CONTAINERS), *(type(iter(container)) for container in _CONTAINERS)}
 )
 
 
 def is_async(iterable: object) -> bool:
-    """Return whether something is iterated with `async for`; nothing is asked of the value itself."""
+    """Return whether something is iterated with `async for`; only its type is asked."""
     kind = type(iterable)
     return hasattr(kind, "__aiter__") or hasattr(kind, "__anext__")
 
 
 def is_harmless(iterable: object) -> bool:
-    """Return whether iterating over something neither blocks nor runs code of the user's."""
+    """Return whether iterating over something neither blocks nor runs user code."""
     return type(iterable) in _HARMLESS
 
 
@@ -64,7 +64,7 @@ a function must return an iterable
     except TypeError as error:
         kind = type(iterable)
         if hasattr(kind, "__iter__") or hasattr(kind, "__getitem__"):
-            # The type's own code has raised it.
+            # The type's own code raised it.
             raise
         msg = (
             f"{error}; the code of a stream must yield its items or return an iterable; "
@@ -74,19 +74,19 @@ a function must return an iterable
 
 
 class InThread:
-    """What a stream runs in a worker thread."""
+    """The part of a stream that runs in a worker thread."""
 
-    # Whether its result is awaited, it says itself.
+    # Only the result tells whether it must be awaited.
     is_async = False
     is_call = True
 
     def __init__(self, producer: Producer) -> None:
-        """Belong to a stream."""
+        """Prepare the part of the stream of `producer`."""
         self.durations = Durations()
         self._producer = producer
 
     def bind(self, names: dict[str, Any]) -> Callable[[], Any]:
-        """Return a function that does it; it may return a coroutine."""
+        """Return a function that runs it; it may return a coroutine."""
         raise NotImplementedError
 
 
@@ -99,25 +99,25 @@ class Rest(InThread):
         self._iterable: object = iterable
 
     def bind(self, _names: dict[str, Any]) -> Callable[[], Any]:
-        """Return a function that does it."""
+        """Return a function that runs it."""
         return self._run
 
     def _run(self) -> None:
-        # Nothing but the producer refers to it from here on.
+        # From here on, only the producer refers to it.
         iterable, self._iterable = self._iterable, None
         self._producer.produce(iterable)
 
 
 class Whole(InThread):
-    """All of a stream: the code runs in the worker thread as well."""
+    """A whole stream: its code runs in the worker thread, too."""
 
     def __init__(self, producer: Producer, work: Work) -> None:
-        """Run what the request wants."""
+        """Run the work of the request."""
         super().__init__(producer)
         self._work = work
 
     def bind(self, names: dict[str, Any]) -> Callable[[], Any]:
-        """Return a function that does it; it may return a coroutine."""
+        """Return a function that runs it; it may return a coroutine."""
         self._run = self._work.bind(names)
         return self._start
 

@@ -12,17 +12,17 @@ from .wait import new_selector
 if TYPE_CHECKING:
     from selectors import BaseSelector
 
-# Callbacks in a row before descriptors and timers are looked at again.
+# Callbacks in a row before descriptors and timers are polled again.
 _MAX_ROUND = 64
 
 
 class Loop(asyncio.SelectorEventLoop):
     """Runs callbacks that were scheduled by callbacks before it polls again.
 
-    A task that is created by a callback, and a task woken by a future, then start without a system
+    A task that a callback creates, or that a future wakes, then starts without a system
     call in between. The number of callbacks in a row is bounded; it may be 0.
 
-    A callback may run the loop in turn, where the code has patched it to allow that (`nest_asyncio`).
+    A callback may itself run the loop, if user code has patched the loop to allow that (`nest_asyncio`).
     """
 
     def __init__(self, selector: BaseSelector, max_round: int) -> None:
@@ -31,10 +31,10 @@ class Loop(asyncio.SelectorEventLoop):
         self._max_round = max_round
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
-        """Report an error, which in a forked child ends it: from 3.14 on, no task can go on there."""
+        """Report an error. In a forked child, it ends the child: since Python 3.14, no task can continue there."""
         if in_child():
             error = context.get("exception")
-            # What the code has raised is behind asyncio's complaint about the loop.
+            # The exception of the code is the context of asyncio's complaint about the loop.
             leave(error.__context__ or error if isinstance(error, RuntimeError) else error)
         super().call_exception_handler(context)
 
@@ -44,7 +44,7 @@ class Loop(asyncio.SelectorEventLoop):
         try:
             super()._run_once()  # type: ignore[misc]
         except IndexError:
-            # The base class counts the callbacks before it runs them. One of them has run the others.
+            # The base class counts the callbacks before it runs them, but one of them ran the others.
             if ready:
                 raise
         left = self._max_round
@@ -56,7 +56,7 @@ class Loop(asyncio.SelectorEventLoop):
 
 
 def new_loop(*, eager: bool, factory: str = "") -> asyncio.AbstractEventLoop:
-    """Return a new event loop; a plain one where asyncio is not built as `Loop` expects.
+    """Return a new event loop; a plain one if asyncio is not built as `Loop` expects.
 
     Args:
         eager: whether ready callbacks are run before polling again.
@@ -64,7 +64,7 @@ def new_loop(*, eager: bool, factory: str = "") -> asyncio.AbstractEventLoop:
             `"uvloop:new_event_loop"`. It needs `add_reader` and `add_writer`.
 
     Raises:
-        RuntimeError: for a factory that is not there or does not make a loop.
+        RuntimeError: if the factory does not exist or does not make a loop.
 
     >>> loop = new_loop(eager=True, factory="asyncio:SelectorEventLoop")
     >>> type(loop).__name__

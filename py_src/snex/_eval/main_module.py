@@ -1,8 +1,8 @@
 """`sys.modules["__main__"]`, which is the environment of the code that is running.
 
-There is one module for all environments, because they run interleaved and in threads, and each access to
-it is an access to the environment's variables. `pickle`, `dataclasses`, `typing` and others look here for
-what the code has defined.
+There is one module for all environments, because they run interleaved and in threads; each access to it
+is an access to the environment's variables. `pickle`, `dataclasses`, `typing` and others look here for
+what the code defined.
 
 The environment of the running code is the first of these:
 
@@ -11,8 +11,8 @@ The environment of the running code is the first of these:
 - that of the code that started the thread, in a thread that only runs a library;
 - the root.
 
-Functions that were copied from another environment still have the variables of that one. So a name that
-the first of these lacks is looked up in the others.
+Functions that were copied from another environment still use the variables of that one. So a name that
+is missing in the first of these is looked up in the others.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _STARTER = "_snex_names"
 
 
 class _Main(ModuleType):
-    """The module. Its own dictionary, which only C code sees, stays empty."""
+    """The module. Its own dictionary stays empty; only C code sees that one."""
 
     def __getattribute__(self, name: str) -> Any:  # noqa: ANN401 - whatever the code has defined
         all_names = _all_names()
@@ -72,7 +72,7 @@ class _Main(ModuleType):
 
 
 _root: Names = {}
-# The names of the module that was `__main__` before, at the bottom of the stack.
+# The names of the former `__main__`, whose code is at the bottom of the stack.
 _program: Names = {}
 
 
@@ -93,7 +93,7 @@ def install(root: Names) -> None:
 
 
 def _all_names() -> Iterator[Names]:
-    """Yield the variables of all environments that the running code may mean, the best first."""
+    """Yield the variables of all environments that the running code may refer to, the likeliest first."""
     request = current.get().names
     if request is not None:
         yield request
@@ -103,7 +103,7 @@ def _all_names() -> Iterator[Names]:
         if names.get("__name__") == _NAME and names is not _program:
             yield names
         frame = frame.f_back  # type: ignore[assignment]
-    # Not `current_thread`, which would make an object for a thread that has none.
+    # Not `current_thread`, which would create an object for a thread that `threading` does not know.
     thread = threading._active.get(threading.get_ident())  # noqa: SLF001
     if (starter := getattr(thread, _STARTER, None)) is not None:
         yield starter

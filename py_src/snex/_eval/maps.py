@@ -1,8 +1,8 @@
-"""Maps: requests that call a function once for each of their elements, the MAP frames; see `docs/protocol.md`.
+"""Maps: requests that call a function once for each element, the MAP frames; see `docs/protocol.md`.
 
-The calls are made one after the other, until a slice of time has passed or there is enough to be sent. The VM sees in the
-answer how many have been made, and sends the other elements again. So a map keeps others waiting no longer than a
-slice and one call, and a result does not wait for calls that take long.
+The calls are made one after the other, until a slice of time is over or the results are worth a frame. The answer tells
+the VM how many calls were made, and the VM sends the other elements again. So a map keeps others waiting no longer than
+a slice and one call, and no result waits for many slow calls.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .batch import joined
 from .contexts import enter
 from .invocation import function_for, is_awaitable, resolve
 from .overload import Durations
-from .runner import NESTED, RUNNING, Encoded, Pending, fields_of
+from .runner import NESTED, RUNNING, Continuation, Encoded, fields_of
 from .traceback import shortened
 
 if TYPE_CHECKING:
@@ -34,22 +34,22 @@ if TYPE_CHECKING:
     from .runner import Fields, How, Requested, Runner, Work, WorkOf
 
     Parts = Sequence[bytes | memoryview]
-    # Yields what is to be awaited, and gets what comes of it.
+    # Yields awaitables, and gets their results.
     Steps = Generator[Any, object, None]
 
 # Seconds, and bytes, after which the answer is sent.
 _SLICE = 0.005
 _ENOUGH = 256 * 1024
-# Calls until the clock is looked at: one at first, and never more than this.
+# The most calls between two looks at the clock; the first comes after one call.
 _FEW = 64
 # The VM never sends so many elements.
 _MANY = 0x7FFF_FFFF
-# Results that nobody can change, nor are large, are encoded together with those behind them. All others are encoded at once: the next
-# call may change them.
+# Small immutable results are encoded together with those that follow. All others are encoded immediately, because the next call
+# may change them.
 _SCALARS = frozenset({type(None), bool, int, float})
 _TEXTS = frozenset({str, bytes})
 _SHORT = 1024
-# Bytes of an error that is sent as it is.
+# The most bytes of an error that is sent unshortened.
 _LONG = 64 * 1024
 
 _HEAD = struct.Struct(">3sBi")
@@ -63,7 +63,7 @@ class Maps:
     """The maps of one interpreter. On the event loop's thread."""
 
     def __init__(self, runner: Runner, envs: Envs) -> None:
-        """Have the requests run by `runner`."""
+        """Let `runner` run the requests."""
         self._runner = runner
         self._env_of = envs.look_at
 
@@ -76,11 +76,11 @@ class Maps:
             return Calls(fields, results), None, None, traceparent
 
         how: How = (self._env_of, work_of)
-        # The other flags are about each result.
+        # The other flags apply to each result.
         self._runner.begin(how, request, flags & frame.THREAD, fields, self._start)
 
     def refuse(self, request: Request, error: BaseException) -> None:
-        """Answer a request that cannot be loaded: no calls have been made, and fewer elements may do."""
+        """Answer a request that cannot be loaded: no calls were made, and fewer elements may be loadable."""
         results = Results(self._runner, request, 0)
         try:
             results.fail(error)
@@ -92,7 +92,7 @@ class Maps:
     def _start(
         self, request: Request, env: Env, fields: Fields, flags: int, work_of: WorkOf
     ) -> Work | None:
-        """Make the calls, or start to. Returns what is to run in a thread."""
+        """Make the calls, or start to. Returns the work that must run in a thread, if any."""
         enter(request)
         try:
             work, _, _, request.traceparent = work_of(fields)
@@ -109,7 +109,7 @@ class Maps:
         return None
 
 
-# Code of the user's runs in it.
+# It calls user code.
 RUNNING.add(Maps._start.__code__)  # noqa: SLF001 - of this module
 
 
@@ -118,27 +118,27 @@ class Calls:
 
     is_async = False
     is_call = True
-    # Nobody asks how long they take.
+    # Required of work, but not used: their duration is not measured.
     durations = Durations()
 
     def __init__(self, fields: Fields, results: Results) -> None:
-        """Make the calls that the body of a request wants."""
+        """Prepare the calls of a request's body."""
         env_id, self._root, self._path, (self._elements, self._unpack), self._keywords = fields[:5]
         self._copies = env_id is None
         self._results = results
         self._begin = 0.0
 
     def bind(self, names: dict[str, Any]) -> Callable[[], Any]:
-        """Return a function that makes the calls. If one has to be awaited, it returns what does so for it and the rest."""
+        """Return a function that makes the calls. If one must be awaited, it returns an awaitable for that one and the rest."""
         self._names = names
         return self._run
 
-    def _run(self) -> Encoded | Pending:
+    def _run(self) -> Encoded | Continuation:
         steps = self._steps()
         awaitable = next(steps, _DONE)
         while awaitable is not _DONE:
             if not self._results.request.is_nested:
-                return Pending(self._await(steps, awaitable), awaitable)
+                return Continuation(self._await(steps, awaitable), awaitable)
             if isinstance(awaitable, CoroutineType):
                 awaitable.close()
             awaitable = _throw(steps, RuntimeError(NESTED))
@@ -155,7 +155,7 @@ class Calls:
         return self._answer()
 
     def _answer(self) -> Encoded:
-        """Return the answer, with how many calls would be right for a slice."""
+        """Return the answer, with the number of calls that would fit into a slice."""
         results = self._results
         took = monotonic() - self._begin
         fit = results.done
@@ -174,7 +174,7 @@ class Calls:
                 results.fail(error)
             return
         finally:
-            # Whatever has been imported for it.
+            # The time of imports does not count.
             self._begin = monotonic()
         elements = iter(self._elements)
         count = 1
@@ -192,7 +192,7 @@ class Calls:
 
     def _group(self, function: Any, elements: Iterator[Any]) -> Steps:  # noqa: ANN401 - the user's
         results = self._results
-        # What is sent as a handle is not looked at.
+        # If all results stay in Python, none counts as simple.
         scalars, texts = (_NOTHING, _NOTHING) if results.whole else (_SCALARS, _TEXTS)
         values: list[object] = []
         while not results.is_full:
@@ -225,9 +225,9 @@ def call_each(  # noqa: PLR0913 - internal
     texts: frozenset[type],
     values: list[object],
 ) -> Any:  # noqa: ANN401 - whatever it returns
-    """Call a function of the user's with one element after the other, and add to `values` what is simple.
+    """Call a user's function with one element after the other, and add simple results to `values`.
 
-    Returns the first value that is not, or `_DONE`. Nothing of ours is under way in here, so a signal may raise.
+    Returns the first result that is not simple, or `_DONE`. In here nothing of ours is half done, so a signal handler may raise.
     """
     add = values.append
     for element in elements:
@@ -260,17 +260,17 @@ def _throw(steps: Steps, error: BaseException) -> Any:  # noqa: ANN401 - as abov
 
 
 class Results:
-    """What has come of the calls of one request: runs of values, and errors between them, encoded."""
+    """The encoded results of the calls of one request: runs of values, and errors between them."""
 
     def __init__(self, runner: Runner, request: Request, flags: int) -> None:
         """Encode values as `flags` say."""
         self._runner = runner
         self.request = request
         self._auto = bool(flags & frame.AUTO)
-        # All of them stay in Python.
+        # Whether all results stay in Python.
         self.whole = bool(flags & frame.OBJECT)
         self._objects: list[object] = []
-        # Runs and errors; how many there are; values of the last run, which has not been closed.
+        # Runs and errors, their number, and the values of the last run, which is still open.
         self._parts: list[bytes | memoryview] = []
         self._count = 0
         self._run: list[bytes | memoryview] = []
@@ -278,11 +278,11 @@ class Results:
         self._size = 0
         # How many calls have been made.
         self.done = 0
-        # No more calls are to be made.
+        # Set when no more calls should be made.
         self.is_full = False
 
     def extend(self, values: list[object]) -> None:
-        """Add values that are simple."""
+        """Add simple values."""
         if not values:
             return
         try:
@@ -297,13 +297,13 @@ class Results:
         self._put(self._parts, parts)
 
     def add(self, value: object) -> None:
-        """Add any value. If it cannot be encoded, that is an error in its place."""
+        """Add any value. If it cannot be encoded, add an error instead."""
         objects = self._objects
         before = len(objects)
         try:
             parts = encode_item(keep(value) if self.whole else value, objects, self._auto)
         except BaseException as error:  # noqa: BLE001 - also of encoders of the user's
-            # Those in the part that could be encoded.
+            # Remove the handles in the part that was encoded.
             del objects[before:]
             self.fail(error)
             return
@@ -342,7 +342,7 @@ class Results:
             self._length = 0
 
     def answer(self, fit: int) -> Parts:
-        """Return the parts of the answer. There are no more results."""
+        """Return the parts of the answer. No results may be added afterwards."""
         self._close_run()
         head = _HEAD.pack(b"\x83h\x02", 98, fit) + _LIST.pack(108, self._count)
         parts = joined([head, *self._parts, _NIL])

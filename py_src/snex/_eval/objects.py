@@ -1,14 +1,13 @@
-"""The table of objects that the VM has handles of.
+"""The table of objects of which the VM has handles.
 
-An object that is handed out again keeps its number, as long as the VM has a handle of it: one entry, with
-a count of its handles. The VM gives handles back with `DROP` frames; with the last one the entry goes.
+An object that is handed out again keeps its number as long as the VM has a handle of it: it has one entry, with
+a count of its handles. The VM gives handles back with `DROP` frames; the last one removes the entry.
 
-Handles are handed out on any thread, at the moment when their frame is sent, and given back on the event
-loop's thread.
+Handles are handed out on any thread, when their frame is sent, and given back on the event loop's thread.
 
 An answer to a call may refer to an object whose last handle is given back by the very next frame. The thread that waits
-for the answer may load it later than that: so the table is *held* from the arrival of such an answer until it
-is loaded, and what is given back meanwhile is remembered.
+for the answer may load it only after that. So the table is *held* from the arrival of such an answer until it is
+loaded, and handles that are given back meanwhile are only noted.
 """
 
 from __future__ import annotations
@@ -31,23 +30,23 @@ if TYPE_CHECKING:
 
 
 class Objects:
-    """The table. There is one for the process."""
+    """The table, of which a process has one."""
 
     def __init__(self) -> None:
         """Begin empty."""
         self._objects: dict[int, object] = {}
-        # The number of each object, by its identity. The table keeps the object, and so its identity.
+        # The number of each object, by its `id`, which stays unique as the table keeps the object.
         self._numbers: dict[int, int] = {}
-        # Of objects with more than one handle: how many more.
+        # By number, for objects with more than one handle: how many more.
         self._more: dict[int, int] = {}
         self._next = itertools.count(1)
-        # Re-entrant: the garbage collector may run somebody's `__del__` in here, which hands something out.
+        # Re-entrant: in here, the garbage collector may run a `__del__` that hands something out.
         self._lock = threading.RLock()
         self._busy = False
-        # Answers that are to be loaded, by their numbers, which grow.
+        # The answers that are not loaded yet, by increasing numbers.
         self._holds: dict[int, None] = {}
         self._hold_numbers = itertools.count(1)
-        # What has been given back meanwhile, each with the number of the latest of these answers.
+        # Handles that were given back meanwhile, with the number of the latest answer at that time.
         self._held: deque[tuple[int, list[tuple[int, int]]]] = deque()
         # Runs a function on the event loop's thread.
         self.later: Callable[[Callable[[], None]], None] = _at_once
@@ -57,7 +56,7 @@ class Objects:
         return len(self._objects)
 
     def forget(self) -> None:
-        """Forget all, in a copy: nobody has handles of it."""
+        """Forget all objects, in a copy: the VM has no handles of them."""
         for table in (self._objects, self._numbers, self._more, self._holds, self._held):
             table.clear()
 
@@ -65,7 +64,7 @@ class Objects:
         """Count one more handle of each object, and return their numbers."""
         with self._lock:
             if self._busy:
-                # Further up on this stack, the table is just being changed. Numbers of their own do no harm.
+                # Further up on this stack, the table is being changed. Separate numbers do no harm.
                 numbers = [0 if obj is FRAME else next(self._next) for obj in handed]
                 self._objects.update(zip(numbers, handed, strict=True))
                 self._objects.pop(0, None)
@@ -100,7 +99,7 @@ class Objects:
             raise EnvError("object_not_found", f"no object with id {number}") from None
 
     def hold(self) -> Hold:
-        """Have what is given back from now on stay until the hold is released. On the event loop's thread."""
+        """Keep all objects until the hold is released. On the event loop's thread."""
         number = next(self._hold_numbers)
         self._holds[number] = None
         return Hold(self, number)
@@ -112,11 +111,11 @@ class Objects:
             self.later(self._catch_up)
 
     def drop(self, counts: Iterable[tuple[int, int]]) -> None:
-        """Take back handles: pairs of a number, and how many there are. Unknown numbers are ignored."""
+        """Take back handles: pairs of a number and a count. Unknown numbers are ignored."""
         newest = max(list(self._holds), default=0)
         if newest:
             self._held.append((newest, list(counts)))
-            # It may have been the last one, and have ended just now.
+            # The last hold may have ended just now.
             self._catch_up()
         else:
             self._drop(counts)
@@ -149,23 +148,23 @@ class Objects:
                         del self._numbers[id(obj)]
             finally:
                 self._busy = False
-        # Outside of the lock: destructors of the user's run now.
+        # Outside of the lock, as user destructors run now.
         del obj
         gone.clear()
 
 
 class Hold:
-    """A hold on a table; it ends when it is released, or nobody refers to it any more."""
+    """A hold on a table. It ends when it is released, or with the last reference to it."""
 
     __slots__ = ("_number", "_table")
 
     def __init__(self, table: Objects, number: int) -> None:
-        """Be the hold with a number."""
+        """Represent the hold with a number."""
         self._table = table
         self._number = number
 
     def release(self) -> None:
-        """End it; more than once does no harm."""
+        """End the hold. It can be called more than once."""
         self._table.release(self._number)
 
     __del__ = release
@@ -176,16 +175,16 @@ def _at_once(function: Callable[[], None]) -> None:
 
 
 table = Objects()
-# Pickles of the VM name this function of this module.
+# Pickles from the VM name this function.
 get = table.get
 NAME = __name__.encode()
 
 
 def body_of(parts: Parts) -> tuple[int, Parts]:
-    """Return the flags and the parts of a frame's body; handles in it are handed out now."""
+    """Return the flags and the parts of a frame's body, and hand out its handles."""
     if type(parts) is not WithHandles:
         return 0, parts
-    # First, because it may fail: nothing has been handed out then.
+    # First, because it may fail, and then no handle must have been handed out.
     memories = {
         index: hand_over(obj)
         for index, obj in enumerate(parts.objects)

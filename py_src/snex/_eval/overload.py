@@ -1,11 +1,11 @@
-"""Whether a call that has waited can still be done before its caller gives up.
+"""Decides whether a call that has waited can still be done before its caller gives up.
 
-Under overload every call waits nearly as long as its caller does. If each of them were begun all the
-same, each would be interrupted shortly before its end, and nothing would ever be answered. So a call
-is refused if less time is left than calls like it have lately taken; the next one has more.
+Under overload, every call waits nearly as long as its caller does. If each of them were begun anyway,
+each would be interrupted shortly before its end, and none would ever be answered. So a call is refused
+if less time is left than calls like it have lately taken; then the next one has more.
 
-Only waiting is a reason. A call whose time would not have been enough from the start is begun: maybe
-it takes less this time, and otherwise nobody would ever find out.
+Only a call that has waited is refused. A call whose timeout was too short from the start is begun: it may
+take less time now, and otherwise nothing would ever show that.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ _NANOSECONDS = 1e9
 _MEAN_GAIN = 1 / 8
 _DEVIATION_GAIN = 1 / 4
 _DEVIATIONS = 2
-# A call that has waited for less of its time is begun in any case: what is known of others is no better than that.
+# A call that has waited for less than this part of its time is begun in any case: estimates are no more precise than that.
 _LITTLE = 0.1
 
 
-# `now()` returns seconds of the clock by which the VM says when a caller gives up.
+# `now()` returns the seconds of the clock that the VM uses for deadlines.
 now = partial(time.clock_gettime, time.CLOCK_MONOTONIC)
 
 
@@ -32,14 +32,14 @@ class Durations:
     __slots__ = ("_deviation", "_mean", "likely")
 
     def __init__(self) -> None:
-        """Begin without any."""
+        """Begin without durations."""
         self._mean = 0.0
         self._deviation = 0.0
-        # What the next one will hardly exceed; 0 if nothing is known.
+        # A time that the next call will hardly exceed; 0 if unknown.
         self.likely = 0.0
 
     def add(self, took: float) -> None:
-        """Take a call into account that has come to its end."""
+        """Take a completed call into account."""
         if not self.likely:
             self._mean = mean = took
             self._deviation = deviation = took / 4
@@ -52,17 +52,17 @@ class Durations:
         self.likely = mean + _DEVIATIONS * deviation
 
     def add_interrupted(self, took: float) -> None:
-        """Take a call into account that would have taken longer."""
+        """Take an interrupted call into account, which would have taken longer."""
         if took > self._mean:
             self.add(took)
 
 
 def refusal(until: int, timeout: int, likely: float, begin: float) -> str | None:
-    """Return why a call that could begin now is not begun, or None.
+    """Return why a call should not begin now, or None if it should.
 
     Args:
         until: when its caller gives up, in nanoseconds.
-        timeout: how long its caller waits in all, in nanoseconds.
+        timeout: how long its caller waits altogether, in nanoseconds.
         likely: how long it will probably take.
         begin: the present time.
 

@@ -1,15 +1,14 @@
-"""What Python code prints, as frames that say which request printed it.
+"""Sends what Python code prints, in frames that say which request printed it.
 
 `sys.stdout` and `sys.stderr` are ordinary text streams over a binary one that hands each write to
-the `Printer`. There the pieces of all threads stand in one line, in the order of the writes; whoever
-finds the line unattended works it off. Nobody ever waits for the lock: a `__del__` or a signal
-handler that prints in the middle of a print only adds to the line, and so does another thread.
+the `Printer`. Its queue has the pieces of all threads, in the order of the writes; a thread that
+finds the queue unlocked drains it. No thread ever waits for the lock: a `__del__` or a signal
+handler that prints in the middle of a print only adds to the queue, and so does another thread.
 
-The pieces of a `print` are put together per request, until one ends a line. The answer of a request
-that has printed stands in the same line, and so follows everything that was printed before.
+The pieces of a `print` are joined per request, until one of them ends a line. The answer of a request
+that has printed goes through the same queue, and so follows everything that was printed before.
 
-Once the interpreter has begun to end, and in a forked child, writes go to the descriptor that they
-would go to in any Python program.
+Once the interpreter is ending, and in a forked child, writes go to the descriptor, as in any Python program.
 """
 
 from __future__ import annotations
@@ -38,18 +37,18 @@ STDOUT = 1
 STDERR = 2
 _FLUSH = 0
 
-# Of a request that prints without ever ending a line.
-_MAX_PENDING = 8 * 1024
-# A longer write becomes several frames, with the chance to wait in between.
+# The most bytes that are kept of a request that prints without ending a line.
+_MAX_UNSENT = 8 * 1024
+# A longer write becomes several frames, and may wait in between.
 _CHUNK = 64 * 1024
 _TAGS = (b"", b"\x01", b"\x02")
 _CONTINUATION = 0b1000_0000
 _CONTINUATION_MASK = 0b1100_0000
 _LONGEST_CHARACTER = 4
-# With that many pieces in the line, who adds one lets others work for so many seconds.
-_LONG_LINE = 64
+# With this many pieces in the queue, a thread that adds one waits for up to so many seconds for the draining thread.
+_LONG_QUEUE = 64
 _PATIENCE = 0.01
-# Milliseconds. Nothing but a wake-up call that got lost makes it pass.
+# Milliseconds. Only a lost wake-up makes it elapse.
 _LOOK_AGAIN = 1000
 
 
@@ -61,20 +60,20 @@ class Printer:
         self._writer = self.writer = writer
         self._lock = threading.Lock()
         # (request, a stream or the kind of a frame, its flags and cause, parts)
-        self._line: deque[tuple[Request, int, int, int, Sequence[bytes | memoryview]]] = deque()
-        # Requests with a line begun. Needs the lock.
+        self._queue: deque[tuple[Request, int, int, int, Sequence[bytes | memoryview]]] = deque()
+        # Requests with an unfinished line. Needs the lock.
         self._partial: set[Request] = set()
-        # The thread that works the line off.
-        self._worker = 0
+        # The thread that drains the queue.
+        self._drainer = 0
         self.closed = False
 
     @property
     def raw(self) -> bool:
-        """Whether prints go to the descriptor itself."""
+        """Whether prints go directly to the descriptor."""
         return self.closed or self._writer.broken
 
     def print(self, stream: int, data: bytes) -> None:
-        """Print `data` for the request that runs. Waits while too much waits to be written."""
+        """Print `data` for the running request. Waits while too much waits to be written."""
         if not data:
             return
         request = current.get()
@@ -83,25 +82,25 @@ class Printer:
         checkpoint()
 
     def log(self, parts: Sequence[bytes | memoryview]) -> None:
-        """Send a log event behind what its request has printed. Waits as `print` does."""
+        """Send a log event after the output of its request. Waits as `print` does."""
         request = current.get()
         request.printed = True
         self._add(request, frame.LOG, parts)
 
     def _add(self, request: Request, what: int, parts: Sequence[bytes | memoryview]) -> None:
         with request:
-            self._line.append((request, what, 0, 0, parts))
-            self._work()
+            self._queue.append((request, what, 0, 0, parts))
+            self._drain()
             if self._writer.backlog:
                 self._wait_for_room(request)
         request.checkpoint()
 
     def flush(self) -> None:
-        """Send what the request that runs has printed so far."""
+        """Send what the running request has printed so far."""
         request = current.get()
         with request:
-            self._line.append((request, _FLUSH, 0, 0, ()))
-            self._work()
+            self._queue.append((request, _FLUSH, 0, 0, ()))
+            self._drain()
         request.checkpoint()
         checkpoint()
 
@@ -113,7 +112,7 @@ class Printer:
         parts: Sequence[bytes | memoryview],
         cause: int = 0,
     ) -> None:
-        """Send the answer of a request behind what it has printed."""
+        """Send the answer of a request after its output."""
         if self._lock.acquire(blocking=False):
             try:
                 self._work_off()
@@ -121,19 +120,19 @@ class Printer:
             finally:
                 self._lock.release()
         else:
-            # It is written later: what could change meanwhile is copied.
+            # It is written later, so parts that could change are copied.
             frozen = [part if type(part) is bytes else bytes(part) for part in parts]
-            self._line.append((request, kind, flags, cause, frozen))
-        self._work()
+            self._queue.append((request, kind, flags, cause, frozen))
+        self._drain()
 
-    def _work(self) -> None:
-        # Who adds to the line while another works it off, just before that one leaves, comes here
-        # after it has left.
-        while self._line:
+    def _drain(self) -> None:
+        # A thread that adds a piece just before the draining thread leaves gets here after that
+        # thread has left.
+        while self._queue:
             if not self._lock.acquire(blocking=False) and (
-                # Who works it off must not be outrun. If that is this thread itself, further up on
-                # the stack, the patience is in vain, but does no harm.
-                len(self._line) < _LONG_LINE or not self._lock.acquire(timeout=_PATIENCE)
+                # Do not outrun the draining thread. If that is this thread itself, further up on the
+                # stack, waiting is useless, but does no harm.
+                len(self._queue) < _LONG_QUEUE or not self._lock.acquire(timeout=_PATIENCE)
             ):
                 return
             try:
@@ -142,16 +141,16 @@ class Printer:
                 self._lock.release()
 
     def _work_off(self) -> None:
-        self._worker = threading.get_ident()
+        self._drainer = threading.get_ident()
         try:
-            while self._line:
-                self._do(*self._line.popleft())
+            while self._queue:
+                self._do(*self._queue.popleft())
         finally:
-            self._worker = 0
+            self._drainer = 0
 
     def is_busy_here(self) -> bool:
         """Return whether this thread is in the middle of a print."""
-        return self._worker == threading.get_ident()
+        return self._drainer == threading.get_ident()
 
     def _do(
         self,
@@ -170,26 +169,26 @@ class Printer:
             self._send(request)
             request.stream = what
         data: bytes = parts[0]  # type: ignore[assignment]
-        if request.pending is None:
-            request.pending = []
-        request.pending.append(data)
+        if request.unsent is None:
+            request.unsent = []
+        request.unsent.append(data)
         request.size += len(data)
-        if data.endswith(b"\n") or request.size > _MAX_PENDING:
+        if data.endswith(b"\n") or request.size > _MAX_UNSENT:
             self._send(request)
         else:
             self._partial.add(request)
 
     def _send(self, request: Request) -> None:
-        pending = request.pending
-        if pending:
-            request.pending = None
+        unsent = request.unsent
+        if unsent:
+            request.unsent = None
             request.size = 0
             self._partial.discard(request)
-            data = b"".join((_TAGS[request.stream], *pending))
+            data = b"".join((_TAGS[request.stream], *unsent))
             self._writer.write(frame.PRINT, request.number, (data,))
 
     def _wait_for_room(self, request: Request) -> None:
-        # A signal's exception may come out of here: nothing of ours is under way.
+        # A signal handler may raise in here: nothing of ours is half done.
         writer = self._writer
         if not writer.pump():
             return
@@ -203,7 +202,7 @@ class Printer:
     def close(self, grace: float) -> None:
         """Send what has been printed, for at most `grace` seconds. On the event loop's thread."""
         self.closed = True
-        self._work()
+        self._drain()
         if self._lock.acquire(blocking=False):
             try:
                 for request in list(self._partial):
@@ -213,16 +212,16 @@ class Printer:
         self._writer.finish(grace)
 
     def abandon(self) -> None:
-        """Forget all, in a forked child: what was printed is the parent's to send."""
+        """Forget all output, in a forked child: the parent sends it."""
         self.closed = True
-        self._line.clear()
+        self._queue.clear()
         for request in self._partial:
-            request.pending = None
+            request.unsent = None
         self._partial.clear()
 
 
 class PrintBuffer(io.BufferedIOBase):
-    """What is below the text: `sys.stdout.buffer`."""
+    """The binary stream below the text: `sys.stdout.buffer`."""
 
     mode = "wb"
 
@@ -237,7 +236,7 @@ class PrintBuffer(io.BufferedIOBase):
         return True
 
     def fileno(self) -> int:
-        """Return the descriptor that child processes inherit. What they write belongs to nobody."""
+        """Return the descriptor that child processes inherit. What they write belongs to no request."""
         return self._stream
 
     def write(self, data: Buffer, /) -> int:
@@ -261,12 +260,12 @@ class PrintBuffer(io.BufferedIOBase):
         return size
 
     def flush(self) -> None:
-        """Send what the request that runs has printed."""
+        """Send what the running request has printed."""
         if not self._printer.raw:
             self._printer.flush()
 
     def close(self) -> None:
-        """Only flush: some text stream that was put on top must not take printing along."""
+        """Only flush: another text stream on top of it must not end printing when it is closed."""
         self.flush()
 
 
@@ -274,7 +273,7 @@ class PrintStream(io.TextIOWrapper):
     """`sys.stdout` or `sys.stderr`."""
 
     def __init__(self, buffer: PrintBuffer) -> None:
-        """Pass every write on at once: what is kept here would have lost its request."""
+        """Pass every write on immediately: text that is buffered here would lose its request."""
         super().__init__(
             buffer, encoding="utf-8", errors="backslashreplace", newline="\n", write_through=True
         )
@@ -309,8 +308,8 @@ def _write_raw(fd: int, data: bytes | memoryview) -> None:
         while view:
             view = view[os.write(fd, view) :]
     except OSError:
-        # Whoever read it is gone, as the VM may be by now. That should not stop what else is to be
-        # done at the end.
+        # Its reader is gone, perhaps with the VM. That should not keep the interpreter from ending
+        # properly.
         pass
 
 
@@ -320,7 +319,7 @@ class Streams:
     def __init__(self, printer: Printer) -> None:
         """Replace them.
 
-        `sys.__stdout__` as well: people put it back to undo a redirection.
+        Replace `sys.__stdout__`, too: code assigns it to `sys.stdout` to undo a redirection.
         """
         self._before: dict[str, TextIO | None] = {}
         self._ours: dict[str, TextIO | None] = {}
@@ -332,7 +331,7 @@ class Streams:
                 setattr(sys, place, replacement)
 
     def restore(self) -> None:
-        """Put back what was there; Python's own last words need nothing of ours then."""
+        """Restore the original streams, so that Python's last words need nothing of ours."""
         for place, stream in self._ours.items():
             if getattr(sys, place, None) is stream:
                 setattr(sys, place, self._before[place])

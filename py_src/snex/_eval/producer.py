@@ -1,9 +1,9 @@
-"""What advances the iterator of a stream, and sends what comes out of it.
+"""Advances the iterator of a stream, and sends its items.
 
-An iterator is advanced by one thread: a worker thread, or that of an event loop. Items are collected in a `Batch`. Any
-thread may find that what has been collected is due: the one that produces, the event loop's, when the consumer has
-taken everything, or the one that finds the pipe drained. Nobody waits for the lock: who finds it taken leaves a note,
-and the one that holds it looks once more.
+One thread advances an iterator: a worker thread, or that of an event loop. Items are collected in a `Batch`. Any of
+these threads may find that the batch is due: the producing one; the event loop's, when the consumer has taken
+everything; or the one that has drained the pipe. No thread waits for the lock: one that finds it taken sets a flag,
+and the holder of the lock looks again.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
     # With the number of items that were sent before.
     Send = Callable[[Request, Sequence[bytes | memoryview], int], None]
 
-# Items in a row, in a thread of its own.
+# Items in a row for a stream in a thread of its own.
 _ENDLESS = sys.maxsize
-# On an event loop: items until the clock is looked at, and seconds until others get their turn.
+# On an event loop: items between two looks at the clock, and seconds until others get their turn.
 _FEW = 64
 _SLICE = 0.005
-# Seconds that the end waits for another thread that is just sending.
+# Seconds that the end of a stream waits for another thread that is sending.
 _PATIENCE = 1.0
 
 
@@ -53,9 +53,9 @@ class Producer:
         pressure: Callable[[Request], Pressure],
         producers: dict[int, Producer],
     ) -> None:
-        """Send items through `send`, as long as there is room in what `pressure` returns.
+        """Send items through `send`, as long as what `pressure` returns has room.
 
-        While it produces, it is in `producers`, by the number of its request.
+        While it produces, `producers` has it under the number of its request.
         """
         self._request = request
         self._batch = batch
@@ -63,12 +63,12 @@ class Producer:
         self._pressure = pressure
         self._producers = producers
         self._lock = threading.Lock()
-        # Somebody wants the holder of the lock to look.
+        # Set to have the holder of the lock look again.
         self._look = False
         self._credits: deque[int] = deque()
-        # A bound method is a new object each time, and this one is found again.
+        # Kept, because a bound method is a new object each time, and this one must be found again.
         self._drained = self.flush
-        # Wakes who waits for the consumer.
+        # Wakes the one that waits for the consumer.
         self._wake: Callable[[], None] | None = None
         request.stop = self.stop
 
@@ -78,7 +78,7 @@ class Producer:
         self.wake()
 
     def wake(self) -> None:
-        """Have the one that waits for the consumer look."""
+        """Wake the one that waits for the consumer."""
         wake = self._wake
         if wake is not None:
             wake()
@@ -122,7 +122,7 @@ class Producer:
             self.stop()
 
     def _end(self) -> None:
-        """Send what is left."""
+        """Send the rest."""
         request = self._request
         self._producers.pop(request.number, None)
         self._pressure(request).forget(self._drained)
@@ -138,7 +138,7 @@ class Producer:
                     self._lock.release()
 
     def _check_stopped(self) -> None:
-        # In a forked child, nobody is told.
+        # A forked child must not send anything.
         if not in_child():
             raise Cancelled
 
@@ -241,7 +241,7 @@ class Producer:
             self._end()
 
     async def _pause(self, state: int, until: float) -> float:
-        """Wait for the consumer, or let others have their turn. Returns until when it is ours."""
+        """Wait for the consumer, or let others have their turn. Returns the end of our next turn."""
         batch = self._batch
         if state & FULL and batch.is_full:
             loop = asyncio.get_running_loop()
@@ -257,20 +257,20 @@ class Producer:
 
                 self._wake = wake
                 try:
-                    # It may have changed just before.
+                    # The batch may have changed just before.
                     if batch.is_full and not batch.stopped:
                         await future
                 finally:
                     self._wake = None
         elif batch.stopped or monotonic() < until:
-            # In a forked child, where it is stopped, no task could go on from 3.14 on.
+            # In a forked child, the stream is stopped. Since Python 3.14, no task could continue there.
             return until
         else:
             await asyncio.sleep(0)
         return monotonic() + _SLICE
 
     def _close(self, iterator: Any) -> None:  # noqa: ANN401 - as above
-        # Other iterators may have a `close` as well, such as files, which belong to somebody.
+        # Other iterators may have a `close`, too, such as files, which belong to user code.
         if not hasattr(type(iterator), "throw") or getattr(iterator, "gi_running", False):
             return
         self._request.noticed = True
@@ -294,15 +294,15 @@ class Producer:
 
 
 def advance(batch: Batch, iterator: Any, most: int) -> int:  # noqa: ANN401 - as above
-    """Add items to a batch. Nothing of ours is under way in here, so a signal may raise."""
+    """Add items to a batch. In here nothing of ours is half done, so a signal handler may raise."""
     return batch.fill(iterator, most)
 
 
 def unraisable(error: BaseException, culprit: object) -> None:
-    """Report what a generator has raised when it was closed."""
+    """Report an exception that a generator raised when it was closed."""
     message = "Exception ignored while a generator was closed"
     if sys.unraisablehook is sys.__unraisablehook__:
-        # Python's own takes nothing but what Python itself has made.
+        # Python's own hook only takes arguments that Python itself has made.
         report(f"{message}: {culprit!r}", error)
         return
     args: Any = SimpleNamespace(

@@ -1,7 +1,7 @@
-"""The request that code runs for, and the exception that ends it.
+"""The request for which code runs, and the exception that ends it.
 
-A request is known to its code through a context variable, so that tasks which the code starts and
-calls of `asyncio.to_thread` belong to it as well.
+A context variable has the request of the running code, so that tasks which the code starts and
+calls of `asyncio.to_thread` belong to the request, too.
 """
 
 from __future__ import annotations
@@ -47,62 +47,62 @@ class Cancelled(BaseException):
 class Request:
     """One request, from the frame that brings it to its answer.
 
-    Everything but the fields for output belongs to the event loop's thread, or to the worker thread that
-    the request runs in. `pending`, `stream` and `size` are touched only by whoever holds the printer's lock.
+    Everything except the fields for output belongs to the event loop's thread, or to the worker thread in
+    which the request runs. `unsent`, `stream` and `size` are only touched with the printer's lock held.
 
-    A request that runs in a worker thread is a context manager for code of ours that user code calls
-    there: no exception from another thread is raised within.
+    In a worker thread, the request is a context manager for functions of ours that user code calls:
+    inside, no exception from another thread is raised.
     """
 
-    # The variables of its environment; the request of no environment has none.
+    # The variables of its environment. None for a request without an environment.
     names: dict[str, Any] | None = None
-    # The call, of Python's, that has caused it, and while that waits on the event loop's thread, the request whose code
-    # has made it; whether this one runs on top of that one, where nothing can be awaited.
+    # The call from Python that caused it; while that call waits on the event loop's thread, the request whose code made the
+    # call; and whether this one runs on top of that one, where nothing can be awaited.
     cause = 0
     parent: Request | None = None
     is_nested = False
-    # Most requests need none of these; an attribute of the class costs them nothing.
+    # Most requests need none of the following. As attributes of the class, they cost nothing then.
     task: asyncio.Task[None] | None = None
-    # Numbers of CANCEL frames that wait for the work's end. Whoever takes one out answers it.
+    # The numbers of CANCEL frames that wait for the end of the work. The thread that removes one answers it.
     cancels: deque[int] | None = None
-    # The worker thread.
+    # The id of its worker thread.
     thread = 0
     # Not zero while `Cancelled` may not be raised in that thread.
     shield = 1
-    # `Cancelled` has been raised in that thread, or its event loop has cancelled what runs there.
+    # Set once `Cancelled` was raised in that thread, or the thread's event loop has cancelled its tasks.
     noticed = False
-    # Has that thread look up from waiting for an answer.
+    # Wakes that thread if it waits for an answer.
     wake: Callable[[], None] | None = None
-    # Of a stream: has its iterator closed; how many items there have been, once it has ended.
+    # For a stream: a function that closes its iterator; and the number of all items, once it has ended.
     stop: Callable[[], None] | None = None
     items = 0
-    # The answer has been sent, or will never be.
+    # Set once the answer has been sent, or never will be.
     ended = False
-    # An interrupt came while code of ours ran for it, where nothing could be raised.
+    # Set by an interrupt that came while our own code ran for it, in which nothing may be raised.
     interrupted = False
-    # Seconds that its cleanup has before it is interrupted again; for all requests.
+    # Seconds that a cleanup may take before it is interrupted again. Set for all requests.
     cleanup_timeout = 5.0
-    # Until when it cleans up: what awaits, and the tasks and threads in which `Cancelled` was raised.
+    # The ends of its cleanups: of code that awaits, and of the tasks and threads in which `Cancelled` was raised.
     cleaning_until = 0.0
     cleanups: dict[object, float] | None = None
     # The span of its caller; see `trace`.
     traceparent: str | None = None
-    # It has failed for want of memory.
+    # Set if it failed for lack of memory.
     no_memory = False
-    # Streams of Elixir's that it has been given, by number.
+    # The streams from Elixir that were passed to it, by number.
     streams: dict[int, ref[Stream]] | None = None
     printed = False
-    pending: list[bytes] | None = None
+    unsent: list[bytes] | None = None
     stream = 0
     size = 0
 
     def __init__(self, number: int) -> None:
-        """Begin the request with that number; 0 stands for what belongs to none."""
+        """Make the request with a number; 0 stands for code outside of any request."""
         self.number = number
 
     @property
     def is_here(self) -> bool:
-        """Whether this is the worker thread that the request runs in."""
+        """Whether this is the worker thread in which the request runs."""
         return self.thread != 0 and self.thread == threading.get_ident()
 
     def __enter__(self) -> None:
@@ -114,13 +114,13 @@ class Request:
             self.shield -= 1
 
     def begin_cleanup(self) -> None:
-        """Note that its tasks are being cancelled. From now on they clean up."""
+        """Note that its tasks are being cancelled, and clean up from now on."""
         self.cleaning_until = monotonic() + self.cleanup_timeout
 
     def interrupt(self, place: object) -> bool:
-        """Return whether `Cancelled` may be raised in a task or thread of the request, and note that it is.
+        """Return whether `Cancelled` may be raised in a task or thread of the request, and note that it will be.
 
-        Not while the request cleans up there: a lock is to be released, a transaction rolled back.
+        Not while the request cleans up there: it may have to release a lock, or roll back a transaction.
         """
         now = monotonic()
         cleanups = self.cleanups
@@ -132,7 +132,7 @@ class Request:
         return True
 
     def end_streams(self) -> None:
-        """End the streams that it has been given: it has ended."""
+        """End the streams that were passed to it, because it has ended."""
         for known in list((self.streams or {}).values()):
             stream = known()
             if stream is not None:
@@ -140,7 +140,7 @@ class Request:
         self.streams = None
 
     def checkpoint(self) -> None:
-        """Raise what an interrupt could not, now that nothing of ours is under way."""
+        """Raise what an earlier interrupt could not, now that nothing of ours is half done."""
         if self.interrupted and not self.ended and (self.is_here or self._is_on_main_thread()):
             self.interrupted = False
             if self.is_here or self.interrupt(running_task()):

@@ -1,11 +1,11 @@
 """Runs the code of EVAL frames and answers them.
 
-Code that does not await runs at once, in a callback of the event loop; other code becomes a task. With
-`run: :thread` either runs in a worker thread. Whatever the code raises, `SystemExit` included, is the
-answer to that one request.
+Code that does not await runs immediately, in a callback of the event loop; other code becomes a task. With
+`run: :thread`, either runs in a worker thread. Any exception of the code, even `SystemExit`, is the
+answer to its request, and affects no other.
 
-A request that the VM has cancelled is not answered: CANCELLED answers the CANCEL frame, once for
-each, when the work has come to its end.
+A request that the VM has cancelled is not answered. Instead, CANCELLED answers each CANCEL frame when the
+work has ended.
 """
 
 from __future__ import annotations
@@ -45,22 +45,22 @@ if TYPE_CHECKING:
     from .maps import Calls
     from .signals import Interrupts
 
-    # What the body of a request brings, see `docs/protocol.md`.
+    # The fields of a request's body, see `docs/protocol.md`.
     Fields = tuple[Any, ...]
-    # Until when, and for how long in all, the caller waits.
+    # The deadline of the caller, and how long it waits altogether.
     Time = tuple[int, int]
     Work: TypeAlias = Program | Invocation | InThread | Calls
-    # What is to be run, variables to be set, how long the caller waits, and its span.
+    # The work, the variables to be set, the time of the caller, and its span.
     Requested = tuple[Work, dict[str, object] | None, Time | None, str | None]
     WorkOf = Callable[[Fields], Requested]
-    # Runs what a request wants, or starts to. Returns it if it is to run in a thread.
+    # Runs the work of a request, or starts it. Returns the work if it must run in a thread.
     Evaluate = Callable[[Request, Env, Fields, int, WorkOf], Work | None]
-    # How to find the environment of a request, and what it wants to be run.
+    # How to find the environment and the work of a request.
     How = tuple[Callable[[int | None], Env], WorkOf]
     Write = Callable[[int, Request, Sequence[bytes | memoryview], int], None]
 
 
-# Set in the number of a CANCEL frame that asks whether the one whose request it belongs to is heard.
+# Set in the number of a CANCEL frame that only asks whether the request has noticed that it was cancelled.
 _PROBE = 1 << 63
 
 NESTED = (
@@ -72,8 +72,8 @@ NESTED = (
 class Runner:
     """Evaluations in progress, on the event loop's thread; worker threads only end their requests.
 
-    `ending` is set once the interpreter goes down: from then on an exception in user code is a part
-    of the end, and nobody's answer.
+    `ending` is set once the interpreter ends: from then on, an exception in user code is part of the
+    end, and not an answer.
     """
 
     def __init__(
@@ -94,15 +94,15 @@ class Runner:
         self._interrupts = interrupts
         self._wanted = interrupts.wanted
         self._write = write
-        # Requests whose tasks or threads are under way. The loop itself holds tasks only weakly.
+        # The requests whose tasks or threads are running. The loop itself refers to tasks only weakly.
         self._running: dict[int, Request] = {}
         self._jobs: dict[int, Job] = {}
         self._threads = Threads(loop, self._answer_probes)
         self._thread_ended: asyncio.Future[None] | None = None
         self._durations = Durations()
         self.ending = False
-        # Run code, and call the function that a request names. Not a `partial` of `begin` each: that takes
-        # the C stack, which CPython 3.12 counts, at each level of a callback.
+        # How to run code, and how to call the function that a request names. Not partials of `begin`, which would take some of
+        # the C stack, which CPython 3.12 limits, at each level of a callback.
         self.eval: How = (envs.get, _program)
         self.invoke: How = (envs.look_at, _invocation)
 
@@ -114,13 +114,13 @@ class Runner:
         fields: Fields,
         evaluate: Evaluate | None = None,
     ) -> None:
-        """Run what a request wants, or start to, in a copy of its environment's context.
+        """Run the work of a request, or start it, in a copy of its environment's context.
 
-        `evaluate` does so for what is not run as code and calls are.
+        `evaluate` does so for work that is not run like code and calls.
         """
         env_of, work_of = how
         if request.number in self._wanted:
-            # Interrupted before it began; its CANCEL is on the way.
+            # It was interrupted before it began; its CANCEL frame is on its way.
             request.ended = True
             return
         try:
@@ -133,7 +133,7 @@ class Runner:
         context = before.copy()
         work = context.run(evaluate or self._eval, request, env, fields, flags, work_of)
         if work is not None:
-            # Not within the request's context, which the new thread would keep.
+            # Not within the request's context, which the new thread would keep alive.
             self.start_thread(request, work, env, context, flags)
         elif request.number not in self._running:
             env.keep(before, context)
@@ -141,7 +141,7 @@ class Runner:
     def _eval(
         self, request: Request, env: Env, fields: Fields, flags: int, work_of: WorkOf
     ) -> Work | None:
-        """Run the code of a request, or start to. Returns it if it is to run in a thread."""
+        """Run the code of a request, or start it. Returns the code if it must run in a thread."""
         enter(request)
         try:
             work, variables, time, traceparent = work_of(fields)
@@ -179,7 +179,7 @@ class Runner:
             try:
                 return await trace.wait(request.traceparent, result)
             finally:
-                # The task's own copy.
+                # Those of the task's own copy.
                 after = copy_context()
 
         def run() -> tuple[int, Sequence[bytes | memoryview]]:
@@ -195,13 +195,13 @@ class Runner:
             if in_child():
                 end_of(request, None)
                 return
-            # Before the answer, which the next request may follow at once.
+            # Before the answer, because the next request may follow that immediately.
             call_soon(self._loop, lambda: env.keep(before, after))
             if answer is None:
                 answer = frame.ERROR, self._failure(request, Cancelled())
             self._end(request, *answer)
             del self._jobs[request.number]
-            # One that has come just now. See `cancel`.
+            # For a CANCEL that has just come. See `cancel`.
             self._say_cancelled(request)
             if self.ending:
                 call_soon(self._loop, self._thread_has_ended)
@@ -216,7 +216,7 @@ class Runner:
 
     def _check_time(self, work: Work, time: tuple[int, int], begun: float) -> None:
         """Refuse a call that has waited too long to be done in time."""
-        # Code that has never run takes as long as any.
+        # Code that never ran is assumed to take as long as other code.
         likely = work.durations.likely or self._durations.likely
         reason = refusal(*time, likely, begun)
         if reason is not None:
@@ -225,7 +225,7 @@ class Runner:
     def _run_through(
         self, request: Request, work: Work, env: Env, flags: int, begun: float
     ) -> Sequence[bytes | memoryview] | None:
-        """Run code that does not await, and note how long it takes; None for a call whose result has to be awaited."""
+        """Run code that does not await, and note how long it takes; None for a call whose result must be awaited."""
         try:
             run = work.bind(env.names)
             result = run() if request.traceparent is None else trace.call(request.traceparent, run)
@@ -248,9 +248,9 @@ class Runner:
         self._durations.add(took)
 
     def start(self, request: Request, awaitable: Any, env: Env, flags: int) -> None:  # noqa: ANN401
-        """Await something in a task."""
+        """Await `awaitable` in a task."""
         if request.is_nested:
-            # The event loop stands still.
+            # The event loop is blocked.
             if isinstance(awaitable, CoroutineType):
                 awaitable.close()
             raise RuntimeError(NESTED)
@@ -260,11 +260,11 @@ class Runner:
         try:
             task = self._loop.create_task(coroutine)
         except BaseException:
-            # From a task factory of the user's.
+            # A task factory of user code raised it.
             coroutine.close()
             self._running.pop(number, None)
             raise
-        # Such a factory may also have run it to its end already.
+        # Such a factory may also have run the task to its end already.
         if number in self._running:
             request.task = task
             task.add_done_callback(lambda _: self._done(request, awaitable))
@@ -290,16 +290,16 @@ class Runner:
             self.fail(request, error)
         else:
             self.succeed(request, parts)
-        # The task's own copy.
+        # The context of the task is its own copy.
         env.keep(before, copy_context())
 
     def _done(self, request: Request, awaitable: Any) -> None:  # noqa: ANN401 - of any type
-        """Answer for a task that has been cancelled before its first step."""
-        # It knows the request through its callback, and the request knows it.
+        """Answer for a task that was cancelled before its first step."""
+        # Break the cycle: the task refers to the request through its callback.
         request.task = None
         if not request.ended and request.number not in self._jobs:
-            if isinstance(awaitable, (CoroutineType, Pending)):
-                # Or Python would warn that nobody has awaited it.
+            if isinstance(awaitable, (CoroutineType, Continuation)):
+                # Otherwise Python would warn that it was never awaited.
                 awaitable.close()
             self.fail(request, asyncio.CancelledError())
 
@@ -308,7 +308,7 @@ class Runner:
         return self._threads.look()
 
     def is_unwanted(self, request: Request) -> bool:
-        """Return whether a request has been cancelled, or one that it runs for."""
+        """Return whether a request has been cancelled, or one for which it runs."""
         unwanted: Request | None = request
         while unwanted is not None:
             if unwanted.cancels or unwanted.number in self._wanted:
@@ -317,9 +317,9 @@ class Runner:
         return False
 
     def cancel(self, number: int, waiting: Request | None = None) -> bool:
-        """Cancel a request if it is still under way. It is not answered any more.
+        """Cancel a request if it is still running. It will not be answered any more.
 
-        Returns whether it is. `waiting` is the request, if its code waits on the event loop's thread.
+        Returns whether it is running. `waiting` is the request if its code waits on the event loop's thread.
         """
         job = self._jobs.get(number & ~_PROBE)
         if number & _PROBE:
@@ -341,23 +341,23 @@ class Runner:
         if job is not None:
             self._threads.cancel(job)
             if number not in self._jobs:
-                # Its thread has just come to its end, perhaps without having seen this.
+                # Its thread has just ended, perhaps without having seen this.
                 self._say_cancelled(request)
             return True
-        # What it does when it awaits next, and cleans up, is not to be interrupted for what is past.
+        # An earlier interrupt must not hit the cleanup, which begins when the code awaits next.
         request.interrupted = False
         if below is None:
             request.begin_cleanup()
         if request.task is not None:
             request.task.cancel()
         if below is not None:
-            # It runs the event loop in turn, which has got us here, and waits for that to end.
+            # Its code itself runs the event loop that called us, and waits for that to end.
             self._interrupts.interrupt(below)
         return True
 
     @property
     def under_way(self) -> int:
-        """How many requests have tasks or threads."""
+        """The number of requests that have tasks or threads."""
         return len(self._running) + len(self._jobs)
 
     def end_idle_threads(self) -> None:
@@ -391,15 +391,15 @@ class Runner:
             self._cancelled(job.probes.pop())
 
     def _say_cancelled(self, request: Request) -> None:
-        # A worker thread and this one may both be here; each CANCEL is answered once.
+        # A worker thread may be here at the same time; each CANCEL is answered once.
         with suppress(IndexError):
             while request.cancels:
                 self._cancelled(request.cancels.pop())
 
     def _cancelled(self, number: int) -> None:
         self._interrupts.settled(number)
-        # Nothing that is printed needs to come before it, and a VM that waits for it to know
-        # whether this interpreter is stuck should not wait for readers of output.
+        # It need not follow what was printed. The VM waits for it to know whether this interpreter is
+        # stuck, and should not have to wait for readers of output.
         self._write(frame.CANCELLED, Request(number), (), 0)
 
     def succeed(self, request: Request, parts: Sequence[bytes | memoryview]) -> None:
@@ -414,7 +414,7 @@ class Runner:
         if in_child():
             end_of(request, error)
         if self.ending or request.cancels or request.number in self._wanted or in_child():
-            # Nobody will see it.
+            # There will be no answer.
             return ()
         request.no_memory = is_exhausted(error)
         try:
@@ -430,7 +430,7 @@ class Runner:
         except BaseException as later:
             if request.ended:
                 raise
-            # A signal's handler has raised. It won't from here on.
+            # A signal handler raised. From here on it will not.
             request.ended = True
             return self._failure(request, later)
 
@@ -438,7 +438,7 @@ class Runner:
         if in_child():
             end_of(request, None)
             return
-        # From here on nothing interrupts it.
+        # From here on, nothing interrupts it.
         request.ended = True
         self._running.pop(request.number, None)
         if request.streams:
@@ -463,13 +463,13 @@ def _invocation(fields: Fields) -> Requested:
     return work, None, fields[5] if count > 5 else None, fields[6] if count > 6 else None  # noqa: PLR2004 - as above
 
 
-class Pending:
-    """What goes on once something of the user's has been awaited: both are closed if nobody awaits this."""
+class Continuation:
+    """A coroutine that continues after an awaitable of the user's. Both are closed if nobody awaits this."""
 
     __slots__ = ("_coroutine", "_first")
 
     def __init__(self, coroutine: Coroutine[Any, Any, Any], first: object) -> None:
-        """Go on with `coroutine`, which awaits `first`."""
+        """Continue with `coroutine`, which first awaits `first`."""
         self._coroutine = coroutine
         self._first = first
 
@@ -478,14 +478,14 @@ class Pending:
         return self._coroutine.__await__()
 
     def close(self) -> None:
-        """Have it not run at all."""
+        """Close both, unrun."""
         self._coroutine.close()
         if isinstance(self._first, CoroutineType):
             self._first.close()
 
 
 class Encoded:
-    """The result of a request that has been encoded already."""
+    """The result of a request, already encoded."""
 
     __slots__ = ("parts",)
 
@@ -495,7 +495,7 @@ class Encoded:
 
 
 def _encoded(result: object, flags: int) -> Sequence[bytes | memoryview]:
-    """Encode the result of a request, in the way that its flags say."""
+    """Encode the result of a request as its flags say."""
     if type(result) is Encoded:
         return result.parts
     if flags & frame.OBJECT:
@@ -504,7 +504,7 @@ def _encoded(result: object, flags: int) -> Sequence[bytes | memoryview]:
 
 
 def _on_the_stack(number: int) -> Request | None:
-    """Return a request whose code has called what runs now."""
+    """Return the request with a number, if its code is on the stack."""
     place: Any = sys._getframe(1)  # noqa: SLF001 - the only way to the stack
     while place is not None:
         if place.f_code in RUNNING:
@@ -515,12 +515,12 @@ def _on_the_stack(number: int) -> Request | None:
     return None
 
 
-# Where user code is called for a request.
+# The functions that call user code for a request.
 RUNNING = {Runner._eval.__code__, Runner._run.__code__}  # noqa: SLF001 - as above
 
 
 def fields_of(error: BaseException) -> dict[str, object]:
-    """Return what the VM is told of an error."""
+    """Return the body of an ERROR frame for an error."""
     if isinstance(error, EnvError):
         return {"code": error.code, "reason": str(error), "traceback": [], "exception": None}
     return error_fields(error)

@@ -1,8 +1,8 @@
-"""Our signals: SIGTERM, which ends, and SIGURG, which interrupts one request.
+"""Our signals: SIGTERM, which ends the interpreter, and SIGURG, which interrupts one request.
 
-Either is turned into an exception only where that does no harm: user code, what it calls, and those
-parts of ours that change no state. Everywhere else the work is about to come to an end by itself,
-or the signal will be repeated.
+They become exceptions only where that does no harm: in user code, in what it calls, and in those
+functions of ours that change no state. Everywhere else, the work will soon end by itself,
+or the signal is repeated.
 """
 
 from __future__ import annotations
@@ -31,24 +31,24 @@ if TYPE_CHECKING:
 
 _NUMBER = struct.Struct("<Q")
 _READ = 512 * _NUMBER.size
-# How many requests are remembered for which an interrupt comes too late.
+# How many ended requests are remembered, for which an interrupt would be too late.
 _RECENT = 1024
 
 
 class Interrupts:
     """The numbers of requests that the VM wants to be interrupted.
 
-    A number comes after the CANCEL frame has been written, though often before it is read. So it can
-    be forgotten when CANCELLED is sent, and one that comes later still is known to be stale.
-    Changed by single operations only: the signal handler may run between any two.
+    A number comes after the CANCEL frame was written, but often before that is read. So it can be
+    forgotten when CANCELLED is sent, and one that comes even later is known to be stale.
+    Only changed by single operations: the signal handler may run between any two.
     """
 
     def __init__(self, fd: int | None) -> None:
-        """Read from `fd`, which is non-blocking; `None`: there are no interrupts."""
+        """Read from `fd`, which is non-blocking. With `None`, there are no interrupts."""
         self.fd = self._fd = fd
         self._recent: deque[int] = deque(maxlen=_RECENT)
         self.wanted: set[int] = set()
-        # Those whose interrupts are repeated.
+        # The requests whose interrupts are repeated.
         self._repeated: set[Request] = set()
         self._repeater = Repeater(self._repeats)
 
@@ -59,7 +59,7 @@ class Interrupts:
                 data = os.read(self._fd, _READ)
             except OSError:
                 return
-            # Eight bytes are written as a whole, and so they are read.
+            # Each number is written atomically, and so read as a whole.
             whole = len(data) - len(data) % _NUMBER.size
             for (number,) in _NUMBER.iter_unpack(data[:whole]):
                 if number not in self._recent:
@@ -68,7 +68,7 @@ class Interrupts:
                 return
 
     def wants(self, request: Request) -> bool:
-        """Return whether a request is to be interrupted, or one that it runs for."""
+        """Return whether a request should be interrupted, or one for which it runs."""
         wanted: Request | None = request
         while wanted is not None:
             if wanted.number in self.wanted:
@@ -77,23 +77,23 @@ class Interrupts:
         return False
 
     def settled(self, number: int) -> None:
-        """Forget a request, whose CANCELLED is about to be sent."""
+        """Forget a request whose CANCELLED is about to be sent."""
         if self._fd is not None:
             self._recent.append(number)
             self.wanted.discard(number)
 
     def interrupt(self, request: Request) -> None:
-        """Interrupt a request of our own accord, as soon as its code is on top of the stack."""
+        """Interrupt a request, without the VM, as soon as its code is on top of the stack."""
         if self._fd is not None:
             self.wanted.add(request.number)
             self.repeat(request)
 
     def repeat(self, request: Request) -> None:
-        """Repeat an interrupt that came where it could do harm, until it has found a better place."""
+        """Repeat an interrupt that came where it could do harm, until it comes at a harmless place."""
         request.interrupted = True
         self._repeated.add(request)
         if not self._repeater.start():
-            # The VM repeats its interrupts as well.
+            # Without our thread, the VM still repeats its interrupts.
             self._repeated.clear()
 
     def _repeats(self) -> bool:
@@ -117,10 +117,10 @@ def _on_sigterm(
 ) -> Handler:
     """End on SIGTERM, but only if the VM is gone.
 
-    Code that blocks the event loop does not see the end of input; the warden's signal, which
-    follows it, gets that code out of the way. A signal that comes while the VM is still there is
-    part of a machine's shutdown, and the VM decides when it is done with us: a handler of the user's
-    is called, but the default, which would end Python, does nothing.
+    If code blocks the event loop, the end of input is not noticed; the warden's signal, which follows
+    it, interrupts that code. A signal that comes while the VM is alive is part of a machine's
+    shutdown, and the VM decides when Python ends: a handler of the user is called, but the default
+    action, which would end Python, is not taken.
     """
 
     def handler(number: int, frame: FrameType | None) -> None:
@@ -135,17 +135,17 @@ def _on_sigterm(
             interpreter.end()
         if frame is None or may_raise(frame):
             raise SystemExit(0)
-        # Code of ours or of asyncio is on its way to the event loop, which now stops, or back to
-        # the user's code, which may block.
+        # Our code or that of asyncio is about to return to the event loop, which now stops, or to
+        # user code, which may block.
         again(number)
 
     return handler
 
 
 def _on_interrupt(interrupts: Interrupts, may_raise: MayRaise, handlers: Handlers) -> Handler:
-    """Raise `Cancelled` in code that runs for a request which is to be interrupted.
+    """Raise `Cancelled` in code of a request that should be interrupted.
 
-    Python runs the handler in the context of the code that it has interrupted.
+    Python runs the handler in the context of the interrupted code.
     """
 
     def handler(number: int, frame: FrameType | None) -> None:
@@ -159,7 +159,7 @@ def _on_interrupt(interrupts: Interrupts, may_raise: MayRaise, handlers: Handler
                     raise Cancelled
                 handlers.call_users(number, frame)
                 return
-            # Code that does little but call us, such as a loop that prints, is hardly ever met elsewhere:
+            # Code that does little but call us, such as a loop that prints, is nearly always in our code:
             # other threads, and so signals, get their turn while we write. Printing has a checkpoint.
             interrupts.repeat(request)
         handlers.call_users(number, frame)
@@ -176,13 +176,13 @@ def _places() -> MayRaise:
     package = __file__.removesuffix("_eval/signals.py")
     asyncios = asyncio.__file__.removesuffix("__init__.py")
     library = os.__file__.removesuffix("os.py")
-    # User code calls the standard library as well as we do: it counts as a part of the caller.
+    # Both user code and ours call the standard library: it counts as part of its caller.
     helpers = (library, "<frozen ", wait.__file__)
     others = (asyncios, f"{library}site-packages/", f"{library}dist-packages/")
     pure = {encoder.__file__, scalars.__file__, code.__file__, toplevel.__file__}
-    # Keeps the books of the cache.
+    # Updates the cache.
     impure = code.compile_code.__code__
-    # Where we, or asyncio, have nothing under way but a call of the user's, which may be to C code.
+    # Functions of ours and of asyncio in which nothing is half done except a call of user code, perhaps of C code.
     calling = {
         function.__code__
         for function in (
@@ -209,16 +209,16 @@ def _places() -> MayRaise:
             return True
         running = place.f_code
         if running.co_name == "_run_once":
-            # The event loop, run by the very code that is to be interrupted. What it has taken out of its
-            # queue belongs to others; while it waits, it has nothing.
+            # The code to be interrupted itself runs the event loop. A callback that the loop has taken out of its
+            # queue belongs to others; while it waits, it has none.
             return place is not frame and is_running()
         if running is handle_run:
-            # A callback that is C code; or none yet, and the loop is run as above.
+            # A callback that is C code; or no callback yet, if the code runs the loop as above.
             context = place.f_locals["self"]._context  # noqa: SLF001 - a place, not a call
             return context.get(current, OUTSIDE) is current.get() and is_running()
         file = running.co_filename
         if running in calling or (file in pure and running is not impure):
-            # Otherwise the call may be one of ours, which must not get lost.
+            # Otherwise the call may be one of our own, which must not get lost.
             return is_running()
         return not file.startswith((package, asyncios))
 

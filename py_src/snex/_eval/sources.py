@@ -1,11 +1,11 @@
 """The sources of code that was compiled here, where Python's own tools find them.
 
 `traceback`, `inspect`, `pdb` and `doctest` ask `linecache` for the lines of a file, by its name. So each
-source has a name of its own, `<lib/my.ex 0123456789ab>`, made of the file that it comes from and a digest of
-the source. Such names never reach Elixir; see `shown`.
+source has a unique name, such as `<lib/my.ex 0123456789ab>`: the file that it comes from and a digest of
+the source. These names never reach Elixir; see `shown`.
 
-What `linecache` keeps is bounded, oldest first. Code objects refer to their source, so that `recall` can put
-it back for as long as there is code to ask for.
+The number of sources in `linecache` is bounded; the oldest are dropped first. Code objects refer to their source, so that
+`recall` can restore it as long as the code exists.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from weakref import WeakKeyDictionary
 
 NO_FILE = "<Snex.Code>"
 _DIGEST = 6
-# Not compiled at the start, of which that would be a noticeable part; `re` keeps what it has compiled.
+# Compiled on first use, because that would take a noticeable part of the start; `re` caches it.
 _NAME = rf"<([^\n]+?) [0-9a-f]{{{2 * _DIGEST}}}>"
 _QUOTED_NAME = f'(?<=File "){_NAME}(?=")'
 
-# Of what `linecache` keeps for us.
+# Limits of what `linecache` keeps for us.
 _MAX_ENTRIES = 4096
 _MAX_SIZE = 8 * 1024 * 1024
 _LINE_SIZE = 8
 
 
 class Source(NamedTuple):
-    """A source, under the name that its code objects have as their file's."""
+    """A source, with the name that its code objects have as their file name."""
 
     name: str
     text: str
@@ -48,7 +48,7 @@ def name(text: str, file: str | None, line: int) -> str:
 
 
 def shown(text: str) -> str:
-    """Return `text`, a traceback or the name of a file, with the names that the user knows.
+    """Return `text`, a traceback or a file name, with the file names that the user knows.
 
     >>> shown(f'File "{name("1/0", "lib/my.ex", 3)}", line 3')
     'File "lib/my.ex", line 3'
@@ -64,7 +64,7 @@ def _label(match: re.Match[str]) -> str:
 
 
 def split(text: str) -> list[str]:
-    """Return the lines of a source as Python counts them, each with its end."""
+    """Return the lines of a source as Python counts them, with their line ends."""
     lines = io.StringIO(text, newline=None).readlines()
     if lines and not lines[-1].endswith("\n"):
         lines[-1] += "\n"
@@ -77,7 +77,7 @@ _size = 0
 
 
 def keep(source: Source) -> None:
-    """Have `linecache` know a source."""
+    """Put a source into `linecache`."""
     global _size  # noqa: PLW0603 - belongs to `_kept`
     if source.name in linecache.cache:
         return
@@ -89,7 +89,7 @@ def keep(source: Source) -> None:
         linecache.cache.pop(oldest, None)
         _forget(oldest)
     lines = ["\n"] * (source.line - 1) + split(source.text)
-    # Without a time of modification it is not looked for on the disk.
+    # Without a modification time, `linecache` does not look for a file.
     linecache.cache[source.name] = (len(source.text), None, lines, source.name)
 
 
@@ -99,7 +99,7 @@ def _forget(name: str) -> None:
 
 
 class ClassMark:
-    """A decorator that remembers in which source a class has been defined.
+    """A decorator that remembers the source in which a class was defined.
 
     Python only knows the module of a class, and takes a module for one file.
     """
@@ -111,7 +111,7 @@ class ClassMark:
         self.source = source
 
     def __call__(self, made: Any) -> Any:  # noqa: ANN401 - other decorators may have made anything
-        """Return what was given."""
+        """Return `made` unchanged."""
         if issubclass(type(made), type):
             try:
                 _classes[made] = self.source
@@ -128,9 +128,9 @@ _classes: WeakKeyDictionary[type, Source] = WeakKeyDictionary()
 
 
 def attach(code: CodeType, source: Source, class_mark: ClassMark, placeholder: str) -> CodeType:
-    """Attach a source to a code object and to all those within; `class_mark` replaces `placeholder`.
+    """Attach a source to a code object and to all code within it; `class_mark` replaces `placeholder`.
 
-    As a constant, so that it lives exactly as long as the code, on every implementation.
+    It becomes a constant of the code, so that it lives exactly as long, on every implementation of Python.
     """
     consts = tuple(
         attach(c, source, class_mark, placeholder)
@@ -148,14 +148,14 @@ _MARK = "<Snex.Code source>"
 
 
 def of_code(code: CodeType) -> Source | None:
-    """Return the source that `code` was compiled from here."""
+    """Return the source from which `code` was compiled here."""
     last = code.co_consts[-1] if code.co_consts else None
     if type(last) is tuple and len(last) == 3 and last[0] == _MARK:  # noqa: PLR2004
         return Source(code.co_filename, last[1], last[2])
     return None
 
 
-# In this order. Of other objects, nothing is asked: they may make an attribute of whatever name, or raise any error.
+# Tried in this order. Other objects are not asked for attributes: they may have one of any name, or raise any error.
 _LEADS_TO_CODE = (
     (MethodType, "__func__"),
     (FunctionType, "__code__"),
@@ -165,7 +165,7 @@ _LEADS_TO_CODE = (
 
 
 def recall(thing: Any) -> Source | None:  # noqa: ANN401 - whatever `inspect` is asked about
-    """Return the source of a class, function, method, frame, traceback or code; `linecache` knows it then."""
+    """Return the source of a class, function, method, frame, traceback or code, and put it into `linecache`."""
     if issubclass(type(thing), type):
         source = _classes.get(thing)
     else:
@@ -179,7 +179,7 @@ def recall(thing: Any) -> Source | None:  # noqa: ANN401 - whatever `inspect` is
 
 
 def install() -> None:
-    """Have `inspect` know the sources of classes, and those that `linecache` has forgotten."""
+    """Have `inspect` find the sources of classes, and those that `linecache` has dropped."""
     getfile = inspect.getfile
 
     @functools.wraps(getfile)

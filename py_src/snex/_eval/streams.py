@@ -1,8 +1,8 @@
 """Streams: requests whose result is iterated, see `docs/protocol.md`.
 
-The code runs where other code does: on the event loop, or in a worker thread. What it returns decides what follows. An async
-iterator is advanced by a task; an ordinary one, which may block, in a worker thread of its own. Only what Python's own
-containers hold is known not to block.
+The code runs where other code does: on the event loop, or in a worker thread. Its result decides what follows. A task advances
+an async iterator; a worker thread of its own advances an ordinary iterator, which may block. Only iterators of Python's
+own containers are known not to block.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from .runner import Fields, How, Requested, Runner, Work, WorkOf
 
 _CREDIT = struct.Struct("<I")
-# Where `demand` stands in a body.
+# The index of `demand` in a body.
 _DEMAND = 7
 _DEFAULT_DEMAND = 256
 
@@ -44,17 +44,17 @@ class Streams:
     def __init__(
         self, runner: Runner, send: Send, pressure: Callable[[Request], Pressure], most: int
     ) -> None:
-        """Send items through `send`; each stream has at most `most` bytes that nobody has taken."""
+        """Send items through `send`; each stream has at most `most` bytes that the consumer has not taken."""
         self._runner = runner
         self._send = send
         self._pressure = pressure
         self._most = most
-        # Those that produce, by their requests' numbers. Changed by single operations, on any thread.
+        # The producing streams, by the numbers of their requests. Changed by single operations, on any thread.
         self._producers: dict[int, Producer] = {}
         os.register_at_fork(after_in_child=self._forked)
 
     def begin(self, how: How, request: Request, flags: int, fields: Fields) -> None:
-        """Run what a request wants, and send what comes of it item by item."""
+        """Run the work of a request, and send the items of its result one by one."""
 
         def start(
             request: Request, env: Env, fields: Fields, _flags: int, work_of: WorkOf
@@ -64,7 +64,7 @@ class Streams:
         env_of, work_of = how
         if how is self._runner.eval:
             work_of = _program
-        # The flags are about the items. The answer at their end is a value like any other.
+        # The flags apply to the items. The answer at their end is an ordinary value.
         self._runner.begin((env_of, work_of), request, 0, fields, start)
 
     def _start(
@@ -75,7 +75,7 @@ class Streams:
         flags: int,
         work_of: WorkOf,
     ) -> Work | None:
-        """Run the code, and start a task for what it returns. Returns what is to run in a thread."""
+        """Run the code, and start a task for its result. Returns the work that must run in a thread, if any."""
         enter(request)
         try:
             work, variables, _, request.traceparent = work_of(fields)
@@ -102,10 +102,10 @@ class Streams:
         return None
 
     def credit(self, number: int, body: Body) -> None:
-        """Take a CREDIT frame. On the event loop's thread, also while that waits.
+        """Take a CREDIT frame. On the event loop's thread, even while that waits.
 
         Raises:
-            struct.error: for a body that is none.
+            struct.error: for an invalid body.
         """
         (count,) = _CREDIT.unpack(body)
         producer = self._producers.get(number)
@@ -113,7 +113,7 @@ class Streams:
             producer.credit(count)
 
     def _forked(self) -> None:
-        """End all streams in a forked child: nobody takes anything from it."""
+        """End all streams in a forked child, from which nobody takes items."""
         for producer in list(self._producers.values()):
             producer.stop()
 
@@ -124,7 +124,7 @@ def _program(fields: Fields) -> Requested:
 
 
 def _iterate(producer: Producer, iterable: object, flags: int, in_thread: bool) -> Any:  # noqa: ANN401, FBT001
-    """Return a coroutine that iterates over something, or what does so in a worker thread."""
+    """Return a coroutine that iterates over something, or work that does so in a worker thread."""
     if is_async(iterable):
         return producer.produce_async(iterable)
     if not flags & frame.LOOP and (in_thread or not is_harmless(iterable)):

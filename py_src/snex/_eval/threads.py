@@ -1,18 +1,18 @@
 """Worker threads, for requests with `run: :thread`.
 
-Each such request has a thread to itself while it runs, so none waits for another. A thread that has
-nothing to do is used again, and ends after a few seconds without work.
+Each such request has a thread to itself while it runs, so none waits for another. An idle thread is used
+again, and ends after a few seconds without work.
 
 How a request is cancelled: if its thread runs an event loop, the tasks there are cancelled, as
 `asyncio.run` does at its end. Otherwise `Cancelled` is set as the thread's asynchronous exception, which
-Python raises there as soon as Python code runs. `Request.shield` keeps that exception out of our
-own code: it is set only while the shield is zero, and the thread raises the shield before it touches
-anything of ours. No other thread runs between the look at the shield and the call that sets the
-exception, because both are done with the GIL held and without a place at which Python gives it up. The same
-holds for raising the shield: entering a function is such a place, and an exception that is set is
-raised there.
+Python raises there as soon as Python code runs. `Request.shield` keeps that exception out of our own
+code: the exception is set only while the shield is zero, and the thread increments the shield before it
+touches our state. No other thread runs between the check of the shield and the call that sets the
+exception: both happen with the GIL held, and Python does not release it in between. The same
+holds for incrementing the shield: where Python may release the GIL, as at the entry of a function, it also
+raises an exception that is set.
 
-Once its job is over, the thread takes back an exception that has not been raised.
+At the end of its job, the thread removes an exception that was not raised.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from .._elixir.client import call_soon
 from .request import Cancelled, current
 
 try:
-    # All that `queue` has of these is their names.
+    # `queue` only re-exports these.
     from _queue import Empty, SimpleQueue
 except ImportError:
-    # Another implementation.
+    # Another implementation of Python.
     from queue import Empty, SimpleQueue
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ _LONGEST_PAUSE = 0.5
 
 
 class _Raised(Cancelled):
-    """`Cancelled` as it is raised in a thread. Python makes the object when it raises it."""
+    """`Cancelled` as raised in a thread: Python is given the class, and makes the object."""
 
     __module__ = "snex"
 
@@ -75,19 +75,19 @@ class Job:
         work: Callable[[], Answer],
         end: Callable[[Answer | None], None],
     ) -> None:
-        """Run `work()` in `context`, then `end(answer)`; `end(None)` if it was cancelled meanwhile."""
+        """Run `work()` in `context`, then `end(answer)`, or `end(None)` if it was cancelled meanwhile."""
         self.request = request
         self.end = end
         self._context = context
         self._work = work
-        # CANCEL frames that are answered once the thread has noticed.
+        # The CANCEL frames that are answered once the thread has noticed.
         self.probes: list[int] = []
-        # When the thread was last asked to end; whether its cleanup has taken too long, so that nothing but its end
-        # counts any more; the event loop there whose tasks have been cancelled.
+        # When the thread was last asked to end; whether its cleanup has taken too long, so that only its end counts;
+        # and its event loop whose tasks were cancelled.
         self.asked = 0.0
         self.overdue = False
         self.cancelled_loop: asyncio.AbstractEventLoop | None = None
-        # A stream is only asked at first: it looks after each item.
+        # A stream is not interrupted at first: it checks after each item.
         self._is_polite = request.stop is not None
         self._exception_set = False
 
@@ -95,7 +95,7 @@ class Job:
         """Do the work. In the worker thread."""
         answer = None
         self.request.thread = threading.get_ident()
-        # `Cancelled` may come too late for the code's own handlers.
+        # `Cancelled` may be raised after the code's own handlers.
         with suppress(BaseException):
             answer = self._context.run(self._user_code)
         if self._exception_set:
@@ -118,7 +118,7 @@ class Job:
             request.shield = 1
 
     def ask(self) -> None:
-        """Ask the thread to end what it does. On the event loop's thread."""
+        """Ask the thread to end its work. On the event loop's thread."""
         request = self.request
         again = self.asked != 0.0
         self.asked = monotonic()
@@ -139,11 +139,11 @@ class Job:
 
     def _cancel_tasks(self, loop: asyncio.AbstractEventLoop) -> None:
         if self.cancelled_loop is loop:
-            # They may take their time to clean up, as long as they don't block.
+            # The tasks may clean up for any time, as long as they don't block.
             self.request.noticed = True
             return
         self.cancelled_loop = loop
-        # Nothing is to be raised in the cleanup that follows.
+        # Nothing may be raised in the cleanup that follows.
         self.request.interrupted = False
         for task in asyncio.all_tasks(loop):
             self.request.noticed = True
@@ -161,7 +161,7 @@ class Job:
         set_exception = _exception_setter() or _set_nothing
         request.interrupted = False
         self._exception_set = True
-        # See above: nothing may come between these two.
+        # See the top of this file: nothing may come between these two lines.
         if not request.shield:
             set_exception(thread, _Raised)
         else:
@@ -173,7 +173,7 @@ class Job:
             wake()
         loop = _running_loop(thread)
         if loop is not None:
-            # Where nothing can be raised in the thread, this loop, which has begun meanwhile, has tasks to cancel.
+            # Nothing could be raised in the thread, but meanwhile it has begun to run this loop, whose tasks can be cancelled.
             call_soon(loop, (lambda: self._cancel_tasks(loop)) if request.interrupted else _nothing)
 
 
@@ -181,11 +181,11 @@ class Threads:
     """The worker threads of an interpreter. On the event loop's thread only."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, release: Callable[[Job], None]) -> None:
-        """Begin without any; `release(job)` answers the probes of a job."""
+        """Begin without threads; `release(job)` answers the probes of a job."""
         self._loop = loop
         self._release = release
         self._idle: list[_Worker] = []
-        # Jobs that have been asked to end, and have not.
+        # Jobs that were asked to end, but have not ended.
         self._asked: set[Job] = set()
         self._numbers = itertools.count(1)
 
@@ -203,7 +203,7 @@ class Threads:
         worker.jobs.put(job)
 
     def end_idle(self) -> None:
-        """End the threads that have nothing to do, and wait for that."""
+        """End the idle threads, and wait for that."""
         with suppress(IndexError):
             while True:
                 worker = self._idle.pop()
@@ -211,7 +211,7 @@ class Threads:
                 worker.join()
 
     def cancel(self, job: Job) -> None:
-        """Cancel a job, and go on until it ends."""
+        """Cancel a job, repeatedly until it ends."""
         if not job.asked:
             job.ask()
             self._asked.add(job)
@@ -242,11 +242,11 @@ class Threads:
 
 
 class _Worker(threading.Thread):
-    """A thread. It ends with the process, whatever it does."""
+    """A worker thread. The process does not wait for it."""
 
     def __init__(self, number: int, idle: list[_Worker]) -> None:
         super().__init__(name=f"snex-{number}", daemon=True)
-        # None: there will be no more.
+        # `None` ends the thread.
         self.jobs: SimpleQueue[Job | None] = SimpleQueue()
         self._idle = idle
 
@@ -258,7 +258,7 @@ class _Worker(threading.Thread):
                 try:
                     self._idle.remove(self)
                 except ValueError:
-                    # Chosen in this very moment.
+                    # It was given a job at this very moment.
                     job = self.jobs.get()
                 else:
                     return
@@ -266,7 +266,7 @@ class _Worker(threading.Thread):
                 return
             answer = job.run()
             end = job.end
-            # Before the answer, which the next request may follow at once.
+            # Before the answer, because the next request may follow that immediately.
             del job
             self._idle.append(self)
             end(answer)
@@ -280,7 +280,7 @@ def _running_loop(thread: int) -> asyncio.AbstractEventLoop | None:
         if frame.f_code.co_name in {"run_forever", "run"}:
             names = frame.f_locals
             this = names.get("self", names.get("loop"))
-            # An `asyncio.Runner` has one; a loop that is not made of Python has no frame of its own.
+            # An `asyncio.Runner` has a loop; a loop that is not written in Python has no frame of its own.
             loop = this if isinstance(this, asyncio.AbstractEventLoop) else _loop_of(this)
             if loop is not None and loop.is_running():
                 return loop
@@ -300,15 +300,15 @@ def _nothing() -> None:
 
 
 def _set_nothing(_thread: int, _kind: object) -> int:
-    """Leave it to the next time that the thread is in code of ours."""
+    """Do nothing: the thread notices when it is next in our code."""
     return 0
 
 
 @functools.cache
 def _exception_setter() -> Callable[[int, object], int] | None:
-    """Return the C function that sets, or takes back, the asynchronous exception of a thread.
+    """Return the C function that sets or removes the asynchronous exception of a thread.
 
-    None where there is none, as in PyPy.
+    None if there is none, as in PyPy.
     """
     import ctypes
 

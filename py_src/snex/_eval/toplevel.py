@@ -1,7 +1,7 @@
-"""The top level of a module, rewritten to be the body of a function that does the same.
+"""Rewrites the top level of a module into the body of a function that does the same.
 
 A function may not contain `from module import *`, does not annotate variables, and has a docstring of its
-own. What of this is done when the code begins to run is a `Preface`.
+own. A `Preface` does the part of this that comes before the first statement.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ ONLY_AST = 0x400
 _FUNCTIONS = (_ast.FunctionDef, _ast.AsyncFunctionDef)
 _COMPREHENSIONS = (_ast.ListComp, _ast.SetComp, _ast.DictComp)
 _YIELD = "'yield' outside function: code that yields is for Snex.stream"
-# Whether annotations are evaluated when somebody asks for them.
+# Whether annotations are evaluated lazily.
 _DEFERRED = sys.version_info >= (3, 14)
 
 
@@ -29,23 +29,23 @@ class Preface:
     def __init__(self, doc: str | None, annotate: CodeType | None, *, annotated: bool) -> None:
         """Set `doc`, and prepare for annotations if the code has some.
 
-        `annotate` is the code of the function that evaluates them, where that is how it is done.
+        `annotate` is the code of the function that evaluates them, if Python evaluates them lazily.
         """
         self._doc = doc
         self._annotate = annotate
         self._annotated = annotated
 
     def apply(self, names: dict[str, Any]) -> None:
-        """Do it in an environment."""
+        """Do it with the variables of an environment."""
         if self._doc is not None:
             names["__doc__"] = self._doc
         if self._annotate is not None:
             names["__annotate__"] = FunctionType(self._annotate, names)
             names["__conditional_annotations__"] = set()
-            # Those of earlier code, if somebody has asked for them.
+            # Annotations of earlier code, if they have been evaluated.
             names.pop("__annotations__", None)
         elif self._annotated:
-            # Not the same dictionary as that of the environment that this one is a copy of.
+            # A dictionary of its own: the environment may be a copy that shares the original's.
             names["__annotations__"] = dict(names.get("__annotations__", ()))
 
 
@@ -55,7 +55,7 @@ class TopLevel:
     Attributes:
         futures: the `__future__` imports, which must stay in front of the function.
         body: what becomes the body of the function.
-        preface: what is to be done before, if anything.
+        preface: what to do before the body, if anything.
     """
 
     def __init__(self, body: list[Any], file: str) -> None:
@@ -73,7 +73,7 @@ class TopLevel:
         self._annotations_are_text = any(
             name.name == "annotations" for node in self.futures for name in node.names
         )
-        # Annotations of plain names, and the constants in `body` that are to be their text.
+        # Annotations of plain names, and the constants in `body` that will be their texts.
         self._annotated: list[Any] = []
         self._texts: list[Any] = []
         self.body = self._rewrite(body[end:])
@@ -107,7 +107,7 @@ class TopLevel:
         """Return statements that do what an annotated assignment does in a module."""
         result: list[Any] = []
         if not isinstance(node.target, _ast.Name):
-            # It is stored nowhere, but has been evaluated.
+            # It is only evaluated, not stored.
             result.append(node)
         elif node.value is not None:
             result.append(_ast.Assign(targets=[node.target], value=node.value, type_comment=None))
@@ -118,7 +118,7 @@ class TopLevel:
         return [_located(statement, node) for statement in result or [_ast.Pass()]]
 
     def _store(self, node: Any) -> Any:  # noqa: ANN401 - nodes
-        """Return the statement that stores, or counts, the annotation of a name."""
+        """Return the statement that stores or counts the annotation of a name."""
         index = len(self._annotated)
         self._annotated.append(node)
         if _DEFERRED and not self._annotations_are_text:
@@ -154,7 +154,7 @@ class TopLevel:
         return list(names["f"].__annotations__.values())
 
     def _annotate(self) -> CodeType:
-        """Return the function that the compiler makes of the annotations of a module."""
+        """Return the code of the function that the compiler makes of a module's annotations."""
         body: Any = [
             _located(
                 _ast.AnnAssign(target=n.target, annotation=n.annotation, value=None, simple=1), n
@@ -168,7 +168,7 @@ class TopLevel:
         )
 
     def is_async(self, *, yields: bool = False) -> bool:
-        """Return whether the top level awaits. Refuses `yield`, which a module does not allow, unless it may."""
+        """Return whether the top level awaits. Refuses `yield`, as a module does, unless `yields`."""
         is_async = False
         todo: list[Any] = list(self.body)
         while todo:
@@ -184,13 +184,13 @@ class TopLevel:
 
 
 def mark_classes(module: Any, mark: str) -> None:  # noqa: ANN401 - a node
-    """Give every class of the code a decorator `mark`, before and behind its own ones."""
+    """Give every class of the code a decorator `mark`, both before and after its own decorators."""
     todo = [module]
     while todo:
         node = todo.pop()
         todo.extend(_children(node))
         if isinstance(node, _ast.ClassDef):
-            # A class begins where its first decorator does.
+            # The line of a class is that of its first decorator.
             places = [*node.decorator_list[:1], node]
             first, *last = [_located(_ast.Constant(value=mark, kind=None), p) for p in places]
             node.decorator_list = [first, *node.decorator_list, *last]
@@ -209,7 +209,7 @@ def _is_future(node: Any) -> bool:  # noqa: ANN401 - nodes of every kind
 
 
 def _docstring(nodes: list[Any]) -> str | None:
-    """Return what the compiler makes of the docstring."""
+    """Return the docstring as the compiler changes it."""
     names: dict[str, Any] = {}
     module = _ast.Module(body=nodes, type_ignores=[])
     exec(compile(module, "", "exec", dont_inherit=True), names)  # noqa: S102 - a constant
@@ -222,7 +222,7 @@ def _parse(source: str) -> Any:  # noqa: ANN401 - a node
 
 
 def _at(source: str, place: Any) -> Any:  # noqa: ANN401 - nodes
-    """Return the statement `source`, in the place of another."""
+    """Return the statement `source`, at the position of another."""
     statement = _parse(source)
     todo = [statement]
     while todo:
@@ -262,7 +262,7 @@ def _children(node: Any) -> Iterator[Any]:  # noqa: ANN401 - nodes of every kind
 
 
 def _same_scope(node: Any) -> list[Any]:  # noqa: ANN401 - nodes of every kind
-    """Return the parts of a node that belong to the scope that the node is in."""
+    """Return the parts of a node that belong to the same scope as the node."""
     if isinstance(node, _FUNCTIONS):
         return [*node.decorator_list, *_children(node.args), *filter(None, [node.returns])]
     if isinstance(node, _ast.ClassDef):

@@ -1,7 +1,7 @@
-"""Trace context, where `opentelemetry` is loaded: that of the caller in Elixir, and back again with calls from here.
+"""Trace context, if `opentelemetry` is loaded: from the caller in Elixir, and with calls back to Elixir.
 
-It travels as a `traceparent` of the W3C, https://www.w3.org/TR/trace-context/. Where `opentelemetry` is not
-loaded, nothing is imported and nothing is done.
+It travels as a `traceparent` of the W3C, https://www.w3.org/TR/trace-context/. Without
+`opentelemetry`, nothing is imported and nothing is done.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ _modules = sys.modules
 
 
 def current() -> str | None:
-    """Return the span of the code that runs, as a `traceparent`; None outside of any."""
+    """Return the current span as a `traceparent`; None if there is none."""
     trace: Any = _modules.get("opentelemetry.trace")
     if trace is None:
         return None
-    # Whatever is wrong there, it is not the call's fault.
+    # An error in `opentelemetry` must not fail the call.
     with suppress(Exception):
         span = trace.get_current_span().get_span_context()
         if span.is_valid:
-            # Of the flags, version 00 knows one: sampled.
+            # Version 00 has only one flag: sampled.
             return f"00-{span.trace_id:032x}-{span.span_id:016x}-{span.trace_flags & 1:02x}"
     return None
 
 
 def call(traceparent: str | None, function: Callable[[], Any]) -> Any:  # noqa: ANN401 - what it returns
-    """Call a function as a part of the span."""
+    """Call a function within the span."""
     if traceparent is None:
         return function()
     with _attached(traceparent):
@@ -39,7 +39,7 @@ def call(traceparent: str | None, function: Callable[[], Any]) -> Any:  # noqa: 
 
 
 async def wait(traceparent: str | None, awaitable: Awaitable[Any]) -> Any:  # noqa: ANN401 - as above
-    """Await something as a part of the span."""
+    """Await something within the span."""
     if traceparent is None:
         return await awaitable
     with _attached(traceparent):
@@ -62,5 +62,5 @@ def _attached(traceparent: str) -> Iterator[None]:
         yield
     finally:
         if token is not None:
-            # So that the environment does not keep it for its next call.
+            # Otherwise the environment would keep the span for its next call.
             context.detach(token)

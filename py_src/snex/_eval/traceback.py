@@ -1,6 +1,6 @@
-"""Exceptions to what the VM is told about them.
+"""Describes exceptions for the VM.
 
-Nothing that an exception does may fail here: its `str`, its notes, its chain are user code or the
+No exception may cause a failure here, although its `str`, its notes and its chain are user code or the
 result of it.
 """
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 PYTHON_ERROR = "python_runtime_error"
-# Exceptions in one chain: as long as a person would read. Recursion that fails inside of `except`
-# makes chains of hundreds, each with a traceback of hundreds.
+# The most exceptions of a chain: as many as a person would read. Recursion that fails inside of `except`
+# makes chains of hundreds, each with hundreds of frames.
 _MAX_CHAIN = 16
-# Of an error that is too large: characters of each text, and items of each list.
+# What is kept of an error that is too large: characters of each text, and items of each list.
 _MAX_TEXT = 1000
 _MAX_LINES = 32
 _OURS = __file__.removesuffix("_eval/traceback.py")
@@ -30,7 +30,7 @@ _UNPRINTABLE = "<exception str() failed>"
 
 
 def error_fields(error: BaseException) -> dict[str, object]:
-    """Return the body of an ERROR frame for an exception that user code has raised."""
+    """Return the body of an ERROR frame for an exception of user code."""
     return {
         "code": PYTHON_ERROR,
         "reason": _text(_str(error)),
@@ -40,7 +40,7 @@ def error_fields(error: BaseException) -> dict[str, object]:
 
 
 def shortened(value: Any) -> Any:  # noqa: ANN401 - any part of a body
-    """Return a body of an ERROR frame that is too large with the beginning of each text, and of each list.
+    """Shorten the body of an ERROR frame that is too large to the beginning of each text and of each list.
 
     >>> shortened({"reason": "x" * 2000, "traceback": []})["reason"][-9:]
     'xxxxxx...'
@@ -59,7 +59,7 @@ def shortened(value: Any) -> Any:  # noqa: ANN401 - any part of a body
 def format_error(error: BaseException) -> list[str]:
     """Return what `traceback.format_exception` gives, without frames of this package on top.
 
-    Lines of code that was given as a string are shown as well.
+    Lines of code that came as a string are shown, too.
     """
     try:
         with _ShortChain(error):
@@ -70,14 +70,14 @@ def format_error(error: BaseException) -> list[str]:
 
 
 def report(what: str, error: BaseException) -> None:
-    """Print an exception that is nobody's answer to standard error."""
-    # It may be a stream of the user's, or none, and a signal's handler may raise once more.
+    """Print an exception that belongs to no answer to standard error."""
+    # `sys.stderr` may be the user's own or `None`, and a signal handler may raise in here.
     with suppress(BaseException):
         sys.stderr.write("".join([f"snex: {what}\n", *format_error(error)]))
 
 
 def _text(value: str) -> bytes:
-    """Encode for the VM. A lone surrogate in a message must not cost the message."""
+    """Encode for the VM, even text with lone surrogates."""
     return value.encode("utf-8", "backslashreplace")
 
 
@@ -108,14 +108,14 @@ def _notes(error: BaseException) -> list[object]:
 
 
 def _next(error: BaseException) -> BaseException | None:
-    """Return the exception that led to this one, as a traceback would show it."""
+    """Return the exception that led to this one, if a traceback would show it."""
     if error.__cause__ is not None:
         return error.__cause__
     return None if error.__suppress_context__ else error.__context__
 
 
 class _ShortChain:
-    """Cuts a chain of exceptions while it is being formatted, and mends it afterwards."""
+    """Cuts off a long chain of exceptions while it is being formatted, and restores it afterwards."""
 
     def __init__(self, error: BaseException) -> None:
         last: BaseException | None = error
@@ -147,7 +147,7 @@ def _format(error: BaseException) -> list[str]:
 def _pairs(
     report: TracebackException, error: BaseException
 ) -> Iterator[tuple[TracebackException, BaseException]]:
-    """Pair each part of a report with the exception that it is about."""
+    """Pair each part of a report with its exception."""
     todo: list[tuple[Any, Any]] = [(report, error)]
     while todo:
         part, exception = todo.pop()
@@ -162,7 +162,7 @@ def _pairs(
 
 
 def _adapt(part: TracebackException, traceback: TracebackType | None) -> None:
-    """Drop our own frames from the top, and have the lines of the others at hand."""
+    """Drop our own frames from the top, and put the sources of the others into `linecache`."""
     ours = 0
     top = True
     for _ in part.stack:

@@ -1,9 +1,9 @@
-"""Python's warning about a coroutine that nobody has awaited, with a place that the user knows.
+"""Python's warning about a coroutine that was never awaited, with a line of the user's.
 
-Python warns when such a coroutine is freed, and takes the line that runs then. Of one in a variable or a result that
-is a line of ours, or of asyncio. Python could note where each coroutine is made, but all coroutines of the user's
-would become slower. So only calls of Elixir note it; of the user's own coroutine functions, the warning says where
-they are defined.
+Python warns when such a coroutine is freed, and shows the line that runs at that moment. If the coroutine was in a
+variable or a result, that is a line of ours or of asyncio. Python could note where each coroutine is made, but that
+would slow down all coroutines of the user. So only calls of Elixir note it; for the user's own coroutine functions,
+the warning says where they are defined.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ if TYPE_CHECKING:
 
 _OURS = __file__.removesuffix("_eval/unawaited.py")
 
-# By file, what has been shown: as with Python's other warnings, each line warns once.
+# By file, the warnings that were shown: as with Python's other warnings, each line warns once.
 _shown: dict[str, dict[Any, Any]] = {}
 _MAX_FILES = 1000
 
 
 class Origin(NamedTuple):
-    """What a coroutine of ours calls, and where it was made. Built only once somebody asks."""
+    """What a coroutine of ours calls, and where it was made."""
 
     path: str
-    # The name of the file, and the line; None if the code is not the user's.
+    # The file name and the line; None if the code is not the user's.
     place: tuple[str, int] | None
 
 
 def origin_of(coroutine: Any) -> Origin | None:  # noqa: ANN401 - of any type
-    """Return where a coroutine was made that calls Elixir; None of any other, and once it has ended.
+    """Return where a coroutine that calls Elixir was made; None for any other, and for one that has ended.
 
     Such a coroutine has noted its caller in the variable `_origin`; see `_elixir/origin.py`.
     """
@@ -54,7 +54,7 @@ def origin_of(coroutine: Any) -> Origin | None:  # noqa: ANN401 - of any type
 def _place(code: CodeType, at: int) -> tuple[str, int] | None:
     if code.co_filename.startswith(_OURS):
         return None
-    # `linecache` shows the line.
+    # So that `linecache` finds the line.
     recall(code)
     for start, end, line in code.co_lines():
         if start <= at < end and line is not None:
@@ -63,20 +63,20 @@ def _place(code: CodeType, at: int) -> tuple[str, int] | None:
 
 
 def install() -> None:
-    """Have Python's warnings ask here."""
+    """Replace Python's function that warns."""
     import asyncio
 
     original = getattr(warnings, "_warn_unawaited_coroutine", None)
     if original is None:
-        # Of no documented interface.
+        # It is not documented, so it may be missing.
         return
-    # Where nothing of the user's runs.
+    # Folders without code of the user's.
     inner = (_OURS, asyncio.__file__.removesuffix("__init__.py"))
 
     def warn(coroutine: Any) -> None:  # noqa: ANN401 - of any type
         noted = coroutine.cr_origin or ()
         if any(not filename.startswith(_OURS) for filename, _line, _function in noted):
-            # Someone asked Python to note where coroutines are made.
+            # User code has Python note where coroutines are made.
             original(coroutine)
             return
         origin = origin_of(coroutine)

@@ -1,12 +1,12 @@
-"""Waiting for events: a short look-out before the sleep, as long as that pays.
+"""Waiting for events: a short spin before the sleep, as long as that pays.
 
-To wake a sleeping process takes 20 us or more where the processor has to be woken as well, which is
-most of a small call. Under a steady stream of requests the next one is often there sooner than
-that. So a selector that has lately seen such short waits polls for a moment before it sleeps.
+Waking a sleeping process takes 20 us or more if the processor must wake, too, which is most of the
+time of a small call. Under a steady stream of requests, the next one often comes sooner than that.
+So a selector that has lately seen such short waits polls for a moment before it sleeps.
 
-A look-out in vain lasts no longer than a few wake-ups would, and after each one that many more
-short waits have to be seen before the next: twice as many as the last time, up to a limit. Whoever
-waits for long never looks out, so an idle interpreter costs nothing. (On spinning for as long as
+A spin in vain lasts no longer than a few wake-ups would. After each one, more short waits must be
+seen before the next spin: twice as many as the last time, up to a limit. A selector whose waits are
+long never spins, so an idle interpreter costs nothing. (On spinning for as long as
 the sleep would cost: Karlin, Manasse, McGeoch, Owicki, "Competitive randomized algorithms for
 nonuniform problems", Algorithmica 11, 1994.)
 """
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from selectors import SelectorKey
 
 _yield = getattr(os, "sched_yield", lambda: None)
-# Seconds of one look-out, unless SNEX_SPIN says otherwise.
+# Seconds of one spin, unless SNEX_SPIN says otherwise.
 _SPIN = 100e-6
-# A wait shorter than this, a wake-up included, would have been covered by a look-out.
+# In spins: a shorter wait, including the wake-up, would have been covered by a spin.
 _SHORT = 4
 _MOST_SHORT_WAITS = 8
 # Microseconds.
@@ -33,9 +33,9 @@ _MOST = 1000
 
 
 def look_out_pure(descriptor: int, seconds: float) -> bool:
-    """Look for so long whether a selector, of which this is the descriptor, has events.
+    """Poll a selector's descriptor for some seconds. Returns whether there are events.
 
-    The extension's does so without the interpreter's lock, so that a thread which has just been woken can run at once.
+    The extension's version does so without the GIL, so that a thread that was just woken can run immediately.
     """
     look = select.poll()
     look.register(descriptor, select.POLLIN)
@@ -43,7 +43,7 @@ def look_out_pure(descriptor: int, seconds: float) -> bool:
     while perf_counter() < end:
         if look.poll(0):
             return True
-        # Whoever is to make the next event may need this very processor.
+        # The sender of the next event may need this processor.
         _yield()
     return False
 
@@ -55,13 +55,13 @@ except ImportError:
 
 
 class WatchfulSelector(selectors.DefaultSelector):
-    """A selector for one event loop, that looks out for `spin` seconds before it sleeps."""
+    """A selector for one event loop that spins for `spin` seconds before it sleeps."""
 
     def __init__(self, spin: float = _SPIN) -> None:
         """Prepare; with 0 it always sleeps."""
         super().__init__()
         self._spin = spin
-        # Short waits to be seen before the next look-out, and how many it takes after one in vain.
+        # The short waits to be seen before the next spin, and their number after a spin in vain.
         self._left = 1
         self._price = 1
 
@@ -89,8 +89,8 @@ class WatchfulSelector(selectors.DefaultSelector):
 def new_selector() -> selectors.BaseSelector:
     """Return the selector for the interpreter's event loop.
 
-    `SNEX_SPIN` is the time of a look-out in microseconds, 0 for none. With a single processor there
-    is none either: it would keep the sender from running.
+    `SNEX_SPIN` is the time of a spin in microseconds; 0 disables it. With a single processor there is
+    no spin either, because it would keep the sender from running.
 
     Raises:
         RuntimeError: for a `SNEX_SPIN` that is not a number from 0 to 1000.

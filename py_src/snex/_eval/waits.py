@@ -1,13 +1,13 @@
 """Waiting for the VM on the event loop's own thread: `call_sync`, `send_sync` and callbacks.
 
-The event loop stands still meanwhile, so the wait reads and writes the wire itself. Answers are given to
-those who wait for them, as always. Of the other frames, those that have to do with the wait are taken at
-once: CANCEL, and requests that have been caused by code which waits here. An Elixir function that Python
-has called may itself call Python; such a request runs right here, on top of the stack, and the one below goes on when it is
-done. All others are put into the event loop's queue, in order, and run when the loop does again.
+The event loop is blocked meanwhile, so the wait itself reads and writes the wire. Answers go to their
+waiters, as always. Of the other frames, those that concern the wait are handled immediately: CANCEL,
+and requests that were caused by code that waits here. An Elixir function that Python calls may itself
+call Python; such a request runs right here, on top of the stack, and the one below continues when it is
+done. All others go to the event loop's queue, in order, and run when the loop runs again.
 
-Waits lie on one stack. Requests know the one that has caused them, so that cancelling a request also
-interrupts those that run on top of it for its sake.
+Waits form a stack. Requests know the one that caused them, so that cancelling a request also
+interrupts those that run on top of it on its behalf.
 """
 
 from __future__ import annotations
@@ -43,16 +43,16 @@ if TYPE_CHECKING:
     Work = Callable[[int, Request, int, Body, Sequence[Sink]], None]
 
 _REQUESTS = frozenset({frame.EVAL, frame.INVOKE, frame.MAP, frame.MAKE_ENV})
-# Seconds between two looks at what is being cancelled.
+# Seconds between two checks of what is being cancelled.
 _PAUSE = 0.05
-# What a wait uses up of the recursion limit, before the code of a request on top of it runs.
+# The levels of the recursion limit that a wait takes before the code of a request on top of it runs.
 _FRAMES = 24
 
 GONE = "the connection to the VM is closed"
 
 
 class Waits:
-    """The waits of one interpreter. On the event loop's thread, but for `wake`."""
+    """The waits of one interpreter. On the event loop's thread, except `wake`."""
 
     def __init__(  # noqa: PLR0913 - made in one place, by the interpreter
         self,
@@ -63,7 +63,7 @@ class Waits:
         runner: Runner,
         work: Work,
     ) -> None:
-        """Prepare; `work` begins with a request."""
+        """Prepare; `work` begins a request."""
         self._loop = loop
         self._reader = reader
         self._writer = writer
@@ -75,13 +75,13 @@ class Waits:
         self.client: Client | None = None
         # Calls that wait here, by number, each with the request whose code waits; outermost first.
         self.calls: dict[int, Request] = {}
-        # Requests to be run on top.
+        # Requests that must run on top.
         self._due: deque[tuple[int, Request, int, Body, Sequence[Sink]]] = deque()
-        # Frames in the event loop's queue that have come during a wait.
+        # The number of frames in the event loop's queue that came during a wait.
         self._kept = 0
         # Made for the first request on top.
         self._depth: Depth | None = None
-        # Requests whose frames wait in the event loop's queue, to be skipped there.
+        # Cancelled requests whose frames wait in the event loop's queue, where they will be skipped.
         self.unwanted: set[int] = set()
         self.ended = False
         # Made for the first wait.
@@ -93,10 +93,10 @@ class Waits:
 
     @staticmethod
     def begin() -> None:
-        """Make room for what is ours on the stack.
+        """Make room for our own calls on the stack.
 
         Raises:
-            RecursionError: if there is none.
+            RecursionError: if there is no room.
         """
         check_recursion()
         sys.setrecursionlimit(sys.getrecursionlimit() + _FRAMES)
@@ -104,14 +104,14 @@ class Waits:
     @staticmethod
     def end() -> None:
         """Undo `begin`."""
-        # Relative: the code may have set another one.
+        # Relative, because user code may have set another limit.
         with suppress(RecursionError):
             sys.setrecursionlimit(max(sys.getrecursionlimit() - _FRAMES, _FRAMES))
 
     def may_wait(self) -> bool:
-        """Return whether this is a place to wait: not in the middle of reading or writing.
+        """Return whether a wait is possible here: not in the middle of reading or writing.
 
-        A `__del__`, or a handler of a signal, runs anywhere.
+        A `__del__` or a signal handler may run anywhere.
         """
         return (
             not self._reader.is_busy
@@ -127,11 +127,11 @@ class Waits:
             self._writer.pump()
             self._check_cancelled(request)
             if self._writer.full:
-                # Not for ever: another thread may write everything before this one sleeps.
+                # Not forever: another thread may write everything before this one sleeps.
                 self._sleep(_PAUSE)
 
     def wait(self, number: int, answers: Until | Sequence[object]) -> None:
-        """Return when there is something in `answers`: what call `number` brings, or has changed.
+        """Return when `answers` is true: the answer to call `number` has come, or what it waits for has changed.
 
         Raises:
             Cancelled: if the request whose code waits is cancelled.
@@ -144,7 +144,7 @@ class Waits:
         below = self.calls.get(number)
         self.calls[number] = request
         try:
-            # What has come with the last chunk.
+            # Whether the last chunk has more frames.
             more = self._reader.has_more
             while True:
                 if answers and not self._is_due_for_streams():
@@ -159,7 +159,7 @@ class Waits:
                     self._run(*self._due.popleft())
                     more = True
                 elif not more:
-                    # What has been read already waits while too much is to be written.
+                    # Frames that were read already wait while too much waits to be written.
                     brief = cleaning or self._reader.has_more or self._runner.look()
                     self._sleep(_PAUSE if brief else None)
                     more = True
@@ -172,9 +172,9 @@ class Waits:
                 self._leave_to_loop()
 
     def _is_due_for_streams(self) -> bool:
-        """Return whether the next items of a stream may depend on what is to be run on top.
+        """Return whether the next items of a stream may depend on a request that should run on top.
 
-        The event loop would run it too late, if code waits for those items on this thread.
+        If code on this thread waits for those items, the event loop would run the request too late.
         """
         return bool(self._due) and any(work[1].cause & frame.SOURCE for work in self._due)
 
@@ -189,17 +189,17 @@ class Waits:
 
     @property
     def descriptors(self) -> tuple[int, ...]:
-        """What it has opened for itself, -1 where it has not."""
+        """The descriptors that it has opened, -1 in place of those that it has not."""
         selector: Any = self._selector
         own = selector.fileno() if hasattr(selector, "fileno") else -1
         return self._woken_fd, self._wake_fd, own
 
     def wake(self) -> None:
-        """Have the wait look at what is to be written. From any thread."""
+        """Have the wait check what is to be written. From any thread."""
         if self.calls:
             with suppress(OSError):
                 os.write(self._wake_fd, b"\0")
-            # Afterwards: a flag without a byte would be taken for nothing.
+            # After the byte: otherwise the waiter might reset the flag before there is a byte to read.
             self._woken = True
 
     def _turn(self) -> bool:
@@ -208,14 +208,14 @@ class Waits:
             if writer.backlog:
                 writer.pump()
         if self._writer.full:
-            # As the event loop does: new work would only add to it.
+            # Do not read, as the event loop does not either: new work would only add to what waits.
             return False
         self._reader.resume()
-        # What it puts into the event loop's queue belongs to no request.
+        # In this context, the callbacks that it schedules belong to no request.
         return self._context.copy().run(self._reader.turn)
 
     def _sleep(self, seconds: float | None) -> None:
-        # A signal's exception may come out of here: nothing of ours is under way.
+        # A signal handler may raise in here: nothing of ours is half done.
         full = [writer.fd for writer in self._writers if writer.backlog]
         if full or self._selector is None:
             poll = select.poll()
@@ -238,7 +238,7 @@ class Waits:
             raise RuntimeError(GONE)
 
     def _check_cancelled(self, request: Request) -> bool:
-        """Raise `Cancelled` if the request is not wanted any more. Returns whether it cleans up."""
+        """Raise `Cancelled` if the request was cancelled. Returns whether it cleans up."""
         if request.ended or not self._runner.is_unwanted(request):
             return False
         request.interrupted = False
@@ -249,14 +249,14 @@ class Waits:
     def take(
         self, kind: int, request: Request, flags: int, body: Body, sinks: Sequence[Sink]
     ) -> None:
-        """Take a frame that has come while the thread waits."""
+        """Take a frame that came while the thread waits."""
         if kind == frame.CANCEL:
             self._cancel(request.number)
         elif kind in _REQUESTS and self._is_caused_here(request):
             request.is_nested = True
             self._due.append((kind, request, flags, body, sinks))
         elif kind == frame.DROP and not self._kept:
-            # Nobody who waits in the queue can need what it frees.
+            # No request in the queue can need what it frees.
             self._due.append((kind, request, flags, body, sinks))
         else:
             self._kept += 1
@@ -269,7 +269,7 @@ class Waits:
         self._work(kind, request, flags, body, sinks)
 
     def _is_caused_here(self, request: Request) -> bool:
-        """Return whether a request has been caused by code that waits here, and note by which request."""
+        """Return whether code that waits here caused a request, and note which request's code it was."""
         cause, first = request.cause, True
         waiting = self.calls.values()
         while cause:
@@ -291,16 +291,16 @@ class Waits:
     def _cancel(self, number: int) -> None:
         waiting = next((r for r in self.calls.values() if r.number == number), None)
         if not self._runner.cancel(number, waiting):
-            # It may not have begun yet, or have ended long ago.
+            # It may not have begun yet, or may have ended long ago.
             self.unwanted.add(number)
             self._loop.call_soon(self.unwanted.discard, number)
 
     def _leave_to_loop(self) -> None:
-        """Put what has come too late to be run here into the event loop's queue."""
+        """Move requests that came too late to run here to the event loop's queue."""
         while self._due:
             work = self._due.popleft()
             if work[0] == frame.DROP:
-                # Now: what has come after it is in the queue already, and must not find what it takes away.
+                # Immediately: later requests are in the queue already, and must not see what it drops.
                 self._run(*work)
                 continue
             work[1].is_nested = False
@@ -310,7 +310,7 @@ class Waits:
     def _run(
         self, kind: int, request: Request, flags: int, body: Body, sinks: Sequence[Sink]
     ) -> None:
-        """Run a request on top of the one that waits."""
+        """Run a request on top of the waiting one."""
         depth = self._depth
         if depth is None:
             depth = self._depth = Depth()
@@ -321,7 +321,7 @@ class Waits:
             except RecursionError as error:
                 self._runner.fail(request, error)
                 return
-        # As where the event loop calls us.
+        # As when the event loop calls us, no task is current.
         task: Any = running_task()
         if task is not None:
             asyncio.tasks._leave_task(self._loop, task)  # noqa: SLF001 - undone below

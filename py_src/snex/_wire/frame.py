@@ -1,7 +1,7 @@
 """Frames: the header that precedes every body on the wire.
 
 A header has 28 bytes, little-endian: magic, kind, flags, id, length of the body, and the cause of the frame.
-The first frame of each side has a header without the cause, which is the same in all versions of the protocol.
+The header of each side's first frame lacks the cause, and is the same in all versions of the protocol.
 This module knows nothing about descriptors or about what a body means.
 """
 

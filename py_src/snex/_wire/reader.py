@@ -109,7 +109,7 @@ class FrameReader:
             self._loop.remove_reader(self._fd)
 
     def resume(self) -> None:
-        """Go on after `pause`. Safe to call twice."""
+        """Continue after `pause`. Safe to call twice."""
         if self._paused and not self._ended:
             self._paused = False
             self._loop.add_reader(self._fd, self._readable)
@@ -212,7 +212,7 @@ class FrameReader:
         return False
 
     def _take_frames(self) -> bool:
-        """Hand on the frames in the chunk. Returns whether to go on reading in this turn."""
+        """Pass on the frames in the chunk. Returns whether to go on reading in this turn."""
         frames = self._whole
         left = _FRAMES_PER_TURN
         while True:
