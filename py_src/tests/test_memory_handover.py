@@ -7,6 +7,7 @@ import gc
 import mmap
 import os
 import pickle
+import select
 import socket
 import struct
 import sys
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.etf import decode
-from support.vm import RESULT, VM
+from support.vm import AUTO, EVAL, RESULT, VM
 
 import snex
 from snex._etf import memory
@@ -218,6 +219,46 @@ def test_a_socket_that_takes_no_more_is_an_error_of_that_call() -> None:
         else:
             pytest.fail("it took all of them")
         assert vm.run("return 1") == 1
+
+
+def test_what_was_sent_for_a_frame_that_failed_is_named_by_the_next_one() -> None:
+    with handing_over() as (vm, receiver):
+        sent, named = set(), set()
+
+        def drain() -> None:
+            while select.select([receiver.socket], [], [], 0)[0]:
+                sent.add(receiver.receive()[0])
+
+        vm.run("import snex")
+        for _ in range(100):
+            vm.eval("return [snex.shared(300000) for _ in range(64)]")
+            kind, number, _ = vm.read()
+            if kind != RESULT:
+                break
+            named.update(vm.frames.handles[kind, number])
+        drain()
+        # A few more than those: the socket was full in the midst of a frame.
+        assert named < sent
+        assert len(named) % 64 == 0
+        vm.request(EVAL, (0, "return [object(), snex.shared(300000)]", None, 1, {}), AUTO)
+        number, _ = vm.expect(RESULT)
+        drain()
+        object_number, *memories = vm.frames.handles[RESULT, number]
+        assert object_number < MEMORY
+        assert named | set(memories) == sent
+        assert len(named) + len(memories) == len(sent)
+
+
+def test_a_forked_child_names_nothing_that_its_parent_has_sent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(memory.Channel, "unnamed", [MEMORY + 1])
+    child = os.fork()
+    if child == 0:
+        os._exit(len(memory.Channel.unnamed))
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert memory.Channel.unnamed == [MEMORY + 1]
 
 
 def test_an_array_without_numpy_is_refused_with_what_does_the_same(

@@ -15,8 +15,9 @@ import mmap
 import os
 import socket
 import struct
+from contextlib import suppress
 from math import prod
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, ClassVar, final
 
 from .._wire.frame import Limit, TooLargeError
 from .handles import Layout
@@ -48,6 +49,9 @@ class Channel:
 
     socket: socket.socket | None = None
     numbers = itertools.count(_MEMORY + 1)
+    # Of memories that have been sent for a frame that was not written: the next frame with memories names them as well, so that the
+    # VM lets go of them.
+    unnamed: ClassVar[list[int]] = []
 
     @classmethod
     def open(cls, fd: int) -> bool:
@@ -65,6 +69,7 @@ class Channel:
 def forget() -> None:
     """Stop using the socket: in a forked child, it belongs to the parent."""
     Channel.socket = None
+    Channel.unnamed.clear()
 
 
 os.register_at_fork(after_in_child=forget)
@@ -189,6 +194,30 @@ def hand_over(memory: SharedMemory) -> int:
     finally:
         if fd >= 0:
             os.close(fd)
+
+
+def hand_over_all(objects: Sequence[object]) -> tuple[dict[int, int], list[int]]:
+    """Send the memories among the objects of a frame.
+
+    Returns their numbers by their indexes, and others that the frame has to name behind all of these: nobody else will.
+
+    Raises:
+        OSError: as `hand_over`. None of them is to be named then.
+    """
+    sent: dict[int, int] = {}
+    others: list[int] = []
+    try:
+        for index, obj in enumerate(objects):
+            if type(obj) is SharedMemory:
+                sent[index] = hand_over(obj)
+        # Another thread may take some of them meanwhile.
+        with suppress(IndexError):
+            while sent:
+                others.append(Channel.unnamed.pop())
+    except BaseException:
+        Channel.unnamed += [*sent.values(), *others]
+        raise
+    return sent, others
 
 
 def piece(memory: SharedMemory, objects: list[object]) -> bytes | None:

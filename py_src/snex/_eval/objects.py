@@ -19,7 +19,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from .._etf.handles import FRAME, WithHandles
-from .._etf.memory import SharedMemory, hand_over
+from .._etf.memory import SharedMemory, hand_over_all
 from .._wire.frame import HANDLES
 from .envs import EnvError
 
@@ -185,12 +185,9 @@ def body_of(parts: Parts) -> tuple[int, Parts]:
     if type(parts) is not WithHandles:
         return 0, parts
     # First, because it may fail, and then no handle must have been handed out.
-    memories = {
-        index: hand_over(obj)
-        for index, obj in enumerate(parts.objects)
-        if type(obj) is SharedMemory
-    }
+    memories, others = hand_over_all(parts.objects)
     numbers = table.hand_out([FRAME if type(obj) is SharedMemory else obj for obj in parts.objects])
     for index, number in memories.items():
         numbers[index] = number
+    numbers += others
     return HANDLES, [struct.pack(f"<I{len(numbers)}Q", len(numbers), *numbers), *parts]
