@@ -342,7 +342,8 @@ def test_threads_at_once_and_a_list_that_changes_meanwhile() -> None:
 
 def test_special_floats() -> None:
     for number in (math.inf, -math.inf, math.nan, -0.0, 5e-324):
-        assert encode(number) == encode_pure(number)
+        for value in number, [1, number], {"a": number, number: 1}:
+            assert encode(value) == encode_pure(value)
 
 
 class Slotted:
