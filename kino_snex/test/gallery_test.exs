@@ -28,7 +28,9 @@ defmodule KinoSnex.GalleryTest do
   end
 
   test "data_frame_and_plot.livemd shows a table, a figure, HTML and pictures" do
-    assert [_python, _cities, {frame, [table]}, {nil, []}, {styler, []}, {nil, []}, {nil, []}, values, rows] =
+    nothing = {Kino.nothing(), []}
+
+    assert [_python, cities, {frame, [table]}, ^nothing, {styler, []}, ^nothing, ^nothing, values, rows] =
              run("data_frame_and_plot.livemd")
 
     # The outputs that come before the value, in their order.
@@ -50,11 +52,12 @@ defmodule KinoSnex.GalleryTest do
     assert {:ok, %{type: "text/html", data: html}} = Snex.Display.of(styler, timeout: 60_000)
     assert html =~ ~r/background-color: #[0-9a-f]{6}/
 
-    for {value, [kept]} <- [values, rows], do: assert(inspect(value, pretty: true, width: 100) == kept)
+    for {value, [kept]} <- [cities, values, rows],
+        do: assert(inspect(value, pretty: true, width: 100) == kept)
   end
 
   test "streaming_tokens.livemd shows an answer token by token, and has a chat" do
-    assert {%Kino.Layout{type: :grid, items: [chat, form]}, []} = List.last(run("streaming_tokens.livemd"))
+    assert {%Kino.Layout{type: :grid, items: [chat, form]}, _kept} = List.last(run("streaming_tokens.livemd"))
 
     assert_output(%{type: :frame, ref: frame}, 60_000)
     assert_appended(frame, "Tell ")

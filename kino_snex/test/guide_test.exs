@@ -21,7 +21,8 @@ defmodule KinoSnex.GuideTest do
       end)
       |> elem(0)
 
-    assert [_start, frame, _checks, nil, nil, money] = values
+    nothing = Kino.nothing()
+    assert [_start, frame, _checks, ^nothing, ^nothing, money] = values
     assert %{type: :js} = Kino.Render.to_livebook(frame)
     assert %{type: :markdown, text: "**9.50 €**"} = Kino.Render.to_livebook(money)
     # The figure, and the two groups.

@@ -42,6 +42,14 @@ defmodule Snex.LivebookTest do
       assert binding[:y] == 4
     end
 
+    test "shows no value without a final expression" do
+      assert {value, _} = cell(~S|~PY"y = 1"|)
+      assert value == Kino.nothing()
+      assert {^value, _} = cell(~S|~PY"y;"|)
+      assert {nil, _} = cell(~S|~PY"None"|)
+      assert {5, _} = cell(~S|~PY"if y: return 5"|, y: 1)
+    end
+
     test "goes on where the one before it ended, and not with what a later one did" do
       cell(~S|~PY"import math; a = [1]"|)
       after_first = Process.get(Livebook)
@@ -190,7 +198,7 @@ defmodule Snex.LivebookTest do
     end
 
     test "figures that are open are shown at the end of the cell" do
-      assert {nil, _} = cell(~S|~PY"import matplotlib.pyplot as plt; plt.plot([1, 2]);"|)
+      cell(~S|~PY"import matplotlib.pyplot as plt; plt.plot([1, 2]);"|)
       assert_output(%{type: :image, content: <<0x89, "PNG", _::binary>>, mime_type: "image/png"}, 60_000)
     end
   end

@@ -35,18 +35,19 @@ defmodule Snex.Cell do
   defstruct [:value, :bound, :figures]
 
   @doc """
-  Returns the names that the code reads, in any of its scopes, and those that it assigns at its top level.
+  Returns the names that the code reads, in any of its scopes, those that it assigns at its top level, and whether it
+  ends with an expression, which has no semicolon after it.
 
   The assigned names don't include those of imports, functions and classes.
 
       iex> {:ok, py} = Snex.Interpreter.start_link()
       iex> Snex.Cell.names(py, "total = sum(x for x in rows)")
-      {:ok, %{reads: ["sum", "x", "rows"], binds: ["total"]}}
+      {:ok, %{reads: ["sum", "x", "rows"], binds: ["total"], has_value: false}}
 
   If the code does not parse, the error has an exception of type `"SyntaxError"`. `opts` are those of `Snex.call/4`.
   """
   @spec names(Env.t() | Interpreter.server(), String.t() | Code.t(), keyword()) ::
-          {:ok, %{reads: [String.t()], binds: [String.t()]}} | {:error, Error.t()}
+          {:ok, %{reads: [String.t()], binds: [String.t()], has_value: boolean()}} | {:error, Error.t()}
   def names(where, code, opts \\ []) do
     %Code{src: source} = code = Code.wrap(code)
     {file, line} = Code.location(code)
@@ -54,7 +55,7 @@ defmodule Snex.Cell do
     args = [source, file || "<Snex.Code>", max(line, 1)]
 
     with {:ok, names} <- Snex.call(where, {@cell, "names"}, args, opts),
-         do: {:ok, %{reads: names["reads"], binds: names["binds"]}}
+         do: {:ok, %{reads: names["reads"], binds: names["binds"], has_value: names["has_value"]}}
   end
 
   @doc """

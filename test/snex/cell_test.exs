@@ -35,9 +35,21 @@ defmodule Snex.CellTest do
       x.attribute = y["z"] = 1
       """
 
-      assert {:ok, %{reads: reads, binds: binds}} = Cell.names(inp, code)
+      assert {:ok, %{reads: reads, binds: binds, has_value: false}} = Cell.names(inp, code)
       assert Enum.sort(binds) == ~w[a b c d e f h i l t u v w]
       assert Enum.sort(reads) == ~w[e g int j k open p r x y]
+    end
+
+    test "tells whether the code ends with a value", %{inp: inp} do
+      for {code, has_value} <- [
+            {"", false},
+            {"x = 1", false},
+            {"x = 1\nx", true},
+            {"x; ", false},
+            {"print(1)", true}
+          ] do
+        assert {^code, {:ok, %{has_value: ^has_value}}} = {code, Cell.names(inp, code)}
+      end
     end
 
     test "says where code does not parse", %{inp: inp} do

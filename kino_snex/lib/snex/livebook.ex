@@ -23,7 +23,7 @@ defmodule Snex.Livebook do
       """
 
   The code reads the Elixir variables that it names, the names that it assigns are Elixir variables afterwards, and the value of
-  its final expression is that of the sigil. A data frame, a figure or an image stays in Python, as a `Snex.Object`, and is shown as such.
+  its final expression is that of the sigil. A cell without one shows nothing more: its value is `Kino.nothing()`. A data frame, a figure or an image stays in Python, as a `Snex.Object`, and is shown as such.
   See `Snex.Cell` for what happens to other values, to open matplotlib figures, and for `display(x)`.
 
   Each `~PY` begins with a copy of the names that the one before it has left. So a cell that is evaluated again begins with the names that it had
@@ -80,7 +80,7 @@ defmodule Snex.Livebook do
     heredoc = if Keyword.has_key?(meta, :indentation), do: 1, else: 0
     line = Keyword.get(meta, :line, __CALLER__.line) + heredoc
     code = %Code{src: source, file: __CALLER__.file, line: line}
-    %{reads: reads, binds: binds} = names!(code)
+    %{reads: reads, binds: binds, has_value: has_value} = names!(code)
 
     vars =
       for {name, nil} <- Macro.Env.vars(__CALLER__),
@@ -100,9 +100,15 @@ defmodule Snex.Livebook do
 
       _ = bound
       unquote_splicing(assignments)
-      value
+      unquote(if has_value, do: quote(do: value), else: quote(do: Snex.Livebook.value_or_nothing(value)))
     end
   end
+
+  # Code without a final expression may still return something.
+  @doc false
+  @spec value_or_nothing(term()) :: term()
+  def value_or_nothing(nil), do: Kino.nothing()
+  def value_or_nothing(value), do: value
 
   defp names!(code) do
     interpreter!()

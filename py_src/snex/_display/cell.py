@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from .._etf.handles import keep
-from .._eval.code import compile_code
+from .._eval.code import compile_code, has_value
 from .._eval.sources import NO_FILE
 from .representation import is_rich, represent, take_open_figures
 
@@ -21,18 +21,18 @@ _COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
 
 
-def names(source: str, file: str = "<Snex.Code>", line: int = 1) -> dict[str, list[str]]:
-    """Return the names that code reads, in any of its scopes, and those that it assigns at its top level.
+def names(source: str, file: str = "<Snex.Code>", line: int = 1) -> dict[str, Any]:
+    """Return the names that code reads, in any of its scopes, those that it assigns at its top level, and whether it ends with a value.
 
     Raises:
         SyntaxError: with the place in `file`.
 
     >>> names("y = [x for x in xs]")
-    {'reads': ['x', 'xs'], 'binds': ['y']}
+    {'reads': ['x', 'xs'], 'binds': ['y'], 'has_value': False}
     """
     # Not `ast.parse`, whose frame would be in the traceback of a syntax error.
     text = "\n" * (line - 1) + source
-    module: ast.AST = compile(text, file, "exec", ast.PyCF_ONLY_AST, dont_inherit=True)
+    module: Any = compile(text, file, "exec", ast.PyCF_ONLY_AST, dont_inherit=True)
     reads: dict[str, None] = {}
     for node in ast.walk(module):
         if isinstance(node, ast.Name) and isinstance(node.ctx, (ast.Load, ast.Del)):
@@ -41,7 +41,7 @@ def names(source: str, file: str = "<Snex.Code>", line: int = 1) -> dict[str, li
             reads[node.target.id] = None
     binds: dict[str, None] = {}
     _find_bound(module, binds)
-    return {"reads": list(reads), "binds": list(binds)}
+    return {"reads": list(reads), "binds": list(binds), "has_value": has_value(module.body, text)}
 
 
 def _find_bound(node: ast.AST, bound: dict[str, None]) -> None:

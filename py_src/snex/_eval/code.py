@@ -152,16 +152,22 @@ def _compile(source: sources.Source, yields: bool, is_cell: bool) -> Program:  #
     return Program(code, top.preface)
 
 
-def _return_last(body: list[Any], text: str) -> None:
-    """Turn the final expression of a module into a `return`, unless a semicolon withholds its value."""
+def has_value(body: list[Any], text: str) -> bool:
+    """Return whether a cell ends with an expression, and no semicolon withholds its value."""
     last = body[-1] if body else None
     if not isinstance(last, _ast.Expr) or isinstance(last.value, (_ast.Yield, _ast.YieldFrom)):
-        return
+        return False
     statement: Any = last
     # The parser counts bytes.
     rest = sources.split(text)[statement.end_lineno - 1].encode()[statement.end_col_offset :]
-    if rest.lstrip().startswith(b";"):
+    return not rest.lstrip().startswith(b";")
+
+
+def _return_last(body: list[Any], text: str) -> None:
+    """Turn the final expression of a module into a `return`, if a cell has its value."""
+    if not has_value(body, text):
         return
+    last = body[-1]
     result: Any = _ast.Return(value=last.value)
     for place in ("lineno", "col_offset", "end_lineno", "end_col_offset"):
         setattr(result, place, getattr(last, place))
