@@ -184,22 +184,18 @@ defmodule Snex.LivebookTest do
       {vm, last, outputs} = run!("calling_elixir.livemd", folder, log: ~w[info warning]a)
       assert outputs =~ "▓▓▓░\n▓▓▓▓\n"
       assert outputs =~ "[info] water is on\n[warning] only 3 scones left\n"
-      # The cell that starts a cashier has run twice.
-      assert [_waiter, _cashier, _another] = pythons = os_pids(vm, last)
+      # The cell that starts a baker has run twice.
+      assert [_waiter, _baker, _another] = pythons = os_pids(vm, last)
       assert_leaves_nothing(vm, pythons)
     end
 
     test "pool.livemd runs, survives a crash, and leaves no Python when its supervisor stops", context do
-      {vm, last, outputs} = run!("pool.livemd", context.tmp_dir, log: [:error])
-      assert outputs =~ "1229 primes from 0 to 10000\n"
-      assert outputs =~ "[error] GenServer Pool.One terminating\n"
+      {vm, last, outputs} = run!("pool.livemd", context.tmp_dir, log: [:error, :warning])
+      assert outputs =~ ~r/\[error\] GenServer #PID<.*> terminating\n.*SIGSEGV/s
 
-      assert {crashing, healthy, together, [restarted, healthy]} =
-               value!(vm, last, "{crashing, healthy, [first, second], os_pids}")
-
-      assert Enum.sort(together) == Enum.sort([crashing, healthy])
+      assert [_one, _two, _three] = os_pids = value!(vm, last, "os_pids")
       # Stopping returns when they are gone: nothing is waited for, and the VM lives on.
-      for os_pid <- [crashing, healthy, restarted], do: refute(exists?(os_pid))
+      for os_pid <- os_pids, do: refute(exists?(os_pid))
       assert [] = os_pids(vm, last)
       assert_leaves_nothing(vm, [])
     end
@@ -233,27 +229,24 @@ defmodule Snex.LivebookTest do
     assert Enum.all?(outcome.logged, fn {level, _text} -> level in levels end),
            inspect({where, outcome.logged})
 
-    # What is printed has to be in the notebook; the value may be.
-    printed = comparable(outcome.printed)
-    expected = if printed == "", do: [], else: [printed]
-    kept = Enum.map(cell.outputs, &comparable/1)
+    shown = Enum.filter(Enum.map([outcome.printed, outcome.shown], &comparable/1), &(&1 != ""))
+    kept = Enum.filter(Enum.map(cell.outputs, &comparable/1), &(&1 != ""))
 
-    if kept != expected do
-      shown = expected ++ [outcome.shown]
-
-      assert kept == shown,
-             "#{where}: the notebook keeps #{inspect(kept)}, and this was shown: #{inspect(shown)}"
-    end
+    assert kept == shown,
+           "#{where}: the notebook keeps #{inspect(kept)}, and this was shown: #{inspect(shown)}"
 
     outcome.printed <> Enum.map_join(outcome.logged, fn {level, text} -> "[#{level}] #{text}\n" end)
   end
 
-  # Without what differs between machines: uv's messages, the notebook's folder, and the marks that only some Pythons
-  # put below the lines of a traceback.
+  # Without what differs between machines and runs: uv's messages, log entries, which have their time, the notebook's folder,
+  # pids, the code of modules, and the marks that only some Pythons put below the lines of a traceback.
   defp comparable(text) do
     text
-    |> String.replace(~r/^(\[python-\w+\]|Waiting for another process that is making) .*\n/m, "")
+    |> String.replace(~r/^(\[python-\w+\]|Waiting for another process that is making) .*(\n|\z)/m, "")
+    |> String.replace(~r/\A\n?\d\d:\d\d:\d\d\.\d{3} \[.*\z/s, "")
     |> String.replace(~r/"[^"]*\/(\w+\.livemd)#cell:[^"]*"/, "\"\\1\"")
+    |> String.replace(~r/#PID<[\d.]+>/, "#PID<>")
+    |> String.replace(~r/\A{:module,.*\z/s, &String.replace(&1, ~r/\s*<<.*?>>,\s*/s, ""))
     |> String.replace(~r/^[ ^~]+\n/m, "")
     |> String.trim_trailing("\n")
   end
