@@ -81,7 +81,7 @@ def test_a_look_out_at_nothing_ends_at_once() -> None:
     reader, writer = os.pipe()
     os.close(writer)
     os.close(reader)
-    assert look_out(reader, 0.0)
+    assert look_out(reader, 5.0)
 
 
 @pytest.mark.parametrize("seconds", [0.0, -1.0, float("nan")])
