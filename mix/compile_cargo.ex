@@ -208,7 +208,10 @@ defmodule Mix.Tasks.Compile.Cargo do
         :stderr_to_stdout,
         {:line, 65_536},
         args: args,
-        cd: root()
+        cd: root(),
+        # In a folder that several checkouts share, cargo takes one's sources for another's: it compares only names and times.
+        # The crates name this variable, so that cargo builds them anew when it differs.
+        env: [{~c"SNEX_SOURCES", String.to_charlist(Base.encode16(cargo_stamp()))}]
       ])
 
     {status, messages} = receive_messages(port, [], [])

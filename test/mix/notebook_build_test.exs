@@ -43,6 +43,38 @@ defmodule Snex.Mix.NotebookBuildTest do
     refute printed =~ ~r/^ *Compiling \w+ v\d/m
   end
 
+  @tag :long
+  test "checkouts that share cargo's folder get what their own sources say", %{tmp_dir: folder} do
+    files = System.cmd("git", ~w[ls-files -z], cd: @root) |> elem(0) |> String.split("\0", trim: true)
+
+    checkouts =
+      for name <- ~w[one other] do
+        checkout = Path.join(folder, name)
+
+        for file <- files, File.regular?(Path.join(@root, file)) do
+          OtherProject.write!(checkout, file, File.read!(Path.join(@root, file)))
+          # Older than anything that is built.
+          File.touch!(Path.join(checkout, file), 1_600_000_000)
+        end
+
+        version = Path.join(checkout, "native/snex_warden/src/main.rs")
+        File.write!(version, ["#[used]\nstatic OF: &[u8] = b\"checkout #{name}\";\n"], [:append])
+        File.touch!(version, 1_600_000_000)
+        checkout
+      end
+
+    for checkout <- checkouts ++ checkouts do
+      OtherProject.mix!(checkout, ~w[compile.cargo --force], [
+        {"CARGO_TARGET_DIR", Path.join(folder, "target")}
+      ])
+
+      warden = File.read!(Path.join(checkout, "_build/dev/lib/snex/priv/native/snex_warden"))
+
+      for name <- ~w[one other],
+          do: assert(warden =~ "checkout " <> name == (name == Path.basename(checkout)))
+    end
+  end
+
   test "with SNEX_PREBUILT, the setup cell needs no cargo", %{tmp_dir: folder} do
     [_without, setup] = setup_cells()
     native = Application.app_dir(:snex, "priv/native")

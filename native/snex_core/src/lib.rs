@@ -18,6 +18,9 @@ pub mod process_tree;
 pub mod shared_memory;
 mod sync;
 
+// Cargo builds this crate anew when the variable differs; see `cargo_build` in mix/compile_cargo.ex.
+const _: Option<&str> = option_env!("SNEX_SOURCES");
+
 #[cfg(all(any(fuzzing, test), feature = "project", feature = "worker"))]
 pub mod fuzz;
 #[cfg(feature = "worker")]

@@ -27,6 +27,9 @@ use pyo3::types::PyList;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 
+// Cargo builds this crate anew when the variable differs; see `cargo_build` in mix/compile_cargo.ex.
+const _: Option<&str> = option_env!("SNEX_SOURCES");
+
 static HELPERS: PyOnceLock<Helpers> = PyOnceLock::new();
 
 /// Gives the extension the package's classes and functions.
