@@ -12,7 +12,7 @@ defmodule KinoSnex.GuideTest do
     blocks = for [_, code] <- Regex.scan(~r/^```elixir\n(.*?)^```$/ms, File.read!(@guide)), do: code
     # The tests of Snex itself run these.
     {["Mix.install(" <> _, "Mix.install(" <> _], blocks} = Enum.split_with(blocks, &(&1 =~ "Mix.install("))
-    assert length(blocks) == 6
+    assert length(blocks) == 8
 
     values =
       Enum.map_reduce(blocks, {[], Code.env_for_eval(file: "guide.livemd")}, fn code, {binding, env} ->
@@ -22,7 +22,7 @@ defmodule KinoSnex.GuideTest do
       |> elem(0)
 
     nothing = Kino.nothing()
-    assert [_start, frame, _checks, ^nothing, ^nothing, money] = values
+    assert [_start, frame, _checks, ^nothing, ^nothing, money, _python, 6] = values
     assert %{type: :js} = Kino.Render.to_livebook(frame)
     assert %{type: :markdown, text: "**9.50 €**"} = Kino.Render.to_livebook(money)
     # The figure, and the two groups.

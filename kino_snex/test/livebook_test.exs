@@ -52,12 +52,30 @@ defmodule Snex.LivebookTest do
 
     test "goes on where the one before it ended, and not with what a later one did" do
       cell(~S|~PY"import math; a = [1]"|)
-      after_first = Process.get(Livebook)
+      after_first = Process.get({Livebook, Livebook.Interpreter})
       assert {1.0, _} = cell(~S|~PY"b = 2; math.sqrt(a[0])"|)
       assert {2, _} = cell(~S|~PY"b"|)
       # As Livebook evaluates the second cell again, or a section that branches off.
-      Process.put(Livebook, after_first)
+      Process.put({Livebook, Livebook.Interpreter}, after_first)
       assert %{error: %{exception: %{type: "NameError"}}} = catch_error(cell(~S|~PY"b"|))
+    end
+
+    test "runs in another interpreter, where it goes on after the one before it there" do
+      Kino.start_child!({Snex.Interpreter, name: KinoSnex.Other, init_script: "here = 'other'"})
+      assert {nil, _} = cell(~S|~PY"globals().get('here')"|)
+      assert {"other", binding} = cell(~S|on KinoSnex.Other, ~PY"y = x; here"|, x: 3)
+      assert binding[:y] == 3
+
+      assert {false, _} = cell(~S|~PY"'y' in globals()"|)
+
+      assert {4, _} = cell(~S|on KinoSnex.Other, ~PY"y + 1"|)
+      Kino.terminate_child(Process.whereis(KinoSnex.Other))
+
+      assert %RuntimeError{message: "no interpreter has the name KinoSnex.Other: start one" <> _} =
+               catch_error(cell(~S|on KinoSnex.Other, ~PY"1"|))
+
+      assert %ArgumentError{message: "expected the name of an interpreter" <> _} =
+               catch_error(cell(~S|on other, ~PY"1"|, other: KinoSnex.Other))
     end
 
     test "that raises has Python's traceback, with its place in the notebook" do

@@ -104,6 +104,33 @@ defmodule KinoSnex.PythonCellTest do
     assert Exception.message(error) =~ ~s|File "notebook", line 8, in <module>|
   end
 
+  test "the source names the interpreter, if it is not the notebook's" do
+    Kino.start_child!({Snex.Interpreter, name: KinoSnex.PythonCellTest.Named, init_script: "here = 'named'"})
+    attrs = %{"interpreter" => "KinoSnex.PythonCellTest.Named", "variable" => "sum", "code" => "here"}
+    source = PythonCell.to_source(attrs)
+
+    assert source ==
+             ~s|import Snex.Livebook, only: [on: 2]\n\nsum = on(KinoSnex.PythonCellTest.Named, ~PY"""\nhere\n""")|
+
+    {result, warnings} = Code.with_diagnostics(fn -> Code.eval_string(source) end)
+    assert {"named", [sum: "named"]} = result
+    assert warnings == []
+  end
+
+  test "only the name of an interpreter is taken for one" do
+    {cell, _source} = start_smart_cell!(PythonCell, %{"code" => "1"})
+
+    for name <- ["MyApp.Python", ":python", ""] do
+      push_event(cell, "interpreter", name)
+      assert_broadcast_event(cell, "interpreter", ^name, 60_000)
+    end
+
+    for name <- ["python", "nil", "MyApp.", "MyApp.Python()", "A\nB", "1"] do
+      push_event(cell, "interpreter", name)
+      assert_broadcast_event(cell, "interpreter", "", 60_000)
+    end
+  end
+
   test "only the name of a variable is taken for the result" do
     {cell, _source} = start_smart_cell!(PythonCell, %{"variable" => "result", "code" => "1"})
     push_event(cell, "variable", "sum_2")

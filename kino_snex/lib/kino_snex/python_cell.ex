@@ -1,39 +1,53 @@
 defmodule KinoSnex.PythonCell do
   @moduledoc false
-  # The smart cell: an editor for Python, and the name of a variable for its result.
+  # The smart cell: an editor for Python, the name of an interpreter, and that of a variable for the result.
 
   use Kino.JS
   use Kino.JS.Live
   use Kino.SmartCell, name: "Python (Snex)"
 
+  @fields ~w[interpreter variable]
+
   @impl true
   def init(attrs, ctx) do
-    ctx = assign(ctx, variable: attrs["variable"] || "", code: attrs["code"] || "")
-    {:ok, ctx, editor: [source: ctx.assigns.code, language: "python"]}
+    fields = Map.new(@fields, &{&1, attrs[&1] || ""})
+    code = attrs["code"] || ""
+    {:ok, assign(ctx, fields: fields, code: code), editor: [source: code, language: "python"]}
   end
 
   @impl true
-  def handle_connect(ctx), do: {:ok, %{variable: ctx.assigns.variable}, ctx}
+  def handle_connect(ctx), do: {:ok, ctx.assigns.fields, ctx}
 
   @impl true
   def handle_editor_change(code, ctx), do: {:ok, assign(ctx, code: code)}
 
   @impl true
-  def handle_event("variable", variable, ctx) do
-    # A name that no variable can have is refused, and the old one reappears.
-    variable = if variable == "" or variable?(variable), do: variable, else: ctx.assigns.variable
-    broadcast_event(ctx, "variable", variable)
-    {:noreply, assign(ctx, variable: variable)}
+  def handle_event(field, text, ctx) when field in @fields do
+    # What it cannot be is refused, and the old text reappears.
+    fields = if valid?(field, text), do: %{ctx.assigns.fields | field => text}, else: ctx.assigns.fields
+    broadcast_event(ctx, field, fields[field])
+    {:noreply, assign(ctx, fields: fields)}
   end
 
   @impl true
-  def to_attrs(ctx), do: %{"variable" => ctx.assigns.variable, "code" => ctx.assigns.code}
+  def to_attrs(ctx), do: Map.put(ctx.assigns.fields, "code", ctx.assigns.code)
 
   @impl true
-  def to_source(%{"variable" => variable, "code" => code}) do
+  def to_source(%{"variable" => variable, "code" => code} = attrs) do
     assign = if variable == "", do: "", else: variable <> " = "
-    "import Snex.Livebook, only: [sigil_PY: 2]\n\n" <> assign <> sigil(code)
+
+    case attrs["interpreter"] || "" do
+      "" -> "import Snex.Livebook, only: [sigil_PY: 2]\n\n" <> assign <> sigil(code)
+      name -> "import Snex.Livebook, only: [on: 2]\n\n" <> assign <> "on(#{name}, " <> sigil(code) <> ")"
+    end
   end
+
+  # An empty field stands for the notebook's interpreter, or for no variable.
+  defp valid?(_field, ""), do: true
+  defp valid?("variable", text), do: variable?(text)
+
+  defp valid?("interpreter", text),
+    do: text =~ ~r/\A([A-Z][A-Za-z0-9_]*(\.[A-Z][A-Za-z0-9_]*)*|:[a-z_][A-Za-z0-9_]*)\z/
 
   # Keywords, which look like names, are something else when they are parsed.
   defp variable?(name),
@@ -66,11 +80,17 @@ defmodule KinoSnex.PythonCell do
   asset "main.js" do
     """
     export function init(ctx, payload) {
-      ctx.root.innerHTML = `<label style="font: 14px sans-serif">Python (Snex), result in <input></label>`;
-      const input = ctx.root.querySelector("input");
-      input.value = payload.variable;
-      input.addEventListener("change", () => ctx.pushEvent("variable", input.value));
-      ctx.handleEvent("variable", (variable) => { input.value = variable; });
+      ctx.root.innerHTML = `<style>
+        div { display: flex; flex-wrap: wrap; gap: 4px 16px; align-items: center; font: 14px sans-serif }
+        input { margin-left: 4px; width: 11em }
+      </style><div><b>Python (Snex)</b>
+        <label>in<input name="interpreter" placeholder="the notebook's Python"></label>
+        <label>result in<input name="variable" placeholder="no variable"></label></div>`;
+      for (const input of ctx.root.querySelectorAll("input")) {
+        input.value = payload[input.name];
+        input.addEventListener("change", () => ctx.pushEvent(input.name, input.value));
+        ctx.handleEvent(input.name, (text) => { input.value = text; });
+      }
       ctx.handleSync(() => document.activeElement && document.activeElement.dispatchEvent(new Event("change")));
     }
     """

@@ -29,6 +29,8 @@ defmodule Snex.Livebook do
   Each `~PY` begins with a copy of the names that the one before it has left. So a cell that is evaluated again begins with the names that it had
   the first time, and sections that branch do not see each other's names. Objects are shared between these copies.
 
+  `on/2` runs a `~PY` in an interpreter with another name.
+
   Livebook's Stop button interrupts Python.
   '''
 
@@ -76,14 +78,36 @@ defmodule Snex.Livebook do
   @doc """
   Runs Python code, as the documentation of this module says. An exception in it raises `Snex.Livebook.PythonError`.
   """
-  defmacro sigil_PY({:<<>>, meta, [source]}, _modifiers) when is_binary(source) do
+  defmacro sigil_PY({:<<>>, meta, [source]}, _modifiers) when is_binary(source),
+    do: cell(@name, meta, source, __CALLER__)
+
+  @doc """
+  Runs a `~PY` in another interpreter than the notebook's, with the name `interpreter`.
+
+      on MyApp.Python, ~PY"1 + 1"
+
+  The name has to be there as it is, and not in a variable: Python reads the code when the cell is compiled. The cells of each interpreter
+  continue those before them in the same interpreter.
+  """
+  defmacro on(interpreter, {:sigil_PY, _, [{:<<>>, meta, [source]}, _modifiers]}) when is_binary(source) do
+    case Macro.expand(interpreter, __CALLER__) do
+      name when is_atom(name) and name not in [nil, true, false] ->
+        cell(name, meta, source, __CALLER__)
+
+      other ->
+        raise ArgumentError,
+              "expected the name of an interpreter, such as MyApp.Python, and got #{Macro.to_string(other)}"
+    end
+  end
+
+  defp cell(name, meta, source, caller) do
     heredoc = if Keyword.has_key?(meta, :indentation), do: 1, else: 0
-    line = Keyword.get(meta, :line, __CALLER__.line) + heredoc
-    code = %Code{src: source, file: __CALLER__.file, line: line}
-    %{reads: reads, binds: binds, has_value: has_value} = names!(code)
+    line = Keyword.get(meta, :line, caller.line) + heredoc
+    code = %Code{src: source, file: caller.file, line: line}
+    %{reads: reads, binds: binds, has_value: has_value} = names!(name, code)
 
     vars =
-      for {name, nil} <- Macro.Env.vars(__CALLER__),
+      for {name, nil} <- Macro.Env.vars(caller),
           Atom.to_string(name) in reads,
           do: {Atom.to_string(name), Macro.var(name, nil)}
 
@@ -96,7 +120,7 @@ defmodule Snex.Livebook do
 
     quote generated: true do
       {value, bound} =
-        Snex.Livebook.run(unquote(Macro.escape(code)), %{unquote_splicing(vars)})
+        Snex.Livebook.run(unquote(name), unquote(Macro.escape(code)), %{unquote_splicing(vars)})
 
       _ = bound
       unquote_splicing(assignments)
@@ -110,10 +134,8 @@ defmodule Snex.Livebook do
   def value_or_nothing(nil), do: Kino.nothing()
   def value_or_nothing(value), do: value
 
-  defp names!(code) do
-    interpreter!()
-
-    case Cell.names(@name, code, timeout: 60_000) do
+  defp names!(name, code) do
+    case Cell.names(interpreter!(name), code, timeout: 60_000) do
       {:ok, names} -> names
       {:error, error} -> raise python_error(error)
     end
@@ -122,14 +144,13 @@ defmodule Snex.Livebook do
   defp variable?(name), do: name =~ ~r/\A[a-z][A-Za-z0-9_]*\z/ and name not in @reserved
 
   @doc false
-  @spec run(Code.t(), map()) :: {term(), map()}
-  def run(code, vars) do
-    interpreter = interpreter!()
-    env = next_env(interpreter)
+  @spec run(atom(), Code.t(), map()) :: {term(), map()}
+  def run(name, code, vars) do
+    env = next_env(name, interpreter!(name))
 
     case Cell.run(env, code, vars, timeout: :infinity, display: &display/2) do
       {:ok, cell} ->
-        Process.put(__MODULE__, env)
+        Process.put({__MODULE__, name}, env)
         for figure <- cell.figures, do: figure |> Kino.Image.new(:png) |> Kino.render()
         {cell.value, cell.bound}
 
@@ -140,8 +161,8 @@ defmodule Snex.Livebook do
   end
 
   # Livebook restores the process dictionary that the cell before has left, also in a section that branches.
-  defp next_env(interpreter) do
-    env = Process.get(__MODULE__)
+  defp next_env(name, interpreter) do
+    env = Process.get({__MODULE__, name})
 
     if env && Env.interpreter(env) == interpreter,
       do: Snex.make_env!(from: env),
@@ -150,10 +171,15 @@ defmodule Snex.Livebook do
 
   defp display(display, object), do: display |> KinoSnex.Output.new(object) |> Kino.render()
 
-  defp interpreter! do
-    Process.whereis(@name) ||
-      raise "no interpreter is running: start one in an earlier cell, with Snex.Livebook.start()"
-  end
+  defp interpreter!(name), do: Process.whereis(name) || raise(missing(name))
+
+  defp missing(@name),
+    do: "no interpreter is running: start one in an earlier cell, with Snex.Livebook.start()"
+
+  defp missing(name),
+    do:
+      "no interpreter has the name #{inspect(name)}: start one in an earlier cell, " <>
+        "with Kino.start_child!({Snex.Interpreter, name: #{inspect(name)}})"
 
   defp python_error(error) do
     message =
