@@ -81,7 +81,7 @@ defmodule KinoSnex.PythonCell do
     """
     export function init(ctx, payload) {
       ctx.root.innerHTML = `<style>
-        div { display: flex; flex-wrap: wrap; gap: 4px 16px; align-items: center; font: 14px sans-serif }
+        div { display: flex; flex-wrap: wrap; gap: 4px 16px; align-items: center; padding-bottom: 8px; font: 14px sans-serif }
         input { margin-left: 4px; width: 11em }
       </style><div><b>Python (Snex)</b>
         <label>in<input name="interpreter" placeholder="the notebook's Python"></label>
