@@ -237,7 +237,7 @@ defmodule Snex.Serde.StreamTest do
           "made" => Serde.callback(fn -> :counters.get(made, 1) end)
         }
 
-        assert {:ok, {ahead, 600}} = Snex.pyeval(inp, code, vars, run: run)
+        assert {:ok, {ahead, 600}} = Snex.pyeval(inp, code, vars, run: run, timeout: 60_000)
         # What is taken of a frame counts when all of it is: the first item of one is not given back yet.
         assert ahead <= demand
       end
