@@ -45,8 +45,9 @@ pub enum Refusal {
 impl Allow {
     /// Checks the body of a `CALL` or `CAST` frame: `{node, module, function, args, options}` as an external term.
     ///
-    /// Returns the only number of arguments that is allowed, or `None` for any number. The code that decodes the body has to
-    /// check this number again: the tail of an encoded list may be another list, and this looks only at the first one.
+    /// Returns the number of arguments that the function must have, or `None` if any number is allowed. The decoder of the
+    /// body must check the number again: the tail of an encoded list may be another list, and this function counts only the
+    /// elements of the first one.
     ///
     /// # Errors
     /// [`Refusal`]

@@ -66,7 +66,7 @@ impl Handover {
         Err(format!("memory {} that has not been handed over", number & !MEMORY))
     }
 
-    /// The next file in the socket, and its number; `None` if there is none.
+    /// Receives the next file and its number, or `None` if no message has arrived.
     fn receive(&self) -> Result<Option<(u64, OwnedFd)>, String> {
         let mut number = [0; 8];
         let (read, files) = match receive_files(self.socket.as_fd(), &mut number) {

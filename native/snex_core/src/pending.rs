@@ -1,8 +1,8 @@
 //! The table of pending requests: processes that wait for an answer from Python, or for room in the queue towards it.
 //!
 //! Ownership: the table owns an entry until one of three events removes it: the answer arrives, the waiter gives up or
-//! dies, or the interpreter ends. Whoever removes an entry is the only one that may send the waiter its last message, and
-//! sends it while the table is locked. So a waiter that gives up and finds no entry knows that the message is already in
+//! dies, or the interpreter ends. Only the thread that removes an entry may send the waiter its last message, and it
+//! does so while it holds the table's lock. So a waiter that gives up and finds no entry knows that the message is already in
 //! its mailbox, and can remove it there.
 //!
 //! Entries are indexed by number and by process, so the death of one process costs the same however many others wait.

@@ -189,7 +189,8 @@ impl<H: Host> Pool<H> {
         if self.waiting.load(SeqCst) > 0 {
             return None;
         }
-        // `draining` is checked after the slot counts: whoever drains the pool sets it before it looks at the counts.
+        // The order matters: a drain sets `draining` and then reads the slot counts, so this takes a slot and then reads
+        // `draining`.
         self.choose(share).filter(|_| !self.draining.load(SeqCst))
     }
 

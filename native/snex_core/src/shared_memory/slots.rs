@@ -176,7 +176,7 @@ mod tests {
             let size = 16 * ALIGN;
             let mut slots = Slots::new(size);
             let mut used: Vec<Range<u64>> = Vec::new();
-            // Memory that is allocated but in no slot.
+            // The allocated ranges that belong to no slot.
             let mut left: Vec<Range<u64>> = Vec::new();
             for step in steps {
                 match step {

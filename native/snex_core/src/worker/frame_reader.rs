@@ -10,8 +10,8 @@ use std::io;
 /// input reaches its limits.
 const BUFFER: usize = if cfg!(any(fuzzing, test)) { 64 } else { LEAST_ROOM };
 
-/// The most memory that is allocated for a body before any of it has arrived: its length may be wrong. Until it is written
-/// to, it takes address space but no memory.
+/// The limit of what is allocated for a body before its first byte arrives, because the announced length may be wrong. Pages
+/// that nothing has written to take only address space.
 pub(crate) const ADVANCE: usize = if cfg!(any(fuzzing, test)) { 96 } else { 64 * 1024 * 1024 };
 
 /// Why no more frames come.
