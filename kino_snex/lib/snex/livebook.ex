@@ -23,8 +23,8 @@ defmodule Snex.Livebook do
       """
 
   The code reads the Elixir variables that it names, the names that it assigns are Elixir variables afterwards, and the value of
-  its final expression is that of the sigil. A cell without one shows nothing more: its value is `Kino.nothing()`. A data frame, a figure or an image stays in Python, as a `Snex.Object`, and is shown as such.
-  See `Snex.Cell` for what happens to other values, to open matplotlib figures, and for `display(x)`.
+  its final expression is that of the sigil. Without one the value is `Kino.nothing()`, so that Livebook shows none. A data frame, a
+  figure or an image stays in Python, as a `Snex.Object`, and is shown as such. See `Snex.Cell` for what happens to other values, to open matplotlib figures, and for `display(x)`.
 
   Each `~PY` begins with a copy of the names that the one before it has left. So a cell that is evaluated again begins with the names that it had
   the first time, and sections that branch do not see each other's names. Objects are shared between these copies.
@@ -120,19 +120,18 @@ defmodule Snex.Livebook do
 
     quote generated: true do
       {value, bound} =
-        Snex.Livebook.run(unquote(name), unquote(Macro.escape(code)), %{unquote_splicing(vars)})
+        Snex.Livebook.run(
+          unquote(name),
+          unquote(Macro.escape(code)),
+          %{unquote_splicing(vars)},
+          unquote(has_value)
+        )
 
       _ = bound
       unquote_splicing(assignments)
-      unquote(if has_value, do: quote(do: value), else: quote(do: Snex.Livebook.value_or_nothing(value)))
+      value
     end
   end
-
-  # Code without a final expression may still return something.
-  @doc false
-  @spec value_or_nothing(term()) :: term()
-  def value_or_nothing(nil), do: Kino.nothing()
-  def value_or_nothing(value), do: value
 
   defp names!(name, code) do
     case Cell.names(interpreter!(name), code, timeout: 60_000) do
@@ -144,15 +143,17 @@ defmodule Snex.Livebook do
   defp variable?(name), do: name =~ ~r/\A[a-z][A-Za-z0-9_]*\z/ and name not in @reserved
 
   @doc false
-  @spec run(atom(), Code.t(), map()) :: {term(), map()}
-  def run(name, code, vars) do
+  @spec run(atom(), Code.t(), map(), boolean()) :: {term(), map()}
+  def run(name, code, vars, has_value) do
     env = next_env(name, interpreter!(name))
 
     case Cell.run(env, code, vars, timeout: :infinity, display: &display/2) do
       {:ok, cell} ->
         Process.put({__MODULE__, name}, env)
         for figure <- cell.figures, do: figure |> Kino.Image.new(:png) |> Kino.render()
-        {cell.value, cell.bound}
+        # Code without a final expression may still return something.
+        value = if cell.value == nil and not has_value, do: Kino.nothing(), else: cell.value
+        {value, cell.bound}
 
       {:error, error} ->
         # Elixir's stack says nothing that Python's does not.
