@@ -163,7 +163,7 @@ defmodule Mix.Tasks.Compile.Cargo do
     if current?(stamp, old, force?) do
       {:ok, stamp, old.diagnostics}
     else
-      case cargo_build(why_not_prebuilt) do
+      case cargo_build(stamp, why_not_prebuilt) do
         {:ok, artifacts, diagnostics} ->
           Enum.each(artifacts, &install/1)
           {:ok, stamp, diagnostics}
@@ -187,7 +187,7 @@ defmodule Mix.Tasks.Compile.Cargo do
           do: path
   end
 
-  defp cargo_build(why_not_prebuilt) do
+  defp cargo_build(stamp, why_not_prebuilt) do
     if why_not_prebuilt, do: Mix.shell().info("Snex's native code is built here: #{why_not_prebuilt}")
     cargo = find_cargo!()
     Mix.shell().info("Compiling Snex's native code with cargo")
@@ -211,7 +211,7 @@ defmodule Mix.Tasks.Compile.Cargo do
         cd: root(),
         # In a folder that several checkouts share, cargo takes one's sources for another's: it compares only names and times.
         # The crates name this variable, so that cargo builds them anew when it differs.
-        env: [{~c"SNEX_SOURCES", String.to_charlist(Base.encode16(cargo_stamp()))}]
+        env: [{~c"SNEX_SOURCES", String.to_charlist(Base.encode16(stamp))}]
       ])
 
     {status, messages} = receive_messages(port, [], [])
