@@ -30,8 +30,9 @@ from ._fork import end_of, in_child, leave
 from ._memory import EXIT_MEMORY, Memory, is_exhausted
 from ._template import Template
 from ._wire import frame
-from ._wire.arena import Inbound, Outbound
+from ._wire.arena import Inbound
 from ._wire.body import drops, load, loads
+from ._wire.outbound import Outbound
 from ._wire.reader import FrameReader
 from ._wire.writer import FrameWriter
 

@@ -16,9 +16,12 @@ from support.etf import decode
 from support.vm import BUFFERS, DROP, EVAL, RESULT, VM, place
 
 from snex._wire import arena as arenas
-from snex._wire.arena import MOST, PLACE, WORTH, Inbound, Outbound
+from snex._wire import outbound
+from snex._wire.arena import Inbound
 from snex._wire.body import IN_SLOT
 from snex._wire.frame import FrameError
+from snex._wire.mappings import address_of
+from snex._wire.outbound import MOST, PLACE, WORTH, Outbound
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -129,6 +132,15 @@ def test_memory_of_an_array_can_be_written_to_and_the_slot_does_not_change(bench
     assert bench.turn() == [(FREE, 65536)]
 
 
+@pytest.mark.parametrize("kind", [BYTES, VIEW, MEMORY])
+@pytest.mark.parametrize("lead", [8, 56])
+def test_a_buffer_may_begin_a_little_after_its_slot(bench: Bench, kind: int, lead: int) -> None:
+    value = bench.put(kind, 65536 + lead, b"0123456789" * 1000).finish()
+    assert bytes(value) == b"0123456789" * 1000
+    del value
+    assert bench.turn() == [(FREE, 65536 + lead)]
+
+
 def test_a_buffer_that_nobody_finishes_frees_its_slot(bench: Bench) -> None:
     sink = bench.put(VIEW, 0, b"x")
     del sink
@@ -200,10 +212,63 @@ def test_bodies_lie_side_by_side_until_the_vm_has_read_them(out: Any) -> None:
     arena.drop([(1 << 40, 1)])
 
 
+@pytest.mark.parametrize("misplaced", [0, 1, 24, 63])
+def test_a_large_part_lies_in_the_place_of_a_cache_line_that_it_comes_from(
+    out: Any, misplaced: int
+) -> None:
+    arena, fd, _loop = out
+    memory = bytearray(3 << 20)
+    address = address_of(memoryview(memory))
+    if address is None:
+        pytest.skip("nobody can tell where a value lies in memory")
+    skip = (misplaced - address) % 64
+    # With its lead, the body does not fit into 2 MiB.
+    part = memoryview(memory)[skip : skip + (2 << 20) - 4]
+    part[:] = b"x" * len(part)
+    places = []
+    for _ in range(2):
+        offset, length = PLACE.unpack(arena.put([b"head", part], 2 << 20))
+        assert (offset + 4) % 64 == misplaced
+        assert length == 2 << 20
+        assert os.pread(fd, length + 1, offset) == b"head" + bytes(part) + b"\0"
+        places.append(offset)
+    # Neither begins in the other's slot, and both are given back by the offset that the VM was told.
+    assert places[1] - places[0] == (2 << 20) + 65536
+    arena.drop([(offset, 1) for offset in places])
+    assert PLACE.unpack(arena.put([b"x"], 1)) == (0, 1)
+    assert arena._used == {0: 65536}
+
+
+def test_what_cannot_be_written_to_lies_at_the_beginning_of_its_slot(out: Any) -> None:
+    arena, _fd, _loop = out
+    assert address_of(b"x" * (2 << 20)) is None
+    assert PLACE.unpack(arena.put([b"head", b"x" * (2 << 20)], (2 << 20) + 4))[0] == 0
+
+
+def test_only_memory_that_has_never_been_used_gets_large_pages(
+    out: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arena, _fd, _loop = out
+    asked = []
+    monkeypatch.setattr(outbound, "use_large_pages", lambda *range_: asked.append(range_[1:]))
+    body = [b"x" * (5 << 20)]
+    arena.put([b"y" * 65536], 65536)
+    arena.put(body, 5 << 20)
+    arena.drop([(65536, 1)])
+    # The same memory once more, and then beyond its end.
+    arena.put([b"x" * (3 << 20)], 3 << 20)
+    arena.put(body, 5 << 20)
+    end = 65536 + (5 << 20)
+    assert asked[:2] == [(0, 65536), (65536, end)]
+    # Nothing is fresh: the end lies before the start.
+    assert asked[2][0] >= asked[2][1]
+    assert asked[3] == (end, 65536 + (8 << 20))
+
+
 def test_what_has_no_room_goes_through_the_pipe(out: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     arena, _fd, _loop = out
     assert arena.put([b""], SIZE + 1) is None
-    monkeypatch.setattr(arenas, "WAITING", 3 * 65536)
+    monkeypatch.setattr(outbound, "WAITING", 3 * 65536)
     places = [arena.put([b"x"], 65536) for _ in range(4)]
     assert places[3] is None
     assert None not in places[:3]
@@ -225,7 +290,7 @@ def test_without_memory_the_body_goes_through_the_pipe(
 
 def test_memory_goes_back_when_nobody_needs_it(out: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     arena, fd, loop = out
-    monkeypatch.setattr(arenas, "_IDLE", 0)
+    monkeypatch.setattr(outbound, "_IDLE", 0)
     arena.put([b"x" * 100_000], 100_000)
     arena.put([b"y" * 100_000], 100_000)
     arena.drop([(0, 1)])

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from snex._etf import mappings
-from snex._etf.mappings import LARGE_PAGE, use_large_pages
+from snex._wire import mappings
+from snex._wire.mappings import LARGE_PAGE, use_large_pages
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,7 +46,7 @@ def test_a_file_is_as_long_and_as_empty_as_before(
 ) -> None:
     monkeypatch.setattr(mappings, "_MADV_COLLAPSE", advice)
     os.ftruncate(fd, size)
-    use_large_pages(fd, size)
+    use_large_pages(fd, 0, size)
     assert os.fstat(fd).st_size == size
     assert os.pread(fd, size + 1, 0) == bytes(size)
     with mmap.mmap(fd, size) as mapping:
@@ -55,17 +55,19 @@ def test_a_file_is_as_long_and_as_empty_as_before(
 
 
 @pytest.mark.skipif(not gives_large_pages(), reason="the system gives no large pages")
-def test_it_has_large_pages_wherever_they_fit(fd: int) -> None:
-    os.ftruncate(fd, 9 * LARGE_PAGE + 1)
+@pytest.mark.parametrize("start", [0, 20 * LARGE_PAGE - 1])
+def test_it_has_large_pages_wherever_they_fit(fd: int, start: int) -> None:
+    stop = start + 9 * LARGE_PAGE + 1
+    os.ftruncate(fd, stop)
     # Other programs have some too, and the system may have none at hand now and then.
     for _ in range(20):
         before = large_pages_of_files()
-        use_large_pages(fd, 9 * LARGE_PAGE + 1)
+        use_large_pages(fd, start, stop)
         if large_pages_of_files() >= before + 9 * LARGE_PAGE:
             assert os.fstat(fd).st_blocks * 512 == 9 * LARGE_PAGE
             return
         os.ftruncate(fd, 0)
-        os.ftruncate(fd, 9 * LARGE_PAGE + 1)
+        os.ftruncate(fd, stop)
     pytest.fail("no large pages")
 
 
@@ -78,8 +80,19 @@ def test_a_system_without_is_none_the_worse(
 
     monkeypatch.setattr(mappings, "_map", refuse)
     os.ftruncate(fd, LARGE_PAGE)
-    use_large_pages(fd, LARGE_PAGE)
+    use_large_pages(fd, 0, LARGE_PAGE)
     assert os.pread(fd, LARGE_PAGE, 0) == bytes(LARGE_PAGE)
+
+
+def test_what_lies_around_a_range_stays_as_it_is(fd: int) -> None:
+    os.ftruncate(fd, 4 * LARGE_PAGE)
+    os.pwrite(fd, b"x" * 4096, LARGE_PAGE - 4096)
+    os.pwrite(fd, b"y", 3 * LARGE_PAGE)
+    use_large_pages(fd, LARGE_PAGE - 1, 3 * LARGE_PAGE + 1)
+    assert os.pread(fd, 4096, LARGE_PAGE - 4096) == b"x" * 4096
+    assert os.pread(fd, 2 * LARGE_PAGE + 1, LARGE_PAGE) == bytes(2 * LARGE_PAGE) + b"y"
+    # One page before it, at least one in each large page, and one behind it.
+    assert os.fstat(fd).st_blocks * 512 in (4 * 4096, 2 * LARGE_PAGE + 2 * 4096)
 
 
 def test_no_addresses_are_left(fd: int) -> None:
@@ -89,5 +102,5 @@ def test_no_addresses_are_left(fd: int) -> None:
 
     os.ftruncate(fd, 3 * LARGE_PAGE)
     before = taken()
-    use_large_pages(fd, 3 * LARGE_PAGE)
+    use_large_pages(fd, 0, 3 * LARGE_PAGE)
     assert taken() == before

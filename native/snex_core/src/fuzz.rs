@@ -224,7 +224,7 @@ pub fn slots(body: &[u8]) {
     let mut slots = Slots::new(SIZE);
     let mut used = HashSet::new();
     for report in reports {
-        if let Some(slot) = slots.reserve(1) {
+        if let Some(slot) = slots.reserve(0, 1) {
             assert!(used.insert(slot.offset));
         }
         match report {

@@ -1,7 +1,7 @@
 //! Shared memory between the VM and Python: one *arena* per direction, a sparse memory file (memfd) of which both sides have a
 //! descriptor. A large buffer or body lies in a *slot* of the arena, and only its place travels through the pipe.
 //!
-//! The VM never maps an arena. It reads and writes with system calls, which return an error where an access to mapped memory
+//! The VM never accesses a mapping of an arena. It reads and writes with system calls, which return an error where an access to mapped memory
 //! would raise SIGBUS. So whatever Python does to the file, and even if there is no memory for a page, the VM gets an error;
 //! a buffer that cannot be written travels through the pipe instead. The VM only uses its own copies, which Python cannot
 //! change.
@@ -10,12 +10,14 @@
 //! from Python, and the VM gives each back as soon as it has copied the body. When the worker ends, the VM empties both files,
 //! so their memory is freed even if another process still has a descriptor.
 
+mod large_pages;
 mod slots;
 
 pub use slots::{ALIGN, Slot, Slots, Unknown};
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use thiserror::Error;
 
@@ -24,6 +26,17 @@ pub const WORTH: usize = 256 * 1024;
 
 /// Bytes that are copied before other tasks get their turn.
 pub const PIECE: usize = 1024 * 1024;
+
+/// Copies by the kernel between memory and a file take twice as long if the two places have different distances from a multiple
+/// of this. (Measured on an AMD EPYC with Linux 6.18: 64 MiB are read in 5 ms or in 10.7, and written in 8 or in 12.5. A
+/// program's own copies are hardly affected.)
+pub const CACHE_LINE: usize = 64;
+
+/// The least number of bytes to skip from `place` on to be in the same place of a cache line as `other`.
+#[must_use]
+pub fn lead(place: usize, other: usize) -> usize {
+    other.wrapping_sub(place) % CACHE_LINE
+}
 
 /// A sparse memory file. It has only the pages that have been written to and not given back.
 #[derive(Debug)]
@@ -69,8 +82,19 @@ impl Arena {
         }
     }
 
+    /// The part of a range that [`Arena::allocate_large`] can allocate; empty if there is none.
+    #[must_use]
+    pub fn large_part(range: &Range<u64>) -> Range<u64> {
+        large_pages::whole(range)
+    }
+
+    /// Allocates large pages, where the system has some, for a range that has no memory yet. This takes milliseconds.
+    pub fn allocate_large(&self, range: &Range<u64>) {
+        large_pages::allocate(&self.file, range);
+    }
+
     /// Gives memory back to the system; the range reads as zeros afterwards.
-    pub fn give_back(&self, range: std::ops::Range<u64>) {
+    pub fn give_back(&self, range: Range<u64>) {
         punch(&self.file, &range);
     }
 }
@@ -112,7 +136,7 @@ fn seal(file: &File) -> io::Result<()> {
 }
 
 #[cfg(target_os = "linux")]
-fn punch(file: &File, range: &std::ops::Range<u64>) {
+fn punch(file: &File, range: &Range<u64>) {
     use nix::fcntl::{FallocateFlags, fallocate};
     let (Ok(start), Ok(length)) = (i64::try_from(range.start), i64::try_from(range.end - range.start)) else {
         return;
@@ -133,7 +157,7 @@ fn seal(_file: &File) -> io::Result<()> {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn punch(_file: &File, _range: &std::ops::Range<u64>) {}
+fn punch(_file: &File, _range: &Range<u64>) {}
 
 /// Where in its arena a body from Python lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -245,6 +269,59 @@ mod tests {
         let other = arena.as_fd().try_clone_to_owned().unwrap();
         drop(arena);
         assert_eq!(nix::sys::stat::fstat(&other).unwrap().st_blocks, 0);
+    }
+
+    #[test]
+    fn large_pages_are_allocated_only_where_they_fit() {
+        let page = large_pages::LARGE_PAGE;
+        assert_eq!(Arena::large_part(&(1..3 * page + 1)), page..3 * page);
+        for small in [0..0, 0..page - 1, 1..page + 1, page - 1..2 * page - 1, u64::MAX - 1..u64::MAX] {
+            assert!(Arena::large_part(&small).is_empty(), "{small:?}");
+        }
+    }
+
+    /// Whether the kernel gives memory files large pages on request.
+    fn gives_large_pages() -> bool {
+        let setting = "/sys/kernel/mm/transparent_hugepage/shmem_enabled";
+        let system = nix::sys::utsname::uname().unwrap();
+        let version: Vec<u32> = system
+            .release()
+            .to_str()
+            .unwrap()
+            .split(['.', '-'])
+            .map_while(|part| part.parse().ok())
+            .collect();
+        version >= vec![6, 1]
+            && std::fs::read_to_string(setting).is_ok_and(|setting| !setting.contains("[deny]"))
+    }
+
+    #[test]
+    fn large_pages_are_allocated_where_the_system_has_some() {
+        let page = large_pages::LARGE_PAGE;
+        // The system may have none at hand now and then.
+        let has_large = (0..20).any(|_| {
+            let arena = Arena::new(8 * page).unwrap();
+            arena.allocate_large(&(2 * page..4 * page));
+            pages(&arena) == 2 * page as i64
+        });
+        assert_eq!(has_large, gives_large_pages());
+    }
+
+    #[test]
+    fn memory_with_large_pages_is_as_empty_and_writable_as_before() {
+        let page = large_pages::LARGE_PAGE;
+        let arena = Arena::new(8 * page).unwrap();
+        arena.write(&[7], 2 * page - 1).unwrap();
+        arena.allocate_large(&(2 * page..4 * page));
+        // Where the system has no large pages at hand, there is one small page for each of them.
+        assert!([4096 + 2 * page as i64, 3 * 4096].contains(&pages(&arena)), "{}", pages(&arena));
+        let mut seen = vec![1; 2 * page as usize + 1];
+        assert_eq!(arena.read(&mut seen, 2 * page - 1).unwrap(), seen.len());
+        assert_eq!((seen[0], seen[1..].iter().all(|byte| *byte == 0)), (7, true));
+        arena.write(&seen, 2 * page).unwrap();
+        arena.give_back(2 * page..5 * page);
+        assert_eq!(pages(&arena), 4096);
+        arena.allocate_large(&(0..0));
     }
 
     #[test]

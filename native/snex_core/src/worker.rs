@@ -72,6 +72,11 @@ pub trait Sink: Send + Sync + 'static {
 pub trait Body: Send + Sized {
     /// Allocates `length` bytes; `None` if there is no memory.
     fn with_length(length: usize) -> Option<Self>;
+    /// Allocates `length` bytes that are copied from `offset` in a file. The first should be in the same place of a
+    /// [cache line](crate::shared_memory::CACHE_LINE) as there.
+    fn in_step(length: usize, _offset: usize) -> Option<Self> {
+        Self::with_length(length)
+    }
     /// Grows to `length` bytes and keeps the content. Returns false, and changes nothing, if there is no memory.
     #[must_use]
     fn grow(&mut self, length: usize) -> bool;

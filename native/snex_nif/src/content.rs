@@ -16,10 +16,10 @@ use snex_core::handover::MEMORY;
 /// Python gets their counts back.
 pub struct Content {
     body: OwnedBinary,
-    /// Where the term begins: after the table of handles.
+    /// Where the term begins: after the table of handles, if there is one.
     start: usize,
     /// Each entry of the table: its number, and what that refers to. See [`HANDLES`].
-    handles: Vec<(u64, Entry)>,
+    handles: Option<Vec<(u64, Entry)>>,
 }
 
 /// What an entry of the table refers to.
@@ -63,11 +63,11 @@ impl Content {
     /// # Errors
     /// A sentence about what is wrong with the table of handles.
     pub fn new(shared: &Shared, flags: u8, body: Reply) -> Result<Self, String> {
-        let body = body.into_binary();
+        let (body, lead) = body.into_parts();
         if flags & HANDLES == 0 {
-            return Ok(Content { body, start: 0, handles: Vec::new() });
+            return Ok(Content { body, start: lead, handles: None });
         }
-        let Some((ids, start)) = frame::split_handles(&body) else {
+        let Some((ids, start)) = body.get(lead..).and_then(frame::split_handles) else {
             return Err(format!("a table of handles that does not fit into a body of {} bytes", body.len()));
         };
         let mut handles = Vec::new();
@@ -77,7 +77,7 @@ impl Content {
         for id in ids {
             handles.push((id, Entry::new(shared, id)?));
         }
-        Ok(Content { body, start, handles })
+        Ok(Content { body, start: lead + start, handles: Some(handles) })
     }
 
     /// The term, in external format.
@@ -87,19 +87,23 @@ impl Content {
 
     /// Whether the frame has a table of handles.
     pub fn has_handles(&self) -> bool {
-        self.start > 0
+        self.handles.is_some()
     }
 
     /// What Elixir gets: the term as a binary, or `{binary, [{number, handle}]}`.
     pub fn release<'a>(self, env: Env<'a>) -> Term<'a> {
         let Content { body, start, handles } = self;
         let body = body.release(env);
-        if start == 0 {
-            return body.to_term(env);
-        }
-        match body.make_subbinary(start, body.len().saturating_sub(start)) {
-            Ok(term) => (term.to_term(env), handles).encode(env),
-            Err(_) => body.to_term(env),
+        let term = if start == 0 {
+            body.to_term(env)
+        } else {
+            // Never an error: the term begins within the body.
+            body.make_subbinary(start, body.len().saturating_sub(start))
+                .map_or_else(|_| body.to_term(env), |term| term.to_term(env))
+        };
+        match handles {
+            Some(handles) => (term, handles).encode(env),
+            None => term,
         }
     }
 }

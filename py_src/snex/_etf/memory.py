@@ -20,8 +20,8 @@ from math import prod
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
 from .._wire.frame import Limit, TooLargeError
+from .._wire.mappings import make_private, use_large_pages
 from .handles import Layout
-from .mappings import make_private, use_large_pages
 from .scalars import LARGE, LEAVES, Large, Raw, header
 
 if TYPE_CHECKING:
@@ -280,7 +280,7 @@ def _file(nbytes: int) -> int | None:
     try:
         fd = os.memfd_create("snex", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         os.ftruncate(fd, nbytes)
-        use_large_pages(fd, nbytes)
+        use_large_pages(fd, 0, nbytes)
         # Allocate its pages: if one were missing, a write would kill the process.
         os.posix_fallocate(fd, 0, nbytes)
     except BaseException as error:

@@ -13,7 +13,6 @@ import mmap
 import os
 import struct
 import sys
-import threading
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -25,13 +24,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Sequence
 
-# Bytes of a body. Larger ones travel through shared memory. As in `shared_memory.rs`.
-WORTH = 256 * 1024
-# From this size on, the pipe to the VM is faster: both sides copy at the same time, and the data stays in the processor's cache.
-# A body that may change before the pipe has taken it would have to be copied first; for such a body, shared memory stays faster.
-MOST = 8 * 1024 * 1024
-# The place of a body: its offset and its length. Of a buffer, the frame has only the offset, instead of the contents.
-PLACE = struct.Struct("<QQ")
+# The offset of a buffer, which a frame has instead of the contents.
 OFFSET = struct.Struct("<Q")
 
 # A report about a slot: what happened to it, and its offset.
@@ -39,14 +32,12 @@ _REPORT = struct.Struct("<BQ")
 _TAKEN = 0
 _FREE = 1
 
-_ALIGN = 64 * 1024
-_PIECE = 1024 * 1024
+# Slots begin at multiples of this. Their content may begin a little later.
+ALIGN = 64 * 1024
+# Bytes that are copied at a time.
+PIECE = 1024 * 1024
 # Until Python 3.13, each mapping has a descriptor of its own.
 _MAPPINGS = 1 << 20 if sys.version_info >= (3, 13) else 64
-# Bytes that may wait for the VM at a time.
-WAITING = 256 * 1024 * 1024
-# Seconds for which unused memory is kept for the next body.
-_IDLE = 2.0
 
 
 class _Mapping(mmap.mmap):
@@ -127,14 +118,15 @@ class Inbound:
         """
         if len(self._mapped) >= _MAPPINGS:
             return None
+        lead = offset % ALIGN
         try:
-            mapping = _map(self._fd, offset, length, writable=writable)
+            mapping = _map(self._fd, offset - lead, lead + length, writable=writable)
         except OSError:
             # No descriptor or address space is left.
             return None
         self._mapped.add(offset)
         mapping.free = lambda: self.free(offset)
-        return memoryview(mapping)
+        return memoryview(mapping)[lead:]
 
     def _flush(self) -> None:
         reports = self._free_reports()
@@ -210,104 +202,6 @@ class SlotSink(Sink):
             self._arena.free(self.offset)
 
 
-class Outbound:
-    """The arena from Python. Slots are handed out to any thread, and freed on the event loop's."""
-
-    def __init__(self, fd: int, size: int, loop: asyncio.AbstractEventLoop) -> None:
-        """Use the file behind `fd`, which stays open until the process ends."""
-        self._fd = fd
-        self._size = size
-        self._loop = loop
-        # Never waited for: if it is taken, perhaps further up on the same stack, the body goes through the pipe.
-        self._lock = threading.Lock()
-        # Touched with the lock held: the lengths of slots in use, by their offsets, and the end of what may have memory.
-        self._used: dict[int, int] = {}
-        self._top = 0
-        self._freed: deque[int] = deque()
-        # Whether `_tidy` is scheduled, and whether a slot has been taken since.
-        self._tidying = False
-        self._busy = False
-
-    def put(self, parts: Sequence[bytes | memoryview], length: int) -> bytes | None:
-        """Copy a body into a slot. Returns its place, or `None` if there is no room."""
-        offset = self._reserve(length)
-        if offset is None:
-            return None
-        try:
-            at = offset
-            for part in parts:
-                view = memoryview(part)
-                while view:
-                    count = os.pwrite(self._fd, view[:_PIECE], at)
-                    at += count
-                    view = view[count:]
-        except OSError:
-            # There is no memory. The VM does not know of the slot.
-            self._freed.append(offset)
-            return None
-        except BaseException:
-            self._freed.append(offset)
-            raise
-        return PLACE.pack(offset, length)
-
-    def drop(self, counts: Sequence[tuple[int, int]]) -> None:
-        """Take slots back that the VM has read: the records of a DROP frame."""
-        self._freed.extend(offset for offset, _ in counts)
-        if not self._tidying:
-            self._tidy_later()
-
-    def _reserve(self, length: int) -> int | None:
-        size = -(-length // _ALIGN) * _ALIGN
-        if not self._lock.acquire(blocking=False):
-            return None
-        try:
-            used = self._take_back()
-            if used and sum(used.values()) + size > WAITING:
-                return None
-            start = 0
-            for offset in sorted(used):
-                if offset - start >= size:
-                    break
-                start = offset + used[offset]
-            if start + size > self._size:
-                return None
-            used[start] = size
-            self._top = max(self._top, start + size)
-            self._busy = True
-            return start
-        finally:
-            self._lock.release()
-
-    def _take_back(self) -> dict[int, int]:
-        while self._freed:
-            self._used.pop(self._freed.popleft(), None)
-        return self._used
-
-    def _tidy_later(self) -> None:
-        self._tidying = True
-        self._busy = False
-        self._loop.call_later(_IDLE, self._tidy)
-
-    def _tidy(self) -> None:
-        """Give memory back to the system, unless it has been in use lately."""
-        self._tidying = False
-        if self._busy:
-            self._tidy_later()
-            return
-        if in_child() or not self._lock.acquire(blocking=False):
-            return
-        try:
-            if not self._take_back() and self._top:
-                with mmap.mmap(self._fd, self._top, mmap.MAP_SHARED) as mapping:
-                    mapping.madvise(mmap.MADV_REMOVE)
-                self._top = 0
-        except OSError:
-            # No address space is left. The memory is given back some other time.
-            return
-        finally:
-            self._lock.release()
-
-
 def _map(fd: int, offset: int, length: int, *, writable: bool) -> _Mapping:
     flags, prot = mmap.MAP_SHARED, mmap.PROT_READ
     if writable:
@@ -321,7 +215,7 @@ def _read_at(fd: int, into: memoryview, offset: int) -> int:
     # PyPy has no `preadv`.
     if hasattr(os, "preadv"):
         return os.preadv(fd, [into], offset)
-    data = os.pread(fd, min(len(into), _PIECE), offset)
+    data = os.pread(fd, min(len(into), PIECE), offset)
     into[: len(data)] = data
     return len(data)
 

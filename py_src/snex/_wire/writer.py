@@ -20,8 +20,8 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-from .arena import MOST, WAITING, WORTH
 from .frame import SHAREABLE, SHARED, encode_header
+from .outbound import MOST, WAITING, WORTH
 from .pressure import Pressure
 from .sinks import BytesSink
 from .vectored import writev
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Sequence
 
-    from .arena import Outbound
+    from .outbound import Outbound
 
 # Well below IOV_MAX of every system, and enough to keep system calls rare.
 _PARTS_PER_WRITE = 64

@@ -173,7 +173,7 @@ defmodule Snex.SharedMemory.RefusedTest do
 
     vm = OtherVM.start(code)
     {os_pid, python, shared} = OtherVM.await(vm)
-    assert shared == 16 * @mib
+    assert shared in (16 * @mib)..(17 * @mib)
     files = memory_files(os_pid)
     assert length(files) >= 3
     assert Enum.all?(files, &(holders(&1) != []))

@@ -20,12 +20,14 @@ struct State {
 }
 
 /// A slot that has been reserved.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Slot {
-    /// Where it begins.
+    /// Where its content begins: after the lead.
     pub offset: u64,
-    /// Its length: the requested length, rounded up to a multiple of [`ALIGN`].
+    /// Its length: that of the lead and the content, rounded up to a multiple of [`ALIGN`].
     pub length: u64,
+    /// The part of it, its end or nothing, that certainly has no memory yet.
+    pub fresh: Range<u64>,
 }
 
 /// The slots of one arena that are in use. A new slot gets the lowest place that is large enough, because memory is most
@@ -33,7 +35,7 @@ pub struct Slot {
 #[derive(Debug)]
 pub struct Slots {
     size: u64,
-    /// By offset.
+    /// By the offset of the content.
     used: BTreeMap<u64, State>,
     /// Bytes in use.
     bytes: u64,
@@ -50,21 +52,24 @@ impl Slots {
         Slots { size, used: BTreeMap::new(), bytes: 0, top: 0, slack: false }
     }
 
-    /// Reserves a slot for `length` bytes; `None` if there is no room.
-    pub fn reserve(&mut self, length: usize) -> Option<Slot> {
-        let length = u64::try_from(length).ok()?.max(1).checked_next_multiple_of(ALIGN)?;
+    /// Reserves a slot for `length` bytes that begin `lead` bytes after it, less than [`ALIGN`]. `None` if there is no room.
+    pub fn reserve(&mut self, lead: usize, length: usize) -> Option<Slot> {
+        let lead = u64::try_from(lead).ok().filter(|lead| *lead < ALIGN)?;
+        let length = u64::try_from(length).ok()?.checked_add(lead)?.max(1).checked_next_multiple_of(ALIGN)?;
         let mut start = 0;
         for (offset, slot) in &self.used {
-            if offset - start >= length {
+            let begin = beginning(*offset);
+            if begin - start >= length {
                 break;
             }
-            start = offset + slot.length;
+            start = begin + slot.length;
         }
         let end = start.checked_add(length).filter(|end| *end <= self.size)?;
-        self.used.insert(start, State { length, unread: true });
+        self.used.insert(start + lead, State { length, unread: true });
         self.bytes += length;
+        let fresh = self.top.clamp(start, end)..end;
         self.top = self.top.max(end);
-        Some(Slot { offset: start, length })
+        Some(Slot { offset: start + lead, length, fresh })
     }
 
     /// Notes that Python has read the frame that names the slot at `offset`. Returns how many bytes are no longer unread.
@@ -105,8 +110,9 @@ impl Slots {
         let mut ranges = Vec::new();
         let mut start = 0;
         for (offset, slot) in &self.used {
-            ranges.push(start..*offset);
-            start = offset + slot.length;
+            let begin = beginning(*offset);
+            ranges.push(start..begin);
+            start = begin + slot.length;
         }
         ranges.push(start..self.top.max(start));
         ranges.retain(|range| !range.is_empty());
@@ -114,6 +120,11 @@ impl Slots {
         self.slack = false;
         ranges
     }
+}
+
+/// Where the slot begins whose content begins at `offset`.
+fn beginning(offset: u64) -> u64 {
+    offset - offset % ALIGN
 }
 
 #[cfg(test)]
@@ -125,23 +136,42 @@ mod tests {
     #[test]
     fn the_lowest_place_is_taken_again() {
         let mut slots = Slots::new(4 * ALIGN);
-        let places: Vec<_> = (0..5).map(|_| slots.reserve(1).map(|slot| slot.offset)).collect();
+        let places: Vec<_> = (0..5).map(|_| slots.reserve(0, 1).map(|slot| slot.offset)).collect();
         assert_eq!(places, [Some(0), Some(ALIGN), Some(2 * ALIGN), Some(3 * ALIGN), None]);
         slots.free(ALIGN).unwrap();
         slots.free(0).unwrap();
-        assert_eq!(slots.reserve(ALIGN as usize + 1), Some(Slot { offset: 0, length: 2 * ALIGN }));
+        let Slot { offset, length, .. } = slots.reserve(0, ALIGN as usize + 1).unwrap();
+        assert_eq!((offset, length), (0, 2 * ALIGN));
+    }
+
+    #[test]
+    fn what_lies_beyond_all_earlier_slots_is_fresh() {
+        let mut slots = Slots::new(8 * ALIGN);
+        let fresh = |slots: &mut Slots, count: u64| {
+            let Slot { offset, fresh, .. } = slots.reserve(0, (count * ALIGN) as usize).unwrap();
+            (offset / ALIGN, fresh.start / ALIGN..fresh.end / ALIGN)
+        };
+        assert_eq!(fresh(&mut slots, 2), (0, 0..2));
+        assert_eq!(fresh(&mut slots, 2), (2, 2..4));
+        slots.free(2 * ALIGN).unwrap();
+        assert_eq!(fresh(&mut slots, 1), (2, 3..3));
+        assert_eq!(fresh(&mut slots, 3), (3, 4..6));
+        slots.free(3 * ALIGN).unwrap();
+        // What has been given back to the system is fresh again.
+        slots.take_slack();
+        assert_eq!(fresh(&mut slots, 2), (3, 3..5));
     }
 
     #[test]
     fn what_no_arena_holds_is_refused() {
-        assert_eq!(Slots::new(u64::MAX).reserve(usize::MAX), None);
-        assert_eq!(Slots::new(ALIGN - 1).reserve(1), None);
+        assert_eq!(Slots::new(u64::MAX).reserve(0, usize::MAX), None);
+        assert_eq!(Slots::new(ALIGN - 1).reserve(0, 1), None);
     }
 
     #[test]
     fn a_report_about_what_is_not_in_use_is_an_error() {
         let mut slots = Slots::new(4 * ALIGN);
-        assert_eq!(slots.reserve(1), Some(Slot { offset: 0, length: ALIGN }));
+        assert_eq!(slots.reserve(0, 1), Some(Slot { offset: 0, length: ALIGN, fresh: 0..ALIGN }));
         assert_eq!((slots.taken(0), slots.taken(0)), (Ok(ALIGN), Ok(0)));
         assert_eq!((slots.free(0), slots.free(0)), (Ok(0), Err(Unknown(0))));
         assert_eq!(slots.taken(ALIGN), Err(Unknown(ALIGN)));
@@ -149,7 +179,7 @@ mod tests {
 
     #[derive(Debug, Clone)]
     enum Step {
-        Reserve(u64),
+        Reserve(usize, u64),
         Taken(Index),
         Free(Index),
         Slack,
@@ -157,7 +187,7 @@ mod tests {
 
     fn step() -> impl Strategy<Value = Step> {
         prop_oneof![
-            3 => (1..8 * ALIGN).prop_map(Step::Reserve),
+            3 => (0..64usize, 1..8 * ALIGN).prop_map(|(lead, length)| Step::Reserve(lead, length)),
             1 => any::<Index>().prop_map(Step::Taken),
             2 => any::<Index>().prop_map(Step::Free),
             1 => Just(Step::Slack),
@@ -176,24 +206,32 @@ mod tests {
             let size = 16 * ALIGN;
             let mut slots = Slots::new(size);
             let mut used: Vec<Range<u64>> = Vec::new();
+            let mut named: Vec<u64> = Vec::new();
             // The allocated ranges that belong to no slot.
             let mut left: Vec<Range<u64>> = Vec::new();
             for step in steps {
                 match step {
-                    Step::Reserve(length) => {
-                        if let Some(slot) = slots.reserve(length as usize) {
-                            let range = slot.offset..slot.offset + slot.length;
-                            prop_assert!(slot.length >= length && range.end <= size && slot.offset % ALIGN == 0);
+                    Step::Reserve(lead, length) => {
+                        if let Some(slot) = slots.reserve(lead, length as usize) {
+                            let start = slot.offset - lead as u64;
+                            let range = start..start + slot.length;
+                            prop_assert!(start.is_multiple_of(ALIGN) && range.end <= size);
+                            prop_assert!(slot.length >= lead as u64 + length);
                             prop_assert!(!used.iter().any(|other| overlaps(&range, other)));
+                            // No memory is where there has been no slot since memory was given back.
+                            let fresh = slot.fresh;
+                            prop_assert!(fresh.is_empty() || !left.iter().any(|other| overlaps(&fresh, other)));
+                            prop_assert!(fresh.start >= range.start && fresh.end == range.end);
                             used.push(range);
+                            named.push(slot.offset);
                         }
                     }
                     Step::Taken(index) if !used.is_empty() => {
-                        prop_assert!(slots.taken(index.get(&used).start).is_ok());
+                        prop_assert!(slots.taken(*index.get(&named)).is_ok());
                     }
                     Step::Free(index) if !used.is_empty() => {
                         let range = used.remove(index.index(used.len()));
-                        prop_assert!(slots.free(range.start).is_ok());
+                        prop_assert!(slots.free(named.remove(index.index(named.len()))).is_ok());
                         prop_assert!(slots.has_slack());
                         left.push(range);
                     }

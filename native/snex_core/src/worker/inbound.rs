@@ -33,7 +33,8 @@ impl Inbound {
     /// Copies a body. If Python writes to the slot during the copy, the copy may have some of that, and stays as it is.
     pub(crate) async fn read<T: Body>(&mut self, offset: u64, length: usize) -> Result<T, ReadError> {
         let mut size = length.min(ADVANCE);
-        let mut body = T::with_length(size).ok_or_else(|| no_memory(length))?;
+        // The remainder of an offset is that of its last bytes.
+        let mut body = T::in_step(size, offset as usize).ok_or_else(|| no_memory(length))?;
         let mut filled = 0;
         let mut pause = PIECE;
         while filled < length {

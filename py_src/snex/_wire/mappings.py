@@ -36,8 +36,8 @@ def make_private(memory: mmap.mmap, fd: int) -> None:
     del first
 
 
-def use_large_pages(fd: int, nbytes: int) -> None:
-    """Give an empty file of `nbytes` bytes large pages, as far as the system has some.
+def use_large_pages(fd: int, start: int, stop: int) -> None:
+    """Give a range of a file that has no memory yet large pages, as far as they fit and the system has some.
 
     Memory that is touched for the first time costs a page fault for every 4 KiB, which takes longer than it
     takes to fill them, and unmapping them costs again. Since Linux 6.1, a file in memory gets pages of 2 MiB on
@@ -46,31 +46,48 @@ def use_large_pages(fd: int, nbytes: int) -> None:
     For the request, the file must be mapped at a multiple of their size. Afterwards the pages stay with the file,
     wherever it is mapped.
     """
-    length = nbytes // LARGE_PAGE * LARGE_PAGE
-    if length == 0:
+    start = _round_up(start)
+    length = stop // LARGE_PAGE * LARGE_PAGE - start
+    if length <= 0:
         return
     try:
         library = _library()
         around = length + LARGE_PAGE
-        start = _map(None, around, _PROT_NONE, _ADDRESSES, -1)
+        reserved = _map(None, around, _PROT_NONE, _ADDRESSES, -1)
         try:
-            address = -(-start // LARGE_PAGE) * LARGE_PAGE
-            _map(address, length, mmap.PROT_READ, mmap.MAP_SHARED | _MAP_FIXED, fd)
+            address = _round_up(reserved)
+            _map(address, length, mmap.PROT_READ, mmap.MAP_SHARED | _MAP_FIXED, fd, start)
             # The kernel only replaces pages that exist, so one is touched in each large page.
-            for offset in range(0, length, LARGE_PAGE):
+            for offset in range(start, start + length, LARGE_PAGE):
                 os.pwrite(fd, b"\0", offset)
             # If it fails, the pages stay small.
             library.madvise(address, length, _MADV_COLLAPSE)
         finally:
-            library.munmap(start, around)
+            library.munmap(reserved, around)
     except (ImportError, AttributeError, OSError):
         return
 
 
-def _map(address: int | None, length: int, protection: int, flags: int, fd: int) -> int:
+def address_of(part: bytes | memoryview) -> int | None:
+    """Return where a writable part lies in memory; None if it is not writable, or nobody can tell."""
+    try:
+        import ctypes
+
+        return ctypes.addressof(ctypes.c_char.from_buffer(part))
+    except (ImportError, TypeError, ValueError):
+        return None
+
+
+def _round_up(number: int) -> int:
+    return -(-number // LARGE_PAGE) * LARGE_PAGE
+
+
+def _map(  # noqa: PLR0913 - those of mmap(2)
+    address: int | None, length: int, protection: int, flags: int, fd: int, offset: int = 0
+) -> int:
     import ctypes
 
-    found: int = _library().mmap(address, length, protection, flags, fd, 0)
+    found: int = _library().mmap(address, length, protection, flags, fd, offset)
     if found == ctypes.c_void_p(-1).value:
         raise OSError(ctypes.get_errno(), "the memory cannot be mapped")
     return found
