@@ -13,6 +13,7 @@ defmodule Snex.Mapping do
 
   alias Snex.Env
   alias Snex.Error
+  alias Snex.Heap
   alias Snex.Interpreter
   alias Snex.Interpreter.Origin
   alias Snex.Invoke
@@ -30,10 +31,9 @@ defmodule Snex.Mapping do
   # A frame has about so many bytes of elements.
   @bytes 256 * 1024
 
-  # For at least so many results, the heap gets room at once: this many words for each, and at most this many in all.
+  # For at least so many results, the heap gets room at once, this many words for each.
   @many 10_000
   @words 8
-  @largest_heap 8 * 1024 * 1024
 
   @doc """
   An enumerable of the results, or of what `fun` makes of them. `opts` are those that `Snex.CallOptions.map!/1` has checked.
@@ -67,32 +67,19 @@ defmodule Snex.Mapping do
   def list(where, root, path, enumerable, opts, fun) do
     begin = beginning(where, root, path, enumerable, opts)
 
-    with_heap_for(count(enumerable), fn ->
+    list = fn ->
       results = begin.(Request.deadline(opts.timeout))
       if fun, do: Enum.flat_map(results, &Enum.map(&1, fun)), else: Enum.concat(results)
-    end)
+    end
+
+    count = count(enumerable)
+    if count < @many, do: list.(), else: Heap.with_room(count * @words, list)
   end
 
   # Where it costs nothing to know.
   defp count(list) when is_list(list), do: length(list)
   defp count(%Range{} = range), do: Range.size(range)
   defp count(_enumerable), do: 0
-
-  # A heap that grows with the list of results is copied each time that it grows: a quarter of the time for a million of them.
-  defp with_heap_for(count, fun) when count < @many, do: fun.()
-
-  defp with_heap_for(count, fun) do
-    [min_heap_size: before, max_heap_size: max] = Process.info(self(), [:min_heap_size, :max_heap_size])
-    # The VM would kill a process whose own limit is lower than that.
-    room = if max.size == 0, do: min(count * @words, @largest_heap), else: 0
-    Process.flag(:min_heap_size, max(before, room))
-
-    try do
-      fun.()
-    after
-      Process.flag(:min_heap_size, before)
-    end
-  end
 
   # A function that begins an enumeration, of lists of results.
   defp beginning(where, root, path, enumerable, opts) do

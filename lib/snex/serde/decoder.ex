@@ -4,6 +4,7 @@ defmodule Snex.Serde.Decoder do
 
   alias Snex.Arrow
   alias Snex.Error
+  alias Snex.Heap
   alias Snex.Object
   alias Snex.Remote
   alias Snex.Serde.Parts
@@ -105,12 +106,27 @@ defmodule Snex.Serde.Decoder do
 
   defp read(body, options) do
     {small, parts} = Parts.split(body)
-    {:ok, :erlang.binary_to_term(small, options), parts}
+    {:ok, to_term(small, options), parts}
   rescue
     ArgumentError ->
       why = if :safe in options, do: ", perhaps because it names an atom that does not exist"
       {:error, internal("a term from Python cannot be decoded#{why}: #{inspect(body, limit: 64)}")}
   end
+
+  # Bodies of such sizes are worth room on the heap.
+  @worth (256 * 1024)..(16 * 1024 * 1024)
+
+  defp to_term(body, options) when byte_size(body) in @worth,
+    do: Heap.with_room(words(body), fn -> :erlang.binary_to_term(body, options) end)
+
+  defp to_term(body, options), do: :erlang.binary_to_term(body, options)
+
+  # About so many words become of a body. Most terms take up to half a word per byte: integers, floats, short texts and maps of them.
+  # For lists of smaller ones, there is at least a list, and each element has at least a byte.
+  defp words(<<131, ?l, count::32, _::binary>> = body),
+    do: max(2 * min(count, byte_size(body)), div(byte_size(body), 2))
+
+  defp words(body), do: div(byte_size(body), 2)
 
   # Whether frames of data become Explorer's. These cannot leave the node.
   defp frames?(handles),
