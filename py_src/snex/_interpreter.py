@@ -31,7 +31,7 @@ from ._memory import EXIT_MEMORY, Memory, is_exhausted
 from ._template import Template
 from ._wire import frame
 from ._wire.arena import Inbound
-from ._wire.body import drops, load, loads
+from ._wire.body import drops, load, loads, may_contain
 from ._wire.outbound import Outbound
 from ._wire.reader import FrameReader
 from ._wire.writer import FrameWriter
@@ -423,7 +423,7 @@ class Interpreter:
         self, kind: int, flags: int, number: int, cause: int, body: Body, sinks: Sequence[Sink]
     ) -> None:
         if kind in _AWAITED:
-            hold = objects.table.hold() if objects.NAME in body else None
+            hold = objects.table.hold() if may_contain(body, objects.NAME) else None
             take = self._client.answer if kind in _ANSWERS else self._client.feed
             take(number, Answer(kind, body, sinks, hold))
             return
@@ -506,8 +506,8 @@ class Interpreter:
     def _load(self, request: Request, body: Body, sinks: Sequence[Sink], fail: Fail) -> Any:  # noqa: ANN401
         enter(request)
         try:
-            if b"__main__" in body:
-                # It may contain an object of a class that the environment's code defined.
+            if may_contain(body, b"__main__"):
+                # Such as an object of a class that the environment's code defined.
                 request.names = self._envs.get(_env_id(body)).names
             return load(body, sinks)
         except BaseException as error:  # noqa: BLE001 - constructors of the user's classes
@@ -543,7 +543,7 @@ def _env_id(body: Body) -> int | None:
     start = 12 if body[2] == _FRAME else 3
     long = body[start] == _LONG1
     size = 2 + body[start + 1] if long else _INT_SIZES.get(body[start], 1)
-    return loads(body[start : start + size] + b".")  # type: ignore[no-any-return]
+    return loads(bytes(body[start : start + size]) + b".")  # type: ignore[no-any-return]
 
 
 def _number(loop: asyncio.AbstractEventLoop, name: str) -> int:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.etf import decode
-from support.vm import BUFFERS, DROP, EVAL, RESULT, VM, place
+from support.vm import BUFFERS, DROP, ERROR, EVAL, RESULT, VM, place
 
 from snex._wire import arena as arenas
 from snex._wire import outbound
@@ -22,6 +22,7 @@ from snex._wire.body import IN_SLOT
 from snex._wire.frame import FrameError
 from snex._wire.mappings import address_of
 from snex._wire.outbound import MOST, PLACE, WORTH, Outbound
+from snex._wire.sinks import PICKLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -323,6 +324,19 @@ class Sharing:
         self.vm.send(EVAL, number, table + pickled + struct.pack("<Q", offset), BUFFERS)
         return number
 
+    def eval_in_slot(
+        self, source: str, value: object, buffer: bytes = b"", offset: int = 0, kind: int = BYTES
+    ) -> int:
+        """Send code with a value `x` and a buffer `y`; all of the pickle is in a slot."""
+        fields = (0, source, None, 1, {"x": value, "y": place()})
+        pickled = pickle.dumps(fields, 5, buffer_callback=lambda _: None)
+        os.pwrite(self.to, pickled, offset)
+        table = struct.pack("<IBQBQ", 2, PICKLE | IN_SLOT, len(pickled), kind, len(buffer))
+        number = self.vm.next_id
+        self.vm.next_id += 1
+        self.vm.send(EVAL, number, table + struct.pack("<Q", offset) + buffer, BUFFERS)
+        return number
+
 
 @pytest.fixture
 def sharing() -> Iterator[Callable[[], Any]]:
@@ -365,6 +379,94 @@ def test_values_travel_both_ways(sharing: Callable[[], Sharing]) -> None:
     number, body = there.vm.expect(RESULT)
     assert (RESULT, number) not in there.vm.frames.shared
     assert len(body) == WORTH - 94
+
+
+LARGE = list(range(100_000))
+
+
+@pytest.mark.parametrize("lead", [0, 44])
+def test_a_pickle_is_loaded_where_it_is_and_its_slot_is_free_then(
+    sharing: Callable[[], Sharing], lead: int
+) -> None:
+    there = sharing()
+    there.vm.ready()
+    there.eval_in_slot("return x == list(range(100_000)), y", LARGE, b"buffer", 65536 + lead)
+    assert reports_of(there.vm.expect(SLOTS)[1]) == [(TAKEN, 65536 + lead)]
+    # Of PyPy, the garbage collector has to find it.
+    there.vm.eval("import gc; [gc.collect() for _ in range(5)]")
+    assert reports_of(there.vm.expect(SLOTS)[1]) == [(FREE, 65536 + lead)]
+    assert value(there) == (True, b"buffer")
+
+
+def test_a_pickle_that_cannot_be_mapped_is_copied(sharing: Callable[[], Sharing]) -> None:
+    there = sharing()
+    there.vm.ready()
+    there.vm.eval("from snex._wire import arena\narena._MAPPINGS = 0")
+    there.vm.expect(RESULT)
+    there.eval_in_slot("return x == list(range(100_000)), y", LARGE, b"buffer")
+    assert value(there) == (True, b"buffer")
+
+
+def test_a_pickle_for_which_there_is_no_memory_is_an_error_of_that_request(
+    sharing: Callable[[], Sharing],
+) -> None:
+    there = sharing()
+    there.vm.ready()
+    there.vm.eval(
+        "from snex._wire import arena, sinks\n"
+        "home = sinks._new_home\n"
+        "def small(size, **options):\n"
+        "    if size > 100_000: raise MemoryError\n"
+        "    return home(size, **options)\n"
+        "arena._MAPPINGS, sinks._new_home = 0, small"
+    )
+    there.vm.expect(RESULT)
+    number = there.eval_in_slot("return 1", LARGE)
+    there.vm.eval("sinks._new_home = home; return 2")
+    got, body = there.vm.expect(ERROR)
+    assert got == number
+    assert b"MemoryError" in body
+    assert value(there) == 2
+
+
+def test_the_place_of_a_value_that_is_wrong_is_found_in_a_slot_too(
+    sharing: Callable[[], Sharing],
+) -> None:
+    there = sharing()
+    there.vm.ready()
+    number = there.eval_in_slot("return 1", LARGE, b"\xff\xfe", kind=STR)
+    got, body = there.vm.expect(ERROR)
+    assert got == number
+    assert got == number
+    assert b"in the variable y; pass bytes as" in body
+
+
+@pytest.mark.parametrize(
+    ("entries", "rest", "reason"),
+    [
+        ([(PICKLE, 3)], b"\x80\x05N.", b"a pickle in the place of buffer 0 of 1"),
+        (
+            [(BYTES, 1), (PICKLE | IN_SLOT, 3)],
+            b"x" + bytes(8),
+            b"a pickle in the place of buffer 1 of 2",
+        ),
+        (
+            [(PICKLE | IN_SLOT, 3)],
+            b"N." + bytes(8),
+            b"a pickle of 2 bytes, and another one in shared memory",
+        ),
+    ],
+)
+def test_a_pickle_in_the_wrong_place_ends_the_interpreter(
+    sharing: Callable[[], Sharing], entries: list[tuple[int, int]], rest: bytes, reason: bytes
+) -> None:
+    there = sharing()
+    there.vm.ready()
+    table = struct.pack("<I", len(entries)) + b"".join(struct.pack("<BQ", *e) for e in entries)
+    there.vm.send(EVAL, 7, table + rest, BUFFERS)
+    assert there.vm.process.wait(60) == 70
+    assert there.vm.process.stderr is not None
+    assert reason in there.vm.process.stderr.read()
 
 
 def test_a_large_body_takes_memory_if_the_pipe_would_have_to_copy_it_first(
@@ -438,4 +540,16 @@ def test_a_forked_child_says_nothing_about_slots(sharing: Callable[[], Sharing])
     assert reports_of(there.vm.expect(SLOTS)[1]) == [(TAKEN, 65536)]
     assert value(there) == b"abc"
     there.vm.eval("import gc; del x; [gc.collect() for _ in range(5)]")
+    assert reports_of(there.vm.expect(SLOTS)[1]) == [(FREE, 65536)]
+
+
+@pytest.mark.skipif(sys.implementation.name != "cpython", reason="others count no references")
+def test_a_pickle_that_cannot_be_loaded_leaves_no_slot(sharing: Callable[[], Sharing]) -> None:
+    there = sharing()
+    there.vm.ready()
+    there.vm.eval("import gc; gc.disable()")
+    there.vm.expect(RESULT)
+    there.eval_in_slot("return 1", LARGE, b"\xff", 65536, kind=STR)
+    assert reports_of(there.vm.expect(SLOTS)[1]) == [(TAKEN, 65536)]
+    there.vm.expect(ERROR)
     assert reports_of(there.vm.expect(SLOTS)[1]) == [(FREE, 65536)]

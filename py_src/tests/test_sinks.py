@@ -9,7 +9,7 @@ import pytest
 from support.memory import needs_tracing, tracing
 
 from snex._wire import sinks
-from snex._wire.sinks import SINKS, BytesSink, MemorySink, Sink, StrSink, ViewSink
+from snex._wire.sinks import SINKS, BytesSink, MemorySink, PickleSink, Sink, StrSink, ViewSink
 
 needs_room = pytest.mark.skipif(
     sinks._room is None, reason="the extension is not beside the sources"
@@ -21,6 +21,7 @@ TYPES = {
     Sink: bytearray,
     ViewSink: memoryview,
     MemorySink: bytearray,
+    PickleSink: memoryview,
 }
 
 

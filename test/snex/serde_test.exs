@@ -99,6 +99,7 @@ defmodule Snex.SerdeTest do
                Snex.pyeval(inp, "return x", %{"x" => String.duplicate("a", 100_000) <> <<0xFF>>})
 
       assert error.reason =~ "position 100000"
+      assert error.reason =~ "in the variable x; pass bytes as Snex.Serde.binary(value, :bytes)"
       assert Snex.pyeval(inp, "return x", %{"x" => Serde.binary(<<0xFF>>)}) == {:ok, <<0xFF>>}
     end
 

@@ -100,6 +100,35 @@ defmodule Snex.SharedMemoryTest do
       eventually(fn -> shared(inp) == 0 end)
     end
 
+    test "large terms are loaded from there, and take none of it afterwards" do
+      inp = start_interpreter!()
+      {:ok, env} = Snex.make_env(inp, %{})
+      ints = Enum.to_list(1..400_000)
+      maps = for n <- 1..40_000, do: %{"n" => n, "text" => "text number #{n}", "list" => [n, nil, 1.5]}
+      large = view(@mib)
+
+      assert Snex.pyeval(env, "return x == list(range(1, 400_001))", %{"x" => ints}) == {:ok, true}
+      assert Snex.pyeval(env, "return x", %{"x" => maps}) == {:ok, maps}
+
+      assert {:ok, {400_000, @mib, ^maps}} =
+               Snex.pyeval(env, "return len(x), len(y), z", %{"x" => ints, "y" => large, "z" => maps})
+
+      # Also those of other requests, and of answers to Python.
+      assert Snex.call(env, "len", [ints]) == {:ok, 400_000}
+      assert {:ok, _env} = Snex.make_env(inp, %{"x" => ints})
+
+      assert Snex.pyeval(
+               env,
+               "import snex; return await snex.call('Elixir.Enum', 'to_list', [range(400_000)])"
+             )
+             |> elem(1) == Enum.to_list(0..399_999)
+
+      assert {:error, error} = Snex.pyeval(env, "return x", %{"x" => [ints, %{"a" => <<255>>}]})
+      assert error.reason =~ "in the variable x[1]['a']"
+      assert {:ok, nil} = Snex.pyeval(env, "del x, y, z")
+      eventually(fn -> shared(inp) == 0 end)
+    end
+
     test "text that is not UTF-8 is an error of that call, and frees its memory" do
       inp = start_interpreter!()
 

@@ -43,6 +43,10 @@ pub const SHARED: u8 = 0x80;
 /// Flag in the type of a buffer: its content lies in a slot of shared memory, and the frame has the slot's offset instead.
 pub const IN_SLOT: u8 = 0x80;
 
+/// In a table of buffers, the type of a first entry that is no buffer: the pickle itself lies in a slot. The bytes of the frame
+/// between table and buffers are none then.
+pub const PICKLE: u8 = 5;
+
 /// The kind of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -317,6 +321,24 @@ fn table_entry(index: usize) -> usize {
     HEADER_LEN + TABLE_COUNT_LEN + index * TABLE_ENTRY_LEN
 }
 
+/// A part of a frame that may lie in a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// The pickle, or the whole body of a frame without buffers.
+    Pickle,
+    /// A buffer, by its index in the table.
+    Buffer(usize),
+}
+
+/// The size from which on a pickle is faster in a slot than in the pipe.
+pub const LARGE_PICKLE: usize = 1024 * 1024;
+
+/// Where in a header the flags are.
+const FLAGS: usize = 3;
+
+/// Where in a header the length of the body is.
+const LENGTH: std::ops::Range<usize> = 12..20;
+
 /// The index of the segment with the first buffer. The segments before it are the header with the table, and the pickle.
 const FIRST_BUFFER: usize = 2;
 
@@ -353,46 +375,82 @@ impl<B: AsRef<[u8]>> Frame<B> {
         self.segments.iter().map(|segment| segment.as_ref().len()).sum()
     }
 
-    /// The content of a buffer, by its index in the table of buffers; `None` also if it is in a slot.
-    pub fn buffer(&self, index: usize) -> Option<&[u8]> {
-        match self.segments.get(FIRST_BUFFER + index)? {
-            Segment::Shared(bytes) => Some(bytes.as_ref()),
-            Segment::Owned(_) => None,
+    /// The number of segments after the pickle, which are the buffers.
+    fn buffers(&self) -> usize {
+        self.segments.len().saturating_sub(FIRST_BUFFER)
+    }
+
+    /// A part of the frame; `None` if there is no such part, and also if it is in a slot.
+    pub fn part(&self, part: Part) -> Option<&[u8]> {
+        match part {
+            Part::Buffer(index) => match self.segments.get(FIRST_BUFFER + index)? {
+                Segment::Shared(bytes) => Some(bytes.as_ref()),
+                Segment::Owned(_) => None,
+            },
+            Part::Pickle => match &*self.segments {
+                [whole] => whole.as_ref().get(HEADER_LEN..),
+                [_, pickle, ..] => Some(pickle.as_ref()).filter(|pickle| !pickle.is_empty()),
+                [] => None,
+            },
         }
     }
 
-    /// Whether a buffer is faster in a slot of shared memory. It has to have at least `length` bytes, and to become a view in
-    /// Python, which reads the slot in place. Python copies the content of all other types. For these the pipe is faster,
-    /// because both sides copy at the same time.
-    pub fn suits_slot(&self, index: usize, length: usize) -> bool {
+    /// The parts that are faster in a slot of shared memory, which Python reads in place: buffers of at least `length` bytes that
+    /// become views, and a large pickle, which is the last of them. Python copies the content of all other buffers. For these
+    /// the pipe is faster, because both sides copy at the same time.
+    pub fn parts_for_slots(&self, length: usize) -> impl Iterator<Item = Part> + '_ {
+        let buffers = (0..self.buffers()).map(Part::Buffer);
+        buffers.chain([Part::Pickle]).filter(move |part| {
+            let least = match part {
+                Part::Buffer(index) if self.becomes_view(*index) => length,
+                Part::Buffer(_) => return false,
+                Part::Pickle => LARGE_PICKLE,
+            };
+            self.part(*part).is_some_and(|bytes| bytes.len() >= least)
+        })
+    }
+
+    fn becomes_view(&self, index: usize) -> bool {
         let [Segment::Owned(head), ..] = &*self.segments else { return false };
-        let kind = head.get(table_entry(index)).copied();
         let views = [BinaryAs::Memoryview as u8, BinaryAs::Memory as u8];
-        kind.is_some_and(|kind| views.contains(&kind))
-            && self.buffer(index).is_some_and(|bytes| bytes.len() >= length)
+        head.get(table_entry(index)).is_some_and(|kind| views.contains(kind))
     }
 
-    /// Whether [`Frame::suits_slot`] is true for any buffer.
-    pub fn has_buffer_for_slot(&self, length: usize) -> bool {
-        (FIRST_BUFFER..self.segments.len()).any(|segment| self.suits_slot(segment - FIRST_BUFFER, length))
-    }
-
-    /// Replaces the content of a buffer by the offset of the slot that it has been copied to.
-    pub fn replace_by_slot(&mut self, index: usize, offset: u64) {
-        let length = self.buffer(index).map(<[u8]>::len);
-        let [Segment::Owned(head), ..] = &mut *self.segments else { return };
-        if let Some(length) = length
-            && let Some(binary_as) = head.get_mut(table_entry(index))
-        {
-            *binary_as |= IN_SLOT;
-            let offset = Segment::Owned(offset.to_le_bytes().to_vec());
-            if let Some(number) = head.get_mut(12..20)
-                && let Some(body) = number.first_chunk().map(|bytes| u64::from_le_bytes(*bytes))
-            {
-                let shorter = body - length as u64 + offset.as_ref().len() as u64;
-                number.copy_from_slice(&shorter.to_le_bytes());
+    /// Replaces a part by the offset of the slot that it has been copied to. The pickle has to be the last.
+    pub fn replace_by_slot(&mut self, part: Part, offset: u64) {
+        let Some(length) = self.part(part).map(<[u8]>::len) else { return };
+        let offset = Segment::Owned(offset.to_le_bytes().to_vec());
+        match part {
+            Part::Buffer(index) => {
+                if let Some(Segment::Owned(head)) = self.segments.first_mut()
+                    && let Some(kind) = head.get_mut(table_entry(index))
+                {
+                    *kind |= IN_SLOT;
+                    self.segments[FIRST_BUFFER + index] = offset;
+                }
             }
-            self.segments[FIRST_BUFFER + index] = offset;
+            Part::Pickle => {
+                let mut head = vec![0; HEADER_LEN];
+                head.extend_from_slice(&(self.buffers() as u32 + 1).to_le_bytes());
+                head.push(PICKLE | IN_SLOT);
+                head.extend_from_slice(&(length as u64).to_le_bytes());
+                let old = self.segments.first().map(AsRef::as_ref).unwrap_or_default();
+                if self.segments.len() > 1 {
+                    head.extend_from_slice(old.get(table_entry(0)..).unwrap_or_default());
+                }
+                let header = old.get(..HEADER_LEN).unwrap_or_default();
+                head[..header.len()].copy_from_slice(header);
+                head[FLAGS] |= BUFFERS;
+                let buffers = self.segments.drain(..).skip(FIRST_BUFFER);
+                self.segments = [Segment::Owned(head), Segment::Owned(Vec::new()), offset]
+                    .into_iter()
+                    .chain(buffers)
+                    .collect();
+            }
+        }
+        let body = (self.len() - HEADER_LEN) as u64;
+        if let Some(Segment::Owned(head)) = self.segments.first_mut() {
+            head[LENGTH].copy_from_slice(&body.to_le_bytes());
         }
     }
 
@@ -450,18 +508,60 @@ mod tests {
     }
 
     #[test]
+    fn of_a_pickle_in_a_slot_only_the_offset_travels() {
+        for buffers in [0, 2] {
+            let mut pickle = crate::pickle::Pickle::<Vec<u8>>::new();
+            pickle.binary(&[b'x'; 60_000], BinaryAs::Bytes);
+            for _ in 0..buffers {
+                pickle.buffer(vec![7; 300], BinaryAs::Memoryview);
+            }
+            while pickle.len() < LARGE_PICKLE {
+                assert_eq!(pickle.checkpoint().memo(), 0);
+                pickle.binary(&[b'x'; 60_000], BinaryAs::Bytes);
+            }
+            let header = Header { flags: THREAD, cause: 5, ..Header::new(Kind::Eval, 1) };
+            let mut frame = pickle.into_frame(header);
+            let content = frame.part(Part::Pickle).unwrap().to_vec();
+            assert!(content.starts_with(b"\x80\x05") && content.ends_with(b"."));
+            let parts: Vec<_> = frame.parts_for_slots(301).collect();
+            assert_eq!(parts, [Part::Pickle]);
+            frame.replace_by_slot(Part::Pickle, 0x1_0020);
+            // It is there once only.
+            assert_eq!(frame.part(Part::Pickle), None);
+            frame.replace_by_slot(Part::Pickle, 0);
+
+            let head = frame.segments[0].as_ref();
+            let rest: Vec<u8> = frame.segments[1..].iter().flat_map(|part| part.as_ref().to_vec()).collect();
+            let length = (head.len() + rest.len() - HEADER_LEN) as u64;
+            let mut expected = vec![0; HEADER_LEN];
+            Header { flags: THREAD | BUFFERS, length, ..header }.write(&mut expected);
+            expected.extend_from_slice(&(buffers + 1u32).to_le_bytes());
+            expected.push(PICKLE | IN_SLOT);
+            expected.extend_from_slice(&(content.len() as u64).to_le_bytes());
+            for _ in 0..buffers {
+                expected.push(BinaryAs::Memoryview as u8);
+                expected.extend_from_slice(&300u64.to_le_bytes());
+            }
+            assert_eq!(head, expected);
+            let mut expected = 0x1_0020_u64.to_le_bytes().to_vec();
+            expected.extend(std::iter::repeat_n(7, 300 * buffers as usize));
+            assert_eq!(rest, expected);
+        }
+    }
+
+    #[test]
     fn of_a_buffer_in_a_slot_only_the_offset_travels() {
         let mut pickle = crate::pickle::Pickle::<Vec<u8>>::new();
         for length in [5, 300] {
             pickle.buffer(vec![7; length], crate::pickle::BinaryAs::Memoryview);
         }
         let mut frame = pickle.into_frame(Header::new(Kind::Eval, 1));
-        assert!(frame.has_buffer_for_slot(300) && !frame.has_buffer_for_slot(301));
-        assert!(frame.suits_slot(1, 300) && !frame.suits_slot(0, 300));
-        frame.replace_by_slot(1, 0x10000);
+        assert_eq!(frame.parts_for_slots(300).collect::<Vec<_>>(), [Part::Buffer(1)]);
+        assert_eq!(frame.parts_for_slots(301).next(), None);
+        frame.replace_by_slot(Part::Buffer(1), 0x10000);
         // It is there once only, and nothing else is a buffer.
-        frame.replace_by_slot(1, 0);
-        frame.replace_by_slot(2, 0);
+        frame.replace_by_slot(Part::Buffer(1), 0);
+        frame.replace_by_slot(Part::Buffer(2), 0);
         let [head, pickle, small, large] = &frame.segments[..] else { panic!() };
         assert_eq!(head.as_ref()[HEADER_LEN..], *b"\x02\0\0\0\x03\x05\0\0\0\0\0\0\0\x83\x2c\x01\0\0\0\0\0\0");
         let length = u64::from_le_bytes(*head.as_ref()[12..].first_chunk().unwrap());
@@ -475,7 +575,7 @@ mod tests {
         for kind in [BinaryAs::Bytes, BinaryAs::Str, BinaryAs::Bytearray] {
             let mut pickle = crate::pickle::Pickle::<Vec<u8>>::new();
             pickle.buffer(vec![7; 300], kind);
-            assert!(!pickle.into_frame(Header::new(Kind::Eval, 1)).has_buffer_for_slot(300));
+            assert_eq!(pickle.into_frame(Header::new(Kind::Eval, 1)).parts_for_slots(300).next(), None);
         }
     }
 

@@ -136,7 +136,10 @@ impl<B: AsRef<[u8]>> Outbox<B> {
         if self.pipe.is_none() {
             return Submitted::Closed;
         }
-        if self.placing || !self.unplaced.is_empty() || (self.shares && frame.has_buffer_for_slot(WORTH)) {
+        if self.placing
+            || !self.unplaced.is_empty()
+            || (self.shares && frame.parts_for_slots(WORTH).next().is_some())
+        {
             self.unplaced_bytes += frame.len();
             self.unplaced.push_back(frame);
             return Submitted::Queued;
@@ -169,7 +172,7 @@ impl<B: AsRef<[u8]>> Outbox<B> {
         self.unplaced_bytes -= length;
         self.unread += in_slots;
         self.enqueue(frame);
-        while self.unplaced.front().is_some_and(|frame| !frame.has_buffer_for_slot(WORTH)) {
+        while self.unplaced.front().is_some_and(|frame| frame.parts_for_slots(WORTH).next().is_none()) {
             let Some(frame) = self.unplaced.pop_front() else { return };
             self.unplaced_bytes -= frame.len();
             self.enqueue(frame);

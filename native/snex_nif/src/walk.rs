@@ -215,17 +215,23 @@ impl<'a> Walk<'a> {
         let Some(container) = self.stack.last_mut() else { return Ok(()) };
         match container {
             Container::List { rest, index, .. } => {
-                while let Ok((head, tail)) = rest.list_get_cell() {
-                    *rest = tail;
-                    self.pickle.list_item(*index);
-                    *index += 1;
+                // Variables of their own stay in registers.
+                let (mut left, mut at) = (*rest, *index);
+                while let Ok((head, tail)) = left.list_get_cell() {
+                    left = tail;
+                    self.pickle.list_item(at);
+                    at += 1;
                     // A short cut: most long lists are lists of numbers.
                     match head.decode::<i64>() {
                         Ok(value) => self.pickle.int(value),
-                        Err(_) => return self.enter(head),
+                        Err(_) => {
+                            (*rest, *index) = (left, at);
+                            return self.enter(head);
+                        }
                     }
                 }
-                if rest.is_empty_list() {
+                *rest = left;
+                if left.is_empty_list() {
                     self.pickle.list_end();
                 } else {
                     self.improper();

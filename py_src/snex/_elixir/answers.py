@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .._wire import frame
-from .._wire.body import STREAMS, load
+from .._wire.body import load
 from .calls import ElixirError
 
 if TYPE_CHECKING:
@@ -41,10 +41,9 @@ def value_of(answer: Answer | BaseException) -> object:
     try:
         value = load(answer.body, answer.sinks)
     except BaseException:
-        if STREAMS in answer.body:
-            from .client import current
+        from .client import current
 
-            current().close_streams(answer.body)
+        current().close_streams(answer.body)
         raise
     finally:
         if answer.hold is not None:

@@ -20,7 +20,7 @@ from .._etf.handles import FRAME, WithHandles
 from .._eval.objects import body_of
 from .._eval.request import current as current_request
 from .._wire import frame
-from .._wire.body import STREAMS, numbers_of_streams
+from .._wire.body import numbers_of_streams
 from .._wire.frame import SOURCE
 from .answers import Answer, value_of
 
@@ -196,7 +196,7 @@ class Client:
 
     def close_streams(self, body: Body) -> None:
         """Close the streams in a body that was not loaded completely. For a served process, the relay has done so."""
-        if self.has_objects and STREAMS in body:
+        if self.has_objects:
             for number in numbers_of_streams(body):
                 known = self.streams.get(number)
                 stream = known() if known is not None else None

@@ -195,7 +195,7 @@ class _Wrong(_Stand):
 class _NotText(bytes):
     """Stands for text that is not UTF-8."""
 
-    def __new__(cls, data: bytes) -> _NotText | str:  # type: ignore[misc]
+    def __new__(cls, data: bytes | memoryview) -> _NotText | str:  # type: ignore[misc]
         try:
             return bytes(data).decode()
         except UnicodeDecodeError:
@@ -255,7 +255,9 @@ class _Finder(Unpickler):
         return construct
 
 
-def wrong(error: Exception, body: bytes | bytearray, sinks: Sequence[Sink]) -> Exception:
+def wrong(
+    error: Exception, body: bytes | bytearray | memoryview, sinks: Sequence[Sink]
+) -> Exception:
     """Say which value of a body is not text, or cannot be made, or has keys that are equal.
 
     Args:
@@ -269,8 +271,10 @@ def wrong(error: Exception, body: bytes | bytearray, sinks: Sequence[Sink]) -> E
     import io
 
     try:
-        # The text may not be UTF-8.
-        buffers = [b"" if SINKS[sink.number] is StrSink else sink.finish() for sink in sinks]
+        buffers = [
+            _NotText(sink.content()) if SINKS[sink.number] is StrSink else sink.finish()
+            for sink in sinks
+        ]
         value = _Finder(io.BytesIO(body), buffers=buffers).load()
         found = _find(value)
     except Exception:  # noqa: BLE001 - it is only about a better message

@@ -181,7 +181,7 @@ class SlotSink(Sink):
         if arena is None:
             return self._home  # type: ignore[return-value]
         kind = SINKS[self._number]
-        if kind in {ViewSink, MemorySink}:
+        if issubclass(kind, (ViewSink, MemorySink)):
             self._view = arena.map(self.offset, self.size, writable=kind is MemorySink)
             if self._view is not None:
                 self._arena = None

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import gc
 import struct
+from contextlib import suppress
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from .frame import FrameError
-from .sinks import SINKS, Sink
+from .sinks import PICKLE, SINKS, Sink
 
 try:
     # What `pickle` exports, without `pickle` itself, which takes as long to load as seven of our modules.
@@ -30,14 +31,16 @@ __all__ = [
     "load",
     "load_items",
     "loads",
+    "may_contain",
     "numbers_of_streams",
     "split",
 ]
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
-    Body = bytes | bytearray
+    # A view is one of shared memory.
+    Body = bytes | bytearray | memoryview
 
 # Pickles from the VM name this module for a stream from Elixir.
 STREAMS = b"snex._elixir.streams"
@@ -53,9 +56,21 @@ RECORD = struct.Struct("<BQI")
 # Opcodes of integers.
 _INTEGERS = frozenset({"BININT", "BININT1", "BININT2", "LONG1"})
 
+# Bytes of a body. To search a longer one would take longer than what the search may save.
+_LONG = 64 * 1024
+
 # Bytes of a pickle. While a larger one is loaded, the garbage collector is off: it would run again and again, and
 # visit ever more objects, none of which is garbage.
 _LARGE = 64 * 1024
+
+
+def may_contain(body: Body, what: bytes) -> bool:
+    """Return whether `what` may occur in a body. In a long one, nobody looks for it.
+
+    >>> may_contain(b"a pickle", b"pick"), may_contain(b"a pickle", b"choose")
+    (True, False)
+    """
+    return len(body) > _LONG or what in body
 
 
 def load(body: Body, sinks: Sequence[Sink]) -> object:
@@ -83,9 +98,13 @@ def unpickle(body: Body, sinks: Sequence[Sink]) -> object:
         from .._etf.where import wrong
 
         better = wrong(error, body, sinks)
-        if better is error:
-            raise
-        raise better from None
+        try:
+            if better is error:
+                raise
+            raise better from None
+        finally:
+            # Its traceback refers to this frame. Without the cycle, the body is freed with the error.
+            del better
 
 
 def load_items(body: Body, sinks: Sequence[Sink]) -> tuple[list[Any], Exception | None]:
@@ -105,7 +124,11 @@ def load_items(body: Body, sinks: Sequence[Sink]) -> tuple[list[Any], Exception 
             from .._etf.where import wrong
 
             better = wrong(error, body, sinks)
-        return _first_items(body, buffers, better)
+        try:
+            return _first_items(body, buffers, better)
+        finally:
+            # As above.
+            del better
     finally:
         if large:
             gc.enable()
@@ -130,21 +153,36 @@ def numbers_of_streams(body: Body) -> list[int]:
     >>> module = b"\x8c" + bytes([len(STREAMS)]) + STREAMS
     >>> numbers_of_streams(b"\x80\x05(" + module + b"\x8c\x04open\x93\x94(K\x07K\x09tRh\x00(M\x00\x01K\x09tRt.")
     [7, 256]
+
+    In a pickle that is not well-formed, those up to the fault:
+
+    >>> numbers_of_streams(b"\x80\x05(" + module + b"\x8c\x04open\x93\x94(K\x07K\x09tR\x8c\x01\xff")
+    [7]
     """
+    # To take a pickle apart takes long.
+    pickled = bytes(body)
+    numbers: list[int] = []
+    if STREAMS in pickled:
+        # It raises `ValueError`, such as for text that is none.
+        with suppress(ValueError):
+            numbers.extend(_numbers_of_streams(pickled))
+    return numbers
+
+
+def _numbers_of_streams(pickled: bytes) -> Iterator[int]:
     from pickletools import genops
 
-    numbers: list[int] = []
     texts: list[object] = []
     memoized = 0
     ours = -1
     # Whether the function is on top of the stack, or below the mark of its arguments.
     called = False
-    for opcode, argument, _ in genops(bytes(body)):
+    for opcode, argument, _ in genops(pickled):
         name = opcode.name
         if called and name == "MARK":
             continue
         if called and isinstance(argument, int) and name in _INTEGERS:
-            numbers.append(argument)
+            yield argument
             called = False
         elif name == "STACK_GLOBAL":
             called = texts[-2:] == [STREAMS.decode(), "open"]
@@ -158,7 +196,6 @@ def numbers_of_streams(body: Body) -> list[int]:
             called = False
             if isinstance(argument, str):
                 texts = [*texts[-1:], argument]
-    return numbers
 
 
 def check_table(entries: Sequence[tuple[int, int]], room: int) -> int:
@@ -171,9 +208,12 @@ def check_table(entries: Sequence[tuple[int, int]], room: int) -> int:
     Raises:
         FrameError: for an unknown type, or if the contents do not fit.
     """
-    for number, _ in entries:
+    for index, (number, _) in enumerate(entries):
         if number & ~IN_SLOT >= len(SINKS):
             msg = f"unknown type {number & ~IN_SLOT} in a table of {len(entries)} buffers"
+            raise FrameError(msg)
+        if number & ~IN_SLOT == PICKLE and (index or not number & IN_SLOT):
+            msg = f"a pickle in the place of buffer {index} of {len(entries)}"
             raise FrameError(msg)
     needed = sum(OFFSET_SIZE if number & IN_SLOT else length for number, length in entries)
     if needed > room:
@@ -181,7 +221,11 @@ def check_table(entries: Sequence[tuple[int, int]], room: int) -> int:
             f"a table of {len(entries)} buffers announces {needed} bytes, but only {room} follow it"
         )
         raise FrameError(msg)
-    return room - needed
+    left = room - needed
+    if left and entries and entries[0][0] == PICKLE | IN_SLOT:
+        msg = f"a pickle of {left} bytes, and another one in shared memory"
+        raise FrameError(msg)
+    return left
 
 
 def split(body: bytes) -> tuple[Body, list[Sink]]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .._fork import in_child
 from .body import COUNT, ENTRY, IN_SLOT, OFFSET_SIZE, check_table
@@ -29,7 +29,7 @@ from .frame import (
     parse_header,
     unpack_header,
 )
-from .sinks import SINKS, Sink
+from .sinks import PICKLE, SINKS, Sink
 from .vectored import readv
 
 if TYPE_CHECKING:
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from .arena import Inbound
+    from .body import Body
 
-    Body = bytes | bytearray
     # Kind, flags, id, cause, body, buffers.
     OnFrame = Callable[[int, int, int, int, Body, Sequence[Sink]], None]
 
@@ -303,11 +303,20 @@ class FrameReader:
             # The receiver gets a `MemoryError` when it finishes the sinks.
             self._on_frame(*header, b"", sinks)
             return True
-        body = sinks[0].finish()
+        body: Any = sinks.pop(0).finish()
         assert isinstance(body, bytearray)  # noqa: S101 - the first sink is always the pickle's
         if self._in_slots:
             self._find_slots(sinks)
-        self._on_frame(*header, body, sinks[1:])
+            if sinks[0].number == PICKLE:
+                try:
+                    body = sinks[0].content()
+                    del sinks[0]
+                except MemoryError:
+                    # It cannot be mapped, and there is no room for a copy. As above.
+                    body = b""
+                    sinks = [Sink(sinks[0].size)]
+                    sinks[0].lost = True
+        self._on_frame(*header, body, sinks)
         return True
 
     def _table_filled(self) -> None:
@@ -334,7 +343,7 @@ class FrameReader:
         self._sinks = [Sink(pickle_size)]
         for number, size in entries:
             if number & IN_SLOT:
-                self._in_slots.append((len(self._sinks), number & ~IN_SLOT, size))
+                self._in_slots.append((len(self._sinks) - 1, number & ~IN_SLOT, size))
                 self._sinks.append(Sink(OFFSET_SIZE))
             else:
                 self._sinks.append(SINKS[number](size))

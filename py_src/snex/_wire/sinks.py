@@ -187,5 +187,13 @@ class StrSink(BytesSink):
         return self._filled().decode()
 
 
+class PickleSink(ViewSink):
+    """Becomes a view of the pickle of its frame."""
+
+    __slots__ = ()
+
+
 # The types of the table in front of a body with BUFFERS, in order of their numbers.
-SINKS = (BytesSink, StrSink, Sink, ViewSink, MemorySink)
+SINKS = (BytesSink, StrSink, Sink, ViewSink, MemorySink, PickleSink)
+# The number of the last one. It can only be the first of a table, and only in shared memory.
+PICKLE = SINKS.index(PickleSink)

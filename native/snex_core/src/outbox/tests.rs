@@ -1,5 +1,5 @@
 use super::*;
-use crate::frame::{Header, Kind};
+use crate::frame::{Header, Kind, Part};
 use proptest::prelude::*;
 use std::io::Read;
 
@@ -125,7 +125,7 @@ fn a_frame_for_shared_memory_waits_and_so_does_all_that_follows_it_in_order() {
         // Nothing may pass it meanwhile.
         assert_eq!(outbox.submit(small(10 + after)), Submitted::Queued);
         let length = placed.len();
-        placed.replace_by_slot(0, 7);
+        placed.replace_by_slot(Part::Buffer(0), 7);
         assert_eq!(placed.len(), length - WORTH + 8);
         expected.extend(bytes(&placed));
         outbox.placed(placed, length, WORTH);

@@ -2,7 +2,7 @@
 
 use super::inbound::Inbound;
 use super::{Sink, Worker};
-use crate::frame::{Frame, Header, Kind};
+use crate::frame::{Frame, Header, Kind, Part};
 use crate::shared_memory::{Arena, PIECE, SlotReport, Slots, WORTH, drop_record, lead, read_slot_reports};
 use nix::sys::resource::{Resource, getrlimit};
 use std::io;
@@ -22,11 +22,11 @@ fn file_size_limit() -> io::Result<u64> {
     Ok(limit)
 }
 
-/// Where in its slot a buffer begins: it is copied faster to the place of a cache line that it comes from. But Python reads it
-/// there, so numbers have to be aligned.
-fn lead_in_slot(buffer: &[u8]) -> usize {
-    match lead(0, buffer.as_ptr().addr()) {
-        lead if lead % align_of::<u64>() == 0 => lead,
+/// Where in its slot a part begins: it is copied faster to the place of a cache line that it comes from. But Python reads it
+/// there, so the numbers in a buffer have to be aligned.
+fn lead_in_slot(part: Part, bytes: &[u8]) -> usize {
+    match lead(0, bytes.as_ptr().addr()) {
+        lead if part == Part::Pickle || lead.is_multiple_of(align_of::<u64>()) => lead,
         _ => 0,
     }
 }
@@ -62,25 +62,26 @@ impl SharedMemory {
         self.slots().has_slack()
     }
 
-    /// Copies the large buffers of a frame into slots, as far as there is room. Returns the bytes of these slots.
+    /// Copies the large parts of a frame into slots, as far as there is room. Returns the bytes of these slots.
     pub(super) async fn place<B: AsRef<[u8]> + Send>(&self, frame: &mut Frame<B>) -> usize {
         let mut placed = 0;
-        let mut index = 0;
-        while let Some((lead, length)) =
-            frame.buffer(index).map(|buffer| (lead_in_slot(buffer), buffer.len()))
-        {
-            let slot = if frame.suits_slot(index, WORTH) { self.slots().reserve(lead, length) } else { None };
+        let parts: Vec<_> = frame.parts_for_slots(WORTH).collect();
+        for part in parts {
+            let Some((lead, length)) = frame.part(part).map(|bytes| (lead_in_slot(part, bytes), bytes.len()))
+            else {
+                continue;
+            };
+            let slot = self.slots().reserve(lead, length);
             if let Some(slot) = slot {
                 self.allocate_large(Arena::large_part(&slot.fresh)).await;
-                if self.copy(frame, index, slot.offset).await {
-                    frame.replace_by_slot(index, slot.offset);
+                if self.copy(frame, part, slot.offset).await {
+                    frame.replace_by_slot(part, slot.offset);
                     placed += slot.length as usize;
                 } else {
-                    // There is no memory, so the buffer stays in the frame. Python does not know of the slot.
+                    // There is no memory, so the part stays in the frame. Python does not know of the slot.
                     let _ = self.slots().free(slot.offset);
                 }
             }
-            index += 1;
         }
         placed
     }
@@ -94,10 +95,10 @@ impl SharedMemory {
         }
     }
 
-    async fn copy<B: AsRef<[u8]> + Send>(&self, frame: &mut Frame<B>, index: usize, offset: u64) -> bool {
+    async fn copy<B: AsRef<[u8]> + Send>(&self, frame: &mut Frame<B>, part: Part, offset: u64) -> bool {
         let mut done = 0;
         loop {
-            let rest = frame.buffer(index).and_then(|bytes| bytes.get(done..)).unwrap_or_default();
+            let rest = frame.part(part).and_then(|bytes| bytes.get(done..)).unwrap_or_default();
             let piece = rest.get(..PIECE).unwrap_or(rest);
             if piece.is_empty() {
                 return true;
