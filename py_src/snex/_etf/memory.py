@@ -13,6 +13,7 @@ import fcntl
 import itertools
 import mmap
 import os
+import select
 import socket
 import struct
 from contextlib import suppress
@@ -64,6 +65,19 @@ class Channel:
         ours.set_inheritable(False)
         cls.socket = ours
         return True
+
+    @classmethod
+    def has_room(cls) -> bool:
+        """Return whether the socket takes the memories of another frame.
+
+        The VM takes memory from it when it reads the frame that names it, which may be far behind. On Linux, a socket of a stream
+        counts as writable while at most a quarter of its buffer is in use, and the rest has room for more than `_MOST`.
+        """
+        if cls.socket is None:
+            return False
+        poll = select.poll()
+        poll.register(cls.socket, select.POLLOUT)
+        return bool(poll.poll(0))
 
 
 def forget() -> None:
@@ -227,7 +241,8 @@ def piece(memory: SharedMemory, objects: list[object]) -> bytes | None:
         return None
     if size > Limit.reply:
         raise TooLargeError(size - Limit.reply)
-    if sum(type(obj) is SharedMemory for obj in objects) >= _MOST:
+    before = sum(type(obj) is SharedMemory for obj in objects)
+    if before >= _MOST or not (before or Channel.has_room()):
         return None
     index: Any = LEAVES[int](len(objects))
     name: Any = LEAVES[str]("")
