@@ -330,8 +330,8 @@ pub enum Part {
     Buffer(usize),
 }
 
-/// The size from which on a pickle is faster in a slot than in the pipe.
-pub const LARGE_PICKLE: usize = 1024 * 1024;
+/// The size from which on a part that Python copies, or loads, is faster in a slot than in the pipe.
+const LARGE: usize = 512 * 1024;
 
 /// Where in a header the flags are.
 const FLAGS: usize = 3;
@@ -395,16 +395,14 @@ impl<B: AsRef<[u8]>> Frame<B> {
         }
     }
 
-    /// The parts that are faster in a slot of shared memory, which Python reads in place: buffers of at least `length` bytes that
-    /// become views, and a large pickle, which is the last of them. Python copies the content of all other buffers. For these
-    /// the pipe is faster, because both sides copy at the same time.
+    /// The parts that are faster in a slot of shared memory: buffers of at least `length` bytes that become views in Python, which
+    /// reads them in place, and other buffers and pickles if they are larger. The pickle is the last of them.
     pub fn parts_for_slots(&self, length: usize) -> impl Iterator<Item = Part> + '_ {
         let buffers = (0..self.buffers()).map(Part::Buffer);
         buffers.chain([Part::Pickle]).filter(move |part| {
             let least = match part {
                 Part::Buffer(index) if self.becomes_view(*index) => length,
-                Part::Buffer(_) => return false,
-                Part::Pickle => LARGE_PICKLE,
+                Part::Buffer(_) | Part::Pickle => LARGE,
             };
             self.part(*part).is_some_and(|bytes| bytes.len() >= least)
         })
@@ -515,7 +513,7 @@ mod tests {
             for _ in 0..buffers {
                 pickle.buffer(vec![7; 300], BinaryAs::Memoryview);
             }
-            while pickle.len() < LARGE_PICKLE {
+            while pickle.len() < LARGE {
                 assert_eq!(pickle.checkpoint().memo(), 0);
                 pickle.binary(&[b'x'; 60_000], BinaryAs::Bytes);
             }
