@@ -70,6 +70,9 @@ def use_large_pages(fd: int, start: int, stop: int) -> None:
 
 def address_of(part: bytes | memoryview) -> int | None:
     """Return where a writable part lies in memory; None if it is not writable, or nobody can tell."""
+    if memoryview(part).readonly:
+        # `ctypes` of PyPy would tell.
+        return None
     try:
         import ctypes
 
