@@ -333,6 +333,9 @@ pub enum Part {
 /// The size from which on a part that Python copies, or loads, is faster in a slot than in the pipe.
 const LARGE: usize = 512 * 1024;
 
+/// The size up to which such a part may take memory a second time.
+const MOST: usize = 64 * 1024 * 1024;
+
 /// Where in a header the flags are.
 const FLAGS: usize = 3;
 
@@ -396,15 +399,15 @@ impl<B: AsRef<[u8]>> Frame<B> {
     }
 
     /// The parts that are faster in a slot of shared memory: buffers of at least `length` bytes that become views in Python, which
-    /// reads them in place, and other buffers and pickles if they are larger. The pickle is the last of them.
+    /// reads them in place, and other buffers and pickles from [`LARGE`] to [`MOST`]. The pickle is the last of them.
     pub fn parts_for_slots(&self, length: usize) -> impl Iterator<Item = Part> + '_ {
         let buffers = (0..self.buffers()).map(Part::Buffer);
         buffers.chain([Part::Pickle]).filter(move |part| {
-            let least = match part {
-                Part::Buffer(index) if self.becomes_view(*index) => length,
-                Part::Buffer(_) | Part::Pickle => LARGE,
+            let lengths = match part {
+                Part::Buffer(index) if self.becomes_view(*index) => length..=usize::MAX,
+                Part::Buffer(_) | Part::Pickle => LARGE..=MOST,
             };
-            self.part(*part).is_some_and(|bytes| bytes.len() >= least)
+            self.part(*part).is_some_and(|bytes| lengths.contains(&bytes.len()))
         })
     }
 
@@ -545,6 +548,21 @@ mod tests {
             expected.extend(std::iter::repeat_n(7, 300 * buffers as usize));
             assert_eq!(rest, expected);
         }
+    }
+
+    #[test]
+    fn what_python_copies_takes_a_slot_only_up_to_a_size() {
+        let in_slots = |length, kind| {
+            let mut pickle = crate::pickle::Pickle::<Vec<u8>>::new();
+            pickle.buffer(vec![7; length], kind);
+            pickle.into_frame(Header::new(Kind::Eval, 1)).parts_for_slots(300).count()
+        };
+        let kinds = [BinaryAs::Bytes, BinaryAs::Memoryview];
+        let counts = |length| kinds.map(|kind| in_slots(length, kind));
+        assert_eq!(counts(LARGE - 1), [0, 1]);
+        assert_eq!(counts(LARGE), [1, 1]);
+        assert_eq!(counts(MOST), [1, 1]);
+        assert_eq!(counts(MOST + 1), [0, 1]);
     }
 
     #[test]
