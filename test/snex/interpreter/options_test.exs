@@ -182,18 +182,17 @@ defmodule Snex.Interpreter.OptionsTest do
             {[busy_limits_port: :disabled], false}
           ] do
         inp = start_interpreter!(port_opts: opts)
-        test = self()
         {:ok, env} = Snex.make_env(inp)
-        {:ok, writer} = Snex.pyeval(env, "import os; r, w = os.pipe(); return w")
 
+        {:ok, {writer, signs}} =
+          Snex.pyeval(env, "import os; r, w = os.pipe(); signs, sign = os.pipe(); return w, signs")
+
+        # Nothing runs between the sign and the wait.
         blocked =
-          Task.async(fn ->
-            Snex.pyeval(env, "await snex.send(test, 'blocked'); os.read(r, 1)", %{"test" => test},
-              timeout: :infinity
-            )
-          end)
+          Task.async(fn -> Snex.pyeval(env, "os.write(sign, b'x'); os.read(r, 1)", timeout: :infinity) end)
 
-        assert_receive "blocked", 60_000
+        {:ok, file} = :file.open("/proc/#{Interpreter.os_pid(inp)}/fd/#{signs}", [:raw, :read, :binary])
+        assert :file.read(file, 1) == {:ok, "x"}
         call = fn -> Snex.pyeval(inp, %{"x" => String.duplicate("x", 1_500_000)}, timeout: :infinity) end
         first = Task.async(call)
         eventually(fn -> Interpreter.info(inp).queued > 2_000 end)
