@@ -6,7 +6,7 @@
 //! ([`Outbox::wait_if_full`]), until the queue is below the low-water mark. The table of pending requests
 //! ([`crate::pending`]) knows who waits; the outbox only knows whether anyone may.
 //!
-//! A buffer that is large enough for a slot of shared memory is copied there by the writer task, because a scheduler must
+//! A buffer or a pickle that is large enough for a slot of shared memory is copied there by the writer task, because a scheduler must
 //! not spend its time on such copies. Its frame, and every frame behind it, waits until then. A slot counts as queued until
 //! Python has read the frame that names it.
 //!
@@ -154,8 +154,8 @@ impl<B: AsRef<[u8]>> Outbox<B> {
         if self.queue.is_empty() { Submitted::Written } else { Submitted::Queued }
     }
 
-    /// Takes the next frame whose buffers may go to shared memory; `None` while frames before it are still queued. The writer
-    /// task copies the buffers, and then returns the frame with [`Outbox::placed`].
+    /// Takes the next frame of which parts may go to shared memory; `None` while frames before it are still queued. The writer
+    /// task copies the parts, and then returns the frame with [`Outbox::placed`].
     pub fn next_unplaced(&mut self) -> Option<Frame<B>> {
         let frame = if self.queue.is_empty() { self.unplaced.pop_front() } else { None };
         self.placing = frame.is_some();

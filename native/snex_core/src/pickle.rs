@@ -24,8 +24,8 @@ use crate::frame::{self, Frame, HEADER_LEN, Header, Segment};
 /// Binaries from this size on travel as buffers of their own, and are not copied into the pickle.
 pub const BUFFER_THRESHOLD: usize = 64 * 1024;
 
-/// How many items Python's stack may hold before they are added to their container. CPython's pickler has 1000; by a power of two
-/// the remainder of each index takes no division.
+/// How many items Python's stack may hold before they are added to their container. CPython's pickler has 1000; with a
+/// power of two, no item costs a division.
 const BATCH: usize = 1024;
 
 /// The Python type that a binary becomes.

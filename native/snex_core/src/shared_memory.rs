@@ -1,10 +1,10 @@
 //! Shared memory between the VM and Python: one *arena* per direction, a sparse memory file (memfd) of which both sides have a
 //! descriptor. A large buffer or body lies in a *slot* of the arena, and only its place travels through the pipe.
 //!
-//! The VM never accesses a mapping of an arena. It reads and writes with system calls, which return an error where an access to mapped memory
-//! would raise SIGBUS. So whatever Python does to the file, and even if there is no memory for a page, the VM gets an error;
-//! a buffer that cannot be written travels through the pipe instead. The VM only uses its own copies, which Python cannot
-//! change.
+//! The VM never accesses a mapping of an arena. It reads and writes with system calls, which return an error where an access
+//! to mapped memory would raise SIGBUS. So whatever Python does to the file, and even if there is no memory for a page, the VM
+//! gets an error; a buffer that cannot be written travels through the pipe instead. The VM only uses its own copies, which
+//! Python cannot change.
 //!
 //! Ownership: the VM allocates the slots towards Python ([`Slots`]), and Python gives them back. Python allocates the slots
 //! from Python, and the VM gives each back as soon as it has copied the body. When the worker ends, the VM empties both files,
@@ -82,7 +82,7 @@ impl Arena {
         }
     }
 
-    /// The part of a range that [`Arena::allocate_large`] can allocate; empty if there is none.
+    /// The part of a range that [`Arena::allocate_large`] can give large pages. It may be empty.
     #[must_use]
     pub fn large_part(range: &Range<u64>) -> Range<u64> {
         large_pages::whole(range)

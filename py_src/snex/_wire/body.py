@@ -163,7 +163,7 @@ def numbers_of_streams(body: Body) -> list[int]:
     pickled = bytes(body)
     numbers: list[int] = []
     if STREAMS in pickled:
-        # It raises `ValueError`, such as for text that is none.
+        # A fault, such as text that is not UTF-8, raises a `ValueError`.
         with suppress(ValueError):
             numbers.extend(_numbers_of_streams(pickled))
     return numbers
