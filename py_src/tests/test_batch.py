@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import gc
 import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.etf import decode
+from support.garbage import collect_until
 
 from snex import set_custom_encoder
 from snex._etf.encoder import NAME, set_reply_limit
@@ -387,9 +387,7 @@ def test_nothing_is_kept_of_what_has_been_taken(make: Make) -> None:
     for _ in range(3):
         some.fill(iter([Thing() for _ in range(100)]), 100)
         some.take()
-    gc.collect()
-    gc.collect()
-    assert Thing.living == 0
+    collect_until(lambda: Thing.living == 0)
 
 
 def test_both_make_the_same_bytes(make: Make) -> None:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import re
 import sys
 import warnings
@@ -9,6 +8,7 @@ import weakref
 from typing import Any
 
 import pytest
+from support.garbage import collect_until
 
 from snex._eval import code
 from snex._eval.code import compile_code
@@ -217,17 +217,16 @@ def test_code_keeps_no_environment_alive() -> None:
         "await coroutine()\n"
         "async for _ in asynchronous(): pass\n"
     )
-    env = fresh_names()
     # Kept, as by the cache.
     program = compile_code(source, None, 1)
-    asyncio.run(program.bind(env)())
-    mark = weakref.ref(env["mark"])
-    assert mark() is not None
-    del env
-    # With a few calls in between, as PyPy keeps the last ones.
-    for _ in range(5):
-        gc.collect()
-    assert mark() is None
+
+    def use() -> weakref.ref[Any]:
+        env = fresh_names()
+        asyncio.run(program.bind(env)())
+        return weakref.ref(env["mark"])
+
+    mark = use()
+    collect_until(lambda: mark() is None)
 
 
 def test_code_that_is_detached_does_not_run(capsys: pytest.CaptureFixture[str]) -> None:

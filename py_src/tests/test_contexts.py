@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import gc
 import weakref
 from contextvars import ContextVar, copy_context
 
 import pytest
-from support.vm import EVAL, VM, PythonError
+from support.garbage import collect_until, keep_collecting
+from support.vm import EVAL, VM, PythonError, wait_until
 
 from snex._eval.contexts import merge
 
@@ -123,7 +123,8 @@ def test_a_variable_of_the_users_keeps_no_environment_alive(vm: VM) -> None:
     vm.make_env(2, [(1, 1, [])], {})
     vm.drop_envs(1)
     if vm.run("import sys\nreturn sys.implementation.name") == b"pypy":
-        vm.run("for _ in range(5): gc.collect()")
+        keep_collecting(vm)
+        wait_until(lambda: vm.run("return gone"))
     assert vm.run("return gone") == [1]
 
 
@@ -163,11 +164,14 @@ def test_a_context_is_freed_with_its_environment() -> None:
 
     variable: ContextVar[Mark] = ContextVar("mark")
     base = copy_context()
-    changed = base.copy()
-    mark = Mark()
-    changed.run(variable.set, mark)
-    reference = weakref.ref(mark)
-    merged = merge(base, changed, base)
-    del mark, changed, merged
-    gc.collect()
-    assert reference() is None
+
+    def use() -> weakref.ref[Mark]:
+        changed = base.copy()
+        mark = Mark()
+        changed.run(variable.set, mark)
+        merged = merge(base, changed, base)
+        assert merged[variable] is mark
+        return weakref.ref(mark)
+
+    reference = use()
+    collect_until(lambda: reference() is None)

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import functools
-import gc
 import linecache
 import pickle
 import sys
@@ -9,6 +8,7 @@ import weakref
 from typing import Any
 
 import pytest
+from support.garbage import collect_until
 from support.vm import VM, PythonError
 
 from snex._eval import sources
@@ -173,13 +173,13 @@ def test_what_was_forgotten_is_recalled() -> None:
 
 
 def test_a_class_is_not_kept_alive() -> None:
-    names = defined("class C: pass")
-    reference = weakref.ref(names["C"])
-    assert recall(names["C"]) is not None
-    del names["C"]
-    for _ in range(5):
-        gc.collect()
-    assert reference() is None
+    def use() -> weakref.ref[Any]:
+        names = defined("class C: pass")
+        assert recall(names["C"]) is not None
+        return weakref.ref(names["C"])
+
+    reference = use()
+    collect_until(lambda: reference() is None)
 
 
 def test_a_class_that_cannot_be_remembered_is_none_of_ours() -> None:

@@ -26,7 +26,7 @@ def test_code_gets_its_answer_while_the_event_loop_stands_still(vm: VM) -> None:
         "import asyncio\nasync def f(): snex.send_sync(snex.Atom('name'), 1)\nawait f()",
         "import asyncio\nasync def f(): snex.send_sync(snex.Atom('name'), 1)\nawait asyncio.create_task(f())",
         "import asyncio\nasyncio.get_running_loop().call_soon(snex.send_sync, snex.Atom('name'), 1)",
-        "import gc\nclass A:\n    def __del__(self): snex.send_sync(snex.Atom('name'), 1)\nA()\nfor _ in range(3): gc.collect()",
+        "import gc\ngone = []\nclass A:\n    def __del__(self): snex.send_sync(snex.Atom('name'), gone.append(1) or 1)\nA()\nwhile not gone: gc.collect()",
     ],
 )
 def test_wherever_the_code_runs(vm: VM, code: str) -> None:
