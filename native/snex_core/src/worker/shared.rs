@@ -7,6 +7,7 @@ use crate::shared_memory::{Arena, PIECE, SlotReport, Slots, WORTH, drop_record, 
 use nix::sys::resource::{Resource, getrlimit};
 use std::io;
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -37,6 +38,8 @@ pub(super) struct SharedMemory {
     from: Arc<Arena>,
     /// The slots towards Python. The writer task reserves them and sweeps; the task that reads from Python frees them.
     slots: Mutex<Slots>,
+    /// Set before all memory is given back. The writer task may be copying just then, and looks here after each piece.
+    given_back: AtomicBool,
 }
 
 impl SharedMemory {
@@ -44,7 +47,7 @@ impl SharedMemory {
     pub(super) fn new(size: u64) -> io::Result<Self> {
         let size = size.min(file_size_limit()?);
         let [to, from] = [Arc::new(Arena::new(size)?), Arc::new(Arena::new(size)?)];
-        Ok(SharedMemory { to, from, slots: Mutex::new(Slots::new(size)) })
+        Ok(SharedMemory { to, from, slots: Mutex::new(Slots::new(size)), given_back: AtomicBool::new(false) })
     }
 
     /// The arena towards Python, and the one from Python.
@@ -83,6 +86,10 @@ impl SharedMemory {
                 }
             }
         }
+        if self.is_given_back() {
+            // The last pieces may have taken memory again.
+            self.give_all_back();
+        }
         placed
     }
 
@@ -103,7 +110,7 @@ impl SharedMemory {
             if piece.is_empty() {
                 return true;
             }
-            if self.to.write(piece, offset + done as u64).is_err() {
+            if self.to.write(piece, offset + done as u64).is_err() || self.is_given_back() {
                 return false;
             }
             done += piece.len();
@@ -128,9 +135,14 @@ impl SharedMemory {
 
     /// Gives all memory back to the system once the tree is gone, even if some process still has a descriptor.
     pub(super) fn give_all_back(&self) {
+        self.given_back.store(true, Ordering::SeqCst);
         for arena in self.arenas() {
             arena.give_back(0..arena.size());
         }
+    }
+
+    fn is_given_back(&self) -> bool {
+        self.given_back.load(Ordering::SeqCst)
     }
 
     fn slots(&self) -> MutexGuard<'_, Slots> {
@@ -173,5 +185,34 @@ impl<B: AsRef<[u8]> + Send + 'static, S: Sink> Worker<B, S> {
     /// Gives a slot from Python back, once the VM has copied its body.
     pub(super) fn give_back_slot(&self, offset: u64) {
         self.submit(Frame::new(Header::new(Kind::Drop, 0), &drop_record(offset)));
+    }
+}
+
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod tests {
+    use super::*;
+    use crate::pickle::{BinaryAs, Pickle};
+
+    fn memory(arena: &Arena) -> i64 {
+        nix::sys::stat::fstat(arena).unwrap().st_blocks
+    }
+
+    #[test]
+    fn what_is_copied_while_all_memory_is_given_back_takes_none() {
+        let shared = SharedMemory::new(1 << 30).unwrap();
+        let mut pickle = Pickle::<Vec<u8>>::new();
+        pickle.buffer(vec![7; 16 * PIECE], BinaryAs::Memoryview);
+        let mut frame = pickle.into_frame(Header::new(Kind::Eval, 1));
+        let ending = async {
+            while memory(&shared.to) == 0 {
+                tokio::task::yield_now().await;
+            }
+            shared.give_all_back();
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let (placed, ()) = runtime.block_on(async { tokio::join!(shared.place(&mut frame), ending) });
+        assert_eq!((placed, memory(&shared.to)), (0, 0));
+        assert!(frame.part(Part::Buffer(0)).is_some());
     }
 }
