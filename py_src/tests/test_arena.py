@@ -4,12 +4,11 @@ import asyncio
 import gc
 import os
 import struct
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.garbage import collect_until
+from support.garbage import collect_until, in_a_thread
 from support.slots import BYTEARRAY, BYTES, FREE, MEMORY, SIZE, STR, VIEW, memory_file, reports_of
 
 from snex._wire import arena as arenas
@@ -107,7 +106,7 @@ def test_a_view_is_read_only_and_frees_its_slot_when_nobody_looks_at_it(bench: B
         assert bench.turn() == []
         assert bytes(part) == b"0123456789"
 
-    look()
+    in_a_thread(look)
     bench.wait_for((FREE, 65536))
 
 
@@ -119,7 +118,7 @@ def test_memory_of_an_array_can_be_written_to_and_the_slot_does_not_change(bench
         assert bytes(memory[:5]) == b"abc34"
         assert os.pread(bench.fd, 5, 65536) == b"01234"
 
-    write()
+    in_a_thread(write)
     bench.wait_for((FREE, 65536))
 
 
@@ -130,7 +129,7 @@ def test_a_buffer_may_begin_a_little_after_its_slot(bench: Bench, kind: int, lea
         value = bench.put(kind, 65536 + lead, b"0123456789" * 1000).finish()
         assert bytes(value) == b"0123456789" * 1000
 
-    use()
+    in_a_thread(use)
     bench.wait_for((FREE, 65536 + lead))
 
 
@@ -138,21 +137,19 @@ def test_a_buffer_that_nobody_finishes_frees_its_slot(bench: Bench) -> None:
     def receive() -> None:
         bench.put(VIEW, 0, b"x")
 
-    receive()
+    in_a_thread(receive)
     bench.wait_for((FREE, 0))
 
 
 def test_slots_that_other_threads_drop_are_told_of_together(bench: Bench) -> None:
-    views = [bench.put(VIEW, n * 65536, b"x").finish() for n in range(10)]
+    views = in_a_thread(lambda: [bench.put(VIEW, n * 65536, b"x").finish() for n in range(10)])
 
     def drop() -> None:
         while views:
             views.pop()
         gc.collect()
 
-    thread = threading.Thread(target=drop)
-    thread.start()
-    thread.join()
+    in_a_thread(drop)
     bench.wait_for(*[(FREE, n * 65536) for n in range(10)])
 
 
@@ -176,7 +173,7 @@ def test_mappings_do_not_use_up_descriptors(bench: Bench, monkeypatch: pytest.Mo
         assert descriptors() <= before + 3
         assert [bytes(view) for view in views] == [b"x"] * 20
 
-    use()
+    in_a_thread(use)
     bench.wait_for(*[(FREE, n * 65536) for n in range(20)])
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.etf import decode
-from support.garbage import collect_until
+from support.garbage import collect_until, in_a_thread
 
 from snex import set_custom_encoder
 from snex._etf.encoder import NAME, set_reply_limit
@@ -384,9 +384,13 @@ def test_nothing_is_kept_of_what_has_been_taken(make: Make) -> None:
             Thing.living -= 1
 
     some = make(1000, MOST, AUTO)
-    for _ in range(3):
-        some.fill(iter([Thing() for _ in range(100)]), 100)
-        some.take()
+
+    def use() -> None:
+        for _ in range(3):
+            some.fill(iter([Thing() for _ in range(100)]), 100)
+            some.take()
+
+    in_a_thread(use)
     collect_until(lambda: Thing.living == 0)
 
 

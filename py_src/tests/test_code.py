@@ -8,7 +8,7 @@ import weakref
 from typing import Any
 
 import pytest
-from support.garbage import collect_until
+from support.garbage import collect_until, in_a_thread
 
 from snex._eval import code
 from snex._eval.code import compile_code
@@ -225,7 +225,7 @@ def test_code_keeps_no_environment_alive() -> None:
         asyncio.run(program.bind(env)())
         return weakref.ref(env["mark"])
 
-    mark = use()
+    mark = in_a_thread(use)
     collect_until(lambda: mark() is None)
 
 

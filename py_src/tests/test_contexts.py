@@ -6,7 +6,7 @@ import weakref
 from contextvars import ContextVar, copy_context
 
 import pytest
-from support.garbage import collect_until, keep_collecting
+from support.garbage import collect_until, in_a_thread, keep_collecting
 from support.vm import EVAL, VM, PythonError, wait_until
 
 from snex._eval.contexts import merge
@@ -173,5 +173,5 @@ def test_a_context_is_freed_with_its_environment() -> None:
         assert merged[variable] is mark
         return weakref.ref(mark)
 
-    reference = use()
+    reference = in_a_thread(use)
     collect_until(lambda: reference() is None)

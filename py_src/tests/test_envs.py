@@ -3,7 +3,7 @@ from __future__ import annotations
 import weakref
 
 import pytest
-from support.garbage import collect_until
+from support.garbage import collect_until, in_a_thread
 
 from snex._eval.code import compile_code
 from snex._eval.envs import EnvError, Envs
@@ -23,14 +23,17 @@ def test_dropped_environments_are_freed() -> None:
         marks.add(made)
         return made
 
-    for i in range(1, 101):
-        envs.make(i, [], {"mark": mark})
-        program.bind(envs.get(i).names)()
-        if i > 10:
-            envs.drop([(i - 10, 1)])
-    assert len(envs) == 11
-    envs.drop([(i, 1) for i in range(200)])
-    assert len(envs) == 1
+    def use() -> None:
+        for i in range(1, 101):
+            envs.make(i, [], {"mark": mark})
+            program.bind(envs.get(i).names)()
+            if i > 10:
+                envs.drop([(i - 10, 1)])
+        assert len(envs) == 11
+        envs.drop([(i, 1) for i in range(200)])
+        assert len(envs) == 1
+
+    in_a_thread(use)
     collect_until(lambda: len(marks) == 0)
 
 

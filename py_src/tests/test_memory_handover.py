@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.etf import decode
-from support.garbage import collect_until
+from support.garbage import collect_until, in_a_thread
 from support.vm import AUTO, EVAL, RESULT, VM
 
 import snex
@@ -179,10 +179,10 @@ def test_no_descriptor_is_left(receiver: Receiver) -> None:
     def descriptors() -> int:
         return len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - a number is all
 
-    used()
+    in_a_thread(used)
     before = descriptors()
     for _ in range(20):
-        used()
+        in_a_thread(used)
     collect_until(lambda: descriptors() <= before)
 
 

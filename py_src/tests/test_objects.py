@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.etf import Bits
-from support.garbage import collect_until
+from support.garbage import collect_until, in_a_thread
 from support.vm import (
     AUTO,
     CALL,
@@ -105,15 +105,18 @@ def test_what_is_unknown_or_too_much_is_ignored() -> None:
 def test_dropped_objects_are_freed() -> None:
     objects = Objects()
     marks: weakref.WeakSet[Thing] = weakref.WeakSet()
-    for _ in range(100):
-        mark = Thing()
-        marks.add(mark)
-        hand_out(objects, mark)
-    del mark
-    objects.drop([(number, 1) for number in range(1, 91)])
+
+    def use() -> None:
+        for _ in range(100):
+            mark = Thing()
+            marks.add(mark)
+            hand_out(objects, mark)
+        objects.drop([(number, 1) for number in range(1, 91)])
+
+    in_a_thread(use)
     assert len(objects) == 10
     collect_until(lambda: len(marks) == 10)
-    objects.drop([(number, 1) for number in range(1, 101)])
+    in_a_thread(lambda: objects.drop([(number, 1) for number in range(1, 101)]))
     assert len(objects) == 0
     collect_until(lambda: len(marks) == 0)
 
@@ -128,8 +131,11 @@ def test_a_destructor_may_hand_out_and_give_back() -> None:
             kept.append(hand_out(objects, Thing()))
             objects.drop([(kept[-1], 1)])
 
-    objects.hand_out([Last() for _ in range(5)])
-    objects.drop([(number, 1) for number in range(1, 6)])
+    def use() -> None:
+        objects.hand_out([Last() for _ in range(5)])
+        objects.drop([(number, 1) for number in range(1, 6)])
+
+    in_a_thread(use)
     collect_until(lambda: len(kept) == 10)
     assert len(objects) == 5
     assert {type(objects.get(number)) for number in kept[::2]} == {Last}
@@ -294,7 +300,7 @@ def test_what_is_given_back_behind_an_answer_is_there_until_the_answer_is_loaded
         # Nobody loads this answer.
         del third
 
-    load_the_first_two()
+    in_a_thread(load_the_first_two)
     collect_until(lambda: len(objects) == 1)
     objects.drop([(three, 1)])
     assert len(objects) == 0

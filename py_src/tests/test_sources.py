@@ -8,7 +8,7 @@ import weakref
 from typing import Any
 
 import pytest
-from support.garbage import collect_until
+from support.garbage import collect_until, in_a_thread
 from support.vm import VM, PythonError
 
 from snex._eval import sources
@@ -178,7 +178,7 @@ def test_a_class_is_not_kept_alive() -> None:
         assert recall(names["C"]) is not None
         return weakref.ref(names["C"])
 
-    reference = use()
+    reference = in_a_thread(use)
     collect_until(lambda: reference() is None)
 
 

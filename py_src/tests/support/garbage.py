@@ -1,19 +1,23 @@
 """Objects that the garbage collector has to find.
 
 CPython frees most of them at once. PyPy finalizes what an object refers to in a later collection
-than the object. Its compiler also keeps what a function has used until that function returns, now
-and then: whatever a test wants to be gone belongs in a function of its own.
+than the object. Now and then its compiler also keeps what it has seen while it recorded a loop,
+until that loop goes on, and the loop may be one of pytest's, around the test: whatever a test wants
+to be gone is used in a thread of its own.
 """
 
 from __future__ import annotations
 
 import gc
-from typing import TYPE_CHECKING
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, TypeVar
 
 from .vm import VM, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+T = TypeVar("T")
 
 _IN_AN_INTERPRETER = """
 import asyncio, gc
@@ -25,6 +29,12 @@ async def collect():
 
 collecting = asyncio.create_task(collect())
 """
+
+
+def in_a_thread(function: Callable[[], T]) -> T:
+    """Call a function in a thread of its own, and return its result when the thread has ended."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(function).result()
 
 
 def collect_until(gone: Callable[[], bool]) -> None:
