@@ -1,15 +1,16 @@
 defmodule Snex.Project.Hold do
-  # The projects of modules that are being compiled: their environments are there before the modules are, and must not be
-  # taken for what a removed module has left behind.
+  # Keeps the environments of modules that are being compiled. They are on disk before the modules are, and without a hold
+  # `Snex.Project.Tidy` would take them for leftovers of removed modules.
   #
-  # Each VM that compiles has a file below `<root>/compiling` with the names of these projects. A process of the VM touches it
-  # once a second, until the modules are on disk or the VM ends; see `Snex.Project.Lock` for why the time counts.
+  # A VM that compiles writes the names of these projects to a file below `<root>/compiling`. One of its processes touches the
+  # file once a second, until the modules are on disk or the VM ends. `Snex.Project.Lock` explains why the time of the last
+  # touch decides, and not the process id.
   @moduledoc false
 
   alias Snex.Project.Files
 
   @beat 1_000
-  # Many beats: on a busy machine some come late, and a leftover does no harm but being kept a little longer.
+  # In seconds. Many beats, because some come late on a busy machine; a leftover that is kept a little longer does no harm.
   @dead_after 60
 
   @doc """

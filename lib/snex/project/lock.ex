@@ -1,9 +1,9 @@
 defmodule Snex.Project.Lock do
   # A lock between operating system processes: a folder that exists while the lock is held.
   #
-  # While it is held, its *heart*, a process, touches it once a second. One that nobody has touched for some seconds was left behind by a VM that is
-  # gone, and is taken away. To ask instead whether a process with some number is alive would be quicker, and wrong
-  # between containers or machines that share the folder.
+  # A process, the *heart* of the lock, touches the folder once a second. A lock that nobody has touched for some seconds was left
+  # behind by a VM that is gone, and is removed. It would be quicker to ask whether the VM's process still exists, but a process id
+  # means nothing in another container or on another machine that shares the folder.
   @moduledoc false
 
   alias Snex.Project.Private

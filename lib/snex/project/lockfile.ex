@@ -1,12 +1,14 @@
 defmodule Snex.Project.Lockfile do
   # uv.lock, the versions that uv chose, and who may write it.
   #
-  # A project folder's own is read and never written; that of a member of a workspace is at the workspace's root. For an inline
-  # project, uv works on a copy beside the environment: where `lock:` names a file in the source tree, the copy is taken from there before uv looks at it, and brought back
-  # when uv has changed it. That file alone counts, so removing it makes uv choose all versions anew.
+  # The lock of a project folder is read and never written. A member of a workspace has it at the workspace's root.
   #
-  # Where nobody will commit what changes (`CI`, or `SNEX_LOCKED` where that is set), and with `locked: true`, a lock that
-  # does not fit is an error. Otherwise a project folder's lock seeds one in the build folder.
+  # For an inline project, uv works on a copy beside the environment. If `lock:` names a file in the source tree, that file is
+  # copied there before uv runs, and copied back if uv has changed it. Only the file in the source tree counts: without it, uv
+  # chooses all versions anew.
+  #
+  # A lock that does not fit is an error with `locked: true`, and where nobody would commit the change: in CI, unless
+  # `SNEX_LOCKED` says otherwise. Elsewhere, the lock of a project folder is the start of an updated one in the build folder.
   @moduledoc false
 
   alias Snex.Project

@@ -1,9 +1,9 @@
 defmodule Snex.Project.Tidy do
   # Removes the projects of modules that are gone.
   #
-  # A compiled module vouches for its project, in whatever application of the build it is. One that is being compiled is held
-  # (`Snex.Project.Hold`). Modules in scripts, tests and notebooks are never compiled to a file: each project says what source
-  # it was made for, and a source that Mix does not compile vouches as long as it exists.
+  # A project is kept while its module is compiled, in any application of the build, or is being compiled
+  # (`Snex.Project.Hold`). Modules in scripts, tests and notebooks are never compiled to a file. Therefore each project notes the
+  # source that it was made for, and if Mix does not compile that source, the project is kept while the source exists.
   @moduledoc false
 
   alias Snex.Project
@@ -47,7 +47,7 @@ defmodule Snex.Project.Tidy do
 
     for name <- noted -- known, folder = Path.join(projects, name), gone?(folder) do
       Lock.with_lock(folder <> ".lock", "the Python environment in #{folder}", fn ->
-        # Who begins to compile it meanwhile holds it first, and then waits for the lock.
+        # Look again: a VM that has begun to compile it meanwhile took its hold before it waits for this lock.
         if gone?(folder), do: Files.remove!(folder)
       end)
     end
