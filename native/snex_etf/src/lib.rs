@@ -1,6 +1,6 @@
 //! `snex._etf._native`: an extension of CPython for the parts of the package that it speeds up. These are the encoder
 //! of `snex._etf.encoder`, memory for large bodies of incoming frames ([`room`]), the items of streams ([`batch`]),
-//! and polling before a sleep ([`look_out`]).
+//! and a short spin before a sleep ([`spin`]).
 //!
 //! The encoder encodes Python's built-in types, Snex's own, and their subclasses, to the same bytes as the pure
 //! encoder. In all unusual cases (an error of any kind, a cycle, colliding keys) the pure encoder starts over and
@@ -14,9 +14,9 @@ mod huge_pages;
 mod kinds;
 mod known_keys;
 mod leaves;
-mod look_out;
 mod output;
 mod room;
+mod spin;
 
 use encoder::{EncodeError, Encoder};
 use kinds::Helpers;
@@ -110,7 +110,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(encode_item, module)?)?;
     module.add_function(wrap_pyfunction!(set_reply_limit, module)?)?;
     module.add_function(wrap_pyfunction!(ask_subclasses, module)?)?;
-    module.add_function(wrap_pyfunction!(look_out::look_out, module)?)?;
+    module.add_function(wrap_pyfunction!(spin::spin, module)?)?;
     module.add_class::<batch::Batch>()?;
     module.add_class::<room::Room>()
 }

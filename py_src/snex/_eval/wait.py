@@ -32,7 +32,7 @@ _MOST_SHORT_WAITS = 8
 _MOST = 1000
 
 
-def look_out_pure(descriptor: int, seconds: float) -> bool:
+def spin_pure(descriptor: int, seconds: float) -> bool:
     """Poll a selector's descriptor for some seconds. Returns whether there are events.
 
     The extension's version does so without the GIL, so that a thread that was just woken can run immediately.
@@ -49,18 +49,18 @@ def look_out_pure(descriptor: int, seconds: float) -> bool:
 
 
 try:
-    from .._etf._native import look_out as _look_out
+    from .._etf._native import spin
 except ImportError:
-    _look_out = look_out_pure
+    spin = spin_pure
 
 
-class WatchfulSelector(selectors.DefaultSelector):
-    """A selector for one event loop that spins for `spin` seconds before it sleeps."""
+class SpinningSelector(selectors.DefaultSelector):
+    """A selector for one event loop that spins for `time` seconds before it sleeps."""
 
-    def __init__(self, spin: float = _SPIN) -> None:
+    def __init__(self, time: float = _SPIN) -> None:
         """Prepare; with 0 it always sleeps."""
         super().__init__()
-        self._spin = spin
+        self._time = time
         # The short waits to be seen before the next spin, and their number after a spin in vain.
         self._left = 1
         self._price = 1
@@ -68,15 +68,15 @@ class WatchfulSelector(selectors.DefaultSelector):
     def select(self, timeout: float | None = None) -> list[tuple[SelectorKey, int]]:
         """Wait for events as any selector does."""
         poll = super().select
-        if (timeout is not None and timeout <= 0) or not self._spin:
+        if (timeout is not None and timeout <= 0) or not self._time:
             return poll(timeout)
         begin = perf_counter()
         if self._left:
             events = poll(timeout)
-            if perf_counter() - begin < _SHORT * self._spin:
+            if perf_counter() - begin < _SHORT * self._time:
                 self._left -= 1
             return events
-        if _look_out(self.fileno(), self._spin if timeout is None else min(timeout, self._spin)):
+        if spin(self.fileno(), self._time if timeout is None else min(timeout, self._time)):
             events = poll(0)
             if events:
                 self._price = 1
@@ -100,7 +100,7 @@ def new_selector() -> selectors.BaseSelector:
     if microseconds is None or not 0 <= microseconds <= _MOST:
         msg = f"SNEX_SPIN: expected microseconds from 0 to {_MOST}, got {value!r}"
         raise RuntimeError(msg)
-    return WatchfulSelector(microseconds * 1e-6 if _processors() > 1 else 0)
+    return SpinningSelector(microseconds * 1e-6 if _processors() > 1 else 0)
 
 
 def _number(text: str) -> float | None:

@@ -68,9 +68,9 @@ struct Pipe<F> {
 impl<F: Fn() -> bool + Send> Bytes for Pipe<F> {
     async fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if *self.phase.borrow() == Phase::Running {
-            // `poll` bypasses tokio's budget, so a pipe that is never empty would starve the other tasks of this thread.
+            // A spin bypasses tokio's budget, so a pipe that is never empty would starve the other tasks of this thread.
             tokio::task::consume_budget().await;
-            if let Some(read) = self.spin.poll(|| self.source.look(buffer))? {
+            if let Some(read) = self.spin.run(|| self.source.look(buffer))? {
                 return Ok(read);
             }
         }

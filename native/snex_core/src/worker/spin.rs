@@ -1,12 +1,12 @@
-//! Polling a pipe for a moment before sleeping on it.
+//! A short spin on a pipe before sleeping on it: the pipe is polled for a moment.
 //!
 //! Waking a thread that sleeps on another processor takes an interrupt, which costs both sides: 20 us each on a virtual
 //! machine, most of the time of a small call. In a series of small calls, the next answer arrives sooner than that. So a
-//! reader whose recent waits were short polls before it sleeps. Between two polls of the pipe it yields the processor, which
+//! reader whose recent waits were short spins before it sleeps. Between two polls it yields the processor, which
 //! the sender may need. Python does the same for requests (`_eval/wait.py`).
 //!
-//! A poll that finds nothing takes as long as a few wake-ups. After each such poll, the reader has to see twice as many
-//! short waits as before, up to a limit, until it polls again. A reader whose waits are long never polls, so an idle
+//! A spin in vain takes as long as a few wake-ups. After each one, the reader has to see twice as many short waits as
+//! before, up to a limit, until it spins again. A reader whose waits are long never spins, so an idle
 //! interpreter costs nothing.
 
 use std::io;
@@ -14,30 +14,30 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// The length of a poll in microseconds, unless the environment variable `SNEX_SPIN` sets another one.
+/// The length of a spin in microseconds, unless the environment variable `SNEX_SPIN` sets another one.
 const SPIN: u64 = 100;
 
 /// The largest value of `SNEX_SPIN`.
 const LONGEST: u64 = 1000;
 
-/// A wait is short if it took less than this many polls, including the wake-up: a poll would probably have covered it.
+/// A wait is short if it took less than this many spins, including the wake-up: a spin would probably have covered it.
 const SHORT: u32 = 4;
 
 /// The limit of `Spin::price`.
 const MOST_SHORT_WAITS: u32 = 8;
 
-/// Set while a thread polls. Only one thread may, so that the runtime's other threads serve all other pipes.
-static POLLING: AtomicBool = AtomicBool::new(false);
+/// Set while a thread spins. Only one thread may, so that the runtime's other threads serve all other pipes.
+static SPINNING: AtomicBool = AtomicBool::new(false);
 
-/// Decides when one reader polls.
+/// Decides when one reader spins.
 pub(super) struct Spin<F> {
-    /// The length of a poll.
+    /// The length of a spin.
     time: Duration,
-    /// Whether polling may pay at the moment.
+    /// Whether a spin may pay at the moment.
     worth: F,
-    /// How many short waits the reader has to see before it polls again.
+    /// How many short waits the reader has to see before it spins again.
     left: u32,
-    /// What a poll that finds nothing sets `left` to.
+    /// What a spin in vain sets `left` to.
     price: u32,
 }
 
@@ -53,8 +53,8 @@ impl<F: Fn() -> bool> Spin<F> {
         Spin { time, worth, left: 1, price: 1 }
     }
 
-    /// Calls `look` until it finds something, fails, or the time is over. Returns `None` at once if polling does not pay.
-    pub(super) fn poll<T>(
+    /// Calls `look` until it finds something, fails, or the time is over. Returns `None` at once if a spin does not pay.
+    pub(super) fn run<T>(
         &mut self,
         mut look: impl FnMut() -> io::Result<Option<T>>,
     ) -> io::Result<Option<T>> {
@@ -88,22 +88,22 @@ impl<F: Fn() -> bool> Spin<F> {
     }
 }
 
-/// The right to poll, released when dropped.
+/// The right to spin, released when dropped.
 struct Permit;
 
 impl Permit {
     fn try_acquire() -> Option<Self> {
-        (!POLLING.swap(true, Ordering::Acquire)).then_some(Permit)
+        (!SPINNING.swap(true, Ordering::Acquire)).then_some(Permit)
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        POLLING.store(false, Ordering::Release);
+        SPINNING.store(false, Ordering::Release);
     }
 }
 
-/// The length of a poll on this machine: zero with a single processor, which the sender needs.
+/// The length of a spin on this machine: zero with a single processor, which the sender needs.
 pub(super) fn time() -> Duration {
     static TIME: OnceLock<Duration> = OnceLock::new();
     *TIME.get_or_init(|| {
@@ -125,13 +125,13 @@ mod tests {
     /// Longer than three looks take.
     const TIME: Duration = Duration::from_secs(60);
 
-    /// Held by each test that polls, because only one thread of the process may poll at a time.
+    /// Held by each test that spins, because only one thread of the process may spin at a time.
     static ONE: Mutex<()> = Mutex::new(());
 
-    /// How often a poll looks. It finds something on its third look, or never.
+    /// How often a spin looks. It finds something on its third look, or never.
     fn looks<F: Fn() -> bool>(spin: &mut Spin<F>, finds: bool) -> u32 {
         let looks = Cell::new(0);
-        let found = spin.poll(|| {
+        let found = spin.run(|| {
             looks.set(looks.get() + 1);
             Ok((finds && looks.get() == 3).then_some(()))
         });
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_polls_after_a_short_wait_and_as_long_as_polls_find_something() {
+    fn a_reader_spins_after_a_short_wait_and_as_long_as_spins_find_something() {
         let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
         let mut spin = Spin::new(TIME, || true);
         assert_eq!(looks(&mut spin, true), 0);
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn each_poll_in_vain_doubles_the_short_waits_before_the_next_one_up_to_a_limit() {
+    fn each_spin_in_vain_doubles_the_short_waits_before_the_next_one_up_to_a_limit() {
         let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
         let time = Duration::from_micros(1);
         let mut spin = Spin::new(time, || true);
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_polled_where_it_makes_no_sense_or_while_another_reader_polls() {
+    fn nobody_spins_where_it_makes_no_sense_or_while_another_reader_spins() {
         let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
         assert_eq!(looks(&mut warm(|| false), true), 0);
         assert_eq!(looks(&mut Spin::never(), true), 0);
@@ -185,10 +185,10 @@ mod tests {
     }
 
     #[test]
-    fn an_error_ends_a_poll_and_releases_the_permit() {
+    fn an_error_ends_a_spin_and_releases_the_permit() {
         let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
         let mut spin = warm(|| true);
-        assert!(spin.poll(|| Err::<Option<()>, _>(io::Error::other("broken"))).is_err());
+        assert!(spin.run(|| Err::<Option<()>, _>(io::Error::other("broken"))).is_err());
         assert!(Permit::try_acquire().is_some());
     }
 }

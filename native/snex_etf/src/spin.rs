@@ -1,4 +1,4 @@
-//! Polling before a sleep (`snex._eval.wait`). The GIL is released, so Python's other threads run meanwhile.
+//! A short spin before a sleep (`snex._eval.wait`). The GIL is released, so Python's other threads run meanwhile.
 
 use pyo3::prelude::*;
 use std::os::fd::RawFd;
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 /// Polls a descriptor for `seconds`, until it is readable. An epoll descriptor is readable when it has events.
 /// Returns whether the descriptor is readable or invalid.
 #[pyfunction]
-pub fn look_out(py: Python<'_>, descriptor: RawFd, seconds: f64) -> bool {
+pub fn spin(py: Python<'_>, descriptor: RawFd, seconds: f64) -> bool {
     let Ok(duration) = Duration::try_from_secs_f64(seconds) else { return false };
     py.detach(|| {
         let begin = Instant::now();
