@@ -45,7 +45,7 @@ defmodule Snex.Handle do
       run(struct, :release_there, [handle, kind, struct.id])
     else
       # That of a proxy, so that nobody reaches anything through it from now on. The proxy itself is dropped with it.
-      run(struct, :release_there, [Native.handle_held(handle) || handle, kind, struct.id])
+      run(struct, :release_there, [Native.handle_drop_message(handle) || handle, kind, struct.id])
       Native.handle_release(handle, struct.interpreter, kind, struct.id)
     end
   end

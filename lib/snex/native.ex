@@ -20,7 +20,7 @@ defmodule Snex.Native do
     handle_destroy: 2,
     handle_release: 4,
     handle_proxy: 4,
-    handle_held: 1,
+    handle_drop_message: 1,
     request_eval: 4,
     request_eval_dirty: 4,
     request_invoke: 4,
@@ -125,8 +125,8 @@ defmodule Snex.Native do
           reference()
   def handle_proxy(_tracker, _holder, _ticket, _number), do: not_loaded()
 
-  @spec handle_held(reference()) :: {:snex_handle_dropped, holder :: pid(), key :: tuple()} | nil
-  def handle_held(_proxy), do: not_loaded()
+  @spec handle_drop_message(reference()) :: {:snex_handle_dropped, holder :: pid(), key :: tuple()} | nil
+  def handle_drop_message(_proxy), do: not_loaded()
 
   # Of two functions with and without `_dirty`, the one without takes only what `Snex.Serde.Weight` has found light.
   @spec request_eval(pid(), reference(), map(), tuple()) :: Snex.Request.outcome()

@@ -248,7 +248,7 @@ defmodule Snex.NativeTest do
         handle_destroy: [inp, none],
         handle_release: [reference, inp, :object, none],
         handle_proxy: [self(), self(), reference, 0],
-        handle_held: [reference],
+        handle_drop_message: [reference],
         request_eval: [inp, reference, eval, encoding],
         request_eval_dirty: [inp, reference, eval, encoding],
         request_invoke: [inp, reference, invoke, encoding],

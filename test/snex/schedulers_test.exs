@@ -92,7 +92,7 @@ defmodule Snex.SchedulersTest do
     stop: [:interpreter_stop],
     waiting: [:request_forget, :interpreter_info, :resources_count],
     output: [:output_read, :print_read, :log_read],
-    handles: [:handle_keep, :handle_destroy, :handle_release, :handle_proxy, :handle_held],
+    handles: [:handle_keep, :handle_destroy, :handle_release, :handle_proxy, :handle_drop_message],
     pools:
       [
         :pool_open,
@@ -480,7 +480,10 @@ defmodule Snex.SchedulersTest do
       :ok = Native.handle_keep(inp, :object, last)
       :ok = Native.handle_destroy(inp, last)
       :ok = Native.handle_release(make_ref(), inp, :object, last)
-      for _ <- 1..20_000, do: Native.handle_held(Native.handle_proxy(self(), self(), make_ref(), last))
+
+      for _ <- 1..20_000,
+          do: Native.handle_drop_message(Native.handle_proxy(self(), self(), make_ref(), last))
+
       # Drops all of them.
       :erlang.garbage_collect()
     end)

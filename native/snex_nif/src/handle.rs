@@ -177,7 +177,7 @@ fn handle_proxy<'a>(
 /// Returns the message that a proxy sends to its node's tracker when it is dropped, `{snex_handle_dropped, holder,
 /// key}`. Returns `nil` if the proxy has sent it, and for any other reference.
 #[rustler::nif]
-fn handle_held<'a>(env: Env<'a>, handle: Term<'a>) -> NifResult<Term<'a>> {
+fn handle_drop_message<'a>(env: Env<'a>, handle: Term<'a>) -> NifResult<Term<'a>> {
     if !handle.is_ref() {
         return Err(Error::BadArg);
     }

@@ -179,12 +179,12 @@ impl<'a> Watch<'a> {
             while (&self.children).read(&mut [0; 64]).is_ok_and(|read| read > 0) {}
         }
         if order {
-            self.obey();
+            self.carry_out_order();
         }
         Ok(())
     }
 
-    fn obey(&mut self) {
+    fn carry_out_order(&mut self) {
         match self.lifeline.order() {
             Ok(Some((ToWarden::Stop { tree, grace_ms }, _))) => {
                 self.stop(tree, Duration::from_millis(grace_ms));
