@@ -141,8 +141,13 @@ defmodule Snex.Stream.SurroundingsTest do
     silent = spawn_link(fn -> receive do: (:never -> nil) end)
     test = self()
 
-    code =
-      "try:\n  print('nobody reads this')\n  while True: yield 1\nfinally: snex.send_sync(test, 'closed')"
+    code = """
+    try:
+      snex.send_sync(test, 'begun')
+      print('nobody reads this')
+      while True: yield 1
+    finally: snex.send_sync(test, 'closed')
+    """
 
     consumer =
       spawn(fn ->
@@ -150,6 +155,7 @@ defmodule Snex.Stream.SurroundingsTest do
         inp |> Snex.stream(code, %{"test" => test}) |> Enum.each(&send(test, {:item, &1}))
       end)
 
+    assert_receive "begun", 60_000
     for n <- 1..10, do: assert(Snex.pyeval(inp, "return n", %{"n" => n}, timeout: 60_000) == {:ok, n})
     Process.exit(consumer, :kill)
     assert_receive "closed", 60_000
