@@ -223,7 +223,9 @@ def test_code_keeps_no_environment_alive() -> None:
     def use() -> weakref.ref[Any]:
         env = fresh_names()
         asyncio.run(program.bind(env)())
-        return weakref.ref(env["mark"])
+        mark = weakref.ref(env["mark"])
+        assert mark() is not None
+        return mark
 
     mark = in_a_thread(use)
     collect_until(lambda: mark() is None)
