@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.garbage import collect_until, in_a_thread
-from support.slots import BYTEARRAY, BYTES, FREE, MEMORY, SIZE, STR, VIEW, memory_file, reports_of
+from support.slots import (
+    BYTEARRAY,
+    BYTES,
+    FREE,
+    MEMORY,
+    SIZE,
+    STR,
+    VIEW,
+    memory_file,
+    needs_memory_files,
+    reports_of,
+)
 
 from snex._wire import arena as arenas
 from snex._wire.arena import Inbound
@@ -18,9 +29,7 @@ from snex._wire.frame import FrameError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = pytest.mark.skipif(
-    not hasattr(os, "memfd_create"), reason="the system has no memory files"
-)
+pytestmark = needs_memory_files
 
 
 def descriptors() -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from support.slots import needs_memory_files
 
 from snex._wire import mappings
 from snex._wire.mappings import LARGE_PAGE, use_large_pages
@@ -14,9 +15,7 @@ from snex._wire.mappings import LARGE_PAGE, use_large_pages
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = pytest.mark.skipif(
-    not hasattr(os, "memfd_create"), reason="the system has no memory files"
-)
+pytestmark = needs_memory_files
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.slots import SIZE, memory_file
+from support.slots import SIZE, memory_file, needs_memory_files
 
 from snex._wire import outbound
 from snex._wire.mappings import address_of
@@ -14,9 +14,7 @@ from snex._wire.outbound import PLACE, Outbound
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = pytest.mark.skipif(
-    not hasattr(os, "memfd_create"), reason="the system has no memory files"
-)
+pytestmark = needs_memory_files
 
 
 def pages(fd: int) -> int:

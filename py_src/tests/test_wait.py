@@ -147,14 +147,16 @@ def test_no_time_means_no_spin(clock: Clock) -> None:
         assert not any(clock.spins(selector) for _ in range(5))
 
 
-@pytest.mark.parametrize(("value", "spin"), [("", SPIN), ("0", 0.0), ("20", 20e-6), ("1000", 1e-3)])
+@pytest.mark.parametrize(
+    ("value", "seconds"), [("", SPIN), ("0", 0.0), ("20", 20e-6), ("1000", 1e-3)]
+)
 def test_the_environment_says_how_long(
-    monkeypatch: pytest.MonkeyPatch, value: str, spin: float
+    monkeypatch: pytest.MonkeyPatch, value: str, seconds: float
 ) -> None:
     monkeypatch.setattr(wait, "_processors", lambda: 2)
     monkeypatch.setenv("SNEX_SPIN", value)
     with new_selector() as selector:
-        assert vars(selector)["_time"] == pytest.approx(spin)
+        assert vars(selector)["_time"] == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize("value", ["fast", "-1", "1001", "nan", "1e9"])

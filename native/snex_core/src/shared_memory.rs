@@ -231,11 +231,12 @@ pub fn read_slot_reports(body: &[u8]) -> Option<impl Iterator<Item = SlotReport>
 
 #[cfg(test)]
 #[cfg(target_os = "linux")]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use std::os::fd::AsFd;
 
-    fn pages(arena: &Arena) -> i64 {
+    /// The memory of an arena, in bytes.
+    pub(crate) fn pages(arena: &Arena) -> i64 {
         nix::sys::stat::fstat(arena.as_fd()).unwrap().st_blocks * 512
     }
 

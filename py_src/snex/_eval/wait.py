@@ -76,7 +76,8 @@ class SpinningSelector(selectors.DefaultSelector):
             if perf_counter() - begin < _SHORT * self._time:
                 self._left -= 1
             return events
-        if spin(self.fileno(), self._time if timeout is None else min(timeout, self._time)):
+        time = self._time if timeout is None else min(timeout, self._time)
+        if spin(self.fileno(), time):
             events = poll(0)
             if events:
                 self._price = 1

@@ -5,6 +5,12 @@ from __future__ import annotations
 import os
 import struct
 
+import pytest
+
+needs_memory_files = pytest.mark.skipif(
+    not hasattr(os, "memfd_create"), reason="the system has no memory files"
+)
+
 SIZE = 1 << 26
 BYTES, STR, BYTEARRAY, VIEW, MEMORY = range(5)
 TAKEN, FREE = 0, 1

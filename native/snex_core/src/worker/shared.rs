@@ -193,10 +193,7 @@ impl<B: AsRef<[u8]> + Send + 'static, S: Sink> Worker<B, S> {
 mod tests {
     use super::*;
     use crate::pickle::{BinaryAs, Pickle};
-
-    fn memory(arena: &Arena) -> i64 {
-        nix::sys::stat::fstat(arena).unwrap().st_blocks
-    }
+    use crate::shared_memory::tests::pages;
 
     #[test]
     fn what_is_copied_while_all_memory_is_given_back_takes_none() {
@@ -205,14 +202,14 @@ mod tests {
         pickle.buffer(vec![7; 16 * PIECE], BinaryAs::Memoryview);
         let mut frame = pickle.into_frame(Header::new(Kind::Eval, 1));
         let ending = async {
-            while memory(&shared.to) == 0 {
+            while pages(&shared.to) == 0 {
                 tokio::task::yield_now().await;
             }
             shared.give_all_back();
         };
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let (placed, ()) = runtime.block_on(async { tokio::join!(shared.place(&mut frame), ending) });
-        assert_eq!((placed, memory(&shared.to)), (0, 0));
+        assert_eq!((placed, pages(&shared.to)), (0, 0));
         assert!(frame.part(Part::Buffer(0)).is_some());
     }
 }
